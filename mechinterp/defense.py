@@ -30,7 +30,7 @@ from mechinterp.judges import Judge
 from mechinterp.measures.statistics import wilson
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.generation import generate
-from mechinterp.models.recording import Progress
+from mechinterp.models.watching import Progress
 
 KINDS = ("ds", "dg_only_q", "dg_other_a", "dg_other_q", "dg_other_aq")
 
@@ -87,7 +87,7 @@ def defend(
     method: str | None = None,
     suffix: str | None = None,
     knowledge: Sequence[tuple[str, str]] = (),
-    truncate: bool = True,
+    truncate: bool = False,
     progress: Progress | None = None,
 ) -> Defense:
     """Let a checkpoint answer the five prompts of every instance, and judge the responses.
@@ -99,7 +99,7 @@ def defend(
         method: label in the table; by default the checkpoint's name.
         suffix: system prompt appended to every query (the paper evaluates edited models with it, others without).
         knowledge: (question, answer) pairs.
-        truncate: cut prompts that leave no room for the response from the left.
+        truncate: cut prompts that leave no room for the response from the left instead of raising.
 
     Raises:
         InputError: for instances without generalisation prompts (a training file).

@@ -61,13 +61,14 @@ def first_tokens(checkpoint: Checkpoint, instances: Sequence[SafeEditInstance], 
 
 
 def class_means_direction(
-    checkpoint: Checkpoint, prompts: Sequence[str], unsafe: Bool[Tensor, " input"]
+    checkpoint: Checkpoint, prompts: Sequence[str], unsafe: Bool[Tensor, " input"], *, truncate: bool = False
 ) -> Float[Tensor, " d_model"]:
     """Difference of class means of the last residual stream at the last prompt token.
 
     Args:
         prompts: texts.
         unsafe: whether the checkpoint answers each unsafely.
+        truncate: cut prompts that exceed the context from the left instead of raising.
 
     Raises:
         InputError: if it answers all alike.
@@ -75,7 +76,7 @@ def class_means_direction(
     if unsafe.all() or not unsafe.any():
         raise InputError("the base answers all prompts alike; there are no two classes to take the means of")
     hook = resid_post(checkpoint.n_blocks - 1)
-    states = record_all(checkpoint, prompts, [hook], truncate=True)[hook]
+    states = record_all(checkpoint, prompts, [hook], truncate=truncate)[hook]
     return states[unsafe].mean(0) - states[~unsafe].mean(0)
 
 
@@ -84,6 +85,8 @@ def find_directions(
     probe: ToxicProbe,
     instances: Sequence[SafeEditInstance],
     unsafe: Bool[Tensor, " input"],
+    *,
+    truncate: bool = False,
 ) -> Mapping[str, Float[Tensor, " d_model"]]:
     """All directions that exist for a base: `probe`, `answer`, and `class_means` where it answers both ways."""
     if len(probe.direction) != checkpoint.names.d_model:
@@ -94,5 +97,5 @@ def find_directions(
     directions = {"probe": probe.direction, "answer": answer_direction(checkpoint, instances)}
     if unsafe.any() and not unsafe.all():
         prompts = [instance.adversarial_prompt for instance in instances]
-        directions["class_means"] = class_means_direction(checkpoint, prompts, unsafe)
+        directions["class_means"] = class_means_direction(checkpoint, prompts, unsafe, truncate=truncate)
     return directions

@@ -19,13 +19,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechinterp import processes
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
 from mechinterp.measures.region import DISTANCES, Distance, pair_distances
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.names import resid_post
-from mechinterp.models.recording import Progress, evaluating, watching
 from mechinterp.models.tokens import Batch, Encoded, encode, pad, padding_id
+from mechinterp.models.watching import Progress, evaluating, watching
 
 
 def locate(
@@ -33,14 +34,16 @@ def locate(
     instances: Sequence[SafeEditInstance],
     *,
     padding_side: Literal["left", "right"] = "left",
+    truncate: bool = False,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Toxic layer of every instance under every distance.
 
     Args:
         checkpoint: the unedited model.
-        instances: their safe and unsafe responses are used, cut to the context at their end.
+        instances: their safe and unsafe responses are used.
         padding_side: of the shorter response; left in the released pipeline. It changes `released` and `residual`.
+        truncate: cut responses that exceed the context at their end instead of raising.
 
     Returns:
         A row per instance and distance: `instance,category,distance,block,value`, value being the largest distance.
@@ -50,7 +53,7 @@ def locate(
     names = checkpoint.names
     last = names.n_blocks - 1
     site = names.site(resid_post(last))
-    rows = []
+    rows: list[tuple[int, list[tuple[int, str, str, int, float]]]] = []
     seen: dict[str, Tensor] = {}
     pad_id = padding_id(checkpoint.tokenizer)
     with (
@@ -58,13 +61,20 @@ def locate(
         evaluating(checkpoint.model),
         watching(checkpoint.model, [site], seen.__setitem__, stop=False),
     ):
-        for done, instance in enumerate(instances, 1):
+        own = processes.share(list(enumerate(instances)))
+        for done, (order, instance) in enumerate(own, 1):
+            rows.append((order, []))
             # One pair a pass: in a larger batch rounding would depend on the neighbours, and padding on their length.
             pair = encode(
                 checkpoint.tokenizer, [instance.safe_generation, instance.unsafe_generation], max_length=2**31
             )
+            if not truncate and (longest := max(len(text.ids) for text in pair)) > names.context_length:
+                raise InputError(
+                    f"instance {instance.id}: a response has {longest} tokens, the context {names.context_length}; "
+                    "cut it at its end (--truncate) or use a model with a longer context"
+                )
             pair = [Encoded(text.ids[: names.context_length], 1) for text in pair]
-            batch = pad(pair, [0, 1], pad_id=pad_id, side=padding_side, device=checkpoint.device)
+            batch = pad(pair, pad_id=pad_id, side=padding_side, device=checkpoint.device)
             # The released code gives no position ids, so that padding on the left shifts learned positions.
             normed, plain = _states(checkpoint, site.name, seen, batch, position_ids=None)
             if not bool(batch.attention_mask.all()):
@@ -76,10 +86,11 @@ def locate(
                 if not torch.isfinite(values).all():
                     raise InputError(f"instance {instance.id}: its activations are not finite; use a wider dtype")
                 block = int(values.argmax())
-                rows.append((instance.id, instance.category, distance, block, float(values[block])))
+                rows[-1][1].append((instance.id, instance.category, distance, block, float(values[block])))
             if progress is not None:
-                progress(done, len(instances))
-    return pd.DataFrame(rows, columns=["instance", "category", "distance", "block", "value"])
+                progress(done, len(own))
+    every = [row for _, part in sorted(processes.gather(rows)) for row in part]
+    return pd.DataFrame(every, columns=["instance", "category", "distance", "block", "value"])
 
 
 def _states(

@@ -22,12 +22,16 @@ def fit_probe(
     *,
     seed: int,
     final_norm: bool = False,
+    truncate: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> ToxicProbe:
-    """Train a toxic probe on the mean residual stream of comments; comments beyond the context lose their left end."""
+    """Train a toxic probe on the mean residual stream of comments.
+
+    Comments that exceed the context are an error, or with `truncate` lose their left end.
+    """
     hook = "ln_final.hook_out" if final_norm else resid_post(checkpoint.n_blocks - 1)
     texts = [comment.text for comment in comments]
-    features = record_all(checkpoint, texts, [hook], position="mean", truncate=True, progress=progress)[hook]
+    features = record_all(checkpoint, texts, [hook], position="mean", truncate=truncate, progress=progress)[hook]
     toxic = torch.tensor([comment.toxic for comment in comments])
     return ToxicProbe.fit(features, toxic, seed=seed, final_norm=final_norm, fingerprint=checkpoint.fingerprint)
 

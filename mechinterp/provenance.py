@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 LIBRARIES = ("torch", "transformers", "trl", "transformer-lens", "numpy", "scikit-learn", "mechinterp")
 
@@ -20,3 +22,8 @@ def code_hash() -> str:
     folder, front = Path(__file__).parent, {"cli.py", "plotting.py", "plates.py", "report.py", "terminal.py"}
     files = [path for path in sorted(folder.rglob("*.py")) if path.name not in front]
     return hashlib.blake2b(b"".join(path.read_bytes() for path in files), digest_size=8).hexdigest()
+
+
+def digest(key: Any) -> str:
+    """Hash of a JSON-serialisable key, 32 hexadecimal digits."""
+    return hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import MAIN_ARCHITECTURES, N_BLOCKS, tiny_checkpoint
+from safetensors.torch import load_file, save_file
 
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.weights import LazyWeights
+from mechinterp.models.comparability import check_comparable
+from mechinterp.models.sources import source_files
+from mechinterp.models.weights import LazyWeights, fingerprint_model
 
 
 @pytest.mark.parametrize("architecture", [*MAIN_ARCHITECTURES, "opt", "phi3", "qwen3"])
@@ -35,24 +39,18 @@ def test_the_fingerprint_sees_one_changed_number() -> None:
     assert c.fingerprint != a.fingerprint
 
 
-def test_sharded_files_are_read_one_tensor_at_a_time(tmp_path: Path) -> None:
-    checkpoint = tiny_checkpoint("mistral")
-    checkpoint.model.save_pretrained(tmp_path, max_shard_size="10KB")
-    assert len(list(tmp_path.glob("*.safetensors"))) > 1
-    lazy = LazyWeights.open(tmp_path)
-    assert torch.equal(lazy.value_matrix(2), checkpoint.value_matrix(2))
-    assert lazy.fingerprint == checkpoint.fingerprint
-    lazy.files["model.layers.2.mlp.down_proj.weight"].unlink()
-    with pytest.raises(InputError, match=r"shard .* is missing"):
-        lazy.value_matrix(2)
-
-
 def test_the_final_norms_gain_is_what_it_applies(checkpoint: Checkpoint) -> None:
     gain, subtracts_mean = checkpoint.final_norm_gain()
     norm = checkpoint.module("ln_final")
     assert subtracts_mean == isinstance(norm, torch.nn.LayerNorm)
     stored = norm.weight.detach() + (1.0 if "Gemma" in type(norm).__name__ else 0.0)
     torch.testing.assert_close(gain, stored, rtol=1e-4, atol=1e-5)
+
+
+def remove_tokenizer(folder: Path) -> Path:
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    return folder
 
 
 def damage(folder: Path, how: str) -> None:
@@ -70,6 +68,18 @@ def damage(folder: Path, how: str) -> None:
     elif how == "other shapes":
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 48}))
+    elif how == "no weight":
+        tensors = load_file(weights)
+        del tensors["model.layers.1.mlp.down_proj.weight"]
+        save_file(tensors, weights, metadata={"format": "pt"})
+    elif how == "no tokenizer":
+        remove_tokenizer(folder)
+    elif how == "damaged tokenizer":
+        (folder / "tokenizer.json").write_text("{")
+    elif how == "damaged config":
+        (folder / "config.json").write_text("{")
+    elif how == "also an adapter":
+        (folder / "adapter_config.json").write_text("{}")
     elif how == "gone":
         shutil.rmtree(folder)
 
@@ -78,10 +88,15 @@ def damage(folder: Path, how: str) -> None:
     ("how", "message"),
     [
         ("no config", "not a model folder"),
-        ("truncated", "cannot be loaded"),
+        ("truncated", "model.safetensors: not a complete safetensors file"),
         ("nan", "layers.1.mlp.down_proj.weight has 1 NaN or infinite values"),
-        ("no weights", "cannot be loaded"),
-        ("other shapes", "cannot be loaded"),
+        ("no weights", "no weights in it; there should be model.safetensors or"),
+        ("other shapes", r"9 have other shapes than the config says .*\(40, 16\) instead of \(48, 16\)"),
+        ("no weight", "1 weights are missing .model.layers.1.mlp.down_proj.weight"),
+        ("no tokenizer", "there are no tokenizer files in it; give the base that has one"),
+        ("damaged tokenizer", "its tokenizer cannot be read"),
+        ("damaged config", "cannot be loaded as a causal language model"),
+        ("also an adapter", "holds a whole model and an adapter"),
         ("gone", "no such folder"),
     ],
 )
@@ -96,3 +111,147 @@ def test_a_damaged_folder_is_refused_in_one_line(how: str, message: str, tmp_pat
 def test_an_unknown_dtype_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="dtype must be one of"):
         Checkpoint.load(tmp_path, dtype="int3")
+
+
+@pytest.mark.parametrize("opening", [Checkpoint.skeleton, Checkpoint.load])
+def test_a_skeleton_finds_what_needs_no_numbers(opening: object, tmp_path: Path) -> None:
+    folder = tiny_checkpoint("llama").save(tmp_path / "model")
+    damage(folder, "truncated")
+    with pytest.raises(InputError, match="not a complete safetensors file"):
+        opening(folder)  # type: ignore[operator]
+
+
+def test_a_folder_without_tokenizer_takes_that_of_the_base_and_nothing_else(tmp_path: Path) -> None:
+    folder = remove_tokenizer(tiny_checkpoint("llama").save(tmp_path / "model"))
+    base = tiny_checkpoint("llama", seed=1, bos=True).save(tmp_path / "base")
+    for checkpoint in (Checkpoint.load(folder, base=base, device="cpu"), Checkpoint.skeleton(folder, base=base)):
+        assert checkpoint.tokenizer("a")["input_ids"][0] == 257
+        assert checkpoint.name == "model"
+    loaded = Checkpoint.load(folder, base=base, device="cpu")
+    assert loaded.fingerprint == tiny_checkpoint("llama").fingerprint
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_type_that_is_asked_for_is_that_of_every_parameter(dtype: str, tmp_path: Path) -> None:
+    folder = tiny_checkpoint("llama", dtype=torch.bfloat16).save(tmp_path / "model")
+    loaded = Checkpoint.load(folder, dtype=dtype, device="cpu")
+    assert {parameter.dtype for parameter in loaded.model.parameters()} == {getattr(torch, dtype)}
+    stored = Checkpoint.load(folder, device="cpu")
+    assert {parameter.dtype for parameter in stored.model.parameters()} == {torch.bfloat16}
+
+
+def test_a_model_may_be_its_own_base_and_be_spread_over_devices(tmp_path: Path) -> None:
+    folder = tiny_checkpoint("llama").save(tmp_path / "model")
+    for options in ({"base": folder}, {"device_map": "cpu"}, {"device_map": "auto"}):
+        assert Checkpoint.load(folder, **options).fingerprint == tiny_checkpoint("llama").fingerprint  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="device 'nowhere' cannot be used here"):
+        Checkpoint.load(folder, device="nowhere")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("./nothing", "no such folder or file"),
+        ("runs/of/mine", "no such folder or file"),
+        ("model.safetensors", "no such folder or file"),
+        ("a name", "no such folder or file"),
+        ("nobody/nothing", "no such folder, and as a hub id it cannot be loaded"),
+        ("nothing-of-that-name", "no such folder, and as a hub id it cannot be loaded"),
+    ],
+)
+@pytest.mark.parametrize("opening", [Checkpoint.load, Checkpoint.skeleton])
+def test_what_is_not_there_is_said_to_be_not_there(opening: object, source: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        opening(source)  # type: ignore[operator]
+
+
+def test_a_hub_id_opens_from_the_cache_without_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    for repository in ("models--someone--tiny", "models--tiny"):
+        commit = "0" * 40
+        tiny_checkpoint("llama").save(tmp_path / repository / "snapshots" / commit)
+        (tmp_path / repository / "refs").mkdir()
+        (tmp_path / repository / "refs" / "main").write_text(commit)
+    for source in ("someone/tiny", "tiny"):
+        loaded = Checkpoint.load(source, device="cpu")
+        assert (loaded.name, loaded.source) == ("tiny", source)
+        assert loaded.fingerprint == tiny_checkpoint("llama").fingerprint
+        assert source_files(source) == ()
+    check_comparable(loaded, [Checkpoint.skeleton("someone/tiny")])
+
+
+def test_what_can_be_compared_is_seen_without_weights(tmp_path: Path) -> None:
+    base = Checkpoint.skeleton(tiny_checkpoint("llama").save(tmp_path / "base"))
+    assert {parameter.device.type for parameter in base.model.parameters()} == {"meta"}
+    check_comparable(base, [tiny_checkpoint("llama", seed=1)])  # weights may differ
+    with pytest.raises(InputError, match="architecture LlamaForCausalLM and GPT2LMHeadModel"):
+        check_comparable(base, [Checkpoint.skeleton(tiny_checkpoint("gpt2").save(tmp_path / "gpt2"))])
+    tiny_checkpoint("llama").save(tmp_path / "other")
+    tokenizer = tmp_path / "other" / "tokenizer.json"
+    tokenizer.write_text(
+        tokenizer.read_text().replace('"ĠY": 260', '"ĠZ": 260').replace('"Ġ",\n        "Y"', '"Ġ", "Z"')
+    )
+    with pytest.raises(InputError, match=r"264 and 264 tokens; 2 differ, for example 'ĠY': id 260 and none"):
+        check_comparable(base, [Checkpoint.skeleton(tmp_path / "other")])
+
+
+def test_the_files_of_a_folder_are_those_that_determine_it(tmp_path: Path) -> None:
+    folder = tiny_checkpoint("llama").save(tmp_path / "model")
+    for name in ("optimizer.pt", "trainer_state.json", "training_args.bin", "README.md"):
+        (folder / name).write_text("{}")
+    names = [path.name for path in source_files(folder)]
+    assert names == sorted(names)
+    assert set(names) == {
+        *("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+    }
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_transformer_lens_gets_a_copy(architecture: str) -> None:
+    checkpoint = tiny_checkpoint(architecture)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    inputs: list[torch.Tensor] = []
+    with torch.no_grad():
+        handle = checkpoint.module("blocks.1.mlp.out").register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+        before = checkpoint.model(ids).logits
+        handle.remove()
+        fingerprint = checkpoint.fingerprint
+        modules = [type(module) for module in checkpoint.model.modules()]
+        bridge = checkpoint.to_transformer_lens()
+        logits, cache = bridge.run_with_cache(ids)
+        assert torch.equal(checkpoint.model(ids).logits, before)
+    assert [type(module) for module in checkpoint.model.modules()] == modules
+    assert fingerprint_model(checkpoint.model) == fingerprint
+    torch.testing.assert_close(logits, before, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(cache["blocks.1.mlp.hook_post"], inputs[0], rtol=1e-5, atol=1e-5)
+    assert cache["blocks.1.mlp.hook_post"].abs().max() > 0
+
+
+def test_code_that_comes_with_a_checkpoint_runs_only_if_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import dynamic_module_utils
+
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("sys.path", [*sys.path])
+    folder = tiny_checkpoint("llama").save(tmp_path / "model")
+    (folder / "modeling_own.py").write_text(
+        "from transformers import LlamaConfig, LlamaForCausalLM\n\n\n"
+        'class OwnConfig(LlamaConfig):\n    model_type = "own"\n\n\n'
+        "class OwnForCausalLM(LlamaForCausalLM):\n    config_class = OwnConfig\n"
+    )
+    config = json.loads((folder / "config.json").read_text())
+    own = {"AutoConfig": "modeling_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.OwnForCausalLM"}
+    config |= {"model_type": "own", "architectures": ["OwnForCausalLM"], "auto_map": own}
+    (folder / "config.json").write_text(json.dumps(config))
+    for opening in (Checkpoint.load, Checkpoint.skeleton, LazyWeights.open):
+        with pytest.raises(InputError, match="contains custom code which must be executed"):
+            opening(folder)
+    assert not (tmp_path / "modules").exists()
+    loaded = Checkpoint.load(folder, device="cpu", trust_remote_code=True)
+    assert type(loaded.model).__name__ == type(loaded.names.skeleton).__name__ == "OwnForCausalLM"
+    assert loaded.fingerprint == LazyWeights.open(folder, trust_remote_code=True).fingerprint
+    check_comparable(loaded, [Checkpoint.skeleton(folder, trust_remote_code=True)])

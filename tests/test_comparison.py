@@ -17,7 +17,8 @@ from mechinterp.errors import InputError
 from mechinterp.evidence import Baseline, ComparisonSettings, Evidence, gather_evidence, prepare_baseline
 from mechinterp.measures.probe import ToxicProbe
 from mechinterp.methods.dinm import DinmSettings, edit
-from mechinterp.models.checkpoints import Checkpoint, check_comparable
+from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.comparability import check_comparable
 from mechinterp.models.names import resid_post
 from mechinterp.models.recording import record_all
 

@@ -9,9 +9,9 @@ from torch.nn import functional
 
 from mechinterp.data.safeedit import SUFFIX
 from mechinterp.errors import InputError
-from mechinterp.methods.deltas import WeightDelta
 from mechinterp.methods.dinm import DinmSettings, edit
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.deltas import WeightDelta
 
 
 def reference_published(

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import MAIN_ARCHITECTURES, N_BLOCKS, PROMPTS, RESPONSES, tiny_checkpoint
+from conftest import D_MLP, MAIN_ARCHITECTURES, N_BLOCKS, PROMPTS, RESPONSES, tiny_checkpoint
 
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.generation import continue_greedily, generate
 from mechinterp.models.names import h_down, h_mid, resid_post
-from mechinterp.models.recording import Recording, record, record_all, run_until_seen, watching
-from mechinterp.models.tokens import encode
+from mechinterp.models.recording import Recording, record, record_all, record_positions
+from mechinterp.models.tokens import Encoded, encode, pad
+from mechinterp.models.watching import run_until_seen, watching
+
+_LLAMA = ("model.layers.{}.mlp.down_proj", "model.layers.{}.post_attention_layernorm")
+_GEMMA = ("model.layers.{}.mlp.down_proj", "model.layers.{}.pre_feedforward_layernorm")
+OWN_MODULES = {  # by hand, not through the names that are tested: into W_V, and into the norm before the MLP
+    "gpt2": ("transformer.h.{}.mlp.c_proj", "transformer.h.{}.ln_2"),
+    "neox": ("gpt_neox.layers.{}.mlp.dense_4h_to_h", None),  # attention and MLP in parallel
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "phi3"), _LLAMA),
+    **dict.fromkeys(("gemma2", "gemma3"), _GEMMA),
+    "opt": ("model.decoder.layers.{}.fc2", "model.decoder.layers.{}.final_layer_norm"),
+}
 
 
 def own_hidden_states(checkpoint: Checkpoint, prompt: str) -> tuple[torch.Tensor, ...]:
@@ -28,6 +40,31 @@ def test_residual_stream_equals_the_models_own_hidden_states(checkpoint: Checkpo
             assert torch.equal(seen[resid_post(block)][i], states[block + 1][0, -1])
         normed = checkpoint.module("ln_final")(seen[resid_post(N_BLOCKS - 1)][i][None, None])
         torch.testing.assert_close(normed[0, 0], states[-1][0, -1])
+
+
+@pytest.mark.parametrize("architecture", OWN_MODULES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_recording_equals_what_the_models_own_modules_receive_bit_for_bit(
+    architecture: str, dtype: torch.dtype
+) -> None:
+    checkpoint = tiny_checkpoint(architecture, dtype=dtype)
+    modules = {h_down(b): OWN_MODULES[architecture][0].format(b) for b in range(N_BLOCKS)}
+    if OWN_MODULES[architecture][1] is not None:
+        modules |= {h_mid(b): OWN_MODULES[architecture][1].format(b) for b in range(N_BLOCKS)}
+    found = record_all(checkpoint, PROMPTS, list(modules), max_batch=1)
+    received: dict[str, torch.Tensor] = {}
+    for hook, path in modules.items():
+        checkpoint.model.get_submodule(path).register_forward_pre_hook(
+            lambda _, args, kwargs, hook=hook: received.__setitem__(hook, args[0] if args else kwargs["hidden_states"]),
+            with_kwargs=True,
+        )
+    for i, prompt in enumerate(PROMPTS):
+        with torch.no_grad():
+            checkpoint.model(input_ids=torch.tensor([checkpoint.tokenizer(prompt)["input_ids"]]))
+        for hook in modules:
+            last = received[hook].reshape(-1, received[hook].shape[-1])[-1]
+            assert found[hook].dtype == torch.float32
+            assert torch.equal(found[hook][i], last.float())
 
 
 def test_middle_stream_plus_write_is_the_block_output(checkpoint: Checkpoint) -> None:
@@ -67,6 +104,146 @@ def test_padding_and_batching_change_nothing(checkpoint: Checkpoint, position: s
         for hook in hooks:
             torch.testing.assert_close(other.inputs[hook], alone.inputs[hook], rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(other.mean(hook), alone.mean(hook), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", [*MAIN_ARCHITECTURES, "opt", "neox"])
+def test_padding_on_the_right_needs_no_mask(architecture: str) -> None:
+    checkpoint = tiny_checkpoint(architecture)
+    batch = pad(encode(checkpoint.tokenizer, PROMPTS, max_length=128), pad_id=259, side="right")
+    assert set(batch.inputs()) == {"input_ids"}
+    with torch.no_grad():
+        masked = checkpoint.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+        bare = checkpoint.model(**batch.inputs()).logits
+    real = batch.attention_mask.bool()
+    torch.testing.assert_close(bare[real], masked[real], rtol=1e-4, atol=1e-5)
+
+
+def test_one_pass_answers_for_several_positions(checkpoint: Checkpoint) -> None:
+    hooks, positions, calls = [h_down(0), h_mid(1), h_down(2)], ["last", "mean", "response", "all"], []
+    handle = checkpoint.model.register_forward_pre_hook(lambda *_: calls.append(1))
+    together = record_positions(checkpoint, PROMPTS, hooks, positions, responses=RESPONSES, keep=hooks)
+    assert len(calls) == 2  # one batch, and one look whether there is a middle stream
+    handle.remove()
+    for position in positions:
+        alone = record(checkpoint, PROMPTS, hooks, responses=RESPONSES, position=position, keep=hooks)
+        assert together[position].position == position
+        for hook in hooks:
+            torch.testing.assert_close(together[position].inputs[hook], alone.inputs[hook], rtol=1e-4, atol=1e-5)
+
+
+def test_a_prompt_is_read_alone_where_its_last_token_differs_in_company() -> None:
+    """As where a tokenizer joins the end of a prompt with what follows, or more of the prompt had to be cut."""
+    checkpoint = tiny_checkpoint("llama")
+    whole = encode(checkpoint.tokenizer, ["Say"], ["Ok"], max_length=128)
+    joined = [*whole, Encoded.of([1, 2, 3, 4], 3)]
+    alone = record_all(checkpoint, ["Say", "Tell me"], [h_down(1)])[h_down(1)]
+    mixed = record_positions(
+        checkpoint,
+        ["Say", "Tell me"],
+        [h_down(1)],
+        ["last", "generated:1"],
+        continuations=joined,
+        keep=[h_down(1)],
+    )
+    torch.testing.assert_close(mixed["last"].inputs[h_down(1)], alone, rtol=1e-4, atol=1e-5)
+    seen: dict[str, torch.Tensor] = {}
+    with watching(checkpoint.model, [checkpoint.names.site(h_down(1))], seen.__setitem__):
+        run_until_seen(checkpoint.model, input_ids=torch.tensor([[1, 2, 3, 4]]))
+    torch.testing.assert_close(mixed["generated:1"].inputs[h_down(1)][1], seen[h_down(1)][0, 3], rtol=1e-4, atol=1e-5)
+
+
+def test_generated_tokens_are_the_first_n_of_the_continuation(checkpoint: Checkpoint) -> None:
+    continued = continue_greedily(checkpoint, PROMPTS, max_new_tokens=5)
+    for text, prompt in zip(continued, PROMPTS, strict=True):
+        ids = list(text.ids[: text.prompt_length])
+        assert ids == checkpoint.tokenizer(prompt)["input_ids"]
+        for _ in range(len(text.ids) - text.prompt_length):  # greedily, token by token, without a cache or padding
+            with torch.no_grad():
+                ids.append(int(checkpoint.model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+        assert ids == list(text.ids)
+        assert (
+            len(text.ids) - text.prompt_length == 5 or text.ids[-1] == checkpoint.model.generation_config.eos_token_id
+        )
+    found = record_all(checkpoint, PROMPTS, [h_down(1)], position="generated:3", continuations=continued)[h_down(1)]
+    for i, text in enumerate(continued):
+        seen: dict[str, torch.Tensor] = {}
+        with watching(checkpoint.model, [checkpoint.names.site(h_down(1))], seen.__setitem__):
+            run_until_seen(checkpoint.model, input_ids=torch.tensor([list(text.ids)]))
+        part = seen[h_down(1)].reshape(-1, D_MLP)[text.prompt_length : text.prompt_length + 3]
+        torch.testing.assert_close(found[i], part.mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_the_text_may_be_the_bases_or_ones_own() -> None:
+    base, tuned = tiny_checkpoint("llama"), tiny_checkpoint("llama", seed=1)
+    fixed = continue_greedily(base, PROMPTS, max_new_tokens=4)
+    own = continue_greedily(tuned, PROMPTS, max_new_tokens=4)
+    assert fixed != own
+    hooks = [h_down(0)]
+    read = [record(tuned, PROMPTS, hooks, position="generated:4", continuations=text) for text in (fixed, own)]
+    assert not torch.equal(read[0].mean(hooks[0]), read[1].mean(hooks[0]))
+
+
+def test_answers_are_the_continuations_as_text() -> None:
+    checkpoint = tiny_checkpoint("mistral")
+    continued = continue_greedily(checkpoint, PROMPTS, max_new_tokens=4, max_batch=2)
+    texts = [
+        checkpoint.tokenizer.decode(list(text.ids[text.prompt_length :]), skip_special_tokens=True).strip()
+        for text in continued
+    ]
+    assert generate(checkpoint, PROMPTS, max_new_tokens=4) == texts
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_narrow_types_are_summed_up_in_float32_or_wider(dtype: torch.dtype) -> None:
+    checkpoint = tiny_checkpoint("llama", dtype=dtype)
+    text = "the same words again and again, " * 7
+    values: dict[str, torch.Tensor] = {}
+    with watching(checkpoint.model, [checkpoint.names.site(h_down(1))], values.__setitem__):
+        run_until_seen(checkpoint.model, input_ids=torch.tensor([checkpoint.tokenizer(text)["input_ids"]]))
+    own = values[h_down(1)][0]
+    assert own.dtype == dtype
+    found = record(checkpoint, [text] * 3, [h_down(1)], position="mean", max_batch=1)
+    exact = own.double().mean(0)
+    torch.testing.assert_close(found.mean(h_down(1)), exact, rtol=1e-5, atol=1e-6)
+    narrow = torch.zeros_like(own[0])
+    for row in own:
+        narrow += row
+    assert (narrow.double() / len(own) - exact).abs().max() > 1e-4  # what a sum in the narrow type would give
+
+
+def test_an_overflow_in_float16_is_counted_by_block_and_kept() -> None:
+    checkpoint = tiny_checkpoint("llama", dtype=torch.float16)
+    checkpoint.model.model.layers[1].mlp.up_proj.weight.data[3] = 6e4
+    found = record(checkpoint, PROMPTS, [h_down(b) for b in range(N_BLOCKS)])
+    assert found.non_finite[h_down(0)] == 0
+    assert found.non_finite[h_down(1)] > 0
+    assert not torch.isfinite(found.mean(h_down(1))[3])
+
+
+def test_a_nan_in_one_input_stays_in_its_group() -> None:
+    checkpoint = tiny_checkpoint("gpt2")
+    checkpoint.model.transformer.wte.weight.data[checkpoint.tokenizer("a")["input_ids"][0]] = float("nan")
+    found = record(checkpoint, ["a", "b", "c", "d"], [h_down(0)], groups=2)
+    assert not torch.isfinite(found.groups[h_down(0)][0]).any()
+    assert torch.isfinite(found.groups[h_down(0)][1]).all()
+    assert found.non_finite[h_down(0)] == D_MLP
+
+
+@pytest.mark.parametrize("prompts", [["a"], ["a"] * 3, ["Tell me"]])
+def test_single_inputs_and_single_tokens(checkpoint: Checkpoint, prompts: list[str]) -> None:
+    for position in ("last", "mean", "all"):
+        found = record_all(checkpoint, prompts, [h_down(1)], position=position)[h_down(1)]
+        assert found.shape == (len(prompts), D_MLP)
+        assert torch.isfinite(found).all()
+
+
+def test_the_order_of_the_inputs_comes_back() -> None:
+    checkpoint = tiny_checkpoint("llama")
+    prompts = ["x" * (1 + (7 * i) % 13) + str(i) for i in range(700)]  # more than are tokenised at a time
+    hook = "embed.hook_out"
+    found = record_all(checkpoint, prompts, [hook], max_tokens=256)[hook]
+    last = torch.tensor([checkpoint.tokenizer(prompt)["input_ids"][-1] for prompt in prompts])
+    assert torch.equal(found, checkpoint.model.get_input_embeddings().weight.detach()[last])
 
 
 def test_positions_are_the_tokens_they_name() -> None:
@@ -171,6 +348,21 @@ def test_mixture_of_experts_has_no_value_matrix() -> None:
 def test_bad_input_is_named(prompts: list[str], hooks: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         record(tiny_checkpoint("llama"), prompts, hooks)
+
+
+@pytest.mark.parametrize(
+    ("position", "message"),
+    [
+        ("first", "position must be one of"),
+        ("generated:0", "position must be one of"),
+        ("generated:two", "position must be one of"),
+        ("generated:2", "needs continuations"),
+        ("response", "needs responses"),
+    ],
+)
+def test_a_position_without_its_text_is_refused(position: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        record(tiny_checkpoint("llama"), ["a"], [h_down(0)], position=position)
 
 
 def test_truncation_is_asked_for_and_keeps_the_right_end_and_the_bos() -> None:

@@ -13,7 +13,8 @@ from mechinterp.errors import InputError
 from mechinterp.methods.dpo import DpoSettings, train_dpo
 from mechinterp.methods.sft import SftSettings, train_sft
 from mechinterp.methods.trl_training import LoraSettings, training_rows
-from mechinterp.models.checkpoints import Checkpoint, check_comparable
+from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.comparability import check_comparable
 
 INSTANCES = [make_instance(i) for i in range(8)]
 SFT = SftSettings(steps=6, batch_size=4, learning_rate=5e-3, max_length=200)

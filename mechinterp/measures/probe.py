@@ -69,6 +69,14 @@ class ToxicProbe:
     final_norm: bool = False
     fingerprint: str = ""
 
+    def check(self, fingerprint: str, source: str) -> None:
+        """Raise `InputError` if the probe was trained on other weights than those with this fingerprint."""
+        if self.fingerprint and self.fingerprint != fingerprint:
+            raise InputError(
+                f"the probe belongs to other weights ({self.fingerprint}) than {source} ({fingerprint}); "
+                "make one for this base with `mechinterp probe`"
+            )
+
     @property
     def direction(self) -> Float[Tensor, " d_model"]:
         """The toxic direction w: toxic row minus clean row."""

@@ -36,10 +36,11 @@ from torch.nn import functional
 
 from mechinterp.data.safeedit import SUFFIX, SafeEditInstance
 from mechinterp.errors import InputError
-from mechinterp.methods.deltas import EditStep, WeightDelta
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.recording import adds_up, evaluating, run_until_seen, watching
+from mechinterp.models.deltas import EditStep, WeightDelta
+from mechinterp.models.middle_stream import adds_up
 from mechinterp.models.tokens import encode, keep_right
+from mechinterp.models.watching import evaluating, run_until_seen, watching
 
 
 class DinmSettings(BaseModel):

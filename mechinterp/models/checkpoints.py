@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from mechinterp import processes
 from mechinterp.errors import InputError
 from mechinterp.files import replacing
+from mechinterp.models.deltas import WeightDelta
+from mechinterp.models.descriptions import read_config, read_tokenizer
+from mechinterp.models.loading import (
+    DTYPES,
+    LoadingOptions,
+    check_adapter,
+    check_files,
+    load_tensors,
+    load_whole,
+    merge_adapter,
+)
 from mechinterp.models.names import HookNames
-from mechinterp.models.weights import fingerprint_model
+from mechinterp.models.sources import Source
+from mechinterp.models.weights import LazyWeights, fingerprint_model
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
 
 
 @dataclass(frozen=True)
@@ -29,71 +43,110 @@ class Checkpoint:
     Attributes:
         name: label in tables and figures.
         source: folder or hub id it was loaded from, or how it was made.
+        trust_remote_code: whether code that came with it may run; off unless it was loaded so.
     """
 
     name: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     source: str = "memory"
+    trust_remote_code: bool = False
 
     @classmethod
     def load(
         cls,
         source: str | Path,
         *,
+        base: str | Path | None = None,
         name: str | None = None,
         dtype: str = "auto",
         device: str = "auto",
         device_map: str | None = None,
         trust_remote_code: bool = False,
     ) -> Checkpoint:
-        """Load a transformers folder or hub id.
+        """Load a checkpoint of any kind; nothing is written to disk.
 
         Args:
-            source: a local folder (weights from safetensors, pickled ones with `weights_only=True`) or a hub id. Only
-                a hub id needs the network.
-            name: label; by default the folder's name.
-            dtype: one of `auto` (as stored), `float32`, `bfloat16`, `float16`.
+            source: a transformers folder (single or sharded safetensors; pickled files with `weights_only=True`), a
+                peft adapter's folder (merged into its base in memory), an edit's folder (`WeightDelta`, applied to
+                its base), a file with a state dict (`.safetensors`, `.bin`, `.pt`, `.pth`), or a hub id. Only a hub id
+                needs the network.
+            base: the model that an adapter, an edit or a state dict stands on. An adapter may name its own; a
+                transformers folder takes from it the tokenizer that it lacks, and nothing else.
+            name: label; by default that of the folder or file.
+            dtype: one of `auto` (as the config or else the files say), `float32`, `bfloat16`, `float16`.
             device: `auto` (CUDA when there is one), or a torch device; ignored with `device_map`.
             device_map: `auto` to spread a model over devices with accelerate.
             trust_remote_code: run code that comes with the checkpoint; off unless asked for.
 
         Raises:
-            InputError: if it is no model folder, is damaged, or holds NaN weights.
+            InputError: if there is no such checkpoint, it is damaged, does not fit its base, or holds NaN weights.
         """
         if dtype not in DTYPES:
             raise InputError(f"dtype must be one of {DTYPES}, got {dtype!r}")
-        config, tokenizer, options = _open(source, trust_remote_code=trust_remote_code)
-        try:
-            model, loading = AutoModelForCausalLM.from_pretrained(
-                source,
-                config=config,
-                dtype=dtype if dtype == "auto" else getattr(torch, dtype),
-                device_map=device_map,
-                output_loading_info=True,
-                **options,
-            )
-        except _LOADING_ERRORS as error:
-            raise InputError(_cannot_load(source, error)) from error
-        if missing := sorted(loading["missing_keys"]):
-            raise InputError(f"{source}: {len(missing)} weights are missing from the files, the first is {missing[0]}")
-        if device_map is None:
-            model.to(resolve_device(device))
-        checkpoint = cls(name or Path(source).name, model.eval(), tokenizer, str(source))
+        if device_map is not None and processes.launched():
+            raise InputError("--device-map spreads one model over all devices: start one process, without a launcher")
+        options = LoadingOptions(dtype, resolve_device(device), device_map, trust_remote_code)
+        checkpoint = cls._open(*_with_base(source, base), options)
         checkpoint.check_finite()
-        return checkpoint
+        return checkpoint if name is None else replace(checkpoint, name=name)
 
     @classmethod
-    def skeleton(cls, source: str | Path) -> Checkpoint:
-        """A checkpoint without weights, from the config and tokenizer alone: for checks before anything long."""
-        config, tokenizer, _ = _open(source, trust_remote_code=False)
-        with torch.device("meta"):
-            return cls(Path(source).name, AutoModelForCausalLM.from_config(config), tokenizer, str(source))
+    def _open(cls, source: Source, base: Source | None, options: LoadingOptions) -> Checkpoint:
+        trust = options.trust_remote_code
+        if source.kind in ("edit", "adapter") and base is not None:
+            whole = replace(cls._open(base, base.base(None), options), name=source.name, source=_label(source, base))
+            if source.kind == "edit":
+                return WeightDelta.load(source.path).apply_to(whole)
+            tokenizer = whole.tokenizer
+            if source.has_tokenizer:
+                tokenizer = read_tokenizer(source, None, whole.model.config, trust_remote_code=trust)
+            return replace(whole, model=merge_adapter(whole.model, source), tokenizer=tokenizer)
+        config = read_config(source, base, trust_remote_code=trust)
+        tokenizer = read_tokenizer(source, base, config, trust_remote_code=trust)  # first, as it takes no time
+        model = load_tensors(source, base, options) if source.kind == "tensors" else load_whole(source, config, options)
+        return cls(source.name, model, tokenizer, _label(source, base), trust)
+
+    @classmethod
+    def skeleton(
+        cls, source: str | Path, *, base: str | Path | None = None, trust_remote_code: bool = False
+    ) -> Checkpoint:
+        """A checkpoint without weights, on the meta device: for checks before anything long.
+
+        Of local weights the headers are read, so that a missing or truncated file, or names and shapes that do not
+        fit the config, are known at once; of an adapter, that its base is there.
+
+        Raises:
+            InputError: as `load`, but for what only the numbers show (NaN, an edit's fingerprint, an adapter's fit).
+        """
+        return cls._skeleton(*_with_base(source, base), trust_remote_code)
+
+    @classmethod
+    def _skeleton(cls, source: Source, base: Source | None, trust: bool) -> Checkpoint:
+        if source.kind in ("edit", "adapter") and base is not None:
+            below = cls._skeleton(base, base.base(None), trust)
+            whole = replace(below, name=source.name, source=_label(source, base))
+            if source.kind == "adapter":
+                check_adapter(source, whole.model)
+            else:
+                WeightDelta.load(source.path).check_shapes(whole.shapes, base.given)
+            if not source.has_tokenizer:
+                return whole
+            config = whole.model.config
+            return replace(whole, tokenizer=read_tokenizer(source, None, config, trust_remote_code=trust))
+        config = read_config(source, base, trust_remote_code=trust)
+        tokenizer = read_tokenizer(source, base, config, trust_remote_code=trust)
+        if source.kind == "tensors":
+            LazyWeights.open(source.path, None if base is None else base.place, trust)
+        else:
+            check_files(source, config, trust_remote_code=trust)
+        names = HookNames(config, source.given, trust)
+        return cls(source.name, names.skeleton, tokenizer, _label(source, base), trust)
 
     @cached_property
     def names(self) -> HookNames:
         """Translator of hook point names for this model."""
-        return HookNames(self.model.config, self.source)
+        return HookNames(self.model.config, self.source, self.trust_remote_code)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -113,6 +166,11 @@ class Checkpoint:
     def module(self, component: str) -> nn.Module:
         """The model's module for a TransformerLens component name."""
         return self.model.get_submodule(self.names.module(component))
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the parameters, by the model's own names (tied ones once)."""
+        return {name: tuple(parameter.shape) for name, parameter in self.model.named_parameters()}
 
     def parameter(self, name: str) -> nn.Parameter:
         """A parameter by the model's own name."""
@@ -154,6 +212,26 @@ class Checkpoint:
         subtracts_mean = bool(odd_part(ones).abs().max() < 1e-3 * gain.abs().max())
         return gain, subtracts_mean
 
+    def to_transformer_lens(self) -> TransformerBridge:
+        """The whole TransformerLens toolbox on a copy of the model, whose weights are neither folded nor centred.
+
+        A bridge replaces submodules of the model that it is given, so it gets a copy: this takes the model's memory
+        once more, and what is done to the bridge leaves the checkpoint as it was. Do not save a bridge as a model.
+        Its tokenizer puts the BOS token first, TransformerLens's convention: give it token ids where that matters.
+
+        Raises:
+            InputError: if TransformerLens has no adapter for the architecture.
+        """
+        from transformer_lens.model_bridge import TransformerBridge
+
+        self.names.module("embed")  # raises for an architecture without an adapter
+        with TemporaryDirectory() as folder:  # from which TransformerLens reads the tokenizer again
+            self.tokenizer.save_pretrained(folder)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            return TransformerBridge.boot_transformers(
+                self.source, hf_model=copy.deepcopy(self.model), tokenizer=tokenizer
+            )
+
     def check_finite(self) -> None:
         """Raise `InputError` naming the first parameter that is not finite."""
         for name, parameter in self.model.named_parameters():
@@ -170,78 +248,26 @@ class Checkpoint:
         return Path(folder)
 
 
-_LOADING_ERRORS = (OSError, ValueError, KeyError, SafetensorError, RuntimeError)
+def _with_base(source: str | Path, base: str | Path | None) -> tuple[Source, Source | None]:
+    found = Source.find(source)
+    return found, found.base(base)
 
 
-def _open(source: str | Path, *, trust_remote_code: bool) -> tuple[Any, PreTrainedTokenizerBase, dict[str, Any]]:
-    """Config, tokenizer and loading options of a folder or hub id."""
-    path = Path(source)
-    if path.exists() and not (path / "config.json").is_file():
-        raise InputError(f"{source}: not a model folder, there is no config.json in it")
-    if not path.exists() and (path.is_absolute() or str(source).startswith((".", "~")) or str(source).count("/") != 1):
-        raise InputError(f"{source}: no such folder (a hub id has the form OWNER/NAME)")
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": path.exists()}
-    try:
-        return (
-            AutoConfig.from_pretrained(source, **options),
-            AutoTokenizer.from_pretrained(source, **options),
-            options,
-        )
-    except _LOADING_ERRORS as error:
-        raise InputError(_cannot_load(source, error)) from error
-
-
-def _cannot_load(source: str | Path, error: Exception) -> str:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return f"{source}: cannot be loaded as a causal language model ({reason})"
+def _label(source: Source, base: Source | None) -> str:
+    return source.given if base is None or source.kind == "model" else f"{source.given} on {base.given}"
 
 
 def resolve_device(device: str) -> torch.device:
-    """The device of that name; `auto` means CUDA when there is one.
+    """The device of that name; `auto` means CUDA when there is one, under a launcher the process's own.
 
     Raises:
         InputError: for a name that torch does not know, or a device that this machine lacks.
     """
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = processes.default_device()
     try:
         found = torch.device(device)
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device {device!r} cannot be used here ({str(error).splitlines()[0]})") from error
     return found
-
-
-def check_comparable(base: Checkpoint, others: Sequence[Checkpoint]) -> None:
-    """Raise one `InputError` listing every difference that makes two checkpoints incomparable.
-
-    Architecture, parameter names and shapes, vocabulary and special tokens must agree.
-    """
-    for other in others:
-        differences = []
-        if type(base.model) is not type(other.model):
-            differences.append(f"architecture {type(base.model).__name__} and {type(other.model).__name__}")
-        else:
-            shapes = [
-                {name: tuple(parameter.shape) for name, parameter in checkpoint.model.named_parameters()}
-                for checkpoint in (base, other)
-            ]
-            unequal = sorted(n for n in shapes[0].keys() | shapes[1].keys() if shapes[0].get(n) != shapes[1].get(n))
-            if unequal:
-                first = unequal[0]
-                differences.append(
-                    f"{len(unequal)} parameters, the first is {first}: "
-                    f"{shapes[0].get(first, 'absent')} and {shapes[1].get(first, 'absent')}"
-                )
-        if base.tokenizer.get_vocab() != other.tokenizer.get_vocab():
-            differences.append(f"tokenizer vocabulary ({len(base.tokenizer)} and {len(other.tokenizer)} tokens)")
-        special = [  # but for the padding token, which many trainers add and which is always masked
-            {name: token for name, token in checkpoint.tokenizer.special_tokens_map.items() if name != "pad_token"}
-            for checkpoint in (base, other)
-        ]
-        if special[0] != special[1]:
-            differences.append(f"special tokens ({special[0]} and {special[1]})")
-        if differences:
-            raise InputError(
-                f"{other.source} cannot be compared with {base.source}: they differ in {'; '.join(differences)}"
-            )

@@ -1,27 +1,21 @@
-"""Greedy generation in batches, with left padding and correct masks; the responses only."""
+"""Greedy generation in batches, with left padding and correct masks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
+from typing import Any
 
 import torch
 
+from mechinterp import processes
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.recording import Progress, evaluating
-from mechinterp.models.tokens import encode, length_batches, pad, padding_id
+from mechinterp.models.tokens import Encoded, encode, length_batches, pad, padding_id
+from mechinterp.models.watching import Progress, evaluating
 
 
-@torch.no_grad()
 def generate(
-    checkpoint: Checkpoint,
-    prompts: Sequence[str],
-    *,
-    max_new_tokens: int,
-    suffix: str | None = None,
-    max_tokens: int = 16384,
-    max_batch: int = 128,
-    truncate: bool = False,
-    progress: Progress | None = None,
+    checkpoint: Checkpoint, prompts: Sequence[str], *, max_new_tokens: int, suffix: str | None = None, **settings: Any
 ) -> list[str]:
     """Answer prompts greedily.
 
@@ -30,26 +24,59 @@ def generate(
         prompts: texts.
         max_new_tokens: longest response, in tokens.
         suffix: a system prompt appended to every prompt after one space (the paper evaluates edited models with one).
-        max_tokens: padded tokens per batch, responses included.
-        max_batch: prompts per batch.
-        truncate: cut prompts that leave no room for the response from the left instead of raising.
-        progress: called with (prompts done, prompts in all).
+        settings: of `continue_greedily`.
 
     Returns:
         The responses without special tokens and outer blanks, in the order of the prompts; "" for an empty one.
     """
     texts = [f"{prompt} {suffix}" if suffix else prompt for prompt in prompts]
-    tokenizer = checkpoint.tokenizer
-    sequences = encode(
-        tokenizer, texts, max_length=checkpoint.names.context_length, reserve=max_new_tokens, truncate=truncate
+    whole = continue_greedily(checkpoint, texts, max_new_tokens=max_new_tokens, **settings)
+    answers = checkpoint.tokenizer.batch_decode(
+        [list(text.ids[text.prompt_length :]) for text in whole], skip_special_tokens=True
     )
-    responses = [""] * len(texts)
-    pad_id = padding_id(tokenizer)
-    done = 0
-    lengths = [len(s.ids) + max_new_tokens for s in sequences]
+    return [answer.strip() for answer in answers]
+
+
+@torch.no_grad()
+def continue_greedily(
+    checkpoint: Checkpoint,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    max_tokens: int = 16384,
+    max_batch: int = 128,
+    truncate: bool = False,
+    progress: Progress | None = None,
+) -> list[Encoded]:
+    """The prompts with the tokens that the checkpoint itself would put after them.
+
+    Args:
+        checkpoint: the model; left as it was.
+        prompts: texts.
+        max_new_tokens: longest continuation; it ends with the end-of-sequence token where that comes earlier.
+        max_tokens: padded tokens per batch, continuations included.
+        max_batch: prompts per batch.
+        truncate: cut prompts that leave no room for the continuation from the left instead of raising.
+        progress: called with (prompts done, prompts in all) of this process's share.
+
+    Returns:
+        Prompt and continuation, at least one token of it, in the order of the prompts.
+    """
+    sequences = encode(
+        checkpoint.tokenizer,
+        prompts,
+        max_length=checkpoint.names.context_length,
+        reserve=max_new_tokens,
+        truncate=truncate,
+    )
+    pad_id, ends, done = padding_id(checkpoint.tokenizer), _end_tokens(checkpoint), 0
+    lengths = [len(sequence.ids) + max_new_tokens for sequence in sequences]
+    batches = processes.share(list(length_batches(lengths, max_tokens, max_batch)))
+    total = sum(len(order) for order in batches)
+    found: list[tuple[int, Encoded]] = []
     with evaluating(checkpoint.model):
-        for order in length_batches(lengths, max_tokens=max_tokens, max_batch=max_batch):
-            batch = pad(sequences, order, pad_id=pad_id, side="left", device=checkpoint.device)
+        for order in batches:
+            batch = pad([sequences[i] for i in order], pad_id=pad_id, side="left", device=checkpoint.device)
             output = checkpoint.model.generate(
                 input_ids=batch.input_ids,
                 attention_mask=batch.attention_mask,
@@ -61,10 +88,17 @@ def generate(
                 top_p=None,
                 top_k=None,
             )
-            answers = tokenizer.batch_decode(output[:, batch.input_ids.shape[1] :], skip_special_tokens=True)
-            for i, answer in zip(order, answers, strict=True):
-                responses[i] = answer.strip()
+            for i, new in zip(order, output[:, batch.input_ids.shape[1] :].tolist(), strict=True):
+                before = len(list(takewhile(lambda token: token not in ends, new)))
+                prompt = sequences[i].ids
+                found.append((i, Encoded.of([*prompt, *new[: before + 1]], len(prompt))))
             done += len(order)
             if progress is not None:
-                progress(done, len(texts))
-    return responses
+                progress(done, total)
+    return [text for _, text in sorted(processes.gather(found), key=lambda pair: pair[0])]
+
+
+def _end_tokens(checkpoint: Checkpoint) -> frozenset[int]:
+    """The tokens after which generation stops."""
+    ends = checkpoint.model.generation_config.eos_token_id
+    return frozenset() if ends is None else frozenset([ends] if isinstance(ends, int) else ends)

@@ -8,13 +8,14 @@ This file is the only one that knows about either; there is no table of model cl
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from mechinterp.errors import InputError
 
@@ -53,19 +54,23 @@ class HookNames:
 
     config: PretrainedConfig
     source: str = "model"
-    _skeleton: nn.Module = field(init=False, repr=False, compare=False)
+    trust_remote_code: bool = False
 
-    def __post_init__(self) -> None:
-        with torch.device("meta"):  # shapes and module classes without a byte of weights
-            skeleton = AutoModelForCausalLM.from_config(self.config)
-        object.__setattr__(self, "_skeleton", skeleton)
+    @cached_property
+    def skeleton(self) -> PreTrainedModel:
+        """The model without a byte of weights: module classes, names and shapes."""
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(
+                self.config, trust_remote_code=self.trust_remote_code
+            )
+        return model
 
     @cached_property
     def _adapter(self) -> Any:
         from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
         from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_config_from_hf
 
-        architecture = type(self._skeleton).__name__
+        architecture = type(self.skeleton).__name__
         try:
             bridge = build_bridge_config_from_hf(self.config, architecture, self.source, torch.float32)
             return ArchitectureAdapterFactory.select_architecture_adapter(bridge)
@@ -74,7 +79,7 @@ class HookNames:
 
     @cached_property
     def _modules(self) -> dict[str, nn.Module]:
-        return dict(self._skeleton.named_modules())
+        return dict(self.skeleton.named_modules())
 
     @cached_property
     def n_blocks(self) -> int:
@@ -121,7 +126,7 @@ class HookNames:
                 )
             elif component.endswith("ln2"):
                 hint = "; blocks with parallel attention and MLP have no residual stream between the two"
-            raise InputError(f"{self.source}: {type(self._skeleton).__name__} has no `{component}` ({reason}){hint}")
+            raise InputError(f"{self.source}: {type(self.skeleton).__name__} has no `{component}` ({reason}){hint}")
         return path
 
     def has(self, component: str) -> bool:
@@ -173,3 +178,51 @@ class HookNames:
         """Name of the bias of the MLP's second matrix, None where the architecture has none."""
         path = self.module(f"blocks.{block}.mlp.out")
         return f"{path}.bias" if getattr(self._modules[path], "bias", None) is not None else None
+
+    def component(self, parameter: str) -> tuple[int | None, str]:
+        """Block and TransformerLens component of a parameter, the inverse of `module`.
+
+        Args:
+            parameter: the model's own name, `model.layers.3.mlp.down_proj.weight`.
+
+        Returns:
+            (3, "mlp.out"); the block is None outside the blocks ("embed", "ln_final"). What an architecture has below
+            its components keeps its own name there ("mlp.experts.down_proj", "mlp.gate_up_proj"), and so does
+            everything of an architecture that TransformerLens has no adapter for.
+        """
+        parts = parameter.split(".")
+        if len(parts) > 1 and parts[-1] in ("weight", "bias"):
+            parts.pop()
+        blocks, known = self._component_paths
+        block, inside = None, parts
+        if blocks and parts[: len(blocks)] == list(blocks) and len(parts) > len(blocks):
+            block, inside = int(parts[len(blocks)]), parts[len(blocks) + 1 :]
+        for cut in range(len(inside), 0, -1):
+            if name := known.get((block is not None, ".".join(inside[:cut]))):
+                return block, ".".join([name, *inside[cut:]])
+        return block, ".".join(inside)
+
+    @cached_property
+    def _component_paths(self) -> tuple[tuple[str, ...], dict[tuple[bool, str], str]]:
+        """Path of the list of blocks, and the component at every path: (inside a block, path there) -> component."""
+        lists = (path for path, module in self._modules.items() if isinstance(module, nn.ModuleList))
+        try:
+            components = self._adapter.get_component_mapping()
+            blocks = str(self._adapter.translate_transformer_lens_path("blocks.0")).removesuffix(".0")
+        except InputError:
+            return tuple(next(lists, "").split(".")), {}
+        known = {}
+        for name in _component_names(components):
+            try:
+                path = str(self._adapter.translate_transformer_lens_path(name.replace("blocks.", "blocks.0.", 1)))
+            except ValueError:  # no module of its own: OPT's `mlp`
+                continue
+            known[name.startswith("blocks."), path.removeprefix(f"{blocks}.0.")] = name.removeprefix("blocks.")
+        return tuple(blocks.split(".")), known
+
+
+def _component_names(components: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    for name, component in components.items():
+        if above or name != "blocks":
+            yield f"{above}{name}"
+        yield from _component_names(getattr(component, "submodules", None) or {}, f"{above}{name}.")

@@ -6,53 +6,102 @@ asked for, which then removes tokens on the left of the prompt: the harmful ques
 
 from __future__ import annotations
 
+import json
+import logging
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from mechinterp.errors import InputError
+from mechinterp.provenance import digest
 
-Position = Literal["last", "mean", "response", "all"]
-POSITIONS: tuple[Position, ...] = ("last", "mean", "response", "all")
+Position = str
+"""`last`, `mean`, `response`, `all` or `generated:N`, see `Encoded.positions`."""
+
+logger = logging.getLogger(__name__)
+
+_CHUNK = 512  # texts tokenised at a time
+
+POSITIONS = ("last", "mean", "response", "all", "generated:N")
+
+
+def generated_tokens(position: Position) -> int | None:
+    """The N of `generated:N`, None for every other position.
+
+    Raises:
+        InputError: if there is no such position.
+    """
+    kind, separator, number = position.partition(":")
+    if kind == "generated" and number.isdecimal() and int(number) > 0:
+        return int(number)
+    if separator or position not in POSITIONS:
+        raise InputError(f"position must be one of {POSITIONS}, with N at least 1, got {position!r}")
+    return None
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One sequence of token ids, of which the first `prompt_length` are the prompt."""
+    """One sequence of token ids, of which the first `prompt_length` are the prompt; four bytes a token."""
 
-    ids: tuple[int, ...]
+    ids: array[int]
     prompt_length: int
+
+    @classmethod
+    def of(cls, ids: Sequence[int], prompt_length: int) -> Encoded:
+        """From any sequence of ids."""
+        return cls(array("i", ids), prompt_length)
 
     def positions(self, position: Position) -> range:
         """The token indices that a position means.
 
-        `last`: the last prompt token; `mean`: all prompt tokens; `response`: the tokens after the prompt; `all`: all.
+        `last`: the last prompt token; `mean`: all prompt tokens; `response`: the tokens after the prompt;
+        `generated:N`: at most N of them; `all`: all.
         """
+        if (wanted := generated_tokens(position)) is not None:
+            return range(self.prompt_length, min(self.prompt_length + wanted, len(self.ids)))
         if position == "last":
             return range(self.prompt_length - 1, self.prompt_length)
         if position == "mean":
             return range(self.prompt_length)
         if position == "response":
             return range(self.prompt_length, len(self.ids))
-        if position == "all":
-            return range(len(self.ids))
-        raise InputError(f"position must be one of {POSITIONS}, got {position!r}")
+        return range(len(self.ids))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded sequences. `order` are their indices in the list they came from."""
+    """Padded sequences.
+
+    Attributes:
+        starts: the column at which each sequence begins.
+        side: where the padding is.
+    """
 
     input_ids: Int[Tensor, "batch pos"]
     attention_mask: Int[Tensor, "batch pos"]
     position_ids: Int[Tensor, "batch pos"]
-    measured: Bool[Tensor, "batch pos"]
-    order: tuple[int, ...]
+    starts: tuple[int, ...]
+    side: Literal["left", "right"]
+
+    def inputs(self) -> dict[str, Tensor]:
+        """What a causal model needs of it.
+
+        Padding on the right needs no mask: no token sees what comes after it. Attention is faster without one.
+        """
+        if self.side == "right":
+            return {"input_ids": self.input_ids}
+        return {
+            "input_ids": self.input_ids,
+            "attention_mask": self.attention_mask,
+            "position_ids": self.position_ids,
+        }
 
 
 def encode(
@@ -80,33 +129,50 @@ def encode(
         return []
     if responses is not None and len(responses) != len(prompts):
         raise InputError(f"{len(prompts)} prompts but {len(responses)} responses")
-    # verbose=False: the tokenizer's own length warning; the check below raises instead
-    heads = tokenizer(list(prompts), verbose=False)["input_ids"]
-    tails: list[list[int]] = [[] for _ in heads]
-    if responses is not None:
-        # Tokenised together, as the model would meet it: a SentencePiece tokenizer puts a blank of its own before a
-        # text that stands alone. The response begins where the whole departs from the prompt.
-        texts = [f"{prompt} {response}" for prompt, response in zip(prompts, responses, strict=True)]
-        wholes = tokenizer(texts, verbose=False)["input_ids"]
-        lengths = [_common(head, whole) for head, whole in zip(heads, wholes, strict=True)]
-        heads = [whole[:length] for whole, length in zip(wholes, lengths, strict=True)]
-        tails = [whole[length:] for whole, length in zip(wholes, lengths, strict=True)]
-    encoded = []
-    for row, (prompt, head, tail) in enumerate(zip(prompts, heads, tails, strict=True)):
-        if not prompt.strip():
-            raise InputError(f"prompt {row} is empty")
-        if responses is not None and not responses[row].strip():
-            raise InputError(f"response {row} is empty")
-        room = max_length - reserve - len(tail)
-        if len(head) > room:
-            if not truncate or room < 1:
-                raise InputError(
-                    f"prompt {row} has {len(head)} tokens, {room} fit into the context of {max_length}; "
-                    "truncate from the left (--truncate) or use a model with a longer context"
-                )
-            head = keep_right(head, room, tokenizer.bos_token_id)
-        encoded.append(Encoded((*head, *tail), len(head)))
+    encoded, cut = [], 0
+    for start in range(0, len(prompts), _CHUNK):  # a tokenizer's own output is many times larger than the ids
+        rows = slice(start, start + _CHUNK)
+        heads, tails = _tokenise(tokenizer, prompts[rows], None if responses is None else responses[rows])
+        for row, (head, tail) in enumerate(zip(heads, tails, strict=True), start):
+            if not prompts[row].strip():
+                raise InputError(f"prompt {row} is empty")
+            if responses is not None and not responses[row].strip():
+                raise InputError(f"response {row} is empty")
+            room = max_length - reserve - len(tail)
+            if len(head) > room:
+                if not truncate or room < 1:
+                    raise InputError(
+                        f"prompt {row} has {len(head)} tokens, {room} fit into the context of {max_length}; "
+                        "truncate from the left (--truncate) or use a model with a longer context"
+                    )
+                head, cut = keep_right(head, room, tokenizer.bos_token_id), cut + 1
+            encoded.append(Encoded.of([*head, *tail], len(head)))
+    if cut:
+        logger.warning(
+            "%d of %d prompts were cut on the left to fit into the context of %d tokens", cut, len(prompts), max_length
+        )
     return encoded
+
+
+def _tokenise(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], responses: Sequence[str] | None
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Ids of the prompts, and of what comes after them.
+
+    Tokenised together, as the model would meet it: a SentencePiece tokenizer puts a blank of its own before a text that
+    stands alone. The response begins where the whole departs from the prompt.
+    """
+    # verbose=False: the tokenizer's own length warning; the caller raises instead
+    heads = tokenizer(list(prompts), verbose=False)["input_ids"]
+    if responses is None:
+        return heads, [[] for _ in heads]
+    texts = [f"{prompt} {response}" for prompt, response in zip(prompts, responses, strict=True)]
+    wholes = tokenizer(texts, verbose=False)["input_ids"]
+    lengths = [_common(head, whole) for head, whole in zip(heads, wholes, strict=True)]
+    return (
+        [whole[:length] for whole, length in zip(wholes, lengths, strict=True)],
+        [whole[length:] for whole, length in zip(wholes, lengths, strict=True)],
+    )
 
 
 def keep_right(ids: Sequence[int], length: int, bos: int | None) -> list[int]:
@@ -124,35 +190,38 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
 
 def pad(
     sequences: Sequence[Encoded],
-    order: Sequence[int],
     *,
-    position: Position = "all",
     pad_id: int,
     side: Literal["left", "right"] = "right",
     device: torch.device | str = "cpu",
 ) -> Batch:
-    """Pad the sequences at `order` into one batch, with position ids that ignore the padding."""
+    """Pad sequences into one batch, with position ids that ignore the padding."""
     if side not in ("left", "right"):
         raise InputError(f"side must be 'left' or 'right', got {side!r}")
-    width = max(len(sequences[i].ids) for i in order)
-    ids = torch.full((len(order), width), pad_id)
-    mask = torch.zeros((len(order), width), dtype=torch.long)
-    places = torch.zeros((len(order), width), dtype=torch.long)
-    measured = torch.zeros((len(order), width), dtype=torch.bool)
-    for row, i in enumerate(order):
-        length = len(sequences[i].ids)
-        start = width - length if side == "left" else 0
-        ids[row, start : start + length] = torch.tensor(sequences[i].ids)
-        mask[row, start : start + length] = 1
-        places[row, start : start + length] = torch.arange(length)
-        chosen = sequences[i].positions(position)
-        if not chosen:
-            raise InputError(f"sequence {i} has no tokens at position {position!r}")
-        measured[row, start + chosen.start : start + chosen.stop] = True
-    return Batch(ids.to(device), mask.to(device), places.to(device), measured.to(device), tuple(order))
+    lengths = [len(sequence.ids) for sequence in sequences]
+    width = max(lengths)
+    starts = tuple(width - length if side == "left" else 0 for length in lengths)
+    ids = np.full((len(sequences), width), pad_id, dtype=np.int64)
+    for row, (sequence, start) in enumerate(zip(sequences, starts, strict=True)):
+        ids[row, start : start + lengths[row]] = sequence.ids
+    places = np.arange(width) - np.array(starts)[:, None]
+    real = (places >= 0) & (places < np.array(lengths)[:, None])
+    return Batch(
+        input_ids=_to_device(ids, torch.device(device)),
+        attention_mask=_to_device(real.astype(np.int64), torch.device(device)),
+        position_ids=_to_device(np.where(real, places, 0), torch.device(device)),
+        starts=starts,
+        side=side,
+    )
 
 
-def length_batches(lengths: Sequence[int], *, max_tokens: int, max_batch: int = 256) -> Iterator[list[int]]:
+def _to_device(values: np.ndarray, device: torch.device) -> Tensor:
+    """Copy to the device; to CUDA through pinned memory, so that the copy does not wait for the pass before it."""
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def length_batches(lengths: Sequence[int], max_tokens: int, max_batch: int = 256) -> Iterator[list[int]]:
     """Indices grouped so that similar lengths share a batch of at most `max_tokens` padded tokens.
 
     Longest first, so that a batch that does not fit in memory fails at once.
@@ -165,6 +234,16 @@ def length_batches(lengths: Sequence[int], *, max_tokens: int, max_batch: int = 
         batch.append(i)
     if batch:
         yield batch
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Hash of what a tokenizer makes of texts: equal for tokenizers that encode alike."""
+    if tokenizer.is_fast:
+        described = json.loads(tokenizer.backend_tokenizer.to_str())
+        described = {key: part for key, part in described.items() if key not in ("padding", "truncation")}  # of a call
+    else:
+        described = {"class": type(tokenizer).__name__, "vocabulary": tokenizer.get_vocab()}
+    return digest([described, {name: str(token) for name, token in tokenizer.special_tokens_map.items()}])
 
 
 def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:

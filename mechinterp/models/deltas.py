@@ -6,9 +6,9 @@ import copy
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -17,7 +17,9 @@ from torch import Tensor
 
 from mechinterp.errors import InputError
 from mechinterp.files import replacing, write_json
-from mechinterp.models.checkpoints import Checkpoint
+
+if TYPE_CHECKING:
+    from mechinterp.models.checkpoints import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,8 @@ class WeightDelta:
                 for parameter_name, change in self.tensors.items():
                     parameter = checkpoint.parameter(parameter_name)
                     saved[parameter_name] = parameter.detach().clone()
-                    parameter.copy_(_sum(parameter, change))
-            yield Checkpoint(name or f"{checkpoint.name}+edit{self.instance}", checkpoint.model, checkpoint.tokenizer)
+                    parameter.copy_(added(parameter, change))
+            yield replace(checkpoint, name=name or f"{checkpoint.name}+edit{self.instance}", source="memory")
         finally:
             with torch.no_grad():
                 for parameter_name, value in saved.items():
@@ -73,21 +75,39 @@ class WeightDelta:
 
     def merged(self, checkpoint: Checkpoint, *, name: str) -> Checkpoint:
         """A copy of the checkpoint with the change in its weights."""
+        source = f"{checkpoint.source} + edit of instance {self.instance}"
+        return self.apply_to(replace(checkpoint, name=name, source=source, model=copy.deepcopy(checkpoint.model)))
+
+    @torch.no_grad()
+    def apply_to(self, checkpoint: Checkpoint) -> Checkpoint:
+        """Change the checkpoint's own weights for good, and give them under a new fingerprint.
+
+        Raises:
+            InputError: if the checkpoint is not the one the delta belongs to; its weights are then as they were.
+        """
         self.check(checkpoint)
-        model = copy.deepcopy(checkpoint.model)
-        with torch.no_grad():
-            for parameter_name, change in self.tensors.items():
-                parameter = model.get_parameter(parameter_name)
-                parameter.copy_(_sum(parameter, change))
-        return Checkpoint(name, model, checkpoint.tokenizer, f"{checkpoint.source} + edit of instance {self.instance}")
+        for name, change in self.tensors.items():
+            parameter = checkpoint.parameter(name)
+            parameter.copy_(added(parameter, change))
+        return replace(checkpoint)  # the old one may remember the fingerprint it had
 
     def check(self, checkpoint: Checkpoint) -> None:
         """Raise `InputError` unless the delta belongs to this checkpoint's weights."""
+        self.check_shapes(checkpoint.shapes, checkpoint.source)
         if self.fingerprint != checkpoint.fingerprint:
             raise InputError(
                 f"this edit belongs to weights {self.fingerprint or '(unknown)'}, not to {checkpoint.source} "
-                f"({checkpoint.fingerprint})"
+                f"({checkpoint.fingerprint}): to other weights, or to these in another dtype"
             )
+
+    def check_shapes(self, shapes: Mapping[str, tuple[int, ...]], source: str) -> None:
+        """Raise `InputError` if a change has no parameter of its name and shape; the quick part of `check`."""
+        for name, change in self.tensors.items():
+            if shapes.get(name) != tuple(change.shape):
+                raise InputError(
+                    f"this edit does not fit {source}: it changes {name} {tuple(change.shape)}, "
+                    f"which is {shapes.get(name, 'absent')} there"
+                )
 
     def save(self, folder: str | Path) -> Path:
         """Write `delta.safetensors` and `edit.json` into a folder; both or neither."""
@@ -117,6 +137,6 @@ class WeightDelta:
             raise InputError(f"{folder}: not the folder of an edit ({error})") from error
 
 
-def _sum(parameter: Tensor, change: Tensor) -> Tensor:
+def added(parameter: Tensor, change: Tensor) -> Tensor:
     """Parameter + change in the wider type of the two, so that it is rounded once."""
     return parameter.detach().to(torch.promote_types(parameter.dtype, change.dtype)) + change.to(parameter.device)

@@ -1,0 +1,50 @@
+"""Whether two checkpoints can be compared: one architecture, one size, one tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from mechinterp.errors import InputError
+from mechinterp.models.checkpoints import Checkpoint
+
+
+def check_comparable(base: Checkpoint, others: Sequence[Checkpoint]) -> None:
+    """Raise one `InputError` listing every difference that makes two checkpoints incomparable.
+
+    Architecture, parameter names and shapes, vocabulary and special tokens must agree; skeletons will do.
+    """
+    for other in others:
+        if differences := [*_unlike_models(base, other), *_unlike_tokenizers(base, other)]:
+            raise InputError(
+                f"{other.source} cannot be compared with {base.source}: they differ in {'; '.join(differences)}"
+            )
+
+
+def _unlike_models(base: Checkpoint, other: Checkpoint) -> Iterator[str]:
+    if type(base.model) is not type(other.model):
+        yield f"architecture {type(base.model).__name__} and {type(other.model).__name__}"
+        return
+    shapes, others = base.shapes, other.shapes
+    unequal = sorted(name for name in shapes.keys() | others.keys() if shapes.get(name) != others.get(name))
+    if unequal:
+        first = unequal[0]
+        yield (
+            f"{len(unequal)} parameters, the first is {first}: "
+            f"{shapes.get(first, 'absent')} and {others.get(first, 'absent')}"
+        )
+
+
+def _unlike_tokenizers(base: Checkpoint, other: Checkpoint) -> Iterator[str]:
+    ids, others = base.tokenizer.get_vocab(), other.tokenizer.get_vocab()
+    if unequal := sorted(token for token in ids.keys() | others.keys() if ids.get(token) != others.get(token)):
+        first = unequal[0]
+        yield (
+            f"tokenizer vocabulary ({len(ids)} and {len(others)} tokens; {len(unequal)} differ, for example {first!r}: "
+            f"id {ids.get(first, 'none')} and {others.get(first, 'none')})"
+        )
+    special = [  # but for the padding token, which many trainers add and which is always masked
+        {name: token for name, token in checkpoint.tokenizer.special_tokens_map.items() if name != "pad_token"}
+        for checkpoint in (base, other)
+    ]
+    if special[0] != special[1]:
+        yield f"special tokens ({special[0]} and {special[1]})"

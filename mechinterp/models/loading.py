@@ -1,0 +1,174 @@
+"""Building a model in memory from what a source holds: a whole model, bare tensors, or an adapter on a base.
+
+Weights are read from safetensors, or from pickled files with `weights_only=True`, which runs no code. Every library's
+failure becomes one `InputError`. What does not fit is refused, not filled in: a weight that is missing is never random.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from transformers import AutoModelForCausalLM, GenerationConfig, PretrainedConfig, PreTrainedModel
+
+from mechinterp.errors import InputError
+from mechinterp.models.descriptions import LOADING_ERRORS, cannot_load, loading_options, one_line
+from mechinterp.models.sources import Source, first_few
+from mechinterp.models.tensor_files import TensorFiles, open_file
+from mechinterp.models.weights import LazyWeights
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+_ADAPTED = re.compile(r"base_model\.model\.(.+?)\.lora_")
+
+
+@dataclass(frozen=True)
+class LoadingOptions:
+    """How a model is to be loaded.
+
+    Attributes:
+        dtype: one of `DTYPES`; but for `auto` every parameter ends in that type.
+        device: where it goes; ignored with `device_map`.
+        device_map: `auto` to spread a model over devices with accelerate.
+        trust_remote_code: run code that comes with the checkpoint.
+    """
+
+    dtype: str
+    device: torch.device
+    device_map: str | None
+    trust_remote_code: bool
+
+
+def load_whole(source: Source, config: PretrainedConfig, options: LoadingOptions) -> PreTrainedModel:
+    """Load a model folder or a hub id.
+
+    Raises:
+        InputError: if anything is missing, damaged, or does not fit.
+    """
+    check_files(source, config, trust_remote_code=options.trust_remote_code)
+    try:
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            source.place,
+            config=config,
+            dtype="auto" if options.dtype == "auto" else getattr(torch, options.dtype),
+            device_map=options.device_map,
+            output_loading_info=True,
+            **loading_options(source, trust_remote_code=options.trust_remote_code),
+        )
+    except LOADING_ERRORS as error:
+        raise cannot_load(source, error) from error
+    if getattr(model, "_hf_peft_config_loaded", False):  # transformers would run it unmerged
+        raise InputError(f"{source.given}: an adapter on the hub; download it and open its folder")
+    return _finished(source, model, loading, options)
+
+
+def load_tensors(source: Source, base: Source | None, options: LoadingOptions) -> PreTrainedModel:
+    """Load a state-dict file into the architecture of its base; no weight is taken from the base.
+
+    Raises:
+        InputError: if anything is missing, unknown, damaged, or has another shape.
+    """
+    weights = LazyWeights.open(source.path, None if base is None else base.place, options.trust_remote_code)
+    try:
+        model, loading = type(weights.names.skeleton).from_pretrained(
+            None,
+            config=weights.names.config,
+            state_dict={name: weights.files.tensor(name) for name in weights.files.names},
+            dtype=weights.main_dtype if options.dtype == "auto" else getattr(torch, options.dtype),
+            device_map=options.device_map,
+            output_loading_info=True,
+        )
+        if base is not None and (base.path / "generation_config.json").is_file():
+            model.generation_config = GenerationConfig.from_pretrained(base.place, local_files_only=True)
+    except LOADING_ERRORS as error:
+        raise cannot_load(source, error) from error
+    return _finished(source, model, loading, options)
+
+
+def _finished(
+    source: Source, model: PreTrainedModel, loading: Mapping[str, set[str]], options: LoadingOptions
+) -> PreTrainedModel:
+    if missing := loading["missing_keys"]:
+        raise InputError(f"{source.given}: {len(missing)} weights are missing from the files ({first_few(missing)})")
+    if options.device_map is None:
+        model.to(options.device)
+    if options.dtype != "auto":  # some classes keep some parameters in float32
+        _cast(model, dict.fromkeys(dict(model.named_parameters()), getattr(torch, options.dtype)))
+    return model.eval()
+
+
+def check_files(source: Source, config: PretrainedConfig, *, trust_remote_code: bool) -> None:
+    """Look at the files of a local model folder before they are loaded, so that an error can name the one at fault.
+
+    Raises:
+        InputError: if one is missing or damaged, or the names and shapes are not those of the architecture.
+    """
+    if source.kind == "hub":
+        return
+    if getattr(config, "quantization_config", None) is not None:  # stored under names of the quantiser's own
+        TensorFiles.open(source)
+    else:
+        LazyWeights.open(source.path, trust_remote_code=trust_remote_code)
+
+
+def check_adapter(adapter: Source, model: PreTrainedModel) -> None:
+    """Look at an adapter's file before it is merged: that it is whole, and changes modules that the model has.
+
+    Args:
+        adapter: the adapter's folder.
+        model: the base, or its skeleton.
+
+    Raises:
+        InputError: if the file is missing or damaged, or none of the modules is in the model.
+    """
+    names = open_file(adapter.weight_files()[0]).names()
+    changed = {match[1].removesuffix(".base_layer") for name in names if (match := _ADAPTED.match(name))}
+    # Not each of them: peft renames some that an older transformers called otherwise.
+    if changed and changed.isdisjoint(dict(model.named_modules())):
+        raise InputError(
+            f"{adapter.given}: made for another architecture, it changes modules that {type(model).__name__} lacks "
+            f"({first_few(changed)})"
+        )
+
+
+def merge_adapter(model: PreTrainedModel, adapter: Source) -> PreTrainedModel:
+    """Merge a peft adapter into a model, in memory; what remains is the plain architecture, in the types it had.
+
+    Raises:
+        InputError: if the adapter does not fit the model, or is of a kind that cannot be merged.
+    """
+    from peft import PeftModel
+
+    dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
+    check_adapter(adapter, model)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of transformers, about how peft calls it
+            # peft only warns of two things that would make it another model: parts of the adapter are random, ...
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            # ... or it changes one of two tied matrices, and merging would change both.
+            warnings.filterwarnings("error", message="Model with `tie_word_embeddings=True`")
+            wrapped = PeftModel.from_pretrained(model, adapter.place, torch_device=str(model.device))
+            if not hasattr(wrapped.base_model, "merge_and_unload"):
+                kind = wrapped.peft_config["default"].peft_type.value
+                raise InputError(f"{adapter.given}: an adapter of type {kind} cannot be merged into the weights")
+            merged: PreTrainedModel = wrapped.base_model.merge_and_unload(safe_merge=True)
+    except InputError:
+        raise
+    except (*LOADING_ERRORS, UserWarning) as error:
+        raise InputError(f"{adapter.given}: cannot be merged into its base ({one_line(error)})") from error
+    if vars(merged).get("peft_config"):
+        del merged.peft_config
+    if left := {name for name, _ in merged.named_parameters()} ^ dtypes.keys():
+        raise InputError(f"{adapter.given}: merging left other parameters than the base has ({first_few(left)})")
+    _cast(merged, dtypes)
+    return merged.requires_grad_(True).eval()
+
+
+def _cast(model: PreTrainedModel, dtypes: dict[str, torch.dtype]) -> None:
+    """Give parameters their types; buffers, as the rotary frequencies, keep theirs."""
+    for name, parameter in model.named_parameters():
+        if parameter.dtype != dtypes[name] and parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtypes[name])

@@ -1,0 +1,90 @@
+"""Watching a forward pass: plain PyTorch hooks at named points, removed again come what may.
+
+The hooks sit on the modules that TransformerLens's names translate to, so attention kernels, precision and device
+placement are the model's own; the pass ends as soon as the last wanted point has been seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from mechinterp.models.names import HookSite
+
+Progress = Callable[[int, int], None]
+"""Told (done, in all) from time to time."""
+
+
+class _Stop(Exception):  # noqa: N818 - control flow, not an error
+    """Raised inside a hook when everything wanted has been seen."""
+
+
+@contextmanager
+def watching(
+    model: nn.Module, sites: Sequence[HookSite], see: Callable[[str, Tensor], None], *, stop: bool = True
+) -> Iterator[None]:
+    """Call `see(name, tensor)` whenever a forward pass reaches a site; remove the hooks at the end, come what may.
+
+    Args:
+        sites: hook points as found by `HookNames.site`.
+        see: receives the tensor itself; must not modify it.
+        stop: end the forward pass by `_Stop` once every site has been seen.
+    """
+    waiting: set[str] = set()
+
+    def begin(module: nn.Module, args: Any) -> None:
+        waiting.clear()
+        waiting.update(site.name for site in sites)
+
+    def seen(name: str, value: Any) -> None:
+        see(name, value[0] if isinstance(value, tuple) else value)
+        waiting.discard(name)
+        if stop and not waiting:
+            raise _Stop
+
+    handles = []
+    try:
+        handles.append(model.register_forward_pre_hook(begin))
+        for site in sites:
+            module = model.get_submodule(site.module)
+            if site.side == "input":
+                handles.append(
+                    module.register_forward_pre_hook(
+                        lambda _, args, kwargs, name=site.name: seen(
+                            name, args[0] if args else kwargs["hidden_states"]
+                        ),
+                        with_kwargs=True,
+                    )
+                )
+            else:
+                handles.append(module.register_forward_hook(lambda _, args, output, name=site.name: seen(name, output)))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def run_until_seen(model: PreTrainedModel, **inputs: Tensor) -> None:
+    """Forward pass for the sake of its hooks: no cache, no gradient, ended by `_Stop`."""
+    try:
+        with torch.no_grad():
+            model(**inputs, use_cache=False)
+    except _Stop:
+        pass
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Switch to evaluation mode (no dropout), then give every module its own mode back."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module in training:
+            module.training = True

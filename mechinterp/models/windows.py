@@ -1,0 +1,136 @@
+"""Which sequences are read, and which values of a forward pass a position means in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mechinterp.errors import InputError
+from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.tokens import Batch, Encoded, Position, encode, generated_tokens
+
+OF_PROMPT = ("last", "mean")
+"""Positions that end with the prompt."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A sequence to read: of which input, and for which positions."""
+
+    input: int
+    encoded: Encoded
+    positions: tuple[Position, ...]
+
+
+def readings(
+    checkpoint: Checkpoint,
+    prompts: Sequence[str],
+    positions: Sequence[Position],
+    *,
+    responses: Sequence[str] | None = None,
+    continuations: Sequence[Encoded] | None = None,
+    truncate: bool = False,
+) -> list[Reading]:
+    """The sequences to read, each input once where all positions can be had from one.
+
+    The model is causal: what comes after a prompt does not reach its positions, so that one reading serves both. It
+    does not where the prompt's last token is another one once a response follows, or where more of it had to be cut.
+
+    Raises:
+        InputError: for unknown positions, positions without their text, empty or too long texts.
+    """
+    if responses is not None and continuations is not None:
+        raise InputError("give responses or continuations, not both")
+    for position in positions:
+        if generated_tokens(position) is not None and continuations is None:
+            raise InputError(f"position {position!r} needs continuations, see generation.continue_greedily")
+        if position == "response" and responses is None:
+            raise InputError("position 'response' needs responses")
+    of_prompt = tuple(position for position in positions if position in OF_PROMPT)
+    of_whole = tuple(position for position in positions if position not in OF_PROMPT)
+    tokens = partial(encode, checkpoint.tokenizer, max_length=checkpoint.names.context_length, truncate=truncate)
+    followed = responses is not None or continuations is not None
+    alone = tokens(prompts) if of_prompt or not followed else None
+    if not (of_whole and followed):
+        assert alone is not None
+        return [Reading(i, text, tuple(positions)) for i, text in enumerate(alone)]
+    wholes = continuations or tokens(prompts, responses)
+    if len(wholes) != len(prompts):
+        raise InputError(f"{len(prompts)} prompts but {len(wholes)} continuations")
+    if alone is None:
+        return [Reading(i, text, of_whole) for i, text in enumerate(wholes)]
+    found = []
+    for i, (prompt, whole) in enumerate(zip(alone, wholes, strict=True)):
+        if whole.ids[: whole.prompt_length] == prompt.ids:
+            found.append(Reading(i, whole, tuple(positions)))
+        else:
+            found += [Reading(i, prompt, of_prompt), Reading(i, whole, of_whole)]
+    return found
+
+
+@dataclass(frozen=True)
+class Window:
+    """The values of a batch that a position means.
+
+    Attributes:
+        shape: of the batch: sequences and columns.
+        rows: the sequences that have the position.
+        first, stop: the columns of each, half open, [row].
+        inputs: which input each row is, [row].
+    """
+
+    shape: tuple[int, int]
+    rows: Int[Tensor, " row"]
+    first: Int[Tensor, " row"]
+    stop: Int[Tensor, " row"]
+    inputs: Int[Tensor, " row"]
+
+    @classmethod
+    def of(cls, read: Sequence[Reading], position: Position, batch: Batch) -> Window | None:
+        """The window of a position in a batch, None where no sequence of it has the position."""
+        rows = [row for row, reading in enumerate(read) if position in reading.positions]
+        if not rows:
+            return None
+        spans = [read[row].encoded.positions(position) for row in rows]
+        for row, span in zip(rows, spans, strict=True):
+            if not span:
+                raise InputError(f"prompt {read[row].input} has no tokens at position {position!r}")
+        starts = torch.tensor([batch.starts[row] for row in rows])
+        return cls(
+            shape=(len(read), batch.input_ids.shape[1]),
+            rows=torch.tensor(rows),
+            first=starts + torch.tensor([span.start for span in spans]),
+            stop=starts + torch.tensor([span.stop for span in spans]),
+            inputs=torch.tensor([read[row].input for row in rows]),
+        )
+
+    def mean(self, values: Tensor) -> Float[Tensor, "row d"]:
+        """Mean over the window of each sequence, accumulated in float32 or better.
+
+        One token is gathered, without arithmetic: its value is the model's own, bit for bit.
+
+        Args:
+            values: [batch, pos, d], or with the two joined (OPT's MLPs see their tokens in one row).
+        """
+        wide = values.dtype if values.dtype == torch.float64 else torch.float32
+        values = values.reshape(*self.shape, values.shape[-1])
+        lengths = self.stop - self.first
+        if bool((lengths == 1).all()):
+            return values[self.rows.to(values.device), self.first.to(values.device)].to(wide)
+        left, right = int(self.first.min()), int(self.stop.max())
+        part = values[:, left:right]
+        if len(self.rows) < len(part):
+            part = part[self.rows.to(values.device)]
+        # where, not a product: a NaN in the padding must not reach the mean
+        summed = torch.where(self._mask(left, right).to(values.device)[..., None], part, 0).sum(1, dtype=wide)
+        return summed / lengths.to(summed)[:, None]
+
+    def _mask(self, left: int, right: int) -> Bool[Tensor, "row pos"]:
+        """Which of some columns are measured."""
+        places = torch.arange(left, right)
+        return (places >= self.first[:, None]) & (places < self.stop[:, None])
