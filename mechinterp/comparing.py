@@ -1,56 +1,125 @@
-"""Compare any checkpoints with their base, and leave tables, figures and a report."""
+"""Compare any number of checkpoints with their base, and leave tables, figures and a report.
+
+One model is in memory at a time: each is opened when its turn comes, and only if what is wanted of it was not recorded
+before. Checkpoints of one training run, by their steps, are a trajectory.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+import torch
+
+from mechinterp import processes
 from mechinterp.comparison import compare
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
-from mechinterp.evidence import ComparisonSettings, Evidence, gather_evidence, prepare_baseline
+from mechinterp.evidence import Baseline, ComparisonSettings, Evidence, Inputs, gather_evidence, prepare_baseline
 from mechinterp.files import write_json, write_table
 from mechinterp.judges import Judge
 from mechinterp.location import histogram, locate, toxic_block
 from mechinterp.measures.probe import ToxicProbe
 from mechinterp.measures.region import Distance
-from mechinterp.models.checkpoints import Checkpoint, check_comparable
-from mechinterp.provenance import versions
-from mechinterp.stages import locked, peak_memory
+from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.comparability import check_comparable
+from mechinterp.models.sources import Source, source_files
+from mechinterp.models.tokens import tokenizer_fingerprint
+from mechinterp.provenance import code_hash, digest, versions
+from mechinterp.stages import hash_path, locked, peak_memory
+from mechinterp.store import Store
+from mechinterp.trajectory import Step, trajectory_table
 
 if TYPE_CHECKING:
     from mechinterp.study import Reporter
 
-Opener = Callable[[], AbstractContextManager[Checkpoint]]
+
+@dataclass(frozen=True)
+class Candidate:
+    """A checkpoint that is opened when its turn comes.
+
+    Attributes:
+        name: in tables.
+        source: what `Checkpoint.load` opens.
+        base: what it stands on, where it does.
+        options: dtype, device, device_map, trust_remote_code: how it is loaded.
+        step: its place in a training run, if it is one of a trajectory.
+    """
+
+    name: str
+    source: str
+    base: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    step: Step | None = None
+
+    def open(self) -> Checkpoint:
+        """Load it."""
+        return Checkpoint.load(self.source, base=self.base, name=self.name, **self.options)
+
+    def skeleton(self) -> Checkpoint:
+        """It without its weights."""
+        trust = bool(self.options.get("trust_remote_code", False))
+        return Checkpoint.skeleton(self.source, base=self.base, trust_remote_code=trust)
+
+    def signature(self) -> Any:
+        """What changes whenever one of its files does; None of a hub id, which has none here."""
+        files = [(str(path), path.stat()) for path in source_files(self.source, self.base)]
+        described = [[path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino] for path, stat in files]
+        return [described, self.options.get("dtype", "auto")] if files else None
+
+
+def stands_on(source: str, base: str) -> str:
+    """What a checkpoint compared with `base` stands on, where it stands on anything.
+
+    An adapter may have been trained on another model than the base of the comparison (DPO's on SFT's result): if its
+    config names one that is there, it is that one.
+    """
+    found = Source.find(source)
+    if found.kind == "adapter":
+        try:
+            named = found.base(None)
+        except InputError:
+            return base
+        if named is not None and named.kind != "hub":
+            return named.place
+    return base
 
 
 def compare_checkpoints(
-    base: Checkpoint,
-    tuned: Mapping[str, Opener],
+    base: Candidate,
+    tuned: Sequence[Candidate],
     instances: Sequence[SafeEditInstance],
     probe: ToxicProbe,
     judge: Judge,
     *,
     out: Path,
+    cache: Path | None = None,
     block: int | None = None,
     distance: Distance = "released",
     seed: int = 0,
     settings: ComparisonSettings | None = None,
+    truncate: bool = False,
     reporter: Reporter | None = None,
 ) -> Path:
-    """Compare checkpoints with their base, one in memory beside it at a time.
+    """Compare checkpoints with their base, one in memory at a time; what was recorded before is not recorded again.
 
     Args:
-        base: the unedited model; left as it was.
-        tuned: label -> function that opens a checkpoint.
+        base: the unedited model.
+        tuned: what is compared with it.
         instances: test instances; half of them, seeded, serve to fit the directions that are checked on the others.
         probe: of the base.
         judge: of the base's answers.
         out: folder for `tables`, `figures`, `manifest.json` and `report.html`.
+        cache: folder of the recordings, may be shared by many comparisons; `out/recordings` if not given.
         block: the toxic layer; None to locate it.
         distance: by which it is located.
+        truncate: cut prompts that exceed the context from the left (responses to locate it at their end), or raise.
 
     Returns:
         The report's path.
@@ -59,47 +128,158 @@ def compare_checkpoints(
     from mechinterp.report import write_report
     from mechinterp.study import Silent
 
-    reporter = reporter or Silent()
-    settings = settings or ComparisonSettings()
+    reporter, settings = reporter or Silent(), settings or ComparisonSettings()
+    if not tuned:
+        raise InputError("there are no tuned checkpoints to compare with the base")
+    names = [candidate.name for candidate in tuned]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"the checkpoints' names {repeated} occur more than once")
     if (out / "stages").exists():
         raise InputError(f"{out}: holds a study; choose another folder for the comparison")
-    with locked(out):
-        for path in (out / "tables").glob("*.csv"):  # of an earlier comparison; the report would show them
-            path.unlink()
+    skeleton = base.skeleton()
+    for candidate in tuned:  # before anything long is started
+        check_comparable(skeleton, [candidate.skeleton()])
+    with locked(out) if processes.is_main() else nullcontext():
+        desk = _Desk(Store(cache or out / "recordings"), reporter)
+        common = {"versions": versions(), "code": code_hash(), "data": _fingerprint(instances)}
+        identity = desk.identify(base)
+        probe.check(identity["weights"], base.source)
+        tables: dict[str, pd.DataFrame] = {}
         if block is None:
-            located = locate(base, instances, progress=reporter.progress("locating"))
-            block = toxic_block(located, distance)
-            write_table(out / "tables" / "toxic_layer.csv", histogram(located, base.n_blocks))
-        baseline = prepare_baseline(
-            base, instances, probe, judge, block=block, seed=seed, settings=settings, note=reporter.note
+            located = desk.store.keep(
+                "located",
+                [common, identity, truncate],
+                load=_Located.load,
+                make=lambda: _Located(
+                    locate(desk.open(base), instances, truncate=truncate, progress=reporter.progress("locating"))
+                ),
+            )
+            block = toxic_block(located.table, distance)
+            tables["toxic_layer"] = histogram(located.table, skeleton.n_blocks)
+        at = skeleton.names.check_block(block)
+        chosen = [at, seed, truncate, settings.model_dump(), _fingerprint_of_judge(judge), probe.direction.tolist()]
+        baseline = desk.store.keep(
+            "baseline",
+            [common, identity, chosen],
+            load=Baseline.load,
+            make=lambda: prepare_baseline(
+                desk.open(base),
+                instances,
+                probe,
+                judge,
+                block=at,
+                seed=seed,
+                settings=settings,
+                truncate=truncate,
+                note=reporter.note,
+            ),
         )
-        fingerprints = {base.name: base.fingerprint}
+        identities = {base.name: identity}
 
         def evidence() -> Iterator[tuple[str, Evidence]]:
-            for name, opener in tuned.items():
-                reporter.note(f"recording {name}")
-                with opener() as checkpoint:
-                    check_comparable(base, [checkpoint])
-                    fingerprints[name] = checkpoint.fingerprint
-                    yield name, gather_evidence(checkpoint, baseline.inputs)
+            for candidate in tuned:
+                identities[candidate.name] = found = desk.identify(candidate)
+                key = [common, found, baseline.inputs.fingerprint]
+                make = partial(desk.gather, candidate, baseline.inputs)
+                yield candidate.name, desk.store.keep("evidence", key, load=Evidence.load, make=make)
 
-        compare(baseline, evidence(), top_neurons=settings.top_neurons).save(out / "tables")
-        for name, fingerprint in fingerprints.items():
-            if name != base.name and fingerprint == base.fingerprint:
+        tables |= compare(baseline, evidence(), top_neurons=settings.top_neurons).tables
+        desk.close()
+        if steps := {candidate.name: candidate.step for candidate in tuned if candidate.step is not None}:
+            tables["trajectory"] = trajectory_table(steps, tables)
+        for name, found in identities.items():
+            if name != base.name and found["weights"] == identity["weights"]:
                 reporter.note(f"{name} has the very weights of the base: was the edit never saved?")
         manifest = {
             "config": {
                 "base": base.source,
+                "checkpoints": {candidate.name: candidate.source for candidate in tuned},
                 "block": block,
                 "distance": distance,
                 "judge": judge.name,
                 "comparison": settings.model_dump(),
+                "truncate": truncate,
             },
             "seed": seed,
             "versions": versions(),
-            "fingerprints": fingerprints,
+            "fingerprints": {name: found["weights"] for name, found in identities.items()},
             "peak_memory_gib": round(peak_memory(), 3),
         }
-        write_json(out / "manifest.json", manifest)
-        draw_all(out)
-        return write_report(out)
+        if processes.is_main():
+            for path in (out / "tables").glob("*.csv"):  # of an earlier comparison; the report would show them
+                path.unlink()
+            for name, table in tables.items():
+                write_table(out / "tables" / f"{name}.csv", table)
+            write_json(out / "manifest.json", manifest)
+            draw_all(out)
+            write_report(out)
+        processes.wait()
+        return out / "report.html"
+
+
+class _Desk:
+    """Where checkpoints are looked at: at most one of them lies there."""
+
+    def __init__(self, store: Store, reporter: Reporter) -> None:
+        self.store, self.reporter = store, reporter
+        self.lying: tuple[Candidate, Checkpoint] | None = None
+
+    def open(self, candidate: Candidate) -> Checkpoint:
+        """The checkpoint, loaded unless it lies there already."""
+        if self.lying is None or self.lying[0] is not candidate:
+            self.close()
+            self.reporter.note(f"opening {candidate.name}: {candidate.source}")
+            checkpoint = candidate.open()
+            if checkpoint.source != candidate.source:
+                self.reporter.note(f"{candidate.name} is {checkpoint.source}")
+            self.lying = candidate, checkpoint
+        return self.lying[1]
+
+    def gather(self, candidate: Candidate, inputs: Inputs) -> Evidence:
+        """Record the checkpoint."""
+        checkpoint = self.open(candidate)
+        self.reporter.note(f"recording {candidate.name}")
+        return gather_evidence(checkpoint, inputs)
+
+    def close(self) -> None:
+        """Put the checkpoint away, and give its memory back."""
+        self.lying = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def identify(self, candidate: Candidate) -> Mapping[str, Any]:
+        """Fingerprints of the weights as loaded and of the tokenizer; known without loading if no file changed."""
+
+        def look() -> Mapping[str, Any]:
+            checkpoint = self.open(candidate)
+            return {"weights": checkpoint.fingerprint, "tokenizer": tokenizer_fingerprint(checkpoint.tokenizer)}
+
+        signature = candidate.signature()
+        return look() if signature is None else self.store.remember("identities", signature, look)
+
+
+@dataclass(frozen=True)
+class _Located:
+    """The table of `locate`, to be kept."""
+
+    table: pd.DataFrame
+
+    def save(self, folder: Path) -> Path:
+        """Write into a folder."""
+        return write_table(folder / "located.csv", self.table)
+
+    @classmethod
+    def load(cls, folder: Path) -> _Located:
+        """Read back what `save` wrote."""
+        return cls(pd.read_csv(folder / "located.csv", keep_default_na=False))
+
+
+def _fingerprint(instances: Sequence[SafeEditInstance]) -> str:
+    return digest([instance.model_dump(mode="json") for instance in instances])
+
+
+def _fingerprint_of_judge(judge: Judge) -> str:
+    """The embedded judge is made from data and seed; one at a path is what its files are."""
+    path = Path(judge.name)
+    return digest([judge.name, hash_path(path) if path.exists() else ""])

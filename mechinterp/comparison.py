@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from mechinterp.errors import InputError
-from mechinterp.evidence import PLACES, Baseline, Evidence
+from mechinterp.evidence import Baseline, Evidence, Place
 from mechinterp.files import write_table
 from mechinterp.measures.decomposition import BlockDecomposition, decompose, erasure_share
 from mechinterp.measures.region import activation_shift, cosines, region_toxicity
@@ -111,10 +111,10 @@ def _decomposition(
 ) -> dict[str, pd.DataFrame]:
     """Section 6 of the methods: per block, summed with a verdict, and the neurons with the largest terms."""
     rows, verdicts, neurons = [], [], []
-    for place in PLACES:
+    for place in baseline.inputs.places:
         for direction in baseline.inputs.directions:
-            blocks = decompose_blocks(baseline.evidence, evidence, direction, place)
-            key = {"method": method, "direction": direction, "position": place}
+            blocks = decompose_blocks(baseline.evidence, evidence, direction, place.name)
+            key = {"method": method, "direction": direction, "position": place.name}
             rows += [
                 {
                     **key,
@@ -128,7 +128,7 @@ def _decomposition(
                 }
                 for block, part in enumerate(blocks)
             ]
-            verdicts.append({**key, **_verdict(blocks, baseline, place, checks[direction, place])})
+            verdicts.append({**key, **_verdict(blocks, baseline, place, checks[direction, place.name])})
             neurons += [{**key, **neuron} for neuron in _top_neurons(blocks, top_neurons)]
     tables = {"decomposition": rows, "verdict": verdicts, "neurons": neurons}
     return {name: pd.DataFrame(table) for name, table in tables.items() if table}
@@ -151,10 +151,14 @@ def decompose_blocks(base: Evidence, tuned: Evidence, direction: str, place: str
     ]
 
 
-def _verdict(blocks: list[BlockDecomposition], baseline: Baseline, place: str, validity: Validity) -> dict[str, object]:
-    sizes = baseline.evidence.recordings[place].group_sizes
+def _verdict(
+    blocks: list[BlockDecomposition], baseline: Baseline, place: Place, validity: Validity
+) -> dict[str, object]:
+    sizes = baseline.evidence.recordings[place.name].group_sizes
     share = erasure_share(blocks, sizes, seed=baseline.inputs.seed)
     verdict, reason = judge_share(share, validity)
+    if place.text == "on_policy":
+        verdict, reason = "undecided", "each checkpoint read its own tokens, so that bypass includes the change of text"
     changes = [abs(block.change) for block in blocks]
     return {
         "erasure_share": share.share.value,
@@ -191,14 +195,14 @@ def _check_directions(baseline: Baseline) -> dict[tuple[str, str], Validity]:
     """Whether each direction is in play at each place."""
     seed, unsafe = baseline.inputs.seed, baseline.unsafe[baseline.checked]
     checks: dict[tuple[str, str], Validity] = {}
-    for place in PLACES:
-        projections = baseline.evidence.recordings[place].projections.values()
+    for place in baseline.inputs.places:
+        projections = baseline.evidence.recordings[place.name].projections.values()
         writes = torch.stack(list(projections)).sum(0)[baseline.checked]
         for column, name in enumerate(baseline.inputs.directions):
-            steering = baseline.steering[name, place]
+            steering = baseline.steering[name, place.steered_at]
             gain = steering.minus.double() - steering.plus.double()
             effect = bootstrap(lambda weights, gain=gain: weights @ gain, len(gain), seed=seed)  # type: ignore[misc]
-            checks[name, place] = Validity(auroc(writes[:, column], unsafe, seed=seed), effect)
+            checks[name, place.name] = Validity(auroc(writes[:, column], unsafe, seed=seed), effect)
     return checks
 
 
@@ -209,8 +213,10 @@ def _validity_table(baseline: Baseline, checks: Mapping[tuple[str, str], Validit
     random = random_directions(baseline.evidence.values, 1000, seed=baseline.inputs.seed)
     band = compare_with_null(0.0, random @ (answer / answer.norm()))
     rows = []
+    places = {place.name: place for place in baseline.inputs.places}
     for (name, place), check in checks.items():
-        direction, steering = baseline.inputs.directions[name].double(), baseline.steering[name, place]
+        direction = baseline.inputs.directions[name].double()
+        steering = baseline.steering[name, places[place].steered_at]
         rows.append(
             {
                 "direction": name,

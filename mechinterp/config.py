@@ -68,6 +68,9 @@ class StudyConfig(_Settings):
     knowledge_questions: int = Field(24, ge=0, description="knowledge questions asked of every evaluated checkpoint")
     max_new_tokens: int = Field(32, ge=1, description="longest evaluated response")
     comparison: ComparisonSettings = ComparisonSettings()
+    truncate: bool = Field(
+        False, description="cut prompts and comments that exceed the context from the left; otherwise an error"
+    )
 
     @model_validator(mode="after")
     def _check_sources(self) -> StudyConfig:

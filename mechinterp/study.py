@@ -42,12 +42,13 @@ from mechinterp.measures.decomposition import readout
 from mechinterp.measures.probe import ToxicProbe
 from mechinterp.measures.region import region_toxicity
 from mechinterp.measures.statistics import random_directions, seeded_order, wilson
-from mechinterp.methods.deltas import WeightDelta
 from mechinterp.methods.dinm import edit
 from mechinterp.methods.dpo import train_dpo
 from mechinterp.methods.organism import train_organism
 from mechinterp.methods.sft import train_sft
-from mechinterp.models.checkpoints import Checkpoint, check_comparable
+from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.comparability import check_comparable
+from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.generation import generate
 from mechinterp.models.names import h_down
 from mechinterp.probing import fit_probe, write_probe_tables
@@ -197,7 +198,7 @@ class Study:
         """The stages in their order."""
         config, data = self.config, self.config.data
         common = {"seed": self.seed, "versions": versions(), "code": code_hash()}
-        loading = [config.model, config.dtype, config.device, config.device_map]
+        loading = [config.model, config.dtype, config.device, config.device_map, config.truncate]
 
         def stage(name: str, *, makes: list[str], needs: str = "", settings: Any = None, **more: Any) -> Stage:
             run = partial(getattr(self, f"_make_{name}"), reporter)
@@ -367,7 +368,7 @@ class Study:
                 vanilla,
                 prompts,
                 max_new_tokens=self.config.max_new_tokens,
-                truncate=True,
+                truncate=self.config.truncate,
                 progress=reporter.progress(f"vanilla: {quantity}"),
             )
             scores = [score for score in defense.score_responses(self.judge, answers) if score is not None]
@@ -400,6 +401,7 @@ class Study:
             self.comments,
             seed=self.seed,
             final_norm=self.config.final_norm,
+            truncate=self.config.truncate,
             progress=reporter.progress("probe: reading comments"),
         )
         probe.save(self.folder / "probe.safetensors")
@@ -407,7 +409,8 @@ class Study:
 
     def _make_locate(self, reporter: Reporter) -> None:
         vanilla = self.checkpoint("vanilla")
-        located = locate(vanilla, self.instances("test"), progress=reporter.progress("locate: instances"))
+        progress = reporter.progress("locate: instances")
+        located = locate(vanilla, self.instances("test"), truncate=self.config.truncate, progress=progress)
         write_table(self.folder / "tables" / "located.csv", located)
         write_table(self.folder / "tables" / "toxic_layer.csv", histogram(located, vanilla.n_blocks))
 
@@ -439,6 +442,7 @@ class Study:
                 seed=self.seed,
                 fitting=self.instances("validation"),
                 settings=self.config.comparison,
+                truncate=self.config.truncate,
                 note=lambda text: reporter.note(f"record: {text}"),
             )
             baseline.save(folder / "base")
@@ -491,7 +495,13 @@ class Study:
         chosen = {instance.id: instance for instance in self.edit_instances()}
         order = seeded_order(len(self.knowledge), self.seed)[: self.config.knowledge_questions]
         questions = [self.knowledge[i] for i in order]
-        ask = partial(defense.defend, judge=self.judge, max_new_tokens=self.config.max_new_tokens, knowledge=questions)
+        ask = partial(
+            defense.defend,
+            judge=self.judge,
+            max_new_tokens=self.config.max_new_tokens,
+            knowledge=questions,
+            truncate=self.config.truncate,
+        )
         results = []
         for method in ("vanilla", "sft", "dpo"):
             progress = reporter.progress(f"defend: {method}")

@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 
 class Terminal:
     """Progress bars with rates on a terminal, a plain line every few seconds elsewhere."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True)
+        self.console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")  # one process speaks for all
         self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -70,6 +72,16 @@ def terminal() -> Iterator[Terminal]:
     _quiet_libraries()
     with Terminal() as shown:
         yield shown
+
+
+def print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on standard output: the first column to the left, the others, numbers, to the right."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if place else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    Console(highlight=False).print(table)
 
 
 def _quiet_libraries() -> None:

@@ -1,0 +1,270 @@
+"""Comparing any checkpoints: one in memory at a time, nothing recorded twice, a killed comparison goes on."""
+
+from __future__ import annotations
+
+import shutil
+import weakref
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pandas as pd
+import pytest
+import torch
+from conftest import make_instance, tiny_checkpoint
+from safetensors.torch import save_file
+from test_loading import make_adapter
+from test_study import call
+
+from mechinterp import comparing
+from mechinterp.comparing import Candidate, compare_checkpoints, stands_on
+from mechinterp.data.comments import Comment
+from mechinterp.errors import InputError
+from mechinterp.evidence import ComparisonSettings
+from mechinterp.judges import EmbeddedJudge
+from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.deltas import WeightDelta
+from mechinterp.probing import fit_probe
+from mechinterp.study import Silent
+from mechinterp.trajectory import find_steps, last_steps
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
+INSTANCES = [make_instance(i, safe_generation=f"I am sorry, not {i}.") for i in range(6)]
+SETTINGS = ComparisonSettings(max_new_tokens=2, steering_inputs=2, middle_inputs=2, top_neurons=2)
+
+
+class Listening(Silent):
+    """A reporter that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base, checkpoints of every kind on it, a training run, and the probe."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    base = tiny_checkpoint("llama")
+    base.save(folder / "base")
+    tiny_checkpoint("llama", seed=1).save(folder / "tuned")
+    for step in (2, 10, 100):
+        moved = tiny_checkpoint("llama")
+        with torch.no_grad():
+            moved.value_matrix(1).add_(0.01 * step * torch.ones_like(moved.value_matrix(1)))
+        moved.save(folder / "run" / f"checkpoint-{step}")
+    name = "model.layers.2.mlp.down_proj.weight"
+    change = 0.1 * torch.ones_like(base.parameter(name))
+    WeightDelta({name: change}, block=2, instance=0, fingerprint=base.fingerprint).save(folder / "edit")
+    state = {key: value + 0.01 for key, value in tiny_checkpoint("llama").model.state_dict().items()}
+    save_file(state, folder / "state.safetensors")
+    make_adapter(base, folder / "adapter", names=str(folder / "base"))
+    comments = [Comment(f"you {w} {i}", t) for i in range(12) for w, t in (("fool", True), ("friend", False))]
+    fit_probe(base, comments, seed=0).save(folder / "probe.safetensors")
+    return folder
+
+
+def compared(folder: Path, out: Path, *names: str, **changes: Any) -> list[str]:
+    """Compare some of the checkpoints, without figures; returns what was told."""
+    from mechinterp.measures.probe import ToxicProbe
+
+    responses = [i.safe_generation for i in INSTANCES] + [i.unsafe_generation for i in INSTANCES]
+    judge = EmbeddedJudge.fit(responses, [True] * 6 + [False] * 6, seed=0)
+    base, listening = str(folder / "base"), Listening()
+    undrawn = (patch("mechinterp.plates.draw_all"), patch("mechinterp.report.write_report"))
+    one_code = patch("mechinterp.comparing.code_hash", return_value="the same")  # though someone may be editing it
+    with undrawn[0], undrawn[1], one_code:
+        compare_checkpoints(
+            Candidate("base", base),
+            [Candidate(name, str(folder / name), stands_on(str(folder / name), base)) for name in names],
+            INSTANCES,
+            ToxicProbe.load(folder / "probe.safetensors"),
+            judge,
+            out=out,
+            **{"block": 2, "settings": SETTINGS, "reporter": listening, **changes},
+        )
+    return listening.notes
+
+
+def table(out: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(out / "tables" / f"{name}.csv")
+
+
+def test_every_kind_of_checkpoint_in_one_comparison(folder: Path, tmp_path: Path) -> None:
+    compared(folder, tmp_path, "tuned", "adapter", "edit", "state.safetensors")
+    mechanism = table(tmp_path, "mechanism").set_index("method")
+    assert list(mechanism.index) == ["tuned", "adapter", "edit", "state.safetensors"]
+    assert mechanism.loc["edit", "activation_shift_rate"] == 0.0
+    assert (mechanism.drop("edit")["activation_shift_rate"] > 0).all()
+    by_edit = table(tmp_path, "decomposition").query("method == 'edit'")
+    assert (by_edit.loc[by_edit["block"] < 2, ["erasure", "bypass"]] == 0).all(axis=None)
+
+
+def test_one_model_is_in_memory_at_a_time(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[weakref.ref] = []
+    load = Checkpoint.load
+
+    def watched(*args: Any, **kwargs: Any) -> Checkpoint:
+        assert not [reference for reference in alive if reference() is not None]
+        checkpoint = load(*args, **kwargs)
+        alive.append(weakref.ref(checkpoint.model))
+        return checkpoint
+
+    monkeypatch.setattr(Checkpoint, "load", watched)
+    compared(folder, tmp_path, "tuned", "adapter", "edit")
+    assert len(alive) == 4
+
+
+def test_what_was_recorded_is_not_recorded_again(folder: Path, tmp_path: Path) -> None:
+    first = compared(folder, tmp_path, "tuned")
+    assert "recording the base" in first
+    second = compared(folder, tmp_path, "tuned", "edit")
+    assert [note for note in second if note.startswith(("recording", "opening"))] == [
+        f"opening edit: {folder / 'edit'}",
+        "recording edit",
+    ]
+    before = table(tmp_path, "verdict")
+    third = compared(folder, tmp_path, "tuned", "edit")
+    assert not third  # nothing was loaded, not even to see whose weights they are
+    pd.testing.assert_frame_equal(table(tmp_path, "verdict"), before)
+    elsewhere = compared(folder, tmp_path / "other", "tuned", cache=tmp_path / "recordings")
+    assert not elsewhere
+    redone = compared(folder, tmp_path, "tuned", block=1)
+    assert "recording the base" in redone
+
+
+def test_a_changed_file_is_recorded_again(folder: Path, tmp_path: Path) -> None:
+    checkpoints = tmp_path / "checkpoints"
+    shutil.copytree(folder, checkpoints)
+    compared(checkpoints, tmp_path / "out", "tuned")
+    before = table(tmp_path / "out", "mechanism")
+    other = tiny_checkpoint("llama", seed=2)
+    shutil.rmtree(checkpoints / "tuned")
+    other.save(checkpoints / "tuned")
+    notes = compared(checkpoints, tmp_path / "out", "tuned")
+    assert "recording tuned" in notes
+    assert "recording the base" not in notes
+    assert table(tmp_path / "out", "mechanism")["toxicity"].item() != before["toxicity"].item()
+    shutil.rmtree(checkpoints / "tuned")
+    shutil.copytree(folder / "tuned", checkpoints / "tuned")  # the same weights again, in new files
+    assert not [note for note in compared(checkpoints, tmp_path / "out", "tuned") if note.startswith("recording")]
+    pd.testing.assert_frame_equal(table(tmp_path / "out", "mechanism"), before)
+
+
+def test_a_killed_comparison_goes_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared(folder, tmp_path / "whole", "tuned", "edit")
+    gather = comparing.gather_evidence
+
+    def killed(checkpoint: Checkpoint, *args: Any) -> Any:
+        if checkpoint.name == "edit":
+            raise KeyboardInterrupt
+        return gather(checkpoint, *args)
+
+    monkeypatch.setattr(comparing, "gather_evidence", killed)
+    with pytest.raises(KeyboardInterrupt):
+        compared(folder, tmp_path / "out", "tuned", "edit")
+    assert not (tmp_path / "out" / "tables").exists()
+    monkeypatch.setattr(comparing, "gather_evidence", gather)
+    notes = compared(folder, tmp_path / "out", "tuned", "edit")
+    assert [note for note in notes if note.startswith("recording")] == ["recording edit"]
+    for path in (tmp_path / "whole" / "tables").glob("*.csv"):
+        assert path.read_text() == (tmp_path / "out" / "tables" / path.name).read_text()
+
+
+def test_a_damaged_recording_is_made_anew(folder: Path, tmp_path: Path) -> None:
+    compared(folder, tmp_path, "tuned")
+    before = table(tmp_path, "verdict")
+    for path in (tmp_path / "recordings" / "evidence").rglob("response.safetensors"):
+        path.write_bytes(path.read_bytes()[:100])
+    assert "recording tuned" in compared(folder, tmp_path, "tuned")
+    pd.testing.assert_frame_equal(table(tmp_path, "verdict"), before)
+
+
+def test_an_edit_that_was_never_saved_is_noticed(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "base", tmp_path / "copy")
+    notes = compared(folder, tmp_path / "out", str(tmp_path / "copy"))
+    assert any("has the very weights of the base" in note for note in notes)
+    assert (table(tmp_path / "out", "decomposition")["change"] == 0).all()
+
+
+def test_greedy_tokens_of_the_base_and_ones_own_are_kept_apart(folder: Path, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"generated": 3, "text": "both"})
+    compared(folder, tmp_path, "tuned", "edit", settings=settings)
+    verdict = table(tmp_path, "verdict")
+    assert list(dict.fromkeys(verdict["position"])) == [
+        "prompt_last",
+        "response",
+        "generated:3",
+        "generated:3:on_policy",
+    ]
+    own = verdict[verdict["position"] == "generated:3:on_policy"]
+    assert (own["verdict"] == "undecided").all()
+    assert own["reason"].str.contains("its own tokens").all()
+    rows = table(tmp_path, "decomposition").query("method == 'edit' and block == 2")
+    fixed, on_policy = (rows[rows["position"] == p] for p in ("generated:3", "generated:3:on_policy"))
+    assert (fixed["bypass"] == 0).all()  # the same tokens, so the same inflow
+    assert not on_policy.empty
+    whole = table(tmp_path, "decomposition")
+    total = whole["erasure"] + whole["bypass"] + whole["bias"]
+    torch.testing.assert_close(torch.tensor(total), torch.tensor(whole["change"]))
+
+
+def test_a_training_run_over_its_steps(folder: Path, tmp_path: Path) -> None:
+    probe, data = folder / "probe.safetensors", tmp_path / "data.json"
+    from mechinterp.data.safeedit import write_safeedit
+
+    write_safeedit(INSTANCES, data)
+    given = ["--base", folder / "base", "--probe", probe, "--data", data, "--layer", 1, "--max-new-tokens", 2]
+    steps = ["--trajectory", folder / "run" / "checkpoint-*"]
+    assert call("compare", *given, *steps, "--checkpoint", f"tuned={folder / 'tuned'}", "--out", tmp_path / "out") == 0
+    found = table(tmp_path / "out", "trajectory")
+    toxicity = found.query("quantity == 'toxicity'")
+    assert list(toxicity["step"]) == [0, 2, 10, 100]
+    mechanism = table(tmp_path / "out", "mechanism").set_index("method")
+    assert list(mechanism.index) == ["tuned", "run@2", "run@10", "run@100"]
+    assert toxicity["value"].iloc[0] == mechanism["toxicity_base"].iloc[0]
+    assert list(toxicity["value"].iloc[1:]) == list(mechanism["toxicity"].iloc[1:])
+    terms = found.query("direction == 'answer' and position == 'prompt_last'").pivot(
+        index="step", columns="quantity", values="value"
+    )
+    assert (terms.loc[0, ["erasure", "bypass", "change"]] == 0).all()
+    erasure = terms["erasure"].abs()
+    assert erasure.is_monotonic_increasing  # the steps go ever farther along one line
+    torch.testing.assert_close(erasure[100] / erasure[10], 10.0, rtol=1e-3, atol=0.0)
+    assert (tmp_path / "out" / "figures" / "trajectory.png").is_file()
+    assert "Over the steps of training" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_other_figures_show_the_last_step_only() -> None:
+    steps = pd.DataFrame(
+        {"trajectory": "r", "step": [0, 1, 2], "method": ["base", "r@1", "r@2"], "quantity": "toxicity"}
+    )
+    tables = {"trajectory": steps, "mechanism": pd.DataFrame({"method": ["sft", "r@1", "r@2"], "layer": 1})}
+    assert list(last_steps(tables)["mechanism"]["method"]) == ["sft", "r@2"]
+    assert len(last_steps(tables)["trajectory"]) == 3
+
+
+def test_an_adapter_stands_on_the_model_that_it_names(folder: Path) -> None:
+    assert stands_on(str(folder / "adapter"), "elsewhere") == str(folder / "base")
+    assert stands_on(str(folder / "edit"), str(folder / "base")) == str(folder / "base")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [(["none"], "nothing matches"), (["step-a"], "no step at its end"), (["c-1", "c-01"], "both step 1")],
+)
+def test_steps_that_cannot_be_ordered(tmp_path: Path, names: list[str], message: str) -> None:
+    for name in names:
+        if name != "none":
+            (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match=message):
+        find_steps(str(tmp_path / "*"))
+
+
+def test_names_are_given_once(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'tuned'.* more than once"):
+        compared(folder, tmp_path, "tuned", "tuned")
+    with pytest.raises(InputError, match="no tuned checkpoints"):
+        compared(folder, tmp_path)
