@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -50,6 +51,14 @@ class Constraint(StrEnum):
     released = "released"
 
 
+class TextName(StrEnum):
+    """Whose greedy tokens are measured."""
+
+    fixed = "fixed"
+    on_policy = "on_policy"
+    both = "both"
+
+
 class DistanceName(StrEnum):
     """Distances by which the toxic layer is located."""
 
@@ -60,12 +69,25 @@ class DistanceName(StrEnum):
 
 
 Settings = TypeVar("Settings")
-Model = Annotated[str, typer.Option(help="A transformers folder, or a hub id (the only thing that needs the network).")]
+Model = Annotated[
+    str,
+    typer.Option(
+        help="A transformers folder, an adapter's or edit's folder, a state-dict file, or a hub id (which alone needs "
+        "the network)."
+    ),
+]
 Data = Annotated[Path, typer.Option(help="SafeEdit instances, a JSON list.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of every random choice.")]
 DtypeOption = Annotated[Dtype, typer.Option(help="Precision of the weights; auto keeps that of the files.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 DeviceMap = Annotated[str | None, typer.Option(help="auto: spread the model over devices.")]
+Base = Annotated[
+    str | None, typer.Option(help="What an adapter, an edit or a bare state dict stands on; adapters may name it.")
+]
+Truncate = Annotated[
+    bool, typer.Option("--truncate", help="Cut texts that exceed the context on the left; otherwise an error.")
+]
+Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint.")]
 JudgeOption = Annotated[
     str | None, typer.Option(help="A sequence classifier of responses; else one made from the data.")
 ]
@@ -74,18 +96,40 @@ Lora = Annotated[int | None, typer.Option(help="Rank of LoRA adapters; full fine
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit code 2."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.addFilter(_Once())
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[handler])
     try:
         sys.exit(app(standalone_mode=False))
     except InputError as error:
-        typer.echo(f"mechinterp: {' '.join(str(error).split())}", err=True)
+        _say(f"mechinterp: {' '.join(str(error).split())}", err=True)
         sys.exit(2)
     except _USAGE_ERROR as error:  # an option that is unknown, missing or out of range
-        typer.echo(f"mechinterp: {' '.join(error.format_message().split())}", err=True)
+        _say(f"mechinterp: {' '.join(error.format_message().split())}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        typer.echo("mechinterp: stopped; call again to go on where it was", err=True)
+        _say("mechinterp: stopped; call again to go on where it was", err=True)
         sys.exit(130)
+
+
+class _Once(logging.Filter):
+    """Lets a message pass the first time, and only in the process that speaks for all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to show a message."""
+        new = record.getMessage() not in self.seen
+        self.seen.add(record.getMessage())
+        return new and os.environ.get("RANK", "0") == "0"
+
+
+def _say(text: object, *, err: bool = False) -> None:
+    """Print a line; under a launcher only the main process does."""
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(text, err=err)
 
 
 def _reporting() -> AbstractContextManager[Terminal]:
@@ -96,11 +140,24 @@ def _reporting() -> AbstractContextManager[Terminal]:
 
 
 def _load(
-    model: str, dtype: Dtype, device: str, device_map: str | None = None, *, name: str | None = None
+    model: str,
+    dtype: Dtype,
+    device: str,
+    device_map: str | None = None,
+    *,
+    base: str | None = None,
+    trust_remote_code: bool = False,
 ) -> Checkpoint:
     from mechinterp.models.checkpoints import Checkpoint
 
-    return Checkpoint.load(model, name=name, dtype=dtype.value, device=device, device_map=device_map)
+    return Checkpoint.load(
+        model,
+        base=base,
+        dtype=dtype.value,
+        device=device,
+        device_map=device_map,
+        trust_remote_code=trust_remote_code,
+    )
 
 
 def _settings(kind: type[Settings], given: dict[str, Any]) -> Settings:
@@ -156,7 +213,7 @@ def reproduce(
     folder = out or Path("runs") / f"seed{seed}"
     with _reporting() as terminal:
         report = Study(settings, seed, folder).run(terminal)
-    typer.echo(f"report: {report}")
+    _say(f"report: {report}")
 
 
 @app.command()
@@ -174,7 +231,7 @@ def organism(
         raise InputError(f"{config}: names a model of its own; there is no organism to train")
     with _reporting() as terminal:
         Study(settings, seed, out).run(terminal, until="organism")
-    typer.echo(f"model: {out / 'checkpoints' / 'vanilla'}\ndata: {out / 'data'}")
+    _say(f"model: {out / 'checkpoints' / 'vanilla'}\ndata: {out / 'data'}")
 
 
 def _training(
@@ -200,7 +257,7 @@ def _training(
             chosen = _settings(DpoSettings, given)
             tuned, _ = train_dpo(_load(model, dtype, device), instances, seed=seed, settings=chosen, progress=progress)
         tuned.save(out)
-    typer.echo(f"checkpoint: {out}")
+    _say(f"checkpoint: {out}")
 
 
 Steps = Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")]
@@ -257,9 +314,14 @@ def locate_command(
     data: Data,
     out: Annotated[Path | None, typer.Option(help="Folder for located.csv and toxic_layer.csv.")] = None,
     padding_side: Annotated[str, typer.Option(help="left (as the released pipeline) or right.")] = "left",
+    truncate: Annotated[bool, typer.Option("--truncate", help="Cut responses that exceed the context at the end.")] = (
+        False
+    ),
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = "auto",
     device_map: DeviceMap = None,
+    base: Base = None,
+    trust_remote_code: Trust = False,
 ) -> None:
     """The toxic layer of every instance under four distances, and how far they agree."""
     from mechinterp.files import check_writable, write_table
@@ -269,16 +331,22 @@ def locate_command(
     if out is not None:
         check_writable(out / "located.csv", kind="file")
     with _reporting() as terminal:
-        checkpoint = _load(model, dtype, device, device_map)
+        checkpoint = _load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code)
         progress = terminal.progress("locating")
-        located = locate(checkpoint, instances, padding_side=padding_side, progress=progress)  # type: ignore[arg-type]
+        located = locate(
+            checkpoint,
+            instances,
+            padding_side=padding_side,  # type: ignore[arg-type]
+            truncate=truncate,
+            progress=progress,
+        )
     counts = histogram(located, checkpoint.n_blocks)
     if out is not None:
         write_table(out / "located.csv", located)
         write_table(out / "toxic_layer.csv", counts)
     shown = counts.pivot(index="block", columns="distance", values="count")[list(DistanceName)]
     shown.index = [f"layer {block + 1} (block {block})" for block in shown.index]
-    typer.echo(shown.to_string())
+    _say(shown.to_string())
 
 
 @app.command()
@@ -298,6 +366,8 @@ def edit(
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = "auto",
     device_map: DeviceMap = None,
+    base: Base = None,
+    trust_remote_code: Trust = False,
 ) -> None:
     """DINM: edit one block's value matrix on one instance; the result is a delta, the model is left alone."""
     from mechinterp.files import check_writable
@@ -318,8 +388,8 @@ def edit(
         if folder is not None:
             check_writable(folder, kind="folder")
     with _reporting() as terminal:
-        checkpoint = _load(model, dtype, device, device_map)
-        block = toxic_block(locate(checkpoint, found[:1]), distance.value) if wanted is None else wanted
+        checkpoint = _load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code)
+        block = toxic_block(locate(checkpoint, found[:1], truncate=True), distance.value) if wanted is None else wanted
         progress = terminal.progress("editing")
         delta = dinm_edit(checkpoint, found[0], block=block, settings=settings, progress=progress)
         delta.save(out)
@@ -330,7 +400,7 @@ def edit(
         if delta.log
         else ""
     )
-    typer.echo(f"edit of instance {delta.instance} at layer {block + 1} (block {block}){losses}: {out}")
+    _say(f"edit of instance {delta.instance} at layer {block + 1} (block {block}){losses}: {out}")
 
 
 @app.command()
@@ -343,10 +413,13 @@ def probe(
         str | None, typer.Option(help="Column of the label: 0/1, True/False, Toxic/Not Toxic.")
     ] = None,
     final_norm: Annotated[bool, typer.Option(help="Take the residual stream after the final norm.")] = False,
+    truncate: Truncate = False,
     seed: Seed = 0,
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = "auto",
     device_map: DeviceMap = None,
+    base: Base = None,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Train the toxic probe of a model on labelled comments."""
     from mechinterp.data.comments import read_comments
@@ -356,73 +429,168 @@ def probe(
     labelled = read_comments(comments, text_column=text_column, label_column=label_column)
     check_writable(out, kind="file")
     with _reporting() as terminal:
-        checkpoint = _load(model, dtype, device, device_map)
+        checkpoint = _load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code)
         progress = terminal.progress("reading comments")
-        fitted = fit_probe(checkpoint, labelled, seed=seed, final_norm=final_norm, progress=progress)
+        fitted = fit_probe(checkpoint, labelled, seed=seed, final_norm=final_norm, truncate=truncate, progress=progress)
         fitted.save(out)
         write_probe_tables(fitted, out.parent)
     score = fitted.scores[0]
-    typer.echo(
+    _say(
         f"probe: accuracy {score.accuracy:.3f} (larger class {score.majority_baseline:.3f}), AUROC {score.auroc:.3f}, "
         f"F1 {score.f1:.3f} on {score.n_test} held-out comments: {out}"
     )
 
 
 @app.command()
+def region(
+    model: Annotated[str, typer.Option(help="The base: a folder of weights; no model is built.")],
+    probe: Annotated[Path, typer.Option(help="The base's probe, from `mechinterp probe`.")],
+    against: Annotated[
+        list[str] | None, typer.Option(help="A tuned checkpoint, PATH or NAME=PATH, or an edit's folder; repeatable.")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="What edits and bare files of weights stand on; --model if not given.")
+    ] = None,
+    layer: Annotated[str, typer.Option(help="all, or the number of a block, from 0.")] = "all",
+    top: Annotated[int, typer.Option(min=1, help="Most toxic value vectors listed, over all blocks.")] = 20,
+    recording: Annotated[
+        Path | None, typer.Option(help="Saved recording of the base: erasure at its own activations.")
+    ] = None,
+    draws: Annotated[int, typer.Option(min=100, help="Random directions of the null; most of the time.")] = 1000,
+    check: Annotated[
+        bool | None, typer.Option(help="Hash the weights to see whether the probe is theirs; by size if not given.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder; the tables go into its `tables`.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Toxicity of regions from the weights alone, read one block at a time."""
+    from mechinterp.files import check_writable
+    from mechinterp.measures.probe import SELECTIONS, ToxicProbe
+    from mechinterp.models.weights import LazyWeights
+    from mechinterp.origins import check_edit, check_origin, read_recording
+    from mechinterp.regions import measure_regions
+
+    if not (layer == "all" or layer.isdecimal()):
+        raise InputError(f"--layer is all or the number of a block, got {layer!r}")
+    if recording is not None and not against:
+        raise InputError("--recording is for the erasure in tuned checkpoints; name one with --against")
+    named = [_label_and_path(text) for text in against or []]
+    if repeated := {name for name, _ in named if [n for n, _ in named].count(name) > 1}:
+        raise InputError(f"--against: the names {sorted(repeated)} occur twice; give NAME=PATH")
+    fitted = ToxicProbe.load(probe)
+    recorded = None if recording is None else read_recording(recording)
+    if out is not None:
+        check_writable(out / "tables" / "region.csv", kind="file")
+    with _reporting() as terminal:
+        weights = LazyWeights.open(model, base=base)
+        for _, path in named if base is None else []:
+            check_edit(path, fitted)
+        tuned = {name: LazyWeights.open(path, base=base or model) for name, path in named}
+        if left_out := check_origin(weights, fitted, recorded, hash_weights=check):
+            terminal.note(left_out)
+        tables = measure_regions(
+            weights,
+            fitted.direction,
+            tuned=tuned,
+            blocks=None if layer == "all" else [int(layer)],
+            top=top,
+            recording=recorded,
+            directions={("probe" if s == SELECTIONS[0] else s): fitted.direction_by(s) for s in SELECTIONS},
+            seed=seed,
+            draws=draws,
+            progress=terminal.progress("reading blocks"),
+        )
+    if out is not None:
+        tables.save(out / "tables")
+    _say(tables.summary())
+
+
+def _label_and_path(text: str) -> tuple[str, str]:
+    """NAME=PATH, or a path alone, which is called by its last part."""
+    from mechinterp.models.sources import Source
+
+    name, separator, path = text.partition("=")
+    if separator and name and path and not Path(text).exists():
+        return name, path
+    return Source.find(text).name, text
+
+
+@app.command()
 def compare(
     base: Annotated[str, typer.Option(help="The unedited model.")],
-    checkpoint: Annotated[
-        list[str], typer.Option(help="NAME=PATH of a tuned model, or of an edit's folder; repeatable.")
-    ],
     probe: Annotated[Path, typer.Option(help="The base's probe, from `mechinterp probe`.")],
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for tables, figures and report.")],
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=PATH of a tuned model, adapter, edit or state dict; repeatable."),
+    ] = None,
+    trajectory: Annotated[
+        list[str] | None,
+        typer.Option(help="'RUN/checkpoint-*' or NAME='RUN/checkpoint-*', quoted: a training run's steps; repeatable."),
+    ] = None,
     layer: Annotated[
         str, typer.Option(help="auto (most frequent toxic layer), or the number of a block, from 0.")
     ] = "auto",
     distance: Annotated[DistanceName, typer.Option(help="How `auto` locates the block.")] = DistanceName.released,
+    generated: Annotated[int, typer.Option(min=0, help="Also measure the first N greedy tokens after the prompt.")] = 0,
+    text: Annotated[TextName, typer.Option(help="Whose greedy tokens: the base's for all, or each one's own.")] = (
+        TextName.fixed
+    ),
+    truncate: Truncate = False,
     judge: JudgeOption = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer of the base, in tokens.")] = 32,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of the recordings, for use by several comparisons; OUT/recordings.")
+    ] = None,
     seed: Seed = 0,
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = "auto",
     device_map: DeviceMap = None,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Erased or bypassed: tuned checkpoints against their base, as tables, figures and a report."""
-    from mechinterp.comparing import compare_checkpoints
+    from mechinterp.comparing import Candidate, compare_checkpoints, stands_on
     from mechinterp.evidence import ComparisonSettings
     from mechinterp.measures.probe import ToxicProbe
+    from mechinterp.trajectory import find_steps
 
-    named = [_name_and_path(text) for text in checkpoint]
-    if repeated := {name for name, _ in named if [n for n, _ in named].count(name) > 1}:
-        raise InputError(f"--checkpoint: the names {sorted(repeated)} occur twice")
+    if not (checkpoint or trajectory):
+        raise InputError("nothing to compare: give --checkpoint NAME=PATH or --trajectory 'RUN/checkpoint-*'")
+    options = {
+        "dtype": dtype.value,
+        "device": device,
+        "device_map": device_map,
+        "trust_remote_code": trust_remote_code,
+    }
+    tuned = []
+    for given in checkpoint or []:
+        name, separator, path = given.partition("=")
+        if not (separator and name and path):
+            raise InputError(f"--checkpoint takes NAME=PATH, got {given!r}")
+        tuned.append(Candidate(name, path, stands_on(path, base), options))
+    for given in trajectory or []:
+        name, separator, pattern = given.rpartition("=")
+        for step, path in find_steps(pattern, name if separator else None):
+            tuned.append(Candidate(f"{step.trajectory}@{step.step}", path, stands_on(path, base), options, step))
     block, fitted, instances = _block(layer), ToxicProbe.load(probe), _read_data(data)
     with _reporting() as terminal:
-        vanilla = _load(base, dtype, device, device_map, name="base")
-        for _, path in named:  # before anything long is started
-            _check_tuned(path, vanilla)
-        chosen_judge = _judge(judge, instances, seed, device, terminal.note)
         report = compare_checkpoints(
-            vanilla,
-            {name: _opener(path, vanilla, name, dtype, device, device_map) for name, path in named},
+            Candidate("base", base, None, options),
+            tuned,
             instances,
             fitted,
-            chosen_judge,
+            _judge(judge, instances, seed, device, terminal.note),
             out=out,
+            cache=cache,
             block=block,
             distance=distance.value,
             seed=seed,
-            settings=ComparisonSettings(max_new_tokens=max_new_tokens),
+            settings=ComparisonSettings(max_new_tokens=max_new_tokens, generated=generated, text=text.value),
+            truncate=truncate,
             reporter=terminal,
         )
-    typer.echo(f"report: {report}")
-
-
-def _name_and_path(text: str) -> tuple[str, str]:
-    name, separator, path = text.partition("=")
-    if not (separator and name and path):
-        raise InputError(f"--checkpoint takes NAME=PATH, got {text!r}")
-    return name, path
+    _say(f"report: {report}")
 
 
 def _block(layer: str) -> int | None:
@@ -430,28 +598,6 @@ def _block(layer: str) -> int | None:
     if not (layer == "auto" or layer.isdecimal()):
         raise InputError(f"--layer is auto or the number of a block, got {layer!r}")
     return None if layer == "auto" else int(layer)
-
-
-def _check_tuned(path: str, base: Checkpoint) -> None:
-    """Refuse what cannot be compared with the base, from its config and tokenizer alone."""
-    from mechinterp.methods.deltas import WeightDelta
-    from mechinterp.models.checkpoints import Checkpoint, check_comparable
-
-    if (Path(path) / "edit.json").is_file():
-        WeightDelta.load(path).check(base)
-    else:
-        check_comparable(base, [Checkpoint.skeleton(path)])
-
-
-def _opener(
-    path: str, base: Checkpoint, name: str, dtype: Dtype, device: str, device_map: str | None
-) -> Callable[[], AbstractContextManager[Checkpoint]]:
-    """Opens a model folder, or applies an edit's folder to the base, when its turn comes."""
-    from mechinterp.methods.deltas import WeightDelta
-
-    if (Path(path) / "edit.json").is_file():
-        return lambda: WeightDelta.load(path).applied(base, name=name)
-    return lambda: nullcontext(_load(path, dtype, device, device_map, name=name))
 
 
 @app.command()
@@ -464,24 +610,27 @@ def evaluate(
     judge: JudgeOption = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest response, in tokens.")] = 32,
     limit: Annotated[int | None, typer.Option(min=1, help="Evaluate the first N instances.")] = None,
+    truncate: Truncate = False,
     seed: Seed = 0,
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = "auto",
     device_map: DeviceMap = None,
+    base: Base = None,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Defense success, its generalisation, and fluency."""
     import pandas as pd
 
     from mechinterp.defense import defend
     from mechinterp.files import check_writable, write_table
-    from mechinterp.methods.deltas import WeightDelta
+    from mechinterp.models.deltas import WeightDelta
 
     instances = _read_data(data)
     if out is not None:
         check_writable(out / "defense.csv", kind="file")
     with _reporting() as terminal:
         chosen_judge = _judge(judge, instances, seed, device, terminal.note)
-        checkpoint = _load(model, dtype, device, device_map)
+        checkpoint = _load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code)
         progress = terminal.progress("answering")
         applied = WeightDelta.load(edit).applied(checkpoint) if edit else nullcontext(checkpoint)
         with applied as evaluated:
@@ -491,13 +640,48 @@ def evaluate(
                 chosen_judge,
                 max_new_tokens=max_new_tokens,
                 suffix=suffix or None,
+                truncate=truncate,
                 progress=progress,
             )
     table = pd.DataFrame([result.row()])
     if out is not None:
         write_table(out / "defense.csv", table)
         result.save(out / "responses.jsonl")
-    typer.echo(table.T.to_string(header=False))
+    _say(table.T.to_string(header=False))
+
+
+@app.command()
+def diff(
+    a: Annotated[str, typer.Argument(help="The checkpoint before: a folder, or a state-dict file or edit on --base.")],
+    b: Annotated[str, typer.Argument(help="The checkpoint after; an edit without --base stands on A.")],
+    base: Base = None,
+    rank: Annotated[bool, typer.Option(help="Estimate numerical ranks of the changes of matrices.")] = True,
+    out: Annotated[Path | None, typer.Option(help="Folder for tables/diff*.csv and figures/diff.*.")] = None,
+    seed: Seed = 0,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Which weights two checkpoints differ in, by how much and of what rank; says so if they are identical."""
+    from mechinterp.difference import diff as difference
+    from mechinterp.files import check_writable, write_table
+    from mechinterp.models.weights import LazyWeights
+    from mechinterp.plates import save_figure
+    from mechinterp.plotting import plot_difference
+    from mechinterp.terminal import print_table
+
+    if out is not None:
+        check_writable(out / "tables" / "diff.csv", kind="file")
+    with _reporting() as terminal:
+        before = LazyWeights.open(a, base, trust_remote_code)
+        after = LazyWeights.open(b, base or a, trust_remote_code)  # an edit is mostly shown against what it edits
+        found = difference(before, after, rank=rank, seed=seed, progress=terminal.progress("comparing tensors"))
+    _say(found.summary())
+    if not found.identical:
+        print_table(*found.largest())
+    if out is not None:
+        _say(write_table(out / "tables" / "diff.csv", found.tensors))
+        _say(write_table(out / "tables" / "diff_blocks.csv", found.blocks))
+        for path in save_figure(plot_difference(found.blocks), out / "figures", "diff"):
+            _say(path)
 
 
 @app.command()
@@ -510,6 +694,6 @@ def figures(
     from mechinterp.report import write_report
 
     for path in draw_all(run, out):
-        typer.echo(path)
+        _say(path)
     if out is None:
-        typer.echo(write_report(run))
+        _say(write_report(run))

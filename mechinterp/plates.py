@@ -24,24 +24,26 @@ from mechinterp.plotting import (
     STYLE,
     plot_blocks,
     plot_defense,
+    plot_difference,
     plot_erase_or_bypass,
     plot_mechanism,
     plot_middle_shift,
     plot_probe_roc,
     plot_toxic_layer,
+    plot_trajectory,
 )
+from mechinterp.trajectory import last_steps
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Plate:
-    """A figure: the tables it needs and the function that draws it from them."""
-
     """A figure of a run: the tables it needs, in the order its function takes them."""
 
     tables: tuple[str, ...]
     plot: Callable[..., Figure]
+    optional: bool = False  # of some runs only: nobody misses it in the others
 
 
 PLATES = {
@@ -52,7 +54,9 @@ PLATES = {
     "fig8_middle_shift": Plate(("middle_shift",), plot_middle_shift),
     "toxic_layer": Plate(("toxic_layer",), plot_toxic_layer),
     "defense": Plate(("defense",), plot_defense),
+    "trajectory": Plate(("trajectory",), plot_trajectory, optional=True),
     "probe_roc": Plate(("probe_roc",), plot_probe_roc),
+    "diff": Plate(("diff_blocks",), plot_difference, optional=True),
 }
 
 
@@ -100,7 +104,8 @@ def draw_figure(name: str, tables: Mapping[str, pd.DataFrame]) -> Figure:
         raise ValueError(f"name must be one of {tuple(PLATES)}, got {name!r}")
     if missing := [f"tables/{table}.csv" for table in PLATES[name].tables if table not in tables]:
         raise InputError(f"figure {name} needs {', '.join(missing)}, which the run does not have")
-    return PLATES[name].plot(*(tables[table] for table in PLATES[name].tables))
+    shown = last_steps(tables)  # of a training run's steps; all of them are in the trajectory's own figure
+    return PLATES[name].plot(*(shown[table] for table in PLATES[name].tables))
 
 
 def draw_figures(tables: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:

@@ -16,17 +16,19 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import ListedColormap, LogNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from mechinterp.errors import InputError
 
 SINGLE_COLUMN, DOUBLE_COLUMN = 3.3, 7.0  # inches, as two-column papers set them
 DIRECTIONS = {"probe": "probe direction", "answer": "answer direction", "class_means": "class means direction"}
 POSITIONS = {"prompt_last": "last prompt token", "response": "unsafe response"}
+_PARTS = {"erasure": "-", "bypass": "--"}
 DISTANCES = ("released", "residual", "pooled", "relative")
 DEFENSE_RATES = {
     "ds": "DS",
@@ -99,6 +101,15 @@ def method_colours(methods: Iterable[str]) -> dict[str, str]:
 def method_label(method: str) -> str:
     """Return a method's name as figures and the report print it."""
     return METHOD_LABELS.get(method, method)
+
+
+def position_label(position: str) -> str:
+    """Return a position's name as figures and the report print it."""
+    kind, _, rest = position.partition(":")
+    if kind != "generated":
+        return POSITIONS.get(position, position)
+    number, _, text = rest.partition(":")
+    return f"{number} greedy tokens, {'its own' if text == 'on_policy' else 'the base’s'}"
 
 
 def layer_label(block: float) -> str:
@@ -257,7 +268,7 @@ def plot_erase_or_bypass(decomposition: pd.DataFrame, verdict: pd.DataFrame) -> 
                 here = verdict[(verdict["direction"] == direction) & (verdict["position"] == position)]
                 parts = totals.loc[[key for key in totals.index if key[:2] == (direction, position)]]
                 _draw_parts(axes, parts.droplevel([0, 1]).reindex(methods), here)
-                axes.set_title(f"{DIRECTIONS.get(direction, direction)}\n{POSITIONS.get(position, position)}")
+                axes.set_title(f"{DIRECTIONS.get(direction, direction)}\n{position_label(position)}")
         _label_rows(grid[0, 0], [method_label(method) for method in methods])
         note = "above a bar: verdict and erasure share with its 95% interval; grey: the direction is not in play"
         figure.supxlabel(f"change of the toxic write, base to tuned, summed over blocks\n{note}", fontsize=7)
@@ -305,9 +316,7 @@ def plot_blocks(decomposition: pd.DataFrame, *, position: str) -> Figure:
                 axes.set(title=f"{DIRECTIONS.get(direction, direction)}: {part}", xlabel="", ylabel="")
                 axes.tick_params(labelrotation=0, left=part == "erasure")
             figure.colorbar(panels[0].collections[0], ax=list(panels), pad=0.01, aspect=12).ax.tick_params(labelsize=7)
-        figure.supxlabel(
-            f"layer (= block + 1); change of the write at the {POSITIONS.get(position, position)}", fontsize=8
-        )
+        figure.supxlabel(f"layer (= block + 1); change of the write at the {position_label(position)}", fontsize=8)
     return figure
 
 
@@ -375,6 +384,138 @@ def plot_probe_roc(probe_roc: pd.DataFrame) -> Figure:
 
 def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def plot_trajectory(trajectory: pd.DataFrame) -> Figure:
+    """Draw a training run over its steps: toxicity and shift of the region above, erasure and bypass below.
+
+    Step 0 is the base. Erasure is solid, bypass dashed, both summed over blocks, with their 95% intervals as bands.
+
+    Args:
+        trajectory: `trajectory.csv`, a row per step, quantity, direction and position.
+
+    Returns:
+        Two panels of the region, then a row per position and a column per direction.
+
+    Raises:
+        InputError: the table is empty or lacks a column.
+    """
+    columns = ("trajectory", "step", "quantity", "direction", "position", "value", "low", "high")
+    _require(trajectory, "trajectory", columns)
+    parts = trajectory[trajectory["quantity"].isin(["erasure", "bypass"])]
+    directions, positions = _ordered(parts["direction"], DIRECTIONS), _ordered(parts["position"], POSITIONS)
+    colours = method_colours(trajectory["trajectory"].astype(str))
+    with matplotlib.rc_context(STYLE):
+        width = max(2, len(directions))
+        figure = _figure(max(SINGLE_COLUMN, DOUBLE_COLUMN * width / 3), 0.4 + 1.55 * (1 + len(positions)))
+        grid = figure.subplots(1 + len(positions), width, squeeze=False)
+        for axes in grid.flat[2:width]:
+            axes.set_axis_off()
+        for axes, quantity, label in (
+            (grid[0, 0], "toxicity", "toxicity T of the region"),
+            (grid[0, 1], "activation_shift_rate", "activation shift rate"),
+        ):
+            _draw_over_steps(axes, trajectory[trajectory["quantity"] == quantity], colours, "-")
+            axes.set_title(label)
+        for row, position in enumerate(positions, 1):
+            for axes, direction in zip(grid[row], directions, strict=False):
+                here = parts[(parts["direction"] == direction) & (parts["position"] == position)]
+                for quantity, line in _PARTS.items():
+                    _draw_over_steps(axes, here[here["quantity"] == quantity], colours, line)
+                axes.axhline(0, color=_INK, linewidth=0.6)
+                axes.set_title(f"{DIRECTIONS.get(direction, direction)}\n{position_label(position)}")
+            grid[row, 0].set_ylabel("change of write")
+        for axes in grid.flat:
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        lines = [Line2D([], [], color=_INK, linestyle=line, label=name) for name, line in _PARTS.items()]
+        lines += [Line2D([], [], color=colour, label=_short(name)) for name, colour in colours.items()]
+        figure.legend(handles=lines, loc="outside upper center", ncols=min(4, len(lines)))
+        figure.supxlabel("training step (0 is the base)", fontsize=8)
+    return figure
+
+
+def plot_difference(diff_blocks: pd.DataFrame) -> Figure:
+    """Draw where two checkpoints differ, and by how much for the size of the weights there.
+
+    Args:
+        diff_blocks: `diff_blocks.csv`, a row per block and component.
+
+    Returns:
+        A heat map, components by layers, of the norm of the change in per cent of A's norm on a logarithmic scale, and
+        beside it what lies outside the blocks. Unchanged is grey; a cross marks tensors without a counterpart.
+
+    Raises:
+        InputError: the table is empty or lacks a column.
+    """
+    _require(diff_blocks, "diff_blocks", ("block", "component", "relative_change", "unpaired"))
+    relative = 100 * diff_blocks["relative_change"].to_numpy(float)
+    positive = relative[np.isfinite(relative) & (relative > 0)]
+    low, high = (positive.min(), positive.max()) if len(positive) else (0.1, 1.0)
+    centre = np.sqrt(low * high)
+    # At least a decade, so that small differences do not look like large ones.
+    scale = LogNorm(min(low, centre / np.sqrt(10)), max(high, centre * np.sqrt(10)), clip=True)
+    inside, outside = (diff_blocks[where] for where in (diff_blocks["block"].notna(), diff_blocks["block"].isna()))
+    blocks = sorted(int(block) for block in inside["block"].unique())
+    components = list(dict.fromkeys(inside["component"]))
+    n_rows = max(len(components), len(outside), 1)
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(DOUBLE_COLUMN if len(blocks) > 16 else SINGLE_COLUMN, 0.95 + 0.17 * n_rows)
+        ratios = (max(len(blocks), 1), max(1.0, len(blocks) / 12))
+        main, beside = figure.subplots(1, 2, width_ratios=ratios)
+        places = [
+            (components.index(component), blocks.index(int(block)))
+            for block, component in zip(inside["block"], inside["component"], strict=True)
+        ]
+        _draw_changes(main, (n_rows, max(len(blocks), 1)), places, inside, scale)
+        mesh = _draw_changes(beside, (n_rows, 1), [(row, 0) for row in range(len(outside))], outside, scale)
+        main.set_yticks(np.arange(len(components)) + 0.5, [_short(name) for name in components])
+        main.set_xticks(np.arange(len(blocks)) + 0.5, [str(block + 1) for block in blocks])
+        if len(blocks) > 16:
+            main.set_xticks(main.get_xticks()[3::4], [str(block + 1) for block in blocks[3::4]])
+        main.set_xlabel("layer (= block + 1)")
+        beside.set_xticks([])
+        beside.yaxis.tick_right()
+        beside.set_yticks(np.arange(len(outside)) + 0.5, [_short(name) for name in outside["component"]])
+        bar = figure.colorbar(mesh, ax=[main, beside], location="top", aspect=40, pad=0.02)
+        bar.set_label("norm of the change, % of the norm of A", fontsize=8)
+        bar.ax.tick_params(labelsize=7)
+        bar.ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 300 else (1,)))
+        bar.ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        bar.ax.xaxis.set_minor_formatter(NullFormatter())
+        note = "grey: unchanged" + ("; ×: no counterpart" if diff_blocks["unpaired"].sum() else "")
+        figure.supxlabel(note, fontsize=7)
+    return figure
+
+
+def _draw_changes(
+    axes: Axes, shape: tuple[int, int], places: list[tuple[int, int]], rows: pd.DataFrame, scale: LogNorm
+) -> QuadMesh:
+    """Colour the cells at `places` by relative change; where there is no row the paper stays white."""
+    cells, unchanged = np.full(shape, np.nan), np.full(shape, np.nan)
+    for place, relative, unpaired in zip(places, rows["relative_change"], rows["unpaired"], strict=True):
+        if relative == 0:
+            unchanged[place] = 0.0
+        else:
+            cells[place] = 100 * relative
+        if unpaired:
+            axes.text(place[1] + 0.5, place[0] + 0.5, "×", ha="center", va="center", fontsize=7, color="#D55E00")
+    style: dict[str, Any] = {"edgecolors": "white", "linewidth": 0.5}
+    axes.pcolormesh(unchanged, cmap=ListedColormap(["#dddddd"]), **style)
+    cells[np.isposinf(cells)] = scale.vmax  # nothing there before
+    mesh = axes.pcolormesh(np.ma.masked_invalid(cells), norm=scale, **style)
+    mesh.set_cmap("viridis_r")
+    axes.set_ylim(shape[0], 0)
+    axes.set_frame_on(False)
+    axes.tick_params(length=0)
+    return mesh
+
+
+def _draw_over_steps(axes: Axes, rows: pd.DataFrame, colours: dict[str, str], line: str) -> None:
+    for name, run in rows.groupby(rows["trajectory"].astype(str)):
+        run = run.sort_values("step")
+        steps, value, low, high = (_finite(run[column]) for column in ("step", "value", "low", "high"))
+        axes.plot(steps, value, color=colours[str(name)], linestyle=line, marker="o", markersize=2.5)
+        axes.fill_between(steps, low, high, color=colours[str(name)], alpha=0.15, linewidth=0, gid="interval")
 
 
 def _require(table: pd.DataFrame, name: str, columns: Iterable[str]) -> None:

@@ -21,12 +21,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mechinterp.files import write_text
 from mechinterp.plates import PLATES, draw_figures, figure_bytes, read_tables
-from mechinterp.plotting import DIRECTIONS, POSITIONS, layer_label, method_colours, method_label, p_value_label
+from mechinterp.plotting import (
+    DIRECTIONS,
+    layer_label,
+    method_colours,
+    method_label,
+    p_value_label,
+    position_label,
+)
+from mechinterp.trajectory import last_steps
 
 MAX_ROWS = 60
 TABLES = (
     *("verdict", "validity", "mechanism", "defense", "organism", "edits", "toxic_layer", "probe", "judge"),
-    *("decomposition", "neurons"),
+    *("trajectory", "decomposition", "neurons"),
 )
 RATES = frozenset(
     (
@@ -69,11 +77,13 @@ def write_report(run: Path) -> Path:
     )
     page = environment.get_template("report.html.j2").render(
         name=run.resolve().name,
-        cards=[_card(method, tables) for method in _tuned_methods(tables)],
+        cards=[_card(method, tables) for method in _tuned_methods(last_steps(tables))],
         directions=list(_direction_notes(tables)),
         comparison=list(_published_comparison(tables)),
         figures=figures,
-        missing_figures={name: plate.tables for name, plate in PLATES.items() if name not in figures},
+        missing_figures={
+            name: plate.tables for name, plate in PLATES.items() if name not in figures and not plate.optional
+        },
         tables=[_shown_table(name, tables[name]) for name in TABLES if name in tables],
         settings=_settings(_read_manifest(run)),
     )
@@ -430,4 +440,4 @@ def _direction(name: object) -> str:
 
 
 def _position(name: object) -> str:
-    return POSITIONS.get(str(name), str(name))
+    return position_label(str(name))

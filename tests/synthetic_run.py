@@ -27,6 +27,7 @@ def make_tables(tuned: tuple[str, ...] = TUNED, *, seed: int = 0) -> dict[str, p
         "validity": _validity(),
         "neurons": _neurons(tuned),
         "toxic_layer": _toxic_layer(),
+        "trajectory": _trajectory(),
         "probe": pd.DataFrame(
             [
                 {
@@ -44,6 +45,7 @@ def make_tables(tuned: tuple[str, ...] = TUNED, *, seed: int = 0) -> dict[str, p
             {"false_positive_rate": [0.0, 0.0, 0.1, 1.0], "true_positive_rate": [0.0, 0.7, 0.95, 1.0]}
         ),
         "defense": _defense(tuned),
+        "diff_blocks": _diff_blocks(),
         "judge": pd.DataFrame([{"judge": "embedded", "accuracy": 0.98, "auroc": 0.99, "n_test": 400}]),
         "middle_shift": _middle_shift(tuned, generator),
         "edits": pd.DataFrame(
@@ -275,3 +277,44 @@ def _middle_shift(tuned: tuple[str, ...], generator: np.random.Generator) -> pd.
                     }
                 )
     return pd.DataFrame(rows)
+
+
+def _diff_blocks() -> pd.DataFrame:
+    """One W_V changed much, the embedding a little, a norm without a counterpart, the rest not at all."""
+    places = [(None, "embed"), *((block, part) for block in range(4) for part in ("attn.q", "mlp.out")), (None, "norm")]
+    changes = {(2, "mlp.out"): 0.03, (None, "embed"): 0.0001, (None, "norm"): np.nan}
+    rows = [
+        {
+            "block": block,
+            "component": part,
+            "relative_change": changes.get((block, part), 0.0),
+            "unpaired": int(part == "norm"),
+        }
+        for block, part in places
+    ]
+    return pd.DataFrame(rows)
+
+
+def _trajectory() -> pd.DataFrame:
+    """A run whose erasure and bypass grow with the steps; the base has no intervals."""
+    places = [(d, p) for d in DIRECTIONS for p in POSITIONS]
+    terms = [("toxicity", "probe", "prompt_last"), ("activation_shift_rate", "probe", "prompt_last")]
+    terms += [(term, *place) for term in ("change", "erasure", "bypass") for place in places]
+    size = {"toxicity": 0.1, "activation_shift_rate": 0.9, "change": -1.0, "erasure": -0.2, "bypass": -0.8}
+    return pd.DataFrame(
+        [
+            {
+                "trajectory": "sft run",
+                "step": step,
+                "method": f"sft run@{step}" if step else "base",
+                "quantity": quantity,
+                "direction": direction,
+                "position": position,
+                "value": size[quantity] * step / 200,
+                "low": size[quantity] * step / 200 - 0.05 if step else np.nan,
+                "high": size[quantity] * step / 200 + 0.05 if step else np.nan,
+            }
+            for quantity, direction, position in terms
+            for step in (200, 0, 50, 100)
+        ]
+    )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import make_instance, tiny_checkpoint
+from safetensors.torch import save_file
 from test_study import call
 
 from mechinterp.data.comments import Comment, write_comments
@@ -42,6 +43,17 @@ def there(tmp_path_factory) -> Path:
     del broken[1]["safe generation"]
     (folder / "missing.json").write_text(json.dumps(broken))
     (folder / "category.json").write_text(json.dumps([{**rows[0], "unsafety category": "Weather"}]))
+    long = [i.model_copy(update={"adversarial_prompt": "x" * 300}) for i in instances]
+    write_safeedit(long, folder / "long.json")
+    whole = tiny_checkpoint("llama")
+    whole.model.save_pretrained(folder / "noshard", max_shard_size="20KB")
+    whole.tokenizer.save_pretrained(folder / "noshard")
+    (folder / "noshard" / "model-00002-of-00004.safetensors").unlink()
+    save_file(dict(whole.model.state_dict()), folder / "state.safetensors")
+    whole.save(folder / "cut")
+    for name in ("cut/model.safetensors", "cut.safetensors"):
+        (folder / name).write_bytes((folder / "state.safetensors").read_bytes()[:-100])
+    write_comments([Comment("x" * 300, True), *[Comment(f"{i}", i % 2 == 0) for i in range(30)]], folder / "long.csv")
     comments = [
         Comment(f"you {word} {i}", toxic) for i in range(12) for word, toxic in (("fool", True), ("friend", False))
     ]
@@ -80,7 +92,8 @@ COMPARE = "compare --base {base} --checkpoint {tuned} --probe {probe} --data dat
         (PROBE.format(comments="nolabel.csv"), "--label-column"),
         (PROBE.format(comments="oneclass.csv"), "all 2 comments are toxic"),
         (PROBE.format(comments="none.csv"), "none.csv"),
-        (EDIT.format(model="file"), "not a model folder"),
+        (EDIT.format(model="file"), "not a file of weights"),
+        (EDIT.format(model="."), "not a model folder"),
         (EDIT.format(model="nowhere"), "no such folder"),
         (EDIT.format(model="experts"), "no single value matrix"),
         (EDIT.format(model="nan"), "layers.1.mlp.down_proj.weight has 1 NaN or infinite values"),
@@ -95,6 +108,26 @@ COMPARE = "compare --base {base} --checkpoint {tuned} --probe {probe} --data dat
         ),
         (COMPARE.format(base="model", tuned="t=vocabulary", probe="p.st"), "tokenizer vocabulary"),
         (COMPARE.format(base="model", tuned="other", probe="p.st"), "NAME=PATH"),
+        (COMPARE.format(base="model", tuned="t=bos --checkpoint t=bos", probe="p.st"), "['t'] occur more than once"),
+        (
+            COMPARE.format(base="model", tuned="t=noshard", probe="p.st"),
+            "shard model-00002-of-00004.safetensors is missing",
+        ),
+        (COMPARE.format(base="model", tuned="t=cut", probe="p.st"), "cut/model.safetensors: not a complete"),
+        (COMPARE.format(base="model", tuned="t=cut.safetensors", probe="p.st"), "cut.safetensors: not a complete"),
+        (COMPARE.format(base="model", tuned="t=bos", probe="p.st") + " --layer 3", "block 3 is out of range"),
+        (COMPARE.format(base="model", tuned="t=bos", probe="p.st") + " --text mine", "--text"),
+        ("compare --base model --probe p.st --data data.json --out out", "nothing to compare"),
+        ("compare --base model --probe p.st --data data.json --out out --trajectory no/step-*", "nothing matches"),
+        ("compare --base model --probe p.st --data data.json --out out --trajectory bo*", "no step at its end"),
+        (
+            "compare --base model --checkpoint t=bos --probe p.st --data long.json --out out",
+            "truncate from the left (--truncate)",
+        ),
+        ("evaluate --model model --data long.json", "truncate from the left (--truncate)"),
+        ("probe --model model --comments long.csv --out out/p.st", "truncate from the left (--truncate)"),
+        ("probe --model cut.safetensors --base model --comments comments.csv --out out/p.st", "not a complete"),
+        ("probe --model state.safetensors --comments comments.csv --out out/p.st", "stands on a model; say on which"),
         (COMPARE.format(base="model", tuned="t=nowhere", probe="p.st"), "no such folder"),
         (COMPARE.format(base="model", tuned="t=bos", probe="none.st"), "none.st: no such file"),
         (COMPARE.format(base="model", tuned="t=bos", probe="data.json"), "not a probe"),
@@ -158,5 +191,33 @@ def test_the_probe_command_runs_on_real_comments(there: Path, tmp_path: Path, fi
     if not path.exists():
         pytest.skip(f"{file} is not here")
     model = ["--model", there / "model", "--comments", path, "--out", tmp_path / "probe.safetensors"]
-    assert call("probe", *model, *columns) == 0
+    assert call("probe", *model, *columns, "--truncate") == 0
     assert (tmp_path / "probe.csv").is_file()
+
+
+def test_long_prompts_are_cut_when_asked_for_and_that_is_said(there: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "mechinterp",
+        "compare",
+        "--base",
+        "model",
+        "--checkpoint",
+        "t=bos",
+        "--layer",
+        "1",
+    ]
+    command += [
+        "--probe",
+        "p.st",
+        "--data",
+        "long.json",
+        "--max-new-tokens",
+        "2",
+        "--truncate",
+        "--out",
+        tmp_path / "out",
+    ]
+    done = subprocess.run([str(part) for part in command], cwd=there, capture_output=True, text=True, check=True)
+    assert done.stderr.count("6 of 6 prompts were cut on the left to fit into the context of 256 tokens") == 1

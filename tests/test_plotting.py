@@ -225,6 +225,19 @@ def test_defense_draws_every_rate_with_its_interval(tables: dict[str, pd.DataFra
     assert labels == ["Vanilla", "SFT", "DPO", "DINM + suffix"]
 
 
+def test_a_trajectory_is_drawn_in_the_order_of_its_steps(tables: dict[str, pd.DataFrame]) -> None:
+    figure = plotting.plot_trajectory(tables["trajectory"])
+    found = {axes.get_title(): axes for axes in panels(figure)}
+    assert list(found["activation shift rate"].lines[0].get_xdata()) == [0, 50, 100, 200]
+    erasure, bypass = found["answer direction\nlast prompt token"].lines[:2]
+    assert erasure.get_linestyle() == "-"
+    assert bypass.get_linestyle() == "--"
+    np.testing.assert_allclose(erasure.get_ydata(), [0, -0.05, -0.1, -0.2])
+    np.testing.assert_allclose(bypass.get_ydata(), [0, -0.2, -0.4, -0.8])
+    bands = [band for band in found["answer direction\nlast prompt token"].collections if band.get_gid() == "interval"]
+    assert len(bands) == 2
+
+
 def test_probe_roc_states_its_area(tables: dict[str, pd.DataFrame]) -> None:
     figure = plotting.plot_probe_roc(tables["probe_roc"])
     assert "0.960" in texts(figure)  # 0.1 * (0.7 + 0.95) / 2 + 0.9 * (0.95 + 1) / 2

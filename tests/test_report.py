@@ -14,6 +14,7 @@ from synthetic_run import MANIFEST, TUNED, make_run, make_tables
 
 from mechinterp import report
 from mechinterp.errors import InputError
+from mechinterp.plates import PLATES
 from mechinterp.report import write_report
 
 VOID_TAGS = {"meta", "img", "link", "br", "hr", "input"}
@@ -85,7 +86,7 @@ def page_of(tmp_path: Path, quick_pictures: None) -> Callable[[dict[str, pd.Data
 
 
 def test_the_page_is_complete_and_self_contained(full_page: Page) -> None:
-    assert len(full_page.images) == 8
+    assert len(full_page.images) == len(PLATES)
     for image in full_page.images:
         assert str(image["src"]).startswith("data:image/png;base64,")
         assert len(str(image["alt"])) > 40
@@ -188,7 +189,7 @@ def test_everything_from_the_run_is_escaped(tmp_path: Path, quick_pictures: None
     page = Page(write_report(make_run(tmp_path / "r<i>un", tables, manifest)).read_text(encoding="utf-8"))
     assert "script" not in {tag for tag, _ in page.tags}
     assert not any(key.startswith("on") for _, attributes in page.tags for key in attributes)
-    assert len(page.images) == 8
+    assert len(page.images) == len(PLATES)
     assert attack in page.text
 
 

@@ -12,7 +12,7 @@ does not by itself show that the model writes less along w: that depends on the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mechinterp.errors import InputError
+from mechinterp.measures.pieces import mean_unit_vector, products_and_lengths
 from mechinterp.measures.statistics import (
     Interval,
     NullComparison,
@@ -35,9 +36,55 @@ DISTANCES: tuple[Distance, ...] = ("released", "residual", "pooled", "relative")
 def cosines(
     value_vectors: Float[Tensor, "d_mlp d_model"], direction: Float[Tensor, " d_model"]
 ) -> Float[Tensor, " d_mlp"]:
-    """Cosine of every value vector with a direction; 0 for a vector of length 0."""
-    vectors, unit = value_vectors.double(), direction.double() / direction.double().norm()
-    return (vectors @ unit) / vectors.norm(dim=1).clamp_min(torch.finfo(torch.float64).tiny)
+    """Cosine of every value vector with a direction, float64; 0 for a vector of length 0."""
+    products, lengths = products_and_lengths(value_vectors, direction.double() / direction.double().norm())
+    return products / lengths.clamp_min(torch.finfo(torch.float64).tiny)
+
+
+def random_toxicity(
+    value_vectors: Float[Tensor, "d_mlp d_model"], random: Float[Tensor, "draw d_model"]
+) -> Float[Tensor, " draw"]:
+    """T of a region along each of some unit directions (the null), float64."""
+    return random @ mean_unit_vector(value_vectors)
+
+
+@dataclass(frozen=True)
+class Toxicity:
+    """How toxic one block's value vectors are, in one checkpoint.
+
+    Attributes:
+        mean: T in [-1, 1], with a 95% bootstrap interval over value vectors.
+        null: T against T along random directions; None if none were drawn.
+        top: for each k, the mean cosine of the k most toxic value vectors.
+    """
+
+    mean: Interval
+    null: NullComparison | None
+    top: dict[int, float]
+
+
+def summarise_toxicity(
+    cosine: Float[Tensor, " d_mlp"],
+    null: Float[Tensor, " draw"] | None = None,
+    *,
+    seed: int,
+    top: tuple[int, ...] = (20, 128),
+) -> Toxicity:
+    """T with its interval and null.
+
+    Args:
+        cosine: of every value vector with the toxic direction, see `cosines`.
+        null: T along random directions, see `random_toxicity`.
+        seed: of the bootstrap.
+        top: sizes k of the sets of most toxic value vectors.
+    """
+    ranked = cosine.sort(descending=True).values
+    interval = bootstrap(lambda weights: weights @ cosine, len(cosine), seed=seed)
+    return Toxicity(
+        mean=replace(interval, value=float(cosine.mean())),  # the same sum, to the last digit, as in `region_toxicity`
+        null=None if null is None or len(null) == 0 else compare_with_null(float(cosine.mean()), null),
+        top={k: float(ranked[:k].mean()) for k in top},
+    )
 
 
 @dataclass(frozen=True)
@@ -83,24 +130,48 @@ def region_toxicity(
         raise InputError(
             f"value matrices {tuple(base.shape)} and {tuple(new.shape)} and a direction of {len(direction)} do not fit"
         )
-    before, after = cosines(base, direction), cosines(new, direction)
+    # T along r is (mean unit value vector) . r, so a thousand directions cost two small products.
+    random = random_directions(base, 1000, seed=seed) if random is None else random
+    return compare_toxicity(
+        cosines(base, direction),
+        cosines(new, direction),
+        random_toxicity(base, random),
+        random_toxicity(new, random),
+        seed=seed,
+        top=top,
+    )
+
+
+def compare_toxicity(
+    before: Float[Tensor, " d_mlp"],
+    after: Float[Tensor, " d_mlp"],
+    null_before: Float[Tensor, " draw"],
+    null_after: Float[Tensor, " draw"],
+    *,
+    seed: int,
+    top: tuple[int, ...] = (20, 128),
+) -> RegionToxicity:
+    """`region_toxicity` from what it needs of the two matrices, for those who cannot hold both.
+
+    Args:
+        before, after: cosines of every value vector with the toxic direction in both checkpoints, see `cosines`.
+        null_before, null_after: T of both along the same random directions, see `random_toxicity`.
+        seed: of the bootstrap.
+        top: as in `region_toxicity`.
+    """
     both = torch.stack([before, after], dim=1)
 
     def rate(weights: Tensor) -> Tensor:
         means = weights @ both
         return (means[:, 0] - means[:, 1]) / means[:, 0].abs()
 
-    # T along r is (mean unit value vector) . r, so a thousand directions cost two small products.
-    random = random_directions(base, 1000, seed=seed) if random is None else random
-    units = [matrix.double() / matrix.double().norm(dim=1, keepdim=True) for matrix in (base, new)]
-    null_base, null_new = (random @ unit.nan_to_num(0.0).mean(0) for unit in units)
-    base_band = compare_with_null(float(before.mean()), null_base)
+    base_band = compare_with_null(float(before.mean()), null_before)
     ranked = before.argsort(descending=True)
     return RegionToxicity(
         base=float(before.mean()),
         new=float(after.mean()),
         reduction_rate=bootstrap(rate, len(both), seed=seed),
-        null=compare_with_null(float(after.mean() - before.mean()), null_new - null_base),
+        null=compare_with_null(float(after.mean() - before.mean()), null_after - null_before),
         ill_conditioned=base_band.low <= float(before.mean()) <= base_band.high,
         top={k: (float(before[ranked[:k]].mean()), float(after[ranked[:k]].mean())) for k in top},
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,7 +13,11 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from mechinterp.measures.threads import share_out
+
 CONFIDENCE = 0.95
+
+_WHOLE = 2**21  # numbers up to which random draws are made at once (16 MB in float64)
 
 
 @dataclass(frozen=True)
@@ -37,12 +42,18 @@ def resample_weights(
     Args:
         sizes: inputs behind each unit, when units are groups of inputs; a group drawn counts for its size.
     """
-    generator = torch.Generator().manual_seed(seed)
+    return _resample_weights(n, resamples, torch.Generator().manual_seed(seed), sizes)
+
+
+def _resample_weights(
+    n: int, resamples: int, generator: torch.Generator, sizes: Float[Tensor, " n"] | None
+) -> Float[Tensor, "resample n"]:
     drawn = torch.randint(n, (resamples, n), generator=generator)
-    counts = torch.zeros(resamples, n, dtype=torch.float64).scatter_add_(1, drawn, torch.ones_like(drawn).double())
+    one = torch.ones((), dtype=torch.float64).expand(resamples, n)
+    counts = torch.zeros(resamples, n, dtype=torch.float64).scatter_add_(1, drawn, one)
     if sizes is not None:
-        counts = counts * sizes.double()
-    return counts / counts.sum(1, keepdim=True)
+        counts *= sizes.double()
+    return counts.div_(counts.sum(1, keepdim=True))
 
 
 def percentile_interval(value: float, draws: Float[Tensor, " resample"]) -> Interval:
@@ -72,7 +83,12 @@ def bootstrap(
     """
     whole = torch.ones(1, n, dtype=torch.float64) if sizes is None else sizes.double()[None]
     value = float(statistic(whole / whole.sum())[0])
-    return percentile_interval(value, statistic(resample_weights(n, resamples=resamples, seed=seed, sizes=sizes)))
+    generator, step = torch.Generator().manual_seed(seed), max(1, _WHOLE // n)
+    draws = [
+        statistic(_resample_weights(n, min(step, resamples - done), generator, sizes))
+        for done in range(0, resamples, step)
+    ]
+    return percentile_interval(value, torch.cat(draws))
 
 
 def wilson(successes: int, trials: int) -> Interval:
@@ -118,11 +134,37 @@ def random_directions(
 ) -> Float[Tensor, "draw d_model"]:
     """Unit directions drawn from a normal distribution with the covariance of the value vectors, centred at 0."""
     generator = torch.Generator().manual_seed(seed)
-    vectors = value_vectors.detach().cpu().double()
-    centred = vectors - vectors.mean(0)
-    # eps V has covariance V^T V without that d_model x d_model matrix being formed
-    draws = torch.randn(n, len(centred), generator=generator, dtype=torch.float64) @ centred
-    return draws / draws.norm(dim=1, keepdim=True)
+    vectors = value_vectors.detach().cpu()
+    d_mlp, d_model = vectors.shape
+    # eps V has covariance V^T V without that d_model x d_model matrix being formed. Of a large V some columns are taken
+    # at a time, and of eps some rows: multiples of 16, as torch draws normal numbers.
+    rows, shares = max(1, _WHOLE // (8 * d_mlp)) * 16, [vectors]
+    if d_model > _columns_at_once(d_mlp):
+        shares = list(vectors.tensor_split(torch.get_num_threads(), dim=1))
+    draws = torch.empty(n, d_model, dtype=torch.float64)
+    for top in range(0, n, rows):
+        noise = torch.randn(min(rows, n - top), d_mlp, generator=generator, dtype=torch.float64)
+        torch.cat(share_out(partial(_centred_product, noise), shares), dim=1, out=draws[top : top + rows])
+    return draws.div_(draws.norm(dim=1, keepdim=True))
+
+
+def _columns_at_once(d_mlp: int) -> int:
+    return max(1, _WHOLE // (2 * d_mlp))
+
+
+def _centred_product(noise: Float[Tensor, "draw d_mlp"], vectors: Float[Tensor, "d_mlp k"]) -> Float[Tensor, "draw k"]:
+    """Noise times columns of V, each less its mean."""
+    d_mlp, k = vectors.shape
+    step = _columns_at_once(d_mlp)
+    if k <= step:
+        wide = vectors.double()
+        return noise @ (wide - wide.mean(0))
+    product = torch.empty(len(noise), k, dtype=torch.float64)
+    buffer = torch.empty(step, d_mlp, dtype=torch.float64)  # one for all: what is freed is not always given back
+    for columns, target in zip(vectors.split(step, dim=1), product.split(step, dim=1), strict=True):
+        wide = buffer[: columns.shape[1]].copy_(columns.T)
+        target.copy_(noise @ wide.sub_(wide.mean(1, keepdim=True)).T)
+    return product
 
 
 def auroc(

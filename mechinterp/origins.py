@@ -1,0 +1,83 @@
+"""Whether a probe, a recording and an edit belong to the weights they are used on, when those are only read in part."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from mechinterp.errors import InputError
+from mechinterp.measures.probe import ToxicProbe
+from mechinterp.models.deltas import WeightDelta
+from mechinterp.models.recording import Recording
+from mechinterp.models.weights import LazyWeights
+
+HASHED = 4 * 10**9
+"""Bytes of weights up to which they are hashed to see whether the probe is theirs: a few seconds."""
+
+
+def read_recording(path: Path) -> Recording:
+    """A saved recording.
+
+    Raises:
+        InputError: if the file is missing or is no recording.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give a recording saved by `Recording.save`")
+    try:
+        return Recording.load(path)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not a saved recording ({error})") from error
+
+
+def check_origin(
+    base: LazyWeights, probe: ToxicProbe, recording: Recording | None, *, hash_weights: bool | None = None
+) -> str | None:
+    """Refuse a probe or a recording of other weights.
+
+    That probe and recording are of the same weights costs nothing to see. That they are of these means to hash the
+    whole checkpoint, where everything else here reads single tensors: by default it is done up to `HASHED` bytes.
+
+    Args:
+        hash_weights: whether to hash; None to decide by size.
+
+    Returns:
+        What was left unchecked, in one line; None if nothing was.
+
+    Raises:
+        InputError: if they are of other weights.
+    """
+    if recording is not None and probe.fingerprint and recording.fingerprint not in ("", probe.fingerprint):
+        raise InputError(
+            f"the recording belongs to other weights ({recording.fingerprint}) than the probe ({probe.fingerprint}); "
+            "both must be of the base"
+        )
+    wanted = probe.fingerprint or (recording.fingerprint if recording is not None else "")
+    if not wanted:
+        return "neither probe nor recording says which weights it belongs to: not checked"
+    size = sum(math.prod(base.shape(name)) * base.dtype(name).itemsize for name in base.parameters)
+    if hash_weights is None and size > HASHED:
+        return f"not checked that the probe is of these weights ({size / 1e9:.1f} GB to read; --check does)"
+    if hash_weights is not False and base.fingerprint != wanted:
+        raise InputError(
+            f"the probe belongs to other weights ({wanted}) than {base.source} ({base.fingerprint}); make one with "
+            "`mechinterp probe`, or give --no-check if it was made of these weights in another --dtype"
+        )
+    return None if hash_weights is not False else "not checked that the probe is of these weights"
+
+
+def check_edit(path: str | Path, probe: ToxicProbe) -> None:
+    """Refuse an edit's folder that was made for other weights than the probe's; of anything else nothing is known.
+
+    Raises:
+        InputError: if so.
+    """
+    if not (Path(path) / "edit.json").is_file():
+        return
+    made_for = WeightDelta.load(path).fingerprint
+    if probe.fingerprint and made_for not in ("", probe.fingerprint):
+        raise InputError(
+            f"{path}: this edit belongs to other weights ({made_for}) than the probe ({probe.fingerprint}); "
+            "if it stands on another model than --model, say on which (--base)"
+        )

@@ -1,0 +1,104 @@
+"""Every benchmark runs at a tiny size and ends with its JSON; what it measures against is the same computation."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from mechinterp.models.names import h_down
+from mechinterp.models.recording import record
+from mechinterp.models.watching import run_until_seen, watching
+
+BENCHMARKS = Path(__file__).parents[1] / "analyses" / "benchmarks"
+RATIOS = {
+    "recording": {"recording_over_bare", "tl_one_over_ours", "tl_all_over_ours", "fixed_over_bucketed", "flops_share"},
+    "scaling": {"memory_growth", "time_per_prompt_growth"},
+    "weights": {"load_over_lazy", "lazy_memory_over_tensor", "diff_over_reading", "help_seconds"},
+}
+
+
+@pytest.mark.parametrize("name", RATIOS)
+def test_the_last_line_is_json_with_the_named_ratios(name: str) -> None:
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--tiny"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    ratios = json.loads(done.stdout.splitlines()[-1])
+    assert ratios.keys() >= RATIOS[name]
+    assert all(math.isfinite(ratios[ratio]) and ratios[ratio] > 0 for ratio in RATIOS[name])
+
+
+@pytest.fixture
+def _scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The benchmarks' own modules can be imported, as when a script is run."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+@pytest.mark.usefixtures("_scripts")
+@pytest.mark.parametrize("block", [0, 2])
+def test_the_bare_model_ends_where_the_hook_sits(block: int) -> None:
+    from other_ways import CutOff, prepare
+    from random_models import TINY, random_checkpoint, random_prompts
+
+    checkpoint = random_checkpoint(TINY)
+    (batch,) = prepare(checkpoint, random_prompts(TINY, [5, 9, 3]), [range(3)])
+    seen: dict[str, torch.Tensor] = {}
+    with watching(checkpoint.model, [checkpoint.names.site(h_down(block))], seen.__setitem__):
+        run_until_seen(checkpoint.model, **batch.inputs())
+    assert torch.equal(CutOff.at(checkpoint, block).run(batch), seen[h_down(block)])
+    assert not torch.equal(CutOff.at(checkpoint, 1).run(batch), seen[h_down(block)])
+    assert len(checkpoint.model.model.layers) == TINY.num_hidden_layers  # the model itself is left alone
+
+
+@pytest.mark.usefixtures("_scripts")
+def test_other_ways_give_the_means_of_record_and_a_wrong_one_is_refused() -> None:
+    from other_ways import Lens, check_same, in_given_order
+    from random_models import TINY, random_checkpoint, random_prompts
+
+    checkpoint = random_checkpoint(TINY)
+    prompts = random_prompts(TINY, [3, 20, 7, 50, 11])
+    hook = h_down(1)
+    ways = {
+        "record": lambda: {hook: record(checkpoint, prompts, [hook]).mean(hook)},
+        "given order": lambda: in_given_order(checkpoint, prompts, hook, 2),
+        "lens": lambda: Lens.of(checkpoint).means(prompts, [hook], size=2, names_filter=hook),
+    }
+    check_same(ways, 1e-5)
+    check_same({"record again": ways["record"]} | ways, 1e-5)  # the bridge left the model as it was
+    with pytest.raises(RuntimeError, match=r"fewer prompts and record differ by .* at blocks\.1\.mlp\.hook_post"):
+        check_same(ways | {"fewer prompts": lambda: in_given_order(checkpoint, prompts[:-1], hook, 2)}, 1e-5)
+
+
+@pytest.mark.usefixtures("_scripts")
+def test_flops_are_those_that_torch_counts() -> None:
+    from other_ways import CutOff, prepare
+    from random_models import TINY, random_checkpoint, random_prompts
+
+    checkpoint = random_checkpoint(TINY)
+    for block in (0, 2):
+        (batch,) = prepare(checkpoint, random_prompts(TINY, [7]), [range(1)])
+        with FlopCounterMode(display=False) as counter:
+            CutOff.at(checkpoint, block).run(batch)
+        # torch's own count leaves the attention kernel of the CPU out: 7 tokens, 7 * 8 / 2 pairs, scores and sums
+        attention = (block + 1) * 4 * TINY.hidden_size * (7 * 8 // 2)
+        assert TINY.partial_flops(block, [7]) == counter.get_total_flops() + attention
+
+
+@pytest.mark.usefixtures("_scripts")
+def test_prompts_have_the_lengths_drawn() -> None:
+    from random_models import TINY, long_tailed_lengths, random_checkpoint, random_prompts, uniform_lengths
+
+    lengths = uniform_lengths(200, 16, 64)
+    assert sorted(lengths[:100]) == sorted(lengths[100:])
+    assert (min(lengths), max(lengths)) == (16, 64)
+    tokenizer = random_checkpoint(TINY).tokenizer
+    assert [len(ids) for ids in tokenizer(random_prompts(TINY, lengths))["input_ids"]] == lengths
+    long = sorted(long_tailed_lengths(1000, longest=1024))
+    assert 230 < long[500] < 285
+    assert long[-1] == 1024  # the tail
