@@ -124,7 +124,7 @@ def test_a_sketch_misled_by_its_first_rows_is_made_again() -> None:
     narrowed = RankSketch(*shape, roundoff=unit_roundoff(torch.float32))
     for start in range(0, shape[0], 100):
         part = change[start : start + 100]
-        narrowed.update(start, part, before[start : start + 100] * (part != 0))
+        narrowed.update(start, part, before[start : start + 100] * (part != 0), float(part.square().sum()))
     assert narrowed.result() is None
     found = measure(before, before + change).rank
     assert found is not None

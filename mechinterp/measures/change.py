@@ -47,7 +47,7 @@ class Change:
     """How a tensor changed.
 
     Attributes:
-        changed: number of elements that differ in their bits; in their value, where the types differ.
+        changed: number of elements that differ in their value (0 and -0 are one value).
         norm: Frobenius norm before.
         change_norm: Frobenius norm of the change.
         largest: largest absolute change of an element.
@@ -140,25 +140,26 @@ def _measure(before: Tensor, after: Tensor, sketch: RankSketch | None) -> Change
         scratch = scratch or [torch.empty(stored_a.shape, dtype=wide) for _ in range(2)]
         a = stored_a if stored_a.dtype == wide else scratch[0][: len(stored_a)].copy_(stored_a)
         b = stored_b if stored_b.dtype == wide else scratch[1][: len(stored_b)].copy_(stored_b)
-        differs = _differs(stored_a, stored_b, a, b)
-        change = torch.sub(b, a, out=scratch[1][: len(b)])
+        change = scratch[1][: len(b)]
+        np.subtract(b.numpy(), a.numpy(), out=change.numpy())  # the operation that numpy does faster
+        count = int(np.count_nonzero(_bits(change)))  # as integers: x - x is 0, without a sign
         part, moved_part = _dot(a), _dot(change)
         if not (math.isfinite(part) and math.isfinite(moved_part)):
             finite_a, finite_b = torch.isfinite(a), torch.isfinite(stored_b)
+            count = int(_differs(stored_a, stored_b).sum())  # NaN - NaN is not 0
             bad_before += int((~finite_a).sum())
             bad_after += int((~finite_b).sum())
             a = torch.where(finite_a & finite_b, a, 0.0)
             change = torch.where(finite_a & finite_b, change, 0.0)
             part, moved_part = _dot(a.double()), _dot(change.double())
-        count = int(np.count_nonzero(differs))
         squared, moved, changed = squared + part, moved + moved_part, changed + count
         if count:
             values = change.numpy()
             largest = max(largest, -float(values.min()), float(values.max()))
         if sketch is not None:
             # Where most of a piece changed, the rest is as likely to have been rounded back.
-            weights = a if 2 * count > differs.size else a * (change != 0)
-            sketch.update(row, change.float(), weights.float())
+            weights = a if 2 * count > a.numel() else a * (change != 0)
+            sketch.update(row, change.float(), weights.float(), moved_part)
             row += len(change)
     return Change(changed, math.sqrt(squared), math.sqrt(moved), largest, bad_before, bad_after, None)
 
@@ -176,12 +177,9 @@ def _bits(piece: Tensor) -> np.ndarray:
     return piece.view(_BITS[piece.element_size()]).numpy()  # numpy compares several times as fast
 
 
-def _differs(stored_a: Tensor, stored_b: Tensor, a: Tensor, b: Tensor) -> np.ndarray:
-    """Where the bits differ; for two types, where the values do."""
-    if stored_a.dtype == stored_b.dtype:
-        differs: np.ndarray = np.not_equal(_bits(stored_a), _bits(stored_b))
-        return differs
-    return ((a != b) & ~(torch.isnan(a) & torch.isnan(b))).numpy()
+def _differs(a: Tensor, b: Tensor) -> Tensor:
+    """Where values differ; NaN is NaN."""
+    return (a != b) & ~(torch.isnan(a) & torch.isnan(b))
 
 
 def _widened(piece: Tensor) -> Tensor:

@@ -102,19 +102,28 @@ class RankSketch:
         else:
             self._change = torch.empty(rows, columns)
 
-    def update(self, start: int, change: Float[Tensor, "rows columns"], weights: Float[Tensor, "rows columns"]) -> None:
+    def update(
+        self,
+        start: int,
+        change: Float[Tensor, "rows columns"],
+        weights: Float[Tensor, "rows columns"],
+        energy: float,
+    ) -> None:
         """Take in the next rows; every row has to be given, in order.
 
         Args:
             start: index of the first of these rows.
             change: rows of D, finite, float32.
             weights: the same rows of A in float32, 0 where nothing changed (only changed weights were rounded anew).
+            energy: sum of squares of `change`.
         """
         stop = self._seen = start + len(change)
-        torch.linalg.vector_norm(weights, dim=1, out=self._row_weights[start:stop])
         every = 4 if len(weights) >= 16 else 1  # of a piece of many rows, each fourth says how long the columns are
         self._column_weights += weights[::every].square().sum(0).mul_(every)
-        self._energy += float(torch.dot(change.reshape(-1), change.reshape(-1)))
+        # and, once the rank is known to be full, how long the rows are
+        rows = slice(start, stop, 1 if self._full is None else every)
+        self._row_weights[rows] = torch.linalg.vector_norm(weights[:: rows.step], dim=1)
+        self._energy += energy
         if self._full is not None:
             return
         if not self.exact:
@@ -214,7 +223,7 @@ def numerical_rank(before: Float[Tensor, "m n"], after: Float[Tensor, "m n"], *,
     for start in range(0, rows, step):
         weights = before[start : start + step].float()
         change = after[start : start + step].float() - weights
-        sketch.update(start, change, weights * (change != 0))
+        sketch.update(start, change, weights * (change != 0), float(change.square().sum()))
     estimate = sketch.result()
     assert estimate is not None  # only a narrowed sketch may be undecided
     return estimate
