@@ -336,6 +336,16 @@ def test_mixture_of_experts_has_no_value_matrix() -> None:
 
 
 @pytest.mark.parametrize(
+    ("component", "parts"), [("mlp.gate", "gate_up_proj, down_proj"), ("attn.q", "o_proj, qkv_proj")]
+)
+def test_packed_matrices_are_no_modules_of_their_own(component: str, parts: str) -> None:
+    checkpoint = tiny_checkpoint("phi3")
+    record(checkpoint, PROMPTS, [h_down(0)])  # W_V is not packed
+    with pytest.raises(InputError, match=f"packed into another or absent, the parts there are {parts}"):
+        record(checkpoint, PROMPTS, [f"blocks.0.{component}.hook_out"])
+
+
+@pytest.mark.parametrize(
     ("prompts", "hooks", "message"),
     [
         ([], [h_down(0)], "no prompts"),

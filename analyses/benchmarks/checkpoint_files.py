@@ -36,6 +36,19 @@ def all_changed(_name: str, tensor: Tensor) -> Tensor:
     return (tensor.float() * 1.05).to(tensor.dtype)
 
 
+def low_rank_changed(rank: int) -> Change:
+    """Every matrix changed by one of low rank, as by a merged adapter, of half the matrix's size; the rest as it is."""
+    generator = torch.Generator().manual_seed(2)
+
+    def change(_name: str, tensor: Tensor) -> Tensor:
+        if tensor.ndim != 2:
+            return tensor
+        left, right = (torch.randn(size, rank, generator=generator) for size in tensor.shape)
+        return (tensor.float() + 0.01 / rank**0.5 * (left @ right.T)).to(tensor.dtype)
+
+    return change
+
+
 def one_changed(changed: str) -> Change:
     """Only the tensor of that name changed."""
     return lambda name, tensor: all_changed(name, tensor) if name == changed else tensor

@@ -11,7 +11,8 @@ Writes sharded bfloat16 checkpoints in the shape of Mistral-7B's blocks into a t
 - the peak memory of that computation, and of T with interval and null, above the process's own before it reads a
   weight, each in a fresh process, over the size of the tensor as stored (`lazy_memory_over_tensor`, the larger).
 - `difference.diff` of two checkpoints, ranks included, against reading every tensor of both files into memory
-  (`diff_over_reading`, the larger of: one tensor differs, all differ).
+  (`diff_over_reading`, the larger of: one tensor differs, all differ). A change of low rank in every matrix, as of an
+  adapter merged into all of them, takes longest: its rank is followed to the last row.
 - `mechinterp --help` (`help_seconds`, median of five processes).
 """
 
@@ -31,7 +32,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
-from checkpoint_files import all_changed, check_disk, one_changed, stored_bytes, write_checkpoint
+from checkpoint_files import all_changed, check_disk, low_rank_changed, one_changed, stored_bytes, write_checkpoint
 from random_models import Shape
 from safetensors import safe_open
 from timing import Seconds, interleave, paired_ratio, report, time_rows
@@ -53,7 +54,7 @@ TARGETS = {
     "help_seconds": "<= 0.5",
 }
 TINY = Shape(2, 64, 160, 4, 2, vocab_size=256, max_position_embeddings=64)
-DIFF_BLOCKS = 4  # 2.3 GB a checkpoint, three of them
+DIFF_BLOCKS = 4  # 2.3 GB a checkpoint, four of them
 BLOCK = 1
 
 
@@ -142,6 +143,7 @@ def time_diff(folders: dict[str, Path], repeats: int) -> Seconds:
             "reading both checkpoints": lambda: read_all(folders["base"], folders["one"]),
             "diff, one tensor differs": lambda: compare("one"),
             "diff, all tensors differ": lambda: compare("all"),
+            "diff, all matrices by one of rank 8": lambda: compare("low"),
         },
         repeats,
     )
@@ -244,14 +246,15 @@ def run(folder: Path, arguments: argparse.Namespace) -> None:
     shape = TINY if arguments.tiny else mistral_blocks(arguments.blocks)
     small = TINY if arguments.tiny else mistral_blocks(DIFF_BLOCKS)
     repeats = 1 if arguments.tiny else arguments.repeats
-    check_disk(folder, stored_bytes(shape) + 3 * stored_bytes(small))
+    check_disk(folder, stored_bytes(shape) + 4 * stored_bytes(small))
     whole = write_checkpoint(folder / "whole", shape)
     loading = time_loading(whole, shape, arguments.device, repeats)
     memory = {null: in_fresh_process(whole, shape.hidden_size, null=null) for null in (False, True)}
     if not arguments.keep:  # makes room in the page cache for those that follow
         for file in whole.iterdir():
             file.unlink()
-    changes = {"one": one_changed(f"model.layers.{BLOCK}.mlp.down_proj.weight"), "all": all_changed}
+    one = one_changed(f"model.layers.{BLOCK}.mlp.down_proj.weight")
+    changes = {"one": one, "all": all_changed, "low": low_rank_changed(8)}
     folders = {"base": write_checkpoint(folder / "base", small)}
     folders |= {kind: write_checkpoint(folder / kind, small, change=change) for kind, change in changes.items()}
     comparing = time_diff(folders, repeats)
@@ -261,6 +264,7 @@ def run(folder: Path, arguments: argparse.Namespace) -> None:
         "from_pretrained, every weight in memory",
         "reading both checkpoints",
     )
+    usual = ("one tensor differs", "all tensors differ")
     rows = []
     for seconds, below in ((loading, lazily), (comparing, reading)):
         rows += [{**row, "ratio": paired_ratio(seconds, str(row["side"]), below)} for row in time_rows(seconds)]
@@ -284,7 +288,8 @@ def run(folder: Path, arguments: argparse.Namespace) -> None:
             "load_over_lazy": paired_ratio(loading, loaded, lazily),
             "load_and_toxicity_over_lazy": paired_ratio(loading, "... and T", lazily),
             "lazy_memory_over_tensor": max(over_tensor.values()),
-            "diff_over_reading": max(paired_ratio(comparing, side, reading) for side in comparing if side != reading),
+            "diff_over_reading": max(paired_ratio(comparing, f"diff, {side}", reading) for side in usual),
+            "diff_of_low_rank_over_reading": paired_ratio(comparing, "diff, all matrices by one of rank 8", reading),
             "help_seconds": statistics.median(helping["mechinterp --help"]),
         },
         TARGETS,

@@ -126,8 +126,16 @@ class HookNames:
                 )
             elif component.endswith("ln2"):
                 hint = "; blocks with parallel attention and MLP have no residual stream between the two"
+            elif parts := self._parts(path.rpartition(".")[0]):
+                hint = f"; packed into another or absent, the parts there are {', '.join(parts)}"
             raise InputError(f"{self.source}: {type(self.skeleton).__name__} has no `{component}` ({reason}){hint}")
         return path
+
+    def _parts(self, path: str) -> list[str]:
+        """Names of the modules with parameters directly below one."""
+        if path not in self._modules:
+            return []
+        return [name for name, child in self._modules[path].named_children() if any(True for _ in child.parameters())]
 
     def has(self, component: str) -> bool:
         """Whether the architecture has this component."""

@@ -178,7 +178,7 @@ def record_positions(
 
     def see(hook: str, values: Tensor) -> None:
         for position, window in windows.items():
-            tallies[position].add(hook, window.mean(values), window.inputs)
+            tallies[position].add(hook, window.mean(values))
 
     if max_tokens is None:
         max_tokens = 2048 if checkpoint.device.type == "cpu" else 8192
@@ -190,6 +190,8 @@ def record_positions(
             batch = pad([r.encoded for r in chosen], pad_id=pad_id, side=padding_side, device=checkpoint.device)
             windows.clear()
             windows.update({p: w for p in positions if (w := Window.of(chosen, p, batch)) is not None})
+            for position, window in windows.items():
+                tallies[position].expect(window.inputs)
             run_until_seen(checkpoint.model, **batch.inputs())
             done += len(order)
             if progress is not None:
@@ -208,19 +210,24 @@ class _Tally:
         self.kept: dict[str, Tensor] = {}
         self.projected: dict[str, Tensor] = {}
 
-    def add(self, hook: str, values: Float[Tensor, "row d"], inputs: Int[Tensor, " row"]) -> None:
-        """Add the values of some inputs at a hook point."""
+    def expect(self, inputs: Int[Tensor, " row"]) -> None:
+        """Say which inputs the values to come are of."""
+        self.inputs = inputs
+        self.turns = [(inputs[turn] % self.n_groups, turn) for turn in _turns(inputs % self.n_groups)]
+
+    def add(self, hook: str, values: Float[Tensor, "row d"]) -> None:
+        """Add the values of the expected inputs at a hook point, without waiting for the device."""
         if hook not in self.sums:
             self._make_room(hook, values.shape[1], values.dtype, values.device)
         total = self.sums[hook]
         self.non_finite[hook] += (~torch.isfinite(values)).sum()
         wide = values.to(total.dtype)
-        for turn in _turns(inputs % self.n_groups):
-            total.index_add_(0, (inputs[turn] % self.n_groups).to(total.device), wide[turn.to(total.device)])
+        for groups, turn in self.turns:
+            total.index_add_(0, groups.to(total.device), wide[turn.to(total.device)])
         if hook in self.project:
-            self.projected[hook][inputs] = (wide @ self.project[hook]).cpu()
-        if hook in self.keep:
-            self.kept[hook][inputs] = values.cpu()
+            self.projected[hook][self.inputs.to(total.device)] = wide @ self.project[hook]
+        if hook in self.keep:  # these may be many: they leave the device
+            self.kept[hook][self.inputs] = values.cpu()
 
     def _make_room(self, hook: str, d: int, dtype: torch.dtype, device: torch.device) -> None:
         # float64 sums where the device has it: thousands of inputs, and differences of means are taken later
@@ -229,7 +236,7 @@ class _Tally:
         self.non_finite[hook] = torch.zeros((), dtype=torch.long, device=device)
         if hook in self.project:
             self.project[hook] = self.project[hook].to(self.sums[hook])
-            self.projected[hook] = torch.zeros(self.n_inputs, self.project[hook].shape[1], dtype=wide)
+            self.projected[hook] = torch.zeros(self.n_inputs, self.project[hook].shape[1], dtype=wide, device=device)
         if hook in self.keep:
             self.kept[hook] = torch.zeros(self.n_inputs, d, dtype=dtype)
 
@@ -248,7 +255,7 @@ class _Tally:
             groups={hook: self.sums[hook].cpu().double() / sizes[:, None] for hook in hooks},
             group_sizes=sizes,
             inputs=self.kept,
-            projections=self.projected,
+            projections={hook: rows.cpu() for hook, rows in self.projected.items()},
             non_finite={hook: int(self.non_finite[hook]) for hook in hooks},
             position=position,
             checkpoint=checkpoint.name,
