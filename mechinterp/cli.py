@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
@@ -102,7 +103,11 @@ def main() -> None:
     try:
         sys.exit(app(standalone_mode=False))
     except InputError as error:
-        _say(f"mechinterp: {' '.join(str(error).split())}", err=True)
+        line = f"mechinterp: {' '.join(str(error).split())}"
+        _say(line, err=True)
+        if _rank() > 0:  # of this process's share alone, unless the main one ends all of them first
+            time.sleep(3)
+            typer.echo(f"[process {_rank()}] {line}", err=True)
         sys.exit(2)
     except _USAGE_ERROR as error:  # an option that is unknown, missing or out of range
         _say(f"mechinterp: {' '.join(error.format_message().split())}", err=True)
@@ -123,12 +128,17 @@ class _Once(logging.Filter):
         """Whether to show a message."""
         new = record.getMessage() not in self.seen
         self.seen.add(record.getMessage())
-        return new and os.environ.get("RANK", "0") == "0"
+        return new and _rank() == 0
+
+
+def _rank() -> int:
+    """This process's number under a launcher, 0 without."""
+    return int(os.environ.get("RANK", "0"))
 
 
 def _say(text: object, *, err: bool = False) -> None:
     """Print a line; under a launcher only the main process does."""
-    if os.environ.get("RANK", "0") == "0":
+    if _rank() == 0:
         typer.echo(text, err=err)
 
 
@@ -341,7 +351,7 @@ def locate_command(
             progress=progress,
         )
     counts = histogram(located, checkpoint.n_blocks)
-    if out is not None:
+    if out is not None and _rank() == 0:
         write_table(out / "located.csv", located)
         write_table(out / "toxic_layer.csv", counts)
     shown = counts.pivot(index="block", columns="distance", values="count")[list(DistanceName)]
@@ -392,8 +402,9 @@ def edit(
         block = toxic_block(locate(checkpoint, found[:1], truncate=True), distance.value) if wanted is None else wanted
         progress = terminal.progress("editing")
         delta = dinm_edit(checkpoint, found[0], block=block, settings=settings, progress=progress)
-        delta.save(out)
-        if merged is not None:
+        if _rank() == 0:
+            delta.save(out)
+        if merged is not None and _rank() == 0:
             delta.merged(checkpoint, name=merged.name).save(merged)
     losses = (
         f", loss of the safe response {delta.log[0].loss_edit:.3f} -> {delta.log[-1].loss_edit:.3f}"
@@ -432,13 +443,70 @@ def probe(
         checkpoint = _load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code)
         progress = terminal.progress("reading comments")
         fitted = fit_probe(checkpoint, labelled, seed=seed, final_norm=final_norm, truncate=truncate, progress=progress)
-        fitted.save(out)
-        write_probe_tables(fitted, out.parent)
+        if _rank() == 0:
+            fitted.save(out)
+            write_probe_tables(fitted, out.parent)
     score = fitted.scores[0]
     _say(
         f"probe: accuracy {score.accuracy:.3f} (larger class {score.majority_baseline:.3f}), AUROC {score.auroc:.3f}, "
         f"F1 {score.f1:.3f} on {score.n_test} held-out comments: {out}"
     )
+
+
+@app.command(name="record")
+def record_command(
+    model: Model,
+    data: Annotated[Path, typer.Option(help="SafeEdit instances: their adversarial prompts are read.")],
+    out: Annotated[Path, typer.Option(help="File of the recording (.safetensors).")],
+    hook: Annotated[
+        list[str] | None,
+        typer.Option(help="TransformerLens name, blocks.3.hook_resid_mid; repeatable. h_down of every block if none."),
+    ] = None,
+    position: Annotated[
+        str,
+        typer.Option(help="last, mean (of the prompt), response (the unsafe one), all, or generated:N greedy tokens."),
+    ] = "last",
+    groups: Annotated[int, typer.Option(min=1, help="Groups of inputs whose means are kept, for intervals.")] = 128,
+    truncate: Truncate = False,
+    base: Base = None,
+    dtype: DtypeOption = Dtype.auto,
+    device: DeviceOption = "auto",
+    device_map: DeviceMap = None,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Mean activations of a model at hook points, over the prompts of a file."""
+    from mechinterp.files import check_writable
+    from mechinterp.models.generation import continue_greedily
+    from mechinterp.models.names import h_down
+    from mechinterp.models.recording import record
+    from mechinterp.models.tokens import generated_tokens
+
+    wanted = generated_tokens(position)
+    instances = _read_data(data)
+    prompts = [instance.adversarial_prompt for instance in instances]
+    check_writable(out, kind="file")
+    with _reporting() as terminal:
+        checkpoint = _load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code)
+        text: dict[str, Any] = {}
+        if wanted is not None:
+            text["continuations"] = continue_greedily(checkpoint, prompts, max_new_tokens=wanted, truncate=truncate)
+        elif position in ("response", "all"):
+            text["responses"] = [instance.unsafe_generation for instance in instances]
+        found = record(
+            checkpoint,
+            prompts,
+            hook or [h_down(block) for block in range(checkpoint.n_blocks)],
+            position=position,
+            groups=groups,
+            truncate=truncate,
+            progress=terminal.progress("recording"),
+            **text,
+        )
+    if _rank() == 0:
+        found.save(out)
+    if bad := {name: count for name, count in found.non_finite.items() if count}:
+        _say(f"values that are not finite: {bad}; use a wider type (--dtype float32)")
+    _say(f"recording: {found.n_inputs} inputs, {len(found.groups)} hook points, position {position}: {out}")
 
 
 @app.command()
@@ -523,7 +591,7 @@ def compare(
     out: Annotated[Path, typer.Option(help="Folder for tables, figures and report.")],
     checkpoint: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=PATH of a tuned model, adapter, edit or state dict; repeatable."),
+        typer.Option(help="NAME=PATH of a tuned model, adapter (or ADAPTER@MODEL), edit, state dict; repeatable."),
     ] = None,
     trajectory: Annotated[
         list[str] | None,
@@ -557,6 +625,8 @@ def compare(
 
     if not (checkpoint or trajectory):
         raise InputError("nothing to compare: give --checkpoint NAME=PATH or --trajectory 'RUN/checkpoint-*'")
+    if text is not TextName.fixed and not generated:
+        raise InputError(f"--text {text.value} is of greedy tokens: say how many with --generated N")
     options = {
         "dtype": dtype.value,
         "device": device,
@@ -568,11 +638,13 @@ def compare(
         name, separator, path = given.partition("=")
         if not (separator and name and path):
             raise InputError(f"--checkpoint takes NAME=PATH, got {given!r}")
-        tuned.append(Candidate(name, path, stands_on(path, base), options))
+        tuned.append(Candidate(name, *stands_on(path, base), options))
     for given in trajectory or []:
-        name, separator, pattern = given.rpartition("=")
-        for step, path in find_steps(pattern, name if separator else None):
-            tuned.append(Candidate(f"{step.trajectory}@{step.step}", path, stands_on(path, base), options, step))
+        name, separator, pattern = given.partition("=")
+        if not separator or "/" in name:  # the = is one of a folder's name
+            name, pattern = "", given
+        for step, path in find_steps(pattern, name or None):
+            tuned.append(Candidate(f"{step.trajectory}@{step.step}", *stands_on(path, base), options, step))
     block, fitted, instances = _block(layer), ToxicProbe.load(probe), _read_data(data)
     with _reporting() as terminal:
         report = compare_checkpoints(
@@ -644,7 +716,7 @@ def evaluate(
                 progress=progress,
             )
     table = pd.DataFrame([result.row()])
-    if out is not None:
+    if out is not None and _rank() == 0:
         write_table(out / "defense.csv", table)
         result.save(out / "responses.jsonl")
     _say(table.T.to_string(header=False))

@@ -28,8 +28,8 @@ from mechinterp.location import histogram, locate, toxic_block
 from mechinterp.measures.probe import ToxicProbe
 from mechinterp.measures.region import Distance
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.comparability import check_comparable
-from mechinterp.models.sources import Source, source_files
+from mechinterp.models.comparability import check_comparable, check_same_tokens
+from mechinterp.models.sources import Source, read_json, source_files
 from mechinterp.models.tokens import tokenizer_fingerprint
 from mechinterp.provenance import code_hash, digest, versions
 from mechinterp.stages import hash_path, locked, peak_memory
@@ -68,27 +68,49 @@ class Candidate:
         return Checkpoint.skeleton(self.source, base=self.base, trust_remote_code=trust)
 
     def signature(self) -> Any:
-        """What changes whenever one of its files does; None of a hub id, which has none here."""
+        """What changes whenever one of its files does; None if a hub id is part of it, which has none here."""
+        chain = [Source.find(self.source)]
+        while (below := chain[-1].base(self.base if len(chain) == 1 else None)) is not None:
+            chain.append(below)
+        if any(source.kind == "hub" for source in chain):
+            return None
         files = [(str(path), path.stat()) for path in source_files(self.source, self.base)]
         described = [[path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino] for path, stat in files]
-        return [described, self.options.get("dtype", "auto")] if files else None
+        return [[str(source.path) for source in chain], described, self.options.get("dtype", "auto")]
 
 
-def stands_on(source: str, base: str) -> str:
-    """What a checkpoint compared with `base` stands on, where it stands on anything.
+def stands_on(source: str, base: str) -> tuple[str, str]:
+    """A checkpoint compared with `base`, and what it stands on, where it stands on anything.
 
-    An adapter may have been trained on another model than the base of the comparison (DPO's on SFT's result): if its
-    config names one that is there, it is that one.
+    That is the comparison's base; for `ADAPTER@MODEL` that model; and for an adapter whose config names a model that is
+    there, that one: it may have been trained on another than the comparison's base (DPO's on SFT's result).
+
+    Returns:
+        The source and its base.
+
+    Raises:
+        InputError: if an adapter names a model that is not there and is not `base` by its name: merged into another
+            model than its own it would be a checkpoint that never was.
     """
+    path, separator, own = source.rpartition("@")
+    if separator and path and own and not Path(source).exists():
+        return path, own
     found = Source.find(source)
-    if found.kind == "adapter":
-        try:
-            named = found.base(None)
-        except InputError:
-            return base
-        if named is not None and named.kind != "hub":
-            return named.place
-    return base
+    if found.kind != "adapter":
+        return source, base
+    named = read_json(found.path / "adapter_config.json").get("base_model_name_or_path")
+    if not named or Path(str(named)).name == Path(base).resolve().name:
+        return source, base
+    try:
+        there = found.base(None)
+    except InputError:
+        there = None
+    if there is not None and there.kind != "hub":
+        return source, there.place
+    raise InputError(
+        f"{source}: this adapter was trained on {named}, which is not here; is that {base}? Say what it stands on: "
+        f"{source}@MODEL"
+    )
 
 
 def compare_checkpoints(
@@ -131,17 +153,24 @@ def compare_checkpoints(
     reporter, settings = reporter or Silent(), settings or ComparisonSettings()
     if not tuned:
         raise InputError("there are no tuned checkpoints to compare with the base")
-    names = [candidate.name for candidate in tuned]
+    names = [candidate.name for candidate in (base, *tuned)]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"the checkpoints' names {repeated} occur more than once")
     if (out / "stages").exists():
         raise InputError(f"{out}: holds a study; choose another folder for the comparison")
     skeleton = base.skeleton()
+    skeleton.names.value_parameter(0)  # refuses blocks without a single value matrix
+    texts = [text for i in instances for text in (i.adversarial_prompt, i.unsafe_generation)]
+    sources = {base.name: skeleton.source}
     for candidate in tuned:  # before anything long is started
-        check_comparable(skeleton, [candidate.skeleton()])
+        other = candidate.skeleton()
+        check_comparable(skeleton, [other])
+        check_same_tokens(skeleton, other, texts)
+        sources[candidate.name] = other.source
     with locked(out) if processes.is_main() else nullcontext():
-        desk = _Desk(Store(cache or out / "recordings"), reporter)
-        common = {"versions": versions(), "code": code_hash(), "data": _fingerprint(instances)}
+        code = {"versions": versions(), "code": code_hash()}
+        desk = _Desk(Store(cache or out / "recordings"), reporter, code)
+        common = {**code, "data": _fingerprint(instances)}
         identity = desk.identify(base)
         probe.check(identity["weights"], base.source)
         tables: dict[str, pd.DataFrame] = {}
@@ -157,7 +186,8 @@ def compare_checkpoints(
             block = toxic_block(located.table, distance)
             tables["toxic_layer"] = histogram(located.table, skeleton.n_blocks)
         at = skeleton.names.check_block(block)
-        chosen = [at, seed, truncate, settings.model_dump(), _fingerprint_of_judge(judge), probe.direction.tolist()]
+        recorded = settings.model_dump(exclude={"top_neurons"})
+        chosen = [at, seed, truncate, recorded, _fingerprint_of_judge(judge), probe.direction.tolist()]
         baseline = desk.store.keep(
             "baseline",
             [common, identity, chosen],
@@ -192,8 +222,7 @@ def compare_checkpoints(
                 reporter.note(f"{name} has the very weights of the base: was the edit never saved?")
         manifest = {
             "config": {
-                "base": base.source,
-                "checkpoints": {candidate.name: candidate.source for candidate in tuned},
+                "checkpoints": sources,
                 "block": block,
                 "distance": distance,
                 "judge": judge.name,
@@ -220,8 +249,8 @@ def compare_checkpoints(
 class _Desk:
     """Where checkpoints are looked at: at most one of them lies there."""
 
-    def __init__(self, store: Store, reporter: Reporter) -> None:
-        self.store, self.reporter = store, reporter
+    def __init__(self, store: Store, reporter: Reporter, common: Any) -> None:
+        self.store, self.reporter, self.common = store, reporter, common
         self.lying: tuple[Candidate, Checkpoint] | None = None
 
     def open(self, candidate: Candidate) -> Checkpoint:
@@ -256,7 +285,7 @@ class _Desk:
             return {"weights": checkpoint.fingerprint, "tokenizer": tokenizer_fingerprint(checkpoint.tokenizer)}
 
         signature = candidate.signature()
-        return look() if signature is None else self.store.remember("identities", signature, look)
+        return look() if signature is None else self.store.remember("identities", [self.common, signature], look)
 
 
 @dataclass(frozen=True)

@@ -376,16 +376,20 @@ def gather_evidence(checkpoint: Checkpoint, inputs: Inputs, *, is_base: bool = F
         list(dict.fromkeys([*hooks, *at_region])),
         [place.position for place in PLACES],
         responses=inputs.responses,
-        keep=at_region,
+        keep={"last": at_region},
     )
     kept = found["last"].inputs
     middle = {hook: kept[hook][list(inputs.middle)] for hook in at_region} if len(at_region) > 1 else {}
     recordings = {by_place[position, "fixed"]: _only(recording, hooks) for position, recording in found.items()}
     recordings["prompt_last"] = replace(recordings["prompt_last"], inputs={at_region[0]: kept[at_region[0]]})
     for place in inputs.places[len(PLACES) :]:
-        wanted = int(place.position.partition(":")[2])
         continuations: Sequence[Encoded] = inputs.continuations
-        if place.text == "on_policy" and not is_base:
+        if place.text == "on_policy" and is_base:  # its own text is the fixed one
+            if fixed := by_place.get((place.position, "fixed")):
+                recordings[place.name] = recordings[fixed]
+                continue
+        elif place.text == "on_policy":
+            wanted = int(place.position.partition(":")[2])
             continuations = continue_greedily(checkpoint, inputs.prompts, max_new_tokens=wanted, truncate=cut)
         recordings[place.name] = read(hooks, [place.position], continuations=continuations)[place.position]
     for recording in recordings.values():

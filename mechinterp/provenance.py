@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = ("torch", "transformers", "trl", "transformer-lens", "numpy", "scikit-learn", "mechinterp")
+LIBRARIES = ("torch", "transformers", "peft", "trl", "transformer-lens", "numpy", "scikit-learn", "mechinterp")
 
 
 def versions() -> dict[str, str]:

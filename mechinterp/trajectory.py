@@ -42,6 +42,8 @@ def find_steps(pattern: str, name: str | None = None) -> list[tuple[Step, str]]:
     """
     found: list[tuple[Step, str]] = []
     for path in sorted(glob.glob(str(Path(pattern).expanduser()))):
+        if not Path(path).is_dir():
+            continue
         number = _STEP.search(Path(path).name)
         if number is None:
             raise InputError(f"{path}: its name has no step at its end; --trajectory takes names like checkpoint-100")

@@ -15,6 +15,7 @@ from test_study import call
 
 from mechinterp.data.comments import Comment, write_comments
 from mechinterp.data.safeedit import write_safeedit
+from mechinterp.models.recording import Recording
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +25,7 @@ def there(tmp_path_factory) -> Path:
     llama = tiny_checkpoint("llama")
     llama.save(folder / "model")
     tiny_checkpoint("gpt2").save(folder / "other")
+    tiny_checkpoint("llama", seed=1).save(folder / "tuned")
     tiny_checkpoint("llama", bos=True, seed=1).save(folder / "bos")
     tiny_checkpoint("mixtral").save(folder / "experts")
     llama.model.model.layers[1].mlp.down_proj.weight.data[0, 0] = float("nan")
@@ -75,6 +77,7 @@ def there(tmp_path_factory) -> Path:
     return folder
 
 
+RECORD = "record --model model --data data.json --out out/r.st"
 EDIT = "edit --model {model} --data data.json --out out"
 PROBE = "probe --model model --comments {comments} --out out/p.st"
 COMPARE = "compare --base {base} --checkpoint {tuned} --probe {probe} --data data.json --out out"
@@ -108,20 +111,30 @@ COMPARE = "compare --base {base} --checkpoint {tuned} --probe {probe} --data dat
         ),
         (COMPARE.format(base="model", tuned="t=vocabulary", probe="p.st"), "tokenizer vocabulary"),
         (COMPARE.format(base="model", tuned="other", probe="p.st"), "NAME=PATH"),
-        (COMPARE.format(base="model", tuned="t=bos --checkpoint t=bos", probe="p.st"), "['t'] occur more than once"),
+        (
+            COMPARE.format(base="model", tuned="t=tuned --checkpoint t=tuned", probe="p.st"),
+            "['t'] occur more than once",
+        ),
         (
             COMPARE.format(base="model", tuned="t=noshard", probe="p.st"),
             "shard model-00002-of-00004.safetensors is missing",
         ),
         (COMPARE.format(base="model", tuned="t=cut", probe="p.st"), "cut/model.safetensors: not a complete"),
         (COMPARE.format(base="model", tuned="t=cut.safetensors", probe="p.st"), "cut.safetensors: not a complete"),
-        (COMPARE.format(base="model", tuned="t=bos", probe="p.st") + " --layer 3", "block 3 is out of range"),
-        (COMPARE.format(base="model", tuned="t=bos", probe="p.st") + " --text mine", "--text"),
+        (COMPARE.format(base="model", tuned="t=tuned", probe="p.st") + " --layer 3", "block 3 is out of range"),
+        (COMPARE.format(base="model", tuned="t=tuned", probe="p.st") + " --text mine", "--text"),
         ("compare --base model --probe p.st --data data.json --out out", "nothing to compare"),
+        (COMPARE.format(base="model", tuned="base=model", probe="p.st"), "['base'] occur more than once"),
+        (COMPARE.format(base="model", tuned="t=model", probe="p.st") + " --text both", "with --generated N"),
+        (COMPARE.format(base="model", tuned="t=bos", probe="p.st"), "their tokenizers make"),
+        (COMPARE.format(base="experts", tuned="t=experts", probe="p.st"), "no single value matrix"),
+        (RECORD + " --position first", "position must be one of"),
+        (RECORD + " --hook blocks.9.hook_resid_mid", "block 9 is out of range"),
+        (RECORD + " --hook nonsense", "unknown hook point"),
         ("compare --base model --probe p.st --data data.json --out out --trajectory no/step-*", "nothing matches"),
         ("compare --base model --probe p.st --data data.json --out out --trajectory bo*", "no step at its end"),
         (
-            "compare --base model --checkpoint t=bos --probe p.st --data long.json --out out",
+            "compare --base model --checkpoint t=tuned --probe p.st --data long.json --out out",
             "truncate from the left (--truncate)",
         ),
         ("evaluate --model model --data long.json", "truncate from the left (--truncate)"),
@@ -129,10 +142,10 @@ COMPARE = "compare --base {base} --checkpoint {tuned} --probe {probe} --data dat
         ("probe --model cut.safetensors --base model --comments comments.csv --out out/p.st", "not a complete"),
         ("probe --model state.safetensors --comments comments.csv --out out/p.st", "stands on a model; say on which"),
         (COMPARE.format(base="model", tuned="t=nowhere", probe="p.st"), "no such folder"),
-        (COMPARE.format(base="model", tuned="t=bos", probe="none.st"), "none.st: no such file"),
-        (COMPARE.format(base="model", tuned="t=bos", probe="data.json"), "not a probe"),
-        (COMPARE.format(base="bos", tuned="t=model", probe="p.st"), "the probe belongs to other weights"),
-        ("compare --base model --checkpoint t=bos --probe p.st --data data.json --out file", "cannot be written"),
+        (COMPARE.format(base="model", tuned="t=tuned", probe="none.st"), "none.st: no such file"),
+        (COMPARE.format(base="model", tuned="t=tuned", probe="data.json"), "not a probe"),
+        (COMPARE.format(base="tuned", tuned="t=model", probe="p.st"), "the probe belongs to other weights"),
+        ("compare --base model --checkpoint t=tuned --probe p.st --data data.json --out file", "cannot be written"),
         (EDIT.format(model="model") + " --device nowhere", "device 'nowhere' cannot be used here"),
         (EDIT.format(model="model") + " --steps many", "--steps"),
         (EDIT.format(model="model") + " --dtype int3", "--dtype"),
@@ -204,7 +217,7 @@ def test_long_prompts_are_cut_when_asked_for_and_that_is_said(there: Path, tmp_p
         "--base",
         "model",
         "--checkpoint",
-        "t=bos",
+        "t=tuned",
         "--layer",
         "1",
     ]
@@ -221,3 +234,11 @@ def test_long_prompts_are_cut_when_asked_for_and_that_is_said(there: Path, tmp_p
     ]
     done = subprocess.run([str(part) for part in command], cwd=there, capture_output=True, text=True, check=True)
     assert done.stderr.count("6 of 6 prompts were cut on the left to fit into the context of 256 tokens") == 1
+
+
+@pytest.mark.parametrize("position", ["last", "mean", "response", "all", "generated:3"])
+def test_a_recording_is_made_on_the_command_line(there: Path, tmp_path: Path, position: str) -> None:
+    given = ["--model", there / "model", "--data", there / "data.json", "--hook", "blocks.1.mlp.hook_post"]
+    assert call("record", *given, "--position", position, "--out", tmp_path / "r.safetensors") == 0
+    recording = Recording.load(tmp_path / "r.safetensors")
+    assert (recording.n_inputs, recording.position, list(recording.groups)) == (6, position, ["blocks.1.mlp.hook_post"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import weakref
 from pathlib import Path
@@ -78,7 +79,7 @@ def compared(folder: Path, out: Path, *names: str, **changes: Any) -> list[str]:
     with undrawn[0], undrawn[1], one_code:
         compare_checkpoints(
             Candidate("base", base),
-            [Candidate(name, str(folder / name), stands_on(str(folder / name), base)) for name in names],
+            [Candidate(name, *stands_on(str(folder / name), base)) for name in names],
             INSTANCES,
             ToxicProbe.load(folder / "probe.safetensors"),
             judge,
@@ -217,7 +218,8 @@ def test_a_training_run_over_its_steps(folder: Path, tmp_path: Path) -> None:
 
     write_safeedit(INSTANCES, data)
     given = ["--base", folder / "base", "--probe", probe, "--data", data, "--layer", 1, "--max-new-tokens", 2]
-    steps = ["--trajectory", folder / "run" / "checkpoint-*"]
+    (tmp_path / "lr=1e-4").symlink_to(folder / "run")
+    steps = ["--trajectory", tmp_path / "lr=1e-4" / "checkpoint-*"]
     assert call("compare", *given, *steps, "--checkpoint", f"tuned={folder / 'tuned'}", "--out", tmp_path / "out") == 0
     found = table(tmp_path / "out", "trajectory")
     toxicity = found.query("quantity == 'toxicity'")
@@ -246,9 +248,46 @@ def test_other_figures_show_the_last_step_only() -> None:
     assert len(last_steps(tables)["trajectory"]) == 3
 
 
-def test_an_adapter_stands_on_the_model_that_it_names(folder: Path) -> None:
-    assert stands_on(str(folder / "adapter"), "elsewhere") == str(folder / "base")
-    assert stands_on(str(folder / "edit"), str(folder / "base")) == str(folder / "base")
+def test_an_adapter_stands_on_the_model_that_it_names(folder: Path, tmp_path: Path) -> None:
+    adapter, base = str(folder / "adapter"), str(folder / "base")
+    assert stands_on(adapter, "elsewhere") == (adapter, base)
+    assert stands_on(str(folder / "edit"), base) == (str(folder / "edit"), base)
+    assert stands_on(f"{adapter}@{folder / 'tuned'}", base) == (adapter, str(folder / "tuned"))
+    moved = tmp_path / "moved"
+    shutil.copytree(folder / "adapter", moved)
+    for named, here in (("owner/base", True), ("/gone/base", True), ("owner/sft", False), ("/gone/sft", False)):
+        settings = json.loads((moved / "adapter_config.json").read_text())
+        (moved / "adapter_config.json").write_text(json.dumps({**settings, "base_model_name_or_path": named}))
+        if here:  # the same name: the comparison's base is a copy of it
+            assert stands_on(str(moved), base) == (str(moved), base)
+        else:  # another model: merged into the base it would be a checkpoint that never was
+            with pytest.raises(InputError, match=f"was trained on {named}, which is not here.*@MODEL"):
+                stands_on(str(moved), base)
+
+
+def test_what_a_checkpoint_stood_on_is_in_the_manifest(folder: Path, tmp_path: Path) -> None:
+    compared(folder, tmp_path, "adapter")
+    sources = json.loads((tmp_path / "manifest.json").read_text())["config"]["checkpoints"]
+    assert sources == {"base": str(folder / "base"), "adapter": f"{folder / 'adapter'} on {folder / 'base'}"}
+
+
+def test_checkpoints_that_would_not_read_the_same_tokens_are_refused(folder: Path, tmp_path: Path) -> None:
+    """One vocabulary and the same special tokens, but one of them puts a BOS first."""
+    tiny_checkpoint("llama", bos=True).save(tmp_path / "bos")
+    with pytest.raises(InputError, match="their tokenizers make"):
+        compared(folder, tmp_path / "out", str(tmp_path / "bos"))
+    same = tiny_checkpoint("llama", seed=1)
+    same.tokenizer.padding_side = "left"  # makes no difference to what is read
+    same.save(tmp_path / "same")
+    compared(folder, tmp_path / "out", str(tmp_path / "same"))
+
+
+def test_what_a_hub_id_holds_is_not_taken_for_known(folder: Path) -> None:
+    adapter = str(folder / "adapter")
+    assert Candidate("a", adapter, "owner/model").signature() is None
+    signatures = [Candidate("a", adapter, str(folder / base)).signature() for base in ("base", "tuned")]
+    assert signatures[0] is not None
+    assert signatures[0] != signatures[1]
 
 
 @pytest.mark.parametrize(
@@ -266,5 +305,7 @@ def test_steps_that_cannot_be_ordered(tmp_path: Path, names: list[str], message:
 def test_names_are_given_once(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"'tuned'.* more than once"):
         compared(folder, tmp_path, "tuned", "tuned")
+    with pytest.raises(InputError, match=r"'base'.* more than once"):
+        compared(folder, tmp_path, "base")
     with pytest.raises(InputError, match="no tuned checkpoints"):
         compared(folder, tmp_path)

@@ -130,6 +130,14 @@ def test_bad_input_is_told_once(folder: Path) -> None:
     assert done.stderr.count("mechinterp: nowhere: no such folder") == 1
 
 
+def test_what_goes_wrong_in_one_share_alone_is_told(folder: Path) -> None:
+    instances = [make_instance(i, safe_generation="x" * (300 if i == 1 else 5)) for i in range(4)]
+    write_safeedit(instances, folder / "long.json")
+    done = launched(["-m", "mechinterp", "locate", "--model", "base", "--data", "long.json", "--device", "cpu"], folder)
+    assert done.returncode != 0
+    assert "[process 1] mechinterp: instance 1: a response has 300 tokens" in done.stderr
+
+
 def test_one_process_needs_no_launcher() -> None:
     assert not processes.launched()
     assert processes.is_main()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import D_MLP, MAIN_ARCHITECTURES, N_BLOCKS, PROMPTS, RESPONSES, tiny_checkpoint
+from conftest import CONFIGS, D_MLP, MAIN_ARCHITECTURES, N_BLOCKS, PROMPTS, RESPONSES, tiny_checkpoint
+from transformers import AutoModelForCausalLM
 
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
@@ -104,6 +105,45 @@ def test_padding_and_batching_change_nothing(checkpoint: Checkpoint, position: s
         for hook in hooks:
             torch.testing.assert_close(other.inputs[hook], alone.inputs[hook], rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(other.mean(hook), alone.mean(hook), rtol=1e-4, atol=1e-5)
+
+
+def test_a_hook_point_given_twice_counts_once() -> None:
+    checkpoint = tiny_checkpoint("llama")
+    twice = record(checkpoint, PROMPTS, [h_down(0), h_down(0), h_down(2)])
+    assert torch.equal(twice.mean(h_down(0)), record(checkpoint, PROMPTS, [h_down(0)]).mean(h_down(0)))
+
+
+def test_a_short_prompt_computes_the_same_beside_a_long_one() -> None:
+    """Phi-3's longrope encodes positions by the longest sequence of a batch."""
+    scaling = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [8.0] * 4, "rope_theta": 10000.0}
+    config = CONFIGS["phi3"]()
+    config.rope_parameters = {**scaling, "original_max_position_embeddings": 32, "factor": 8.0}
+    config.original_max_position_embeddings = 32
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config).eval()
+    checkpoint = Checkpoint("long", model, tiny_checkpoint("phi3").tokenizer)
+    assert checkpoint.names.short_context == 32
+    assert tiny_checkpoint("phi3").names.short_context is None
+    prompts = ["a short one", "a much longer one, " * 4, "short too", "another that is too long for the short way"]
+    together = record_all(checkpoint, prompts, [h_down(1)])[h_down(1)]
+    alone = record_all(checkpoint, prompts, [h_down(1)], max_batch=1)[h_down(1)]
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+    ids = pad(encode(checkpoint.tokenizer, prompts, max_length=128), pad_id=259)
+    mixed: dict[str, torch.Tensor] = {}
+    with watching(model, [checkpoint.names.site(h_down(1))], mixed.__setitem__):
+        run_until_seen(model, **ids.inputs())
+    last = len(checkpoint.tokenizer(prompts[0])["input_ids"]) - 1
+    assert (mixed[h_down(1)][0, last] - alone[0]).abs().max() > 1e-3  # the control: in one batch it would differ
+
+
+def test_greedy_is_greedy_whatever_the_checkpoint_says() -> None:
+    checkpoint = tiny_checkpoint("llama")
+    plain = continue_greedily(checkpoint, PROMPTS, max_new_tokens=6)
+    own = checkpoint.model.generation_config
+    own.repetition_penalty, own.do_sample, own.return_dict_in_generate = 5.0, True, True
+    assert continue_greedily(checkpoint, PROMPTS, max_new_tokens=6) == plain
+    assert checkpoint.model.generation_config is own
 
 
 @pytest.mark.parametrize("architecture", [*MAIN_ARCHITECTURES, "opt", "neox"])

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.tokens import tokenizer_fingerprint
 
 
 def check_comparable(base: Checkpoint, others: Sequence[Checkpoint]) -> None:
@@ -17,6 +18,22 @@ def check_comparable(base: Checkpoint, others: Sequence[Checkpoint]) -> None:
         if differences := [*_unlike_models(base, other), *_unlike_tokenizers(base, other)]:
             raise InputError(
                 f"{other.source} cannot be compared with {base.source}: they differ in {'; '.join(differences)}"
+            )
+
+
+def check_same_tokens(base: Checkpoint, other: Checkpoint, texts: Sequence[str]) -> None:
+    """Raise `InputError` if the tokenizers make different tokens of a text: the two would not read the same.
+
+    One vocabulary does not settle it: merges, a blank put first or an added BOS may differ.
+    """
+    if tokenizer_fingerprint(base.tokenizer) == tokenizer_fingerprint(other.tokenizer):
+        return
+    ids = [checkpoint.tokenizer(list(texts), verbose=False)["input_ids"] for checkpoint in (base, other)]
+    for text, one, two in zip(texts, *ids, strict=True):
+        if one != two:
+            raise InputError(
+                f"{other.source} cannot be compared with {base.source}: their tokenizers make {two[:6]}... and "
+                f"{one[:6]}... of {text[:40]!r}; give both the same tokenizer files"
             )
 
 

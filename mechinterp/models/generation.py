@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import takewhile
 from typing import Any
 
 import torch
+from transformers import GenerationConfig, PreTrainedModel
 
 from mechinterp import processes
 from mechinterp.models.checkpoints import Checkpoint
@@ -71,23 +73,18 @@ def continue_greedily(
     )
     pad_id, ends, done = padding_id(checkpoint.tokenizer), _end_tokens(checkpoint), 0
     lengths = [len(sequence.ids) + max_new_tokens for sequence in sequences]
-    batches = processes.share(list(length_batches(lengths, max_tokens, max_batch)))
+    batches = processes.share(
+        list(length_batches(lengths, max_tokens, max_batch, apart=checkpoint.names.short_context))
+    )
     total = sum(len(order) for order in batches)
     found: list[tuple[int, Encoded]] = []
-    with evaluating(checkpoint.model):
+    greedy = GenerationConfig(
+        do_sample=False, max_new_tokens=max_new_tokens, pad_token_id=pad_id, eos_token_id=sorted(ends) or None
+    )
+    with evaluating(checkpoint.model), _generating_by(checkpoint.model, greedy):
         for order in batches:
             batch = pad([sequences[i] for i in order], pad_id=pad_id, side="left", device=checkpoint.device)
-            output = checkpoint.model.generate(
-                input_ids=batch.input_ids,
-                attention_mask=batch.attention_mask,
-                do_sample=False,
-                num_beams=1,
-                max_new_tokens=max_new_tokens,
-                pad_token_id=pad_id,
-                temperature=None,
-                top_p=None,
-                top_k=None,
-            )
+            output = checkpoint.model.generate(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
             for i, new in zip(order, output[:, batch.input_ids.shape[1] :].tolist(), strict=True):
                 before = len(list(takewhile(lambda token: token not in ends, new)))
                 prompt = sequences[i].ids
@@ -96,6 +93,17 @@ def continue_greedily(
             if progress is not None:
                 progress(done, total)
     return [text for _, text in sorted(processes.gather(found), key=lambda pair: pair[0])]
+
+
+@contextmanager
+def _generating_by(model: PreTrainedModel, config: GenerationConfig) -> Iterator[None]:
+    """Nothing of the checkpoint's own settings: a repetition penalty among them would be no greedy choice."""
+    own = model.generation_config
+    try:
+        model.generation_config = config
+        yield
+    finally:
+        model.generation_config = own
 
 
 def _end_tokens(checkpoint: Checkpoint) -> frozenset[int]:

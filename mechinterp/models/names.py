@@ -96,6 +96,20 @@ class HookNames:
         """Longest sequence the model was built for, in tokens."""
         return int(getattr(self.config.get_text_config(), "max_position_embeddings", None) or 2**31 - 1)
 
+    @cached_property
+    def short_context(self) -> int | None:
+        """Length up to which positions are encoded in another way than in longer sequences; None if in one way only.
+
+        An architecture with two ways (Phi-3's longrope) chooses by the longest sequence of a batch, so that what a
+        short one computes would depend on its company.
+        """
+        config = self.config.get_text_config()
+        scaling = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+        if scaling.get("rope_type", scaling.get("type")) != "longrope":
+            return None
+        original = scaling.get("original_max_position_embeddings")
+        return original or getattr(config, "original_max_position_embeddings", None) or self.context_length
+
     def check_block(self, block: int) -> int:
         """Return `block` if the model has it, else raise `InputError`."""
         if not 0 <= block < self.n_blocks:

@@ -32,7 +32,7 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.middle_stream import check_middle_stream
 from mechinterp.models.tokens import Encoded, Position, length_batches, pad, padding_id
 from mechinterp.models.watching import Progress, evaluating, run_until_seen, watching
-from mechinterp.models.windows import Window, readings
+from mechinterp.models.windows import OnDevices, Window, readings
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def record_positions(
     *,
     responses: Sequence[str] | None = None,
     continuations: Sequence[Encoded] | None = None,
-    keep: Sequence[str] = (),
+    keep: Sequence[str] | Mapping[Position, Sequence[str]] = (),
     project: Mapping[str, Float[Tensor, "d k"]] | None = None,
     groups: int = 128,
     max_tokens: int | None = None,
@@ -148,7 +148,8 @@ def record_positions(
         responses: texts teacher-forced after the prompts, the same for every checkpoint that is compared.
         continuations: the prompts with tokens after them, from `generation.continue_greedily`: the base's for every
             checkpoint (the same text, so that a change is the model's), or each one's own. Instead of `responses`.
-        keep: those of the hook points whose per-input values are wanted too (memory grows with the inputs).
+        keep: those of the hook points whose per-input values are wanted too, at every position or by position (memory
+            grows with the inputs).
         project: matrices P by hook point: every input's h(x) P is kept, k numbers an input.
         groups: at most this many groups of inputs.
         max_tokens: padded tokens per batch; similar lengths share a batch. By default what keeps the device busy: 2,048
@@ -167,13 +168,17 @@ def record_positions(
     """
     if not prompts:
         raise InputError("there are no prompts to record")
-    if unknown := {*keep, *(project or {})} - set(hooks):
+    if groups < 1:
+        raise InputError(f"there must be at least one group of inputs, got {groups}")
+    hooks = list(dict.fromkeys(hooks))
+    kept = {p: keep.get(p, ()) if isinstance(keep, Mapping) else keep for p in positions}
+    if unknown := {hook for wanted in (*kept.values(), project or {}) for hook in wanted} - set(hooks):
         raise InputError(f"keep or project names {sorted(unknown)}, which are not among the recorded hook points")
     sites = [checkpoint.names.site(hook) for hook in hooks]
     if any(hook.endswith("hook_resid_mid") for hook in hooks):
         check_middle_stream(checkpoint)
     read = readings(checkpoint, prompts, positions, responses=responses, continuations=continuations, truncate=truncate)
-    tallies = {position: _Tally(len(prompts), groups, keep, dict(project or {})) for position in positions}
+    tallies = {position: _Tally(len(prompts), groups, kept[position], dict(project or {})) for position in positions}
     windows: dict[Position, Window] = {}
 
     def see(hook: str, values: Tensor) -> None:
@@ -182,7 +187,10 @@ def record_positions(
 
     if max_tokens is None:
         max_tokens = 2048 if checkpoint.device.type == "cpu" else 8192
-    batches = processes.share(list(length_batches([len(r.encoded.ids) for r in read], max_tokens, max_batch)))
+    lengths = [len(reading.encoded.ids) for reading in read]
+    batches = processes.share(
+        list(length_batches(lengths, max_tokens, max_batch, apart=checkpoint.names.short_context))
+    )
     pad_id, done, total = padding_id(checkpoint.tokenizer), 0, sum(len(order) for order in batches)
     with evaluating(checkpoint.model), watching(checkpoint.model, sites, see):
         for order in batches:
@@ -212,8 +220,10 @@ class _Tally:
 
     def expect(self, inputs: Int[Tensor, " row"]) -> None:
         """Say which inputs the values to come are of."""
-        self.inputs = inputs
-        self.turns = [(inputs[turn] % self.n_groups, turn) for turn in _turns(inputs % self.n_groups)]
+        self.inputs = OnDevices(inputs)
+        self.turns = [
+            (OnDevices(inputs[turn] % self.n_groups), OnDevices(turn)) for turn in _turns(inputs % self.n_groups)
+        ]
 
     def add(self, hook: str, values: Float[Tensor, "row d"]) -> None:
         """Add the values of the expected inputs at a hook point, without waiting for the device."""
@@ -223,11 +233,11 @@ class _Tally:
         self.non_finite[hook] += (~torch.isfinite(values)).sum()
         wide = values.to(total.dtype)
         for groups, turn in self.turns:
-            total.index_add_(0, groups.to(total.device), wide[turn.to(total.device)])
+            total.index_add_(0, groups.on(total.device), wide[turn.on(total.device)])
         if hook in self.project:
-            self.projected[hook][self.inputs.to(total.device)] = wide @ self.project[hook]
+            self.projected[hook][self.inputs.on(total.device)] = wide @ self.project[hook]
         if hook in self.keep:  # these may be many: they leave the device
-            self.kept[hook][self.inputs] = values.cpu()
+            self.kept[hook][self.inputs.host] = values.cpu()
 
     def _make_room(self, hook: str, d: int, dtype: torch.dtype, device: torch.device) -> None:
         # float64 sums where the device has it: thousands of inputs, and differences of means are taken later

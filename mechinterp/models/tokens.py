@@ -142,7 +142,7 @@ def encode(
             if len(head) > room:
                 if not truncate or room < 1:
                     raise InputError(
-                        f"prompt {row} has {len(head)} tokens, {room} fit into the context of {max_length}; "
+                        f"prompt {row} has {len(head)} tokens, {max(room, 0)} fit into the context of {max_length}; "
                         "truncate from the left (--truncate) or use a model with a longer context"
                     )
                 head, cut = keep_right(head, room, tokenizer.bos_token_id), cut + 1
@@ -207,28 +207,31 @@ def pad(
     places = np.arange(width) - np.array(starts)[:, None]
     real = (places >= 0) & (places < np.array(lengths)[:, None])
     return Batch(
-        input_ids=_to_device(ids, torch.device(device)),
-        attention_mask=_to_device(real.astype(np.int64), torch.device(device)),
-        position_ids=_to_device(np.where(real, places, 0), torch.device(device)),
+        input_ids=to_device(torch.from_numpy(ids), torch.device(device)),
+        attention_mask=to_device(torch.from_numpy(real.astype(np.int64)), torch.device(device)),
+        position_ids=to_device(torch.from_numpy(np.where(real, places, 0)), torch.device(device)),
         starts=starts,
         side=side,
     )
 
 
-def _to_device(values: np.ndarray, device: torch.device) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Copy to the device; to CUDA through pinned memory, so that the copy does not wait for the pass before it."""
-    tensor = torch.from_numpy(values)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-def length_batches(lengths: Sequence[int], max_tokens: int, max_batch: int = 256) -> Iterator[list[int]]:
+def length_batches(
+    lengths: Sequence[int], max_tokens: int, max_batch: int = 256, *, apart: int | None = None
+) -> Iterator[list[int]]:
     """Indices grouped so that similar lengths share a batch of at most `max_tokens` padded tokens.
 
-    Longest first, so that a batch that does not fit in memory fails at once.
+    Longest first, so that a batch that does not fit in memory fails at once. Lengths up to `apart` and longer ones
+    never share a batch, see `HookNames.short_context`.
     """
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if batch and (lengths[batch[0]] * (len(batch) + 1) > max_tokens or len(batch) == max_batch):
+        full = batch and (lengths[batch[0]] * (len(batch) + 1) > max_tokens or len(batch) == max_batch)
+        if full or (batch and apart is not None and lengths[i] <= apart < lengths[batch[0]]):
             yield batch
             batch = []
         batch.append(i)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.tokens import Batch, Encoded, Position, encode, generated_tokens
+from mechinterp.models.tokens import Batch, Encoded, Position, encode, generated_tokens, to_device
 
 OF_PROMPT = ("last", "mean")
 """Positions that end with the prompt."""
@@ -73,6 +73,21 @@ def readings(
     return found
 
 
+class OnDevices:
+    """A small tensor of the host, copied to each device once and without waiting for it."""
+
+    def __init__(self, host: Tensor) -> None:
+        self.host, self._copies = host, {}
+
+    _copies: dict[torch.device, Tensor]
+
+    def on(self, device: torch.device) -> Tensor:
+        """The tensor there."""
+        if device not in self._copies:
+            self._copies[device] = to_device(self.host, device)
+        return self._copies[device]
+
+
 @dataclass(frozen=True)
 class Window:
     """The values of a batch that a position means.
@@ -119,18 +134,36 @@ class Window:
         """
         wide = values.dtype if values.dtype == torch.float64 else torch.float32
         values = values.reshape(*self.shape, values.shape[-1])
-        lengths = self.stop - self.first
-        if bool((lengths == 1).all()):
-            return values[self.rows.to(values.device), self.first.to(values.device)].to(wide)
-        left, right = int(self.first.min()), int(self.stop.max())
-        part = values[:, left:right]
+        if self._mask is None:
+            return values[self._rows.on(values.device), self._first.on(values.device)].to(wide)
+        part = values[:, self._span]
         if len(self.rows) < len(part):
-            part = part[self.rows.to(values.device)]
+            part = part[self._rows.on(values.device)]
         # where, not a product: a NaN in the padding must not reach the mean
-        summed = torch.where(self._mask(left, right).to(values.device)[..., None], part, 0).sum(1, dtype=wide)
-        return summed / lengths.to(summed)[:, None]
+        summed = torch.where(self._mask.on(values.device)[..., None], part, 0).sum(1, dtype=wide)
+        return summed / self._lengths.on(values.device).to(summed)[:, None]
 
-    def _mask(self, left: int, right: int) -> Bool[Tensor, "row pos"]:
-        """Which of some columns are measured."""
-        places = torch.arange(left, right)
-        return (places >= self.first[:, None]) & (places < self.stop[:, None])
+    @cached_property
+    def _rows(self) -> OnDevices:
+        return OnDevices(self.rows)
+
+    @cached_property
+    def _first(self) -> OnDevices:
+        return OnDevices(self.first)
+
+    @cached_property
+    def _lengths(self) -> OnDevices:
+        return OnDevices(self.stop - self.first)
+
+    @cached_property
+    def _span(self) -> slice:
+        """The columns in which anything is measured."""
+        return slice(int(self.first.min()), int(self.stop.max()))
+
+    @cached_property
+    def _mask(self) -> OnDevices | None:
+        """Which of those are measured in each row, [row, pos]; None where it is one in each."""
+        if bool((self.stop - self.first == 1).all()):
+            return None
+        places = torch.arange(self._span.start, self._span.stop)
+        return OnDevices((places >= self.first[:, None]) & (places < self.stop[:, None]))
