@@ -530,6 +530,7 @@ def region(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder; the tables go into its `tables`.")] = None,
     seed: Seed = 0,
+    trust_remote_code: Trust = False,
 ) -> None:
     """Toxicity of regions from the weights alone, read one block at a time."""
     from mechinterp.files import check_writable
@@ -550,10 +551,10 @@ def region(
     if out is not None:
         check_writable(out / "tables" / "region.csv", kind="file")
     with _reporting() as terminal:
-        weights = LazyWeights.open(model, base=base)
+        weights = LazyWeights.open(model, base, trust_remote_code)
         for _, path in named if base is None else []:
             check_edit(path, fitted)
-        tuned = {name: LazyWeights.open(path, base=base or model) for name, path in named}
+        tuned = {name: LazyWeights.open(path, _stands_on(path, base, model), trust_remote_code) for name, path in named}
         if left_out := check_origin(weights, fitted, recorded, hash_weights=check):
             terminal.note(left_out)
         tables = measure_regions(
@@ -571,6 +572,20 @@ def region(
     if out is not None:
         tables.save(out / "tables")
     _say(tables.summary())
+
+
+def _stands_on(source: str, base: str | None, other: str) -> str | None:
+    """What a checkpoint is opened on: --base, the base that an adapter names itself, else what it is set against."""
+    from mechinterp.models.sources import Source
+
+    found = Source.find(source)
+    if base is None and found.kind == "adapter":
+        try:
+            found.base(None)
+        except InputError:
+            return other
+        return None
+    return base or other
 
 
 def _label_and_path(text: str) -> tuple[str, str]:
@@ -744,7 +759,7 @@ def diff(
         check_writable(out / "tables" / "diff.csv", kind="file")
     with _reporting() as terminal:
         before = LazyWeights.open(a, base, trust_remote_code)
-        after = LazyWeights.open(b, base or a, trust_remote_code)  # an edit is mostly shown against what it edits
+        after = LazyWeights.open(b, _stands_on(b, base, a), trust_remote_code)
         found = difference(before, after, rank=rank, seed=seed, progress=terminal.progress("comparing tensors"))
     _say(found.summary())
     if not found.identical:

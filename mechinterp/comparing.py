@@ -166,6 +166,12 @@ def compare_checkpoints(
         other = candidate.skeleton()
         check_comparable(skeleton, [other])
         check_same_tokens(skeleton, other, texts)
+        contexts = skeleton.names.context_length, other.names.context_length
+        if truncate and contexts[0] != contexts[1]:
+            raise InputError(
+                f"{other.source} has a context of {contexts[1]} tokens, {skeleton.source} of {contexts[0]}: with "
+                "--truncate they would not read the same"
+            )
         sources[candidate.name] = other.source
     with locked(out) if processes.is_main() else nullcontext():
         code = {"versions": versions(), "code": code_hash()}

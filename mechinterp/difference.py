@@ -24,6 +24,7 @@ import torch
 
 from mechinterp.errors import InputError
 from mechinterp.measures.change import Change, Screening, measure, screen
+from mechinterp.models.configs import unlike_configs
 from mechinterp.models.weights import LazyWeights
 
 _UNPAIRED = ("shape", "only A", "only B")
@@ -43,12 +44,14 @@ class Difference:
             lower bound), `stable_rank` (see `measures.rank`), `nonfinite_a`, `nonfinite_b`. Tied parameters have one
             row.
         seed: of the rank's sketches.
+        configs: settings in which the configs differ, so that equal weights would not compute the same; None if none.
     """
 
     a: str
     b: str
     tensors: pd.DataFrame = field(repr=False)
     seed: int = 0
+    configs: str | None = None
 
     @property
     def identical(self) -> bool:
@@ -93,10 +96,10 @@ class Difference:
         table, total = self.tensors, len(self.tensors)
         counts = table["status"].value_counts()
         if self.identical:
-            lines = [
-                f"identical: all {total} tensors are the same, bit for bit "
-                "(if an edit should be in one of them, it was not saved)"
-            ]
+            same = f"all {total} tensors are the same, bit for bit"
+            lines = [f"identical: {same} (if an edit should be in one of them, it was not saved)"]
+            if self.configs is not None:
+                lines = [f"the weights are identical, the models are not: {same}"]
         elif set(counts.index) <= {"same", "type"}:
             lines = [f"same values, stored in other types ({_types(table)}): {counts['type']} of {total} tensors"]
         elif set(counts.index) <= {"same", "type", "rounded"}:
@@ -128,6 +131,8 @@ class Difference:
                     f"{side.upper()} holds {int(bad[f'nonfinite_{side}'].sum()):,} values that are not finite, "
                     f"the first in {bad['parameter'].iloc[0]}; norms leave them out"
                 )
+        if self.configs is not None:
+            lines.append(f"the configs differ in {self.configs}")
         return "\n".join(lines)
 
     def largest(self, n: int = 12) -> tuple[str, list[str], list[list[str]]]:
@@ -210,7 +215,8 @@ def diff(
             }
         )
     table = pd.DataFrame(rows).astype({"block": "Int64", "rank": "Int64"})
-    return Difference(a.source, b.source, table, seed)
+    configs = unlike_configs(a.names.config, b.names.config)
+    return Difference(a.source, b.source, table, seed, configs)
 
 
 @contextmanager

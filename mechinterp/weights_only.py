@@ -110,7 +110,13 @@ def value_matrix(weights: LazyWeights, block: int, width: int) -> Float[Tensor, 
 
 
 def check_shape(weights: LazyWeights, base: LazyWeights, block: int, width: int) -> None:
-    """Refuse a block that does not fit the base or a direction of this width, from headers alone."""
+    """Refuse another architecture, or a block that does not fit the base or the direction, from headers alone."""
+    kinds = [each.names.config.model_type for each in (weights, base)]
+    if kinds[0] != kinds[1]:
+        raise InputError(
+            f"{weights.source} cannot be compared with {base.source}: they have different architectures "
+            f"({kinds[0]}, {kinds[1]})"
+        )
     if weights.names.n_blocks != base.names.n_blocks:
         raise InputError(
             f"{weights.source} cannot be compared with {base.source}: it has {weights.names.n_blocks} blocks, the base "

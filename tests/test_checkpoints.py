@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import MAIN_ARCHITECTURES, N_BLOCKS, tiny_checkpoint
+from conftest import CONFIGS, MAIN_ARCHITECTURES, N_BLOCKS, tiny_checkpoint
 from safetensors.torch import load_file, save_file
 
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.comparability import check_comparable
+from mechinterp.models.configs import unlike_configs
 from mechinterp.models.sources import source_files
 from mechinterp.models.weights import LazyWeights, fingerprint_model
 
@@ -149,6 +150,20 @@ def test_a_model_may_be_its_own_base_and_be_spread_over_devices(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
+    ("device_map", "away"),
+    [({"": "cpu"}, 0), ("meta", 30), ({"model": "cpu", "lm_head": "disk"}, 1)],
+)
+def test_weights_that_were_offloaded_are_refused(device_map: object, away: int, tmp_path: Path) -> None:
+    folder = tiny_checkpoint("llama").save(tmp_path / "model")
+    if not away:
+        loaded = Checkpoint.load(folder, device_map=device_map)  # type: ignore[arg-type]
+        assert loaded.fingerprint == tiny_checkpoint("llama").fingerprint
+        return
+    with pytest.raises(InputError, match=rf"model: {away} weights were not put on a device but offloaded \(lm_head"):
+        Checkpoint.load(folder, device_map=device_map)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
     ("source", "message"),
     [
         ("./nothing", "no such folder or file"),
@@ -195,6 +210,101 @@ def test_what_can_be_compared_is_seen_without_weights(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match=r"264 and 264 tokens; 2 differ, for example 'ĠY': id 260 and none"):
         check_comparable(base, [Checkpoint.skeleton(tmp_path / "other")])
+
+
+def resaved(folder: Path, changes: dict) -> Path:
+    """Change what a config.json says; the weights stay. None takes a setting away."""
+    file = folder / "config.json"
+    held = {**json.loads(file.read_text()), **changes}
+    file.write_text(json.dumps({key: value for key, value in held.items() if value is not None}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes", "message"),
+    [
+        (
+            "llama",
+            {"num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 4},
+            r"num_attention_heads \(2 and 4",
+        ),
+        ("llama", {"hidden_act": "gelu"}, r"the config: hidden_act \(silu and gelu\)$"),
+        (
+            "llama",
+            {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}},
+            r"rope_theta \(10000.0 and 500000.0",
+        ),
+        ("llama", {"rope_parameters": None, "rope_theta": 5e5}, r"rope_theta \(10000.0 and 500000.0"),
+        ("llama", {"rms_norm_eps": 1e-5}, r"rms_norm_eps \(1e-06 and 1e-05"),
+        (
+            "gpt2",
+            {"n_head": 4, "activation_function": "relu"},
+            r"activation_function \(gelu_new and .*, n_head \(2 and 4",
+        ),
+        ("gemma2", {"final_logit_softcapping": 20.0}, "final_logit_softcapping"),
+        ("mistral", {"sliding_window": 8}, r"sliding_window \(4096 and 8"),
+    ],
+)
+def test_configs_that_compute_another_function_are_not_comparable(
+    architecture: str, changes: dict, message: str, tmp_path: Path
+) -> None:
+    base = Checkpoint.skeleton(tiny_checkpoint(architecture).save(tmp_path / "base"))
+    other = Checkpoint.skeleton(resaved(tiny_checkpoint(architecture).save(tmp_path / "other"), changes))
+    assert other.shapes == base.shapes
+    with pytest.raises(InputError, match=message):
+        check_comparable(base, [other])
+
+
+_OLD = {
+    "transformers_version": "4.38.0",
+    "torch_dtype": "float16",
+    "dtype": None,
+    "_name_or_path": "/a/b",
+    "use_cache": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes"),
+    [
+        ("llama", {"rope_parameters": None, "head_dim": None, "rope_theta": 10000.0, "pretraining_tp": 2}),
+        (
+            "llama",
+            {"attention_dropout": 0.1, "eos_token_id": [258, 260], "initializer_range": 0.5, "unsloth_version": "1"},
+        ),
+        ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 10000}, "max_position_embeddings": 512}),
+        ("gpt2", {"n_ctx": 1024, "resid_pdrop": 0.0, "task_specific_params": {"text-generation": {"max_length": 50}}}),
+        ("qwen2", {"max_window_layers": 2, "sliding_window": 32, "layer_types": None, "rope_parameters": None}),
+        ("gemma3", {"layer_types": None, "rope_parameters": None, "rope_local_base_freq": 1e4, "rope_theta": 1e6}),
+        ("neox", {"rope_parameters": None, "rotary_pct": 0.25, "rotary_emb_base": 10000}),
+        ("mixtral", {"head_dim": 8, "router_aux_loss_coef": 0.02, "output_router_logits": True}),
+        ("phi3", {"rope_parameters": None, "rope_theta": 10000.0, "rope_scaling": None}),
+    ],
+)
+def test_saves_of_one_model_by_other_versions_and_tools_are_comparable(
+    architecture: str, changes: dict, tmp_path: Path
+) -> None:
+    base = Checkpoint.skeleton(tiny_checkpoint(architecture).save(tmp_path / "base"))
+    folder = resaved(tiny_checkpoint(architecture).save(tmp_path / "other"), {**_OLD, **changes})
+    check_comparable(base, [Checkpoint.skeleton(folder)])
+
+
+def test_the_length_of_a_model_counts_where_its_rope_depends_on_it() -> None:
+    for kind, counts in (("default", False), ("linear", False), ("dynamic", True)):
+        a, b = CONFIGS["llama"](), CONFIGS["llama"]()
+        for config in (a, b):
+            config.rope_parameters = {"rope_type": kind, "rope_theta": 10000.0, "factor": 2.0}
+        b.max_position_embeddings = 512
+        assert unlike_configs(a, b) == ("max_position_embeddings (256 and 512)" if counts else None)
+
+
+def test_only_the_first_settings_are_written_out() -> None:
+    a, b = CONFIGS["llama"](), CONFIGS["llama"]()
+    b.hidden_act, b.rms_norm_eps, b.num_attention_heads, b.num_key_value_heads = "gelu", 1.0, 4, 4
+    assert (
+        unlike_configs(a, b)
+        == "hidden_act (silu and gelu), num_attention_heads (2 and 4), num_key_value_heads (2 and 4), 1 more"
+    )
 
 
 def test_the_files_of_a_folder_are_those_that_determine_it(tmp_path: Path) -> None:

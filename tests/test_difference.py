@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -209,6 +210,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wide.model.float()
     wide.save(root / "wide")
     (root / "empty").mkdir()
+    edited(root / "model", root / "gelu", {})
+    config = root / "gelu" / "config.json"
+    config.write_text(config.read_text().replace('"silu"', '"gelu"'))
+    for name, base in (("adapter", None), ("named", str(root / "copy"))):
+        (root / name).mkdir()
+        (root / name / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
     edited(root / "model", root / "one", {W_V: lambda w: w + 0.5 * torch.eye(16, 40)})
     return root
 
@@ -236,6 +243,19 @@ def test_identical_checkpoints_are_said_to_be(folder: Path) -> None:
     assert (found.tensors["changed"] == 0).all()
     assert (found.tensors["norm_a"] > 0).all()
     assert not compared(folder, "model", "other").identical
+
+
+def test_equal_weights_under_another_config_are_another_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = compared(folder, "model", "gelu")
+    assert found.identical  # the weights are
+    assert found.summary().splitlines() == [
+        f"the weights are identical, the models are not: all {len(found.tensors)} tensors are the same, bit for bit",
+        "the configs differ in hidden_act (silu and gelu)",
+    ]
+    assert compared(folder, "one", "gelu").summary().endswith("\nthe configs differ in hidden_act (silu and gelu)")
+    assert "configs" not in compared(folder, "model", "one").summary()
+    assert call("diff", folder / "model", folder / "gelu") == 0
+    assert "the configs differ in hidden_act (silu and gelu)" in capsys.readouterr().out
 
 
 def test_one_changed_tensor_is_found_exactly(folder: Path) -> None:
@@ -374,6 +394,10 @@ def test_the_command_says_that_checkpoints_are_identical(folder: Path, capsys: p
     ("arguments", "message"),
     [
         ("model ./nowhere", "no such folder"),
+        ("model mistyped", "mistyped: no such folder"),
+        ("model adapter", "Checkpoint.load('adapter', base='model').save(FOLDER)"),  # as an edit, it stands on A
+        ("model adapter --base copy", "Checkpoint.load('adapter', base='copy').save(FOLDER)"),
+        ("model named", "Checkpoint.load('named').save(FOLDER)"),  # on the base that it names, which is not A
         ("empty model", "not a model folder"),
         ("model gpt2", "different architectures (llama, gpt2)"),
         ("model copy --out model/config.json", "cannot be written"),

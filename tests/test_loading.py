@@ -183,6 +183,39 @@ def test_an_adapter_that_cannot_be_merged_is_refused(
     assert not (tmp_path / "opened").exists()
 
 
+def name_base(folder: Path, base: object) -> Path:
+    """An adapter's folder that holds nothing but the name of its base."""
+    folder.mkdir(exist_ok=True)
+    (folder / "adapter_model.safetensors").touch()
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
+    return folder
+
+
+def test_bases_that_stand_on_each_other_are_refused(tmp_path: Path) -> None:
+    a, b, c = (tmp_path / name for name in "abc")
+    name_base(a, str(b)), name_base(b, str(c)), name_base(c, str(b))  # c and b for ever
+    edit = make_delta(tiny_checkpoint("llama")).save(tmp_path / "edit")
+    for opening in (Checkpoint.load, Checkpoint.skeleton, source_files):
+        for source, base in ((a, None), (b, None), (b, c), (edit, a)):
+            with pytest.raises(InputError, match="its bases stand on each other"):
+                opening(source, base=base)
+    name_base(c, str(edit))
+    for source, base in ((edit, a), (edit, c)):
+        with pytest.raises(InputError, match="its bases stand on each other"):
+            Checkpoint.load(source, base=base)
+    name_base(c, str(c))
+    with pytest.raises(InputError, match="its bases stand on each other"):
+        Checkpoint.load(a)
+
+
+@pytest.mark.parametrize("name", [3, ["base"], {"path": "base"}])
+def test_a_base_must_be_named_by_a_string(name: object, tmp_path: Path) -> None:
+    adapter = name_base(tmp_path / "adapter", name)
+    for opening in (Checkpoint.load, Checkpoint.skeleton, source_files):
+        with pytest.raises(InputError, match=f"names the base by a {type(name).__name__}, not by a path or hub id"):
+            opening(adapter)
+
+
 def make_delta(checkpoint: Checkpoint) -> WeightDelta:
     name, _ = checkpoint.names.value_parameter(1)
     change = 0.01 * torch.randn(checkpoint.parameter(name).shape, generator=torch.Generator().manual_seed(0))
@@ -221,7 +254,10 @@ def test_an_edit_may_stand_on_an_adapter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "neox", "mixtral"])
-@pytest.mark.parametrize("form", ["safetensors", "plain", "legacy", "state_dict", "model", "module.", "compiled"])
+@pytest.mark.parametrize(
+    "form",
+    ["safetensors", "plain", "legacy", "state_dict", "model", "module", "model_state_dict", "module.", "compiled"],
+)
 def test_a_bare_state_dict_is_opened_on_a_base(architecture: str, form: str, tmp_path: Path) -> None:
     folder = tiny_checkpoint(architecture, dtype=torch.bfloat16).save(tmp_path / "model")
     checkpoint = Checkpoint.load(folder, device="cpu")
@@ -235,7 +271,7 @@ def test_a_bare_state_dict_is_opened_on_a_base(architecture: str, form: str, tmp
         torch.save({name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}, file)
     elif form == "legacy":
         torch.save(tensors, file, _use_new_zipfile_serialization=False)
-    elif form in ("state_dict", "model"):
+    elif form in ("state_dict", "model", "module", "model_state_dict"):
         torch.save({form: tensors, "optimizer": {"lr": 0.1}, "step": 3}, file)
     else:
         prefix = "module." if form == "module." else "module._orig_mod."
@@ -251,6 +287,21 @@ def test_a_bare_state_dict_is_opened_on_a_base(architecture: str, form: str, tmp
     with torch.no_grad():  # what is mapped from the file may be changed in memory, and the file stays as it is
         next(loaded.model.parameters()).zero_()
     assert LazyWeights.open(file, base=base).fingerprint == checkpoint.fingerprint
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.bool])
+def test_weights_of_whole_numbers_are_not_taken_for_weights(dtype: torch.dtype, tmp_path: Path) -> None:
+    base = tiny_checkpoint("llama").save(tmp_path / "base")
+    tensors = load_file(base / "model.safetensors")
+    name = "model.layers.0.mlp.down_proj.weight"
+    for file in (tmp_path / "weights.safetensors", base / "model.safetensors"):  # bare, and in a model's folder
+        Checkpoint.load(base, device="cpu")  # the control
+        save_file({**tensors, name: tensors[name].to(dtype)}, file, metadata={"format": "pt"})
+        opened = file if file.parent == tmp_path else base
+        for opening in (Checkpoint.load, Checkpoint.skeleton, LazyWeights.open):
+            message = rf"1 hold no floating-point numbers \({name} {str(dtype).removeprefix('torch.')}\)"
+            with pytest.raises(InputError, match=message):
+                opening(opened, base=base)
 
 
 def test_every_fault_of_a_state_dict_is_in_one_error(tmp_path: Path) -> None:

@@ -221,6 +221,22 @@ def test_damaged_shards_are_named(opening: object, how: str, message: str, tmp_p
 
 
 def test_an_adapter_is_to_be_merged_first(tmp_path: Path) -> None:
-    (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(InputError, match=r"merge it first: Checkpoint.load\(.*\).save\(FOLDER\)"):
-        LazyWeights.open(tmp_path)
+    base = tiny_checkpoint("llama").save(tmp_path / "base")
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    for named, given, argument in (
+        (None, None, ", base=MODEL"),
+        (None, base, f", base={str(base)!r}"),
+        (str(base), None, ""),
+        (str(base), tmp_path / "other", f", base={str(tmp_path / 'other')!r}"),
+    ):
+        (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": named}))
+        with pytest.raises(InputError, match="an adapter's weights are in no file") as caught:
+            LazyWeights.open(adapter, given)
+        assert str(caught.value).endswith(f"merge it first: Checkpoint.load({str(adapter)!r}{argument}).save(FOLDER)")
+
+
+def test_a_name_that_is_no_folder_is_said_to_be_none() -> None:
+    for name in ("mistyped", "nobody/mistyped"):
+        with pytest.raises(InputError, match=rf"^{name}: no such folder \(if it is a hub id, download it"):
+            LazyWeights.open(name)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -222,6 +225,9 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base.save(folder / "base")
     changed(tiny_checkpoint("mistral")).save(folder / "tuned")
     tiny_checkpoint("gpt2").save(folder / "gpt2")
+    tiny_checkpoint("llama").save(folder / "llama")
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "adapter_config.json").write_text("{}")
     tiny_checkpoint("mixtral").save(folder / "experts")
     damaged = tiny_checkpoint("mistral")
     damaged.value_matrix(1)[3, 4] = float("nan")
@@ -280,7 +286,10 @@ GOOD = "region --model base --probe probe.st"
         (GOOD + " --layer 3", "block 3 is out of range, the model has blocks 0 to 2"),
         (GOOD + " --layer last", "--layer is all or the number of a block"),
         (GOOD + " --against ./nowhere", "no such folder"),
-        (GOOD + " --against gpt2", "cannot be compared with base: W_V of block 0"),
+        (GOOD + " --against gpt2", "different architectures (gpt2, mistral)"),
+        (GOOD + " --against llama", "different architectures (llama, mistral)"),  # whose W_V has the same shape
+        (GOOD + " --against mistyped", "mistyped: no such folder"),
+        (GOOD + " --against adapter", "Checkpoint.load('adapter', base='base').save(FOLDER)"),
         (GOOD + " --against tuned --against tuned", "occur twice"),
         (GOOD + " --against base", "give it another name than 'base'"),
         (GOOD + " --against foreign", "this edit belongs to other weights"),
@@ -312,6 +321,32 @@ def test_an_edit_is_read_on_its_base(there: Path, tmp_path: Path) -> None:
         expected = [float(cosines(edited.value_matrix(b), probe.direction).mean()) for b in range(N_BLOCKS)]
     assert table["toxicity"].tolist() == pytest.approx(expected, rel=1e-12)
     assert (table["toxicity_reduction_rate"] != 0).tolist() == [False, True, False]
+
+
+def test_code_that_comes_with_a_checkpoint_is_run_by_the_command_only_if_asked_for(
+    there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from transformers import dynamic_module_utils
+
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("sys.path", [*sys.path])
+    for name in ("base", "tuned"):
+        folder = shutil.copytree(there / name, tmp_path / name)
+        (folder / "modeling_mine.py").write_text(
+            "from transformers import MistralConfig, MistralForCausalLM\n\n\n"
+            'class MineConfig(MistralConfig):\n    model_type = "mine"\n\n\n'
+            "class MineForCausalLM(MistralForCausalLM):\n    config_class = MineConfig\n"
+        )
+        config = json.loads((folder / "config.json").read_text())
+        own = {"AutoConfig": "modeling_mine.MineConfig", "AutoModelForCausalLM": "modeling_mine.MineForCausalLM"}
+        (folder / "config.json").write_text(json.dumps({**config, "model_type": "mine", "auto_map": own}))
+    command = ["region", "--model", tmp_path / "base", "--against", tmp_path / "tuned", "--probe", there / "probe.st"]
+    assert call(*command) == 2
+    assert "contains custom code" in capsys.readouterr().err
+    assert not (tmp_path / "modules").exists()
+    call(*command, "--trust-remote-code")
+    assert "contains custom code" not in capsys.readouterr().err
+    assert (tmp_path / "modules").exists()
 
 
 def test_large_weights_are_hashed_only_on_request(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Sequence
 
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.configs import unlike_configs
 from mechinterp.models.tokens import tokenizer_fingerprint
 
 
 def check_comparable(base: Checkpoint, others: Sequence[Checkpoint]) -> None:
     """Raise one `InputError` listing every difference that makes two checkpoints incomparable.
 
-    Architecture, parameter names and shapes, vocabulary and special tokens must agree; skeletons will do.
+    Architecture, settings that change what is computed, parameter names and shapes, vocabulary and special tokens must
+    agree; skeletons will do.
     """
     for other in others:
         if differences := [*_unlike_models(base, other), *_unlike_tokenizers(base, other)]:
@@ -49,6 +51,8 @@ def _unlike_models(base: Checkpoint, other: Checkpoint) -> Iterator[str]:
             f"{len(unequal)} parameters, the first is {first}: "
             f"{shapes.get(first, 'absent')} and {others.get(first, 'absent')}"
         )
+    if unlike := unlike_configs(base.model.config, other.model.config):
+        yield f"the config: {unlike}"
 
 
 def _unlike_tokenizers(base: Checkpoint, other: Checkpoint) -> Iterator[str]:

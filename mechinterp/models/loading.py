@@ -92,6 +92,11 @@ def _finished(
 ) -> PreTrainedModel:
     if missing := loading["missing_keys"]:
         raise InputError(f"{source.given}: {len(missing)} weights are missing from the files ({first_few(missing)})")
+    if away := [name for name, parameter in model.named_parameters() if parameter.is_meta]:
+        raise InputError(
+            f"{source.given}: {len(away)} weights were not put on a device but offloaded ({first_few(away)}); "
+            "use more or larger devices, or a narrower --dtype"
+        )
     if options.device_map is None:
         model.to(options.device)
     if options.dtype != "auto":  # some classes keep some parameters in float32

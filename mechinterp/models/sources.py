@@ -128,19 +128,37 @@ class Source:
             return None
         if self.kind not in ("model", "hub") and base.kind != "hub" and base.path.resolve() == self.path.resolve():
             raise InputError(f"{self.given}: cannot be its own base")
+        if self.kind not in ("model", "hub"):
+            self._check_ends(base)
         return base
+
+    def _check_ends(self, base: Source) -> None:
+        """Refuse adapters that name each other as their bases, which would never come to a model."""
+        passed = [self.path.resolve()]
+        while base.kind == "adapter":
+            passed.append(base.path.resolve())
+            base = base._named_base()
+            if base.kind != "hub" and base.path.resolve() in passed:
+                raise InputError(
+                    f"{self.given}: its bases stand on each other ({base.given} comes back); give one (base)"
+                )
 
     def _named_base(self) -> Source:
         """The base that an adapter's config names: a path from the current folder or from the adapter's, or an id."""
         name = read_json(self.path / "adapter_config.json").get("base_model_name_or_path")
         if not name:
             raise InputError(f"{self.given}: its adapter_config.json names no base model; give one (base)")
+        if not isinstance(name, str):
+            raise InputError(
+                f"{self.given}: its adapter_config.json names the base by a {type(name).__name__}, not by a path or "
+                "hub id; give one (base)"
+            )
         beside = [self.path / name, self.path.parent / name]
         for place in [Path(name), *beside]:
             if place.is_dir() and place.resolve() != self.path.resolve():
                 return Source.find(place)
         try:
-            return Source.find(str(name))
+            return Source.find(name)
         except InputError as error:
             raise InputError(
                 f"{self.given}: the base that its adapter_config.json names is not there ({name}); give one (base)"

@@ -23,7 +23,8 @@ from mechinterp.errors import InputError
 from mechinterp.models.descriptions import one_line
 from mechinterp.models.sources import Source, read_index
 
-_WRAPPERS = ("state_dict", "model")  # keys under which trainers put the tensors, beside an optimiser's state
+# keys under which trainers put the tensors, beside an optimiser's state
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
 _PREFIXES = ("module.", "_orig_mod.")  # put before every name by data-parallel and by compiled modules
 
 
@@ -48,6 +49,7 @@ class TensorFile(Protocol):
 
 class _Safetensors:
     def __init__(self, path: Path) -> None:
+        self.path = path
         try:
             self.file = safe_open(path, framework="pt")
         except (SafetensorError, OSError) as error:
@@ -67,7 +69,10 @@ class _Safetensors:
         return tuple(self.file.get_slice(name).get_shape())
 
     def dtype(self, name: str) -> torch.dtype:
-        return str_to_torch_dtype[self.file.get_slice(name).get_dtype()]
+        stored = self.file.get_slice(name).get_dtype()
+        if stored not in str_to_torch_dtype:
+            raise InputError(f"{self.path}: {name} is stored in a type that is not known here ({stored})")
+        return str_to_torch_dtype[stored]
 
 
 class _Pickled:
@@ -101,9 +106,11 @@ class _Pickled:
 
 def _unwrapped(path: Path, content: Any) -> dict[str, Tensor]:
     """The named tensors in what a pickled file holds."""
-    for key in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
+    while isinstance(content, Mapping):
+        inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
     tensors = {}
     if isinstance(content, Mapping):
         tensors = {name: value.detach() for name, value in content.items() if isinstance(value, Tensor)}

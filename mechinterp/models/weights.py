@@ -92,10 +92,13 @@ class LazyWeights:
         if found.kind == "adapter":
             raise InputError(
                 f"{found.given}: an adapter's weights are in no file before it is merged; merge it first: "
-                f"Checkpoint.load({found.given!r}).save(FOLDER)"
+                f"Checkpoint.load({found.given!r}{_base_of_adapter(found, base)}).save(FOLDER)"
             )
         if found.kind == "hub":
-            raise InputError(f"{found.given}: a hub id; single tensors are read from a local folder, so download it")
+            raise InputError(
+                f"{found.given}: no such folder (if it is a hub id, download it: single tensors are read from a local "
+                "folder)"
+            )
         if found.kind == "edit" and below is not None:
             weights = cls.open(below.place, trust_remote_code=trust_remote_code)
             delta = WeightDelta.load(found.path)
@@ -112,7 +115,7 @@ class LazyWeights:
         return StoredNames.translate(self.names.skeleton, self.files.names)
 
     def check_fit(self, *, unexpected: bool) -> None:
-        """Raise one `InputError` that lists what is missing, has another shape or (if asked) is not known."""
+        """Raise one `InputError`: what is missing, has another shape or type or (if asked) is not known."""
         faults = []
         if missing := self.stored.missing:
             faults.append(f"{len(missing)} weights are missing ({first_few(missing)})")
@@ -126,8 +129,21 @@ class LazyWeights:
         ]
         if wrong:
             faults.append(f"{len(wrong)} have other shapes than the config says ({first_few(wrong)})")
+        if packed := self._not_floating():
+            faults.append(f"{len(packed)} hold no floating-point numbers ({first_few(packed)})")
         if faults:
             raise InputError(f"{self.source}: the weights do not fit the architecture: {'; '.join(faults)}")
+
+    def _not_floating(self) -> list[str]:
+        """Stored tensors of whole numbers where the model has floating-point ones, as a quantiser leaves them."""
+        floating = {
+            name
+            for name, parameter in self.names.skeleton.named_parameters(remove_duplicate=False)
+            if parameter.is_floating_point()
+        }
+        stored = {name for own, r in self.stored.recipes.items() if own in floating for name, _ in r.stored}
+        types = {name: self.files.dtype(name) for name in stored}
+        return [f"{name} {str(t).removeprefix('torch.')}" for name, t in types.items() if not t.is_floating_point]
 
     @cached_property
     def parameters(self) -> tuple[str, ...]:
@@ -209,3 +225,14 @@ class LazyWeights:
 
     def _equal(self, a: str, b: str) -> bool:
         return torch.equal(self._stored_tensor(a), self._stored_tensor(b))
+
+
+def _base_of_adapter(adapter: Source, base: str | Path | None) -> str:
+    """The argument that opens an adapter on its base: none where the base that it names itself is there."""
+    if base is not None:
+        return f", base={str(base)!r}"
+    try:
+        adapter.base(None)
+    except InputError:
+        return ", base=MODEL"
+    return ""
