@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -70,6 +71,15 @@ def check_disk(folder: Path, needed: int) -> None:
     """Refuse to begin what would fill the disk."""
     if (free := shutil.disk_usage(folder).free) < 1.1 * needed:
         raise InputError(f"{folder}: {needed / 1e9:.1f} GB are to be written and {free / 1e9:.1f} GB are free")
+
+
+def evict(folder: Path) -> None:
+    """Have the system forget the cached pages of a folder's files, so that they are read from the disk again."""
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())  # only pages that are on the disk can be forgotten
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def write_checkpoint(folder: Path, shape: Shape, *, change: Change = unchanged, shards: int = 4) -> Path:

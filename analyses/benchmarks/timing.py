@@ -25,6 +25,7 @@ def interleave(
     *,
     warm_up: int = 1,
     settle: Callable[[], object] = lambda: None,
+    before: Callable[[str], object] = lambda side: None,
 ) -> Seconds:
     """Time every side, in turns.
 
@@ -33,6 +34,7 @@ def interleave(
         repeats: measured turns of every side.
         warm_up: turns before that are not measured.
         settle: called before the clock starts and before it stops (`torch.cuda.synchronize` on a GPU).
+        before: called with the side's name before each of its turns, untimed.
 
     Returns:
         Seconds of every measured turn by side, in the same order for all of them.
@@ -43,6 +45,7 @@ def interleave(
         first = turn % len(names)
         for name in names[first:] + names[:first]:
             gc.collect()
+            before(name)
             settle()
             started = time.perf_counter()
             result = sides[name]()

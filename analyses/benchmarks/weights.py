@@ -10,9 +10,10 @@ Writes sharded bfloat16 checkpoints in the shape of Mistral-7B's blocks into a t
   a GPU: onto it). The table has the other readings too.
 - the peak memory of that computation, and of T with interval and null, above the process's own before it reads a
   weight, each in a fresh process, over the size of the tensor as stored (`lazy_memory_over_tensor`, the larger).
-- `difference.diff` of two checkpoints, ranks included, against reading every tensor of both files into memory
-  (`diff_over_reading`, the larger of: one tensor differs, all differ). A change of low rank in every matrix, as of an
-  adapter merged into all of them, takes longest: its rank is followed to the last row.
+- `difference.diff` of two checkpoints, ranks included, against reading every tensor of both into memory, the files on
+  the disk and not in the page cache (`diff_over_reading`, the larger of: one tensor differs, all differ); and the same
+  from the page cache, where reading is a copy within memory. A change of low rank in every matrix, as of an adapter
+  merged into all of them, takes longest: its rank is followed to the last row.
 - `mechinterp --help` (`help_seconds`, median of five processes).
 """
 
@@ -27,12 +28,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
-from checkpoint_files import all_changed, check_disk, low_rank_changed, one_changed, stored_bytes, write_checkpoint
+from checkpoint_files import (
+    all_changed,
+    check_disk,
+    evict,
+    low_rank_changed,
+    one_changed,
+    stored_bytes,
+    write_checkpoint,
+)
 from random_models import Shape
 from safetensors import safe_open
 from timing import Seconds, interleave, paired_ratio, report, time_rows
@@ -56,6 +65,7 @@ TARGETS = {
 TINY = Shape(2, 64, 160, 4, 2, vocab_size=256, max_position_embeddings=64)
 DIFF_BLOCKS = 4  # 2.3 GB a checkpoint, four of them
 BLOCK = 1
+READING, COLD = "reading both checkpoints", ", from the disk"
 
 
 def mistral_blocks(blocks: int) -> Shape:
@@ -138,15 +148,21 @@ def time_diff(folders: dict[str, Path], repeats: int) -> Seconds:
             raise RuntimeError("diff saw no difference")
         return found
 
-    return interleave(
-        {
-            "reading both checkpoints": lambda: read_all(folders["base"], folders["one"]),
-            "diff, one tensor differs": lambda: compare("one"),
-            "diff, all tensors differ": lambda: compare("all"),
-            "diff, all matrices by one of rank 8": lambda: compare("low"),
-        },
-        repeats,
-    )
+    sides: dict[str, Callable[[], object]] = {
+        READING: lambda: read_all(folders["base"], folders["one"]),
+        "diff, one tensor differs": lambda: compare("one"),
+        "diff, all tensors differ": lambda: compare("all"),
+        "diff, all matrices by one of rank 8": lambda: compare("low"),
+    }
+
+    def forget(side: str) -> None:
+        if side.endswith(COLD):
+            for folder in folders.values():
+                evict(folder)
+
+    cached = interleave(sides, repeats)
+    cold = {f"{name}{COLD}": side for name, side in sides.items()}
+    return cached | interleave(cold, repeats, warm_up=0, before=forget)
 
 
 def measure_memory(folder: Path, width: int, *, null: bool) -> dict[str, float]:
@@ -259,15 +275,19 @@ def run(folder: Path, arguments: argparse.Namespace) -> None:
     folders |= {kind: write_checkpoint(folder / kind, small, change=change) for kind, change in changes.items()}
     comparing = time_diff(folders, repeats)
     helping = {"mechinterp --help": help_seconds(1 if arguments.tiny else 5)}
-    lazily, loaded, reading = (
-        "T of one block, lazily",
-        "from_pretrained, every weight in memory",
-        "reading both checkpoints",
-    )
-    usual = ("one tensor differs", "all tensors differ")
+    lazily, loaded = "T of one block, lazily", "from_pretrained, every weight in memory"
+    usual, low = ("diff, one tensor differs", "diff, all tensors differ"), "diff, all matrices by one of rank 8"
+
+    def ratio(side: str, state: str = "") -> float:
+        return paired_ratio(comparing, f"{side}{state}", f"{READING}{state}")
+
     rows = []
-    for seconds, below in ((loading, lazily), (comparing, reading)):
-        rows += [{**row, "ratio": paired_ratio(seconds, str(row["side"]), below)} for row in time_rows(seconds)]
+    for row in time_rows(loading):
+        rows.append({**row, "ratio": paired_ratio(loading, str(row["side"]), lazily)})
+    for row in time_rows(comparing):
+        side = str(row["side"])
+        state = COLD if side.endswith(COLD) else ""
+        rows.append({**row, "ratio": ratio(side.removesuffix(COLD), state)})
     rows += time_rows(helping)
     over_tensor = {null: measured["peak"] / measured["stored"] for null, measured in memory.items()}
     for null, measured in memory.items():
@@ -281,15 +301,18 @@ def run(folder: Path, arguments: argparse.Namespace) -> None:
             "compared checkpoints": f"{small}, bfloat16, {stored_bytes(small) / 1e9:.2f} GB each",
             "device of the loaded model": arguments.device,
             "threads": torch.get_num_threads(),
-            "files": "just written, so in the page cache: the harder case for what saves reading",
+            "files": "in the page cache where nothing else is said: the harder case for what saves reading",
         },
         rows,
         {
             "load_over_lazy": paired_ratio(loading, loaded, lazily),
             "load_and_toxicity_over_lazy": paired_ratio(loading, "... and T", lazily),
             "lazy_memory_over_tensor": max(over_tensor.values()),
-            "diff_over_reading": max(paired_ratio(comparing, f"diff, {side}", reading) for side in usual),
-            "diff_of_low_rank_over_reading": paired_ratio(comparing, "diff, all matrices by one of rank 8", reading),
+            "diff_over_reading": max(ratio(side, COLD) for side in usual),
+            "diff_of_low_rank_over_reading": ratio(low, COLD),
+            "diff_over_cached_reading": max(ratio(side) for side in usual),
+            "diff_of_one_over_cached_reading": ratio(usual[0]),
+            "diff_of_low_rank_over_cached_reading": ratio(low),
             "help_seconds": statistics.median(helping["mechinterp --help"]),
         },
         TARGETS,
