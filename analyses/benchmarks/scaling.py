@@ -97,10 +97,10 @@ def main() -> None:
         print(json.dumps(found))  # noqa: T201 - read by the process that started this one
         return
     few, some, many = (4, 8, 16) if arguments.tiny else (100, 1_000, 10_000)
-    memory = {few: in_fresh_process([few], arguments)}
-    memory[many] = in_fresh_process([few, few, some, many, some, few, few], arguments)
+    memory = {size: in_fresh_process([size], arguments) for size in (few, many)}
+    timed = in_fresh_process([few, few, some, many, some, few, few], arguments)
     seconds: dict[int, list[float]] = {few: [], some: [], many: []}
-    for size, taken in memory[many]["seconds"]:
+    for size, taken in timed["seconds"]:
         seconds[size].append(taken)
     per_prompt = {size: statistics.mean(taken) / size for size, taken in seconds.items()}
     rows: list[dict[str, object]] = [
