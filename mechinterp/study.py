@@ -293,7 +293,7 @@ class Study:
                 fingerprints[name] = json.loads(labels.read_text())["fingerprint"]
         markers = sorted((self.folder / "stages").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
         stages = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in markers}
-        seconds = {name: left["seconds"] for name, left in stages.items()}
+        seconds = {name: left.get("seconds", 0.0) for name, left in stages.items()}
         write_json(
             self.folder / "manifest.json",
             {
@@ -306,7 +306,7 @@ class Study:
                 "fingerprints": fingerprints,
                 "seconds": seconds,
                 "seconds_total": round(sum(seconds.values()), 2),
-                "peak_memory_gib": max((left["peak_memory_gib"] for left in stages.values()), default=0.0),
+                "peak_memory_gib": max((left.get("peak_memory_gib", 0.0) for left in stages.values()), default=0.0),
             },
         )
 
