@@ -146,7 +146,7 @@ def compare_checkpoints(
     Returns:
         The report's path.
     """
-    from mechinterp.plates import draw_all
+    from mechinterp.plates import PLATES, draw_all
     from mechinterp.report import write_report
     from mechinterp.study import Silent
 
@@ -241,8 +241,10 @@ def compare_checkpoints(
             "peak_memory_gib": round(peak_memory(), 3),
         }
         if processes.is_main():
-            for path in (out / "tables").glob("*.csv"):  # of an earlier comparison; the report would show them
-                path.unlink()
+            # of an earlier comparison: the report would show them, or they would stand beside it
+            drawn = [out / "figures" / f"{name}.{kind}" for name in PLATES for kind in ("png", "pdf")]
+            for path in (*(out / "tables").glob("*.csv"), *drawn):
+                path.unlink(missing_ok=True)
             for name, table in tables.items():
                 write_table(out / "tables" / f"{name}.csv", table)
             write_json(out / "manifest.json", manifest)
