@@ -39,7 +39,7 @@ from mechinterp.models.interventions import SteeredAt, steer
 from mechinterp.models.middle_stream import has_middle_stream
 from mechinterp.models.names import h_down, h_mid, resid_post
 from mechinterp.models.recording import Recording, record_positions
-from mechinterp.models.tokens import Encoded, Position
+from mechinterp.models.tokens import Encoded, Position, generated_tokens
 from mechinterp.provenance import digest
 
 Text = Literal["fixed", "on_policy"]
@@ -389,7 +389,7 @@ def gather_evidence(checkpoint: Checkpoint, inputs: Inputs, *, is_base: bool = F
                 recordings[place.name] = recordings[fixed]
                 continue
         elif place.text == "on_policy":
-            wanted = int(place.position.partition(":")[2])
+            wanted = generated_tokens(place.position) or 0
             continuations = continue_greedily(checkpoint, inputs.prompts, max_new_tokens=wanted, truncate=cut)
         recordings[place.name] = read(hooks, [place.position], continuations=continuations)[place.position]
     for recording in recordings.values():

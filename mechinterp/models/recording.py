@@ -252,11 +252,10 @@ class _Tally:
 
     def recording(self, hooks: Sequence[str], position: Position, checkpoint: Checkpoint) -> Recording:
         """Join the processes' sums, once, and make the recording of them."""
-        shapes = {hook: (total.shape[1], checkpoint.model.dtype) for hook, total in self.sums.items()}
-        for share in processes.gather([shapes]):
-            for hook, (d, dtype) in share.items():  # a process without a single batch has seen nothing
-                if hook not in self.sums:
-                    kept = dtype if dtype == torch.float64 else torch.float32
+        kept = torch.promote_types(checkpoint.model.dtype, torch.float32)
+        for share in processes.gather([{hook: total.shape[1] for hook, total in self.sums.items()}]):
+            for hook, d in share.items():
+                if hook not in self.sums:  # a process without a single batch has seen nothing
                     self._make_room(hook, d, kept, checkpoint.device)
         for parts in (self.sums, self.non_finite, self.kept, self.projected):
             processes.add_up(parts[hook] for hook in hooks if hook in parts)
