@@ -1,0 +1,130 @@
+"""What several commands do: load, read, judge, and say one line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+
+from mechinterp.cli.options import Dtype
+from mechinterp.errors import InputError
+
+if TYPE_CHECKING:
+    from mechinterp.data.safeedit import SafeEditInstance
+    from mechinterp.judges import Judge
+    from mechinterp.models.checkpoints import Checkpoint
+    from mechinterp.terminal import Terminal
+
+Settings = TypeVar("Settings")
+
+
+def rank() -> int:
+    """This process's number under a launcher, 0 without."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def say(text: object, *, err: bool = False) -> None:
+    """Print a line; under a launcher only the main process does."""
+    if rank() == 0:
+        typer.echo(text, err=err)
+
+
+def reporting() -> AbstractContextManager[Terminal]:
+    """What long work reports to."""
+    from mechinterp.terminal import terminal
+
+    return terminal()
+
+
+def load(
+    model: str,
+    dtype: Dtype,
+    device: str,
+    device_map: str | None = None,
+    *,
+    base: str | None = None,
+    trust_remote_code: bool = False,
+) -> Checkpoint:
+    """The checkpoint that the options name."""
+    from mechinterp.models.checkpoints import Checkpoint
+
+    return Checkpoint.load(
+        model,
+        base=base,
+        dtype=dtype.value,
+        device=device,
+        device_map=device_map,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def settings_of(kind: type[Settings], given: dict[str, Any]) -> Settings:
+    """Settings from the options that were given; a value out of range is the user's mistake."""
+    from pydantic import ValidationError
+
+    try:
+        return kind(**{key: value for key, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{name}: {first['msg']}, got {first['input']!r}") from error
+
+
+def read_data(path: Path) -> list[SafeEditInstance]:
+    """The instances of a file."""
+    from mechinterp.data.safeedit import read_safeedit
+
+    return read_safeedit(path)
+
+
+def judge_of(
+    judge: str | None, instances: list[SafeEditInstance], seed: int, device: str, note: Callable[[str], None]
+) -> Judge:
+    """The judge at a path, or a classifier of the instances' own safe and unsafe responses; tells which."""
+    from mechinterp.judges import ClassifierJudge, EmbeddedJudge
+
+    if judge is not None:
+        note(f"judge: {judge}")
+        return ClassifierJudge.load(judge, device=device)
+    texts = [i.safe_generation for i in instances] + [i.unsafe_generation for i in instances]
+    embedded = EmbeddedJudge.fit(texts, [True] * len(instances) + [False] * len(instances), seed=seed)
+    note(
+        f"judge: trained on {embedded.n_train} of the data's own responses, accuracy {embedded.accuracy:.3f} "
+        f"on {embedded.n_test} held out; give a sequence classifier with --judge"
+    )
+    return embedded
+
+
+def stands_on(source: str, base: str | None, other: str) -> str | None:
+    """What a checkpoint is opened on: --base, the base that an adapter names itself, else what it is set against."""
+    from mechinterp.models.sources import Source
+
+    found = Source.find(source)
+    if base is None and found.kind == "adapter":
+        try:
+            found.base(None)
+        except InputError:
+            return other
+        return None
+    return base or other
+
+
+def label_and_path(text: str) -> tuple[str, str]:
+    """NAME=PATH, or a path alone, which is called by its last part."""
+    from mechinterp.models.sources import Source
+
+    name, separator, path = text.partition("=")
+    if separator and name and path and not Path(text).exists():
+        return name, path
+    return Source.find(text).name, text
+
+
+def block_of_layer(layer: str) -> int | None:
+    """The block that --layer names, None for auto."""
+    if not (layer == "auto" or layer.isdecimal()):
+        raise InputError(f"--layer is auto or the number of a block, got {layer!r}")
+    return None if layer == "auto" else int(layer)

@@ -1,0 +1,159 @@
+"""Setting checkpoints against each other, and drawing what came out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mechinterp.cli.common import block_of_layer, judge_of, read_data, reporting, say, stands_on
+from mechinterp.cli.options import (
+    Base,
+    Data,
+    DeviceMap,
+    DeviceOption,
+    DistanceName,
+    Dtype,
+    DtypeOption,
+    JudgeOption,
+    Seed,
+    TextName,
+    Truncate,
+    Trust,
+)
+from mechinterp.errors import InputError
+
+commands = typer.Typer()
+
+
+@commands.command()
+def compare(
+    base: Annotated[str, typer.Option(help="The unedited model.")],
+    probe: Annotated[Path, typer.Option(help="The base's probe, from `mechinterp probe`.")],
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for tables, figures and report.")],
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=PATH of a tuned model, adapter (or ADAPTER@MODEL), edit, state dict; repeatable."),
+    ] = None,
+    trajectory: Annotated[
+        list[str] | None,
+        typer.Option(help="'RUN/checkpoint-*' or NAME='RUN/checkpoint-*', quoted: a training run's steps; repeatable."),
+    ] = None,
+    layer: Annotated[
+        str, typer.Option(help="auto (most frequent toxic layer), or the number of a block, from 0.")
+    ] = "auto",
+    distance: Annotated[DistanceName, typer.Option(help="How `auto` locates the block.")] = DistanceName.released,
+    generated: Annotated[int, typer.Option(min=0, help="Also measure the first N greedy tokens after the prompt.")] = 0,
+    text: Annotated[TextName, typer.Option(help="Whose greedy tokens: the base's for all, or each one's own.")] = (
+        TextName.fixed
+    ),
+    truncate: Truncate = False,
+    judge: JudgeOption = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer of the base, in tokens.")] = 32,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of the recordings, for use by several comparisons; OUT/recordings.")
+    ] = None,
+    seed: Seed = 0,
+    dtype: DtypeOption = Dtype.auto,
+    device: DeviceOption = "auto",
+    device_map: DeviceMap = None,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Erased or bypassed: tuned checkpoints against their base, as tables, figures and a report."""
+    from mechinterp.comparing import Candidate, compare_checkpoints
+    from mechinterp.comparing import stands_on as with_base
+    from mechinterp.evidence import ComparisonSettings
+    from mechinterp.measures.probe import ToxicProbe
+    from mechinterp.trajectory import find_steps
+
+    if not (checkpoint or trajectory):
+        raise InputError("nothing to compare: give --checkpoint NAME=PATH or --trajectory 'RUN/checkpoint-*'")
+    if text is not TextName.fixed and not generated:
+        raise InputError(f"--text {text.value} is of greedy tokens: say how many with --generated N")
+    options = {
+        "dtype": dtype.value,
+        "device": device,
+        "device_map": device_map,
+        "trust_remote_code": trust_remote_code,
+    }
+    tuned = []
+    for given in checkpoint or []:
+        name, separator, path = given.partition("=")
+        if not (separator and name and path):
+            raise InputError(f"--checkpoint takes NAME=PATH, got {given!r}")
+        tuned.append(Candidate(name, *with_base(path, base), options))
+    for given in trajectory or []:
+        name, separator, pattern = given.partition("=")
+        if not separator or "/" in name:  # the = is one of a folder's name
+            name, pattern = "", given
+        for step, path in find_steps(pattern, name or None):
+            tuned.append(Candidate(f"{step.trajectory}@{step.step}", *with_base(path, base), options, step))
+    block, fitted, instances = block_of_layer(layer), ToxicProbe.load(probe), read_data(data)
+    with reporting() as terminal:
+        report = compare_checkpoints(
+            Candidate("base", base, None, options),
+            tuned,
+            instances,
+            fitted,
+            judge_of(judge, instances, seed, device, terminal.note),
+            out=out,
+            cache=cache,
+            block=block,
+            distance=distance.value,
+            seed=seed,
+            settings=ComparisonSettings(max_new_tokens=max_new_tokens, generated=generated, text=text.value),
+            truncate=truncate,
+            reporter=terminal,
+        )
+    say(f"report: {report}")
+
+
+@commands.command()
+def diff(
+    a: Annotated[str, typer.Argument(help="The checkpoint before: a folder, or a state-dict file or edit on --base.")],
+    b: Annotated[str, typer.Argument(help="The checkpoint after; an edit without --base stands on A.")],
+    base: Base = None,
+    rank: Annotated[bool, typer.Option(help="Estimate numerical ranks of the changes of matrices.")] = True,
+    out: Annotated[Path | None, typer.Option(help="Folder for tables/diff*.csv and figures/diff.*.")] = None,
+    seed: Seed = 0,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Which weights two checkpoints differ in, by how much and of what rank; says so if they are identical."""
+    from mechinterp.difference import diff as difference
+    from mechinterp.files import check_writable, write_table
+    from mechinterp.models.weights import LazyWeights
+    from mechinterp.plates import save_figure
+    from mechinterp.plotting import plot_difference
+    from mechinterp.terminal import print_table
+
+    if out is not None:
+        check_writable(out / "tables" / "diff.csv", kind="file")
+    with reporting() as terminal:
+        before = LazyWeights.open(a, base, trust_remote_code)
+        after = LazyWeights.open(b, stands_on(b, base, a), trust_remote_code)
+        found = difference(before, after, rank=rank, seed=seed, progress=terminal.progress("comparing tensors"))
+    say(found.summary())
+    if not found.identical:
+        print_table(*found.largest())
+    if out is not None:
+        say(write_table(out / "tables" / "diff.csv", found.tensors))
+        say(write_table(out / "tables" / "diff_blocks.csv", found.blocks))
+        for path in save_figure(plot_difference(found.blocks), out / "figures", "diff"):
+            say(path)
+
+
+@commands.command()
+def figures(
+    run: Annotated[Path, typer.Argument(help="Folder that reproduce or compare wrote.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for the figures; RUN/figures if not given.")] = None,
+) -> None:
+    """Redraw the figures of a run, and its report, from the tables alone."""
+    from mechinterp.plates import draw_all
+    from mechinterp.report import write_report
+
+    for path in draw_all(run, out):
+        say(path)
+    if out is None:
+        say(write_report(run))

@@ -1,0 +1,174 @@
+"""Probing, recording, and what weights alone tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mechinterp.cli.common import label_and_path, load, rank, read_data, reporting, say, stands_on
+from mechinterp.cli.options import Base, DeviceMap, DeviceOption, Dtype, DtypeOption, Model, Seed, Truncate, Trust
+from mechinterp.errors import InputError
+
+commands = typer.Typer()
+
+
+@commands.command()
+def probe(
+    model: Model,
+    comments: Annotated[Path, typer.Option(help="Labelled comments, CSV; Jigsaw's columns if not told otherwise.")],
+    out: Annotated[Path, typer.Option(help="File of the probe (.safetensors); its tables go beside it.")],
+    text_column: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="Column of the label: 0/1, True/False, Toxic/Not Toxic.")
+    ] = None,
+    final_norm: Annotated[bool, typer.Option(help="Take the residual stream after the final norm.")] = False,
+    truncate: Truncate = False,
+    seed: Seed = 0,
+    dtype: DtypeOption = Dtype.auto,
+    device: DeviceOption = "auto",
+    device_map: DeviceMap = None,
+    base: Base = None,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Train the toxic probe of a model on labelled comments."""
+    from mechinterp.data.comments import read_comments
+    from mechinterp.files import check_writable
+    from mechinterp.probing import fit_probe, write_probe_tables
+
+    labelled = read_comments(comments, text_column=text_column, label_column=label_column)
+    check_writable(out, kind="file")
+    with reporting() as terminal:
+        checkpoint = load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code)
+        progress = terminal.progress("reading comments")
+        fitted = fit_probe(checkpoint, labelled, seed=seed, final_norm=final_norm, truncate=truncate, progress=progress)
+        if rank() == 0:
+            fitted.save(out)
+            write_probe_tables(fitted, out.parent)
+    score = fitted.scores[0]
+    say(
+        f"probe: accuracy {score.accuracy:.3f} (larger class {score.majority_baseline:.3f}), AUROC {score.auroc:.3f}, "
+        f"F1 {score.f1:.3f} on {score.n_test} held-out comments: {out}"
+    )
+
+
+@commands.command(name="record")
+def record_command(
+    model: Model,
+    data: Annotated[Path, typer.Option(help="SafeEdit instances: their adversarial prompts are read.")],
+    out: Annotated[Path, typer.Option(help="File of the recording (.safetensors).")],
+    hook: Annotated[
+        list[str] | None,
+        typer.Option(help="TransformerLens name, blocks.3.hook_resid_mid; repeatable. h_down of every block if none."),
+    ] = None,
+    position: Annotated[
+        str,
+        typer.Option(help="last, mean (of the prompt), response (the unsafe one), all, or generated:N greedy tokens."),
+    ] = "last",
+    groups: Annotated[int, typer.Option(min=1, help="Groups of inputs whose means are kept, for intervals.")] = 128,
+    truncate: Truncate = False,
+    base: Base = None,
+    dtype: DtypeOption = Dtype.auto,
+    device: DeviceOption = "auto",
+    device_map: DeviceMap = None,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Mean activations of a model at hook points, over the prompts of a file."""
+    from mechinterp.files import check_writable
+    from mechinterp.models.generation import continue_greedily
+    from mechinterp.models.names import h_down
+    from mechinterp.models.recording import record
+    from mechinterp.models.tokens import generated_tokens
+
+    wanted = generated_tokens(position)
+    instances = read_data(data)
+    prompts = [instance.adversarial_prompt for instance in instances]
+    check_writable(out, kind="file")
+    with reporting() as terminal:
+        checkpoint = load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code)
+        text: dict[str, Any] = {}
+        if wanted is not None:
+            text["continuations"] = continue_greedily(checkpoint, prompts, max_new_tokens=wanted, truncate=truncate)
+        elif position in ("response", "all"):
+            text["responses"] = [instance.unsafe_generation for instance in instances]
+        found = record(
+            checkpoint,
+            prompts,
+            hook or [h_down(block) for block in range(checkpoint.n_blocks)],
+            position=position,
+            groups=groups,
+            truncate=truncate,
+            progress=terminal.progress("recording"),
+            **text,
+        )
+    if rank() == 0:
+        found.save(out)
+    if bad := {name: count for name, count in found.non_finite.items() if count}:
+        say(f"values that are not finite: {bad}; use a wider type (--dtype float32)")
+    say(f"recording: {found.n_inputs} inputs, {len(found.groups)} hook points, position {position}: {out}")
+
+
+@commands.command()
+def region(
+    model: Annotated[str, typer.Option(help="The base: a folder of weights; no model is built.")],
+    probe: Annotated[Path, typer.Option(help="The base's probe, from `mechinterp probe`.")],
+    against: Annotated[
+        list[str] | None, typer.Option(help="A tuned checkpoint, PATH or NAME=PATH, or an edit's folder; repeatable.")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="What edits and bare files of weights stand on; --model if not given.")
+    ] = None,
+    layer: Annotated[str, typer.Option(help="all, or the number of a block, from 0.")] = "all",
+    top: Annotated[int, typer.Option(min=1, help="Most toxic value vectors listed, over all blocks.")] = 20,
+    recording: Annotated[
+        Path | None, typer.Option(help="Saved recording of the base: erasure at its own activations.")
+    ] = None,
+    draws: Annotated[int, typer.Option(min=100, help="Random directions of the null; most of the time.")] = 1000,
+    check: Annotated[
+        bool | None, typer.Option(help="Hash the weights to see whether the probe is theirs; by size if not given.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder; the tables go into its `tables`.")] = None,
+    seed: Seed = 0,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Toxicity of regions from the weights alone, read one block at a time."""
+    from mechinterp.files import check_writable
+    from mechinterp.measures.probe import SELECTIONS, ToxicProbe
+    from mechinterp.models.weights import LazyWeights
+    from mechinterp.origins import check_edit, check_origin, read_recording
+    from mechinterp.regions import measure_regions
+
+    if not (layer == "all" or layer.isdecimal()):
+        raise InputError(f"--layer is all or the number of a block, got {layer!r}")
+    if recording is not None and not against:
+        raise InputError("--recording is for the erasure in tuned checkpoints; name one with --against")
+    named = [label_and_path(text) for text in against or []]
+    if repeated := {name for name, _ in named if [n for n, _ in named].count(name) > 1}:
+        raise InputError(f"--against: the names {sorted(repeated)} occur twice; give NAME=PATH")
+    fitted = ToxicProbe.load(probe)
+    recorded = None if recording is None else read_recording(recording)
+    if out is not None:
+        check_writable(out / "tables" / "region.csv", kind="file")
+    with reporting() as terminal:
+        weights = LazyWeights.open(model, base, trust_remote_code)
+        for _, path in named if base is None else []:
+            check_edit(path, fitted)
+        tuned = {name: LazyWeights.open(path, stands_on(path, base, model), trust_remote_code) for name, path in named}
+        if left_out := check_origin(weights, fitted, recorded, hash_weights=check):
+            terminal.note(left_out)
+        tables = measure_regions(
+            weights,
+            fitted.direction,
+            tuned=tuned,
+            blocks=None if layer == "all" else [int(layer)],
+            top=top,
+            recording=recorded,
+            directions={("probe" if s == SELECTIONS[0] else s): fitted.direction_by(s) for s in SELECTIONS},
+            seed=seed,
+            draws=draws,
+            progress=terminal.progress("reading blocks"),
+        )
+    if out is not None:
+        tables.save(out / "tables")
+    say(tables.summary())

@@ -1,0 +1,68 @@
+"""Options that several commands share, by their types."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Dtype(StrEnum):
+    """Precision in which a model is loaded; auto keeps that of the files."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class Constraint(StrEnum):
+    """The published DINM, or the one of the released code."""
+
+    published = "published"
+    released = "released"
+
+
+class TextName(StrEnum):
+    """Whose greedy tokens are measured."""
+
+    fixed = "fixed"
+    on_policy = "on_policy"
+    both = "both"
+
+
+class DistanceName(StrEnum):
+    """Distances by which the toxic layer is located."""
+
+    released = "released"
+    residual = "residual"
+    pooled = "pooled"
+    relative = "relative"
+
+
+Model = Annotated[
+    str,
+    typer.Option(
+        help="A transformers folder, an adapter's or edit's folder, a state-dict file, or a hub id (which alone needs "
+        "the network)."
+    ),
+]
+Data = Annotated[Path, typer.Option(help="SafeEdit instances, a JSON list.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of every random choice.")]
+DtypeOption = Annotated[Dtype, typer.Option(help="Precision of the weights; auto keeps that of the files.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+DeviceMap = Annotated[str | None, typer.Option(help="auto: spread the model over devices.")]
+Base = Annotated[
+    str | None, typer.Option(help="What an adapter, an edit or a bare state dict stands on; adapters may name it.")
+]
+Truncate = Annotated[
+    bool, typer.Option("--truncate", help="Cut texts that exceed the context on the left; otherwise an error.")
+]
+Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint.")]
+JudgeOption = Annotated[
+    str | None, typer.Option(help="A sequence classifier of responses; else one made from the data.")
+]
+Lora = Annotated[int | None, typer.Option(help="Rank of LoRA adapters; full fine-tuning if not given.")]
+LearningRate = Annotated[float | None, typer.Option("--lr", help="Learning rate.")]

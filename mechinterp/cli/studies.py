@@ -1,0 +1,49 @@
+"""The whole study in one command, and the organism alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mechinterp.cli.common import reporting, say
+from mechinterp.cli.options import Seed
+from mechinterp.errors import InputError
+
+commands = typer.Typer()
+
+
+@commands.command()
+def reproduce(
+    config: Annotated[Path | None, typer.Option(help="YAML of a study; the embedded organism if not given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; runs/seedN if not given.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Every stage of the study, resumable: checkpoints, tables, figures, report."""
+    from mechinterp.config import StudyConfig, load_config
+    from mechinterp.study import Study
+
+    settings = StudyConfig() if config is None else load_config(config)
+    folder = out or Path("runs") / f"seed{seed}"
+    with reporting() as terminal:
+        report = Study(settings, seed, folder).run(terminal)
+    say(f"report: {report}")
+
+
+@commands.command()
+def organism(
+    out: Annotated[Path, typer.Option(help="Folder for the model and its data.")],
+    config: Annotated[Path | None, typer.Option(help="YAML of a study; its corpus and organism are used.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """The embedded model and its data, without the rest of the study."""
+    from mechinterp.config import StudyConfig, load_config
+    from mechinterp.study import Study
+
+    settings = StudyConfig() if config is None else load_config(config)
+    if settings.model is not None:
+        raise InputError(f"{config}: names a model of its own; there is no organism to train")
+    with reporting() as terminal:
+        Study(settings, seed, out).run(terminal, until="organism")
+    say(f"model: {out / 'checkpoints' / 'vanilla'}\ndata: {out / 'data'}")

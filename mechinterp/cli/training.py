@@ -1,0 +1,84 @@
+"""Making a detoxified checkpoint through TRL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mechinterp.cli.common import load, read_data, reporting, say, settings_of
+from mechinterp.cli.options import Data, DeviceOption, Dtype, DtypeOption, LearningRate, Lora, Model, Seed
+
+commands = typer.Typer(no_args_is_help=True, help="Make a detoxified checkpoint through TRL.")
+
+
+def _training(
+    kind: str, model: str, data: Path, out: Path, seed: int, dtype: Dtype, device: str, lora: int | None, **given: Any
+) -> None:
+    from mechinterp.files import check_writable
+    from mechinterp.methods.dpo import DpoSettings, train_dpo
+    from mechinterp.methods.sft import SftSettings, train_sft
+    from mechinterp.methods.trl_training import LoraSettings
+
+    instances = read_data(data)
+    check_writable(out, kind="folder")
+    if lora is not None:
+        given["lora"] = settings_of(LoraSettings, {"rank": lora, "alpha": 2 * lora})
+    with reporting() as terminal:
+        progress = terminal.progress(f"{kind}: training")
+        if kind == "sft":
+            settings = settings_of(SftSettings, given)
+            tuned, _ = train_sft(load(model, dtype, device), instances, seed=seed, settings=settings, progress=progress)
+        else:
+            chosen = settings_of(DpoSettings, given)
+            tuned, _ = train_dpo(load(model, dtype, device), instances, seed=seed, settings=chosen, progress=progress)
+        tuned.save(out)
+    say(f"checkpoint: {out}")
+
+
+Steps = Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Examples per step.")]
+MaxLength = Annotated[
+    int | None, typer.Option(min=2, help="Tokens of prompt and response; prompts are cut on the left.")
+]
+OutModel = Annotated[Path, typer.Option(help="Folder of the new checkpoint.")]
+
+
+@commands.command()
+def sft(
+    model: Model,
+    data: Data,
+    out: OutModel,
+    seed: Seed = 0,
+    steps: Steps = None,
+    learning_rate: LearningRate = None,
+    batch_size: BatchSize = None,
+    max_length: MaxLength = None,
+    lora: Lora = None,
+    dtype: DtypeOption = Dtype.auto,
+    device: DeviceOption = "auto",
+) -> None:
+    """Supervised fine-tuning on adversarial prompt -> safe response."""
+    given = {"steps": steps, "learning_rate": learning_rate, "batch_size": batch_size, "max_length": max_length}
+    _training("sft", model, data, out, seed, dtype, device, lora, **given)
+
+
+@commands.command()
+def dpo(
+    model: Annotated[str, typer.Option(help="The checkpoint to start from, as in the paper the SFT one.")],
+    data: Data,
+    out: OutModel,
+    seed: Seed = 0,
+    steps: Steps = None,
+    learning_rate: LearningRate = None,
+    batch_size: BatchSize = None,
+    max_length: MaxLength = None,
+    beta: Annotated[float | None, typer.Option(help="Weight of the divergence from the reference.")] = None,
+    lora: Lora = None,
+    dtype: DtypeOption = Dtype.auto,
+    device: DeviceOption = "auto",
+) -> None:
+    """Direct preference optimisation of safe over unsafe responses."""
+    given = {"steps": steps, "learning_rate": learning_rate, "batch_size": batch_size, "max_length": max_length}
+    _training("dpo", model, data, out, seed, dtype, device, lora, beta=beta, **given)
