@@ -18,34 +18,19 @@ The peak is the kernel's own (VmHWM, reset after the model is built where that i
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
+from memory import reset_peak, resident
 from timing import report
 
 MAX_TOKENS = 2048
 BLOCKS = (0, 1, 2)
 TARGETS = {"memory_growth": "<= 1.05", "time_per_prompt_growth": "<= 1.1"}
-
-
-def resident(field: str) -> float:
-    """Resident memory of this process in MB: `VmRSS` now, `VmHWM` at its peak."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"/proc/self/status has no {field}")
-
-
-def reset_peak() -> None:
-    """Begin a new peak; where the system forbids it the peak stays that of the process's whole life."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
 
 
 def measure(sizes: list[int], *, threads: int, tiny: bool) -> dict[str, Any]:

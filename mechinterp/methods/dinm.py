@@ -12,9 +12,8 @@ with X the adversarial prompt, S a suffix prompt, [X; S] = X + " " + S.
 The released code is not the published method, so both exist (`DinmSettings.constraint`); each deviation is a switch of
 `DinmSettings`, turned on together by `constraint="released"`.
 
-Everything upstream of W_V is constant while it is trained. So the instance and the constraint pass through the lower
-blocks once; each step runs the model's own forward from W_V upward, and for the last block only at the positions whose
-predictions are scored. The losses are those of the full computation.
+Everything upstream of W_V is constant while it is trained, so the texts pass the lower blocks once and each step runs
+only what is above (`models.upward`). Edits of many instances are computed side by side, each on its own copy of W_V.
 
 A low loss on one instance does not show that anything was erased: see `measures.decomposition`.
 """
@@ -22,29 +21,36 @@ A low loss on one instance does not show that anything was erased: see `measures
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional
 
 from mechinterp.data.safeedit import SUFFIX, SafeEditInstance
 from mechinterp.errors import InputError
+from mechinterp.measures.rank import stable_rank
+from mechinterp.methods.edit_texts import constraint_text, edit_text
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import EditStep, WeightDelta
-from mechinterp.models.middle_stream import adds_up
-from mechinterp.models.tokens import encode, keep_right
-from mechinterp.models.watching import evaluating, run_until_seen, watching
+from mechinterp.models.tokens import length_batches
+from mechinterp.models.upward import Component, Upward
+from mechinterp.models.watching import Progress, evaluating
+
+OPTIMISERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+}
 
 
 class DinmSettings(BaseModel):
-    """Settings of an edit; the defaults are the published ones for Mistral-7B-v0.1, learning rate apart."""
+    """Settings of an edit; the defaults are those published for LLaMA2-7B-Chat."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,11 +65,24 @@ class DinmSettings(BaseModel):
     )
     learning_rate: float = Field(5e-4, gt=0, description="5e-4 for LLaMA2-7B-Chat, 1e-5 for Mistral-7B-v0.1")
     steps: int = Field(10, ge=0)
+    optimiser: Literal["adam", "adamw", "sgd"] = "adam"
     c_edit: float = Field(0.1, ge=0)
     weight_decay: float = Field(0.0, ge=0)
     suffix: str | None = Field(SUFFIX, description="S; None for the ablation wo/SyPrompt")
     use_constraint: bool = Field(True, description="False for the ablation wo/Constraint")
     stop_below: float | None = Field(None, description="stop when L falls below; 1e-4 for `released` if not given")
+    stop_at_accuracy: float | None = Field(
+        None, gt=0, le=1, description="stop when this share of Y_safe's tokens is the most probable one"
+    )
+    norm_bound: float | None = Field(
+        None, gt=0, description="the change is scaled back to this Frobenius norm, relative to that of the weights"
+    )
+    entry_bound: float | None = Field(None, gt=0, description="no entry changes by more, as in FT+L's L-infinity bound")
+    asked_at: Literal["response", "prompt_last"] = Field(
+        "response",
+        description="where L_e asks for the tokens of Y_safe: each after the ones before it, or all of them of the "
+        "last token of [X; S], as the released FT-L does",
+    )
     max_input_tokens: int = Field(1000, gt=0, description="longer prompts are cut from the left")
     max_output_tokens: int = Field(600, gt=0, description="longer safe responses and answers are cut at the end")
 
@@ -72,235 +91,380 @@ class DinmSettings(BaseModel):
         """Whether the released code's deviations are on."""
         return self.constraint == "released"
 
+    @property
+    def stop_test(self) -> float | None:
+        """The total loss below which an edit ends."""
+        return 1e-4 if self.stop_below is None and self.released else self.stop_below
+
 
 @dataclass(frozen=True)
-class _Scored:
-    """A text with the positions whose predictions are scored."""
+class FailedEdit:
+    """An edit that came to nothing: its loss was not finite."""
 
-    ids: Int[Tensor, "1 pos"]
-    positions: Int[Tensor, " scored"]
-    labels: Int[Tensor, " scored"]
+    instance: int
+    step: int
+    loss: float
+
+    def __str__(self) -> str:
+        return (
+            f"instance {self.instance}: the loss became {self.loss} at step {self.step}; nothing was applied, "
+            "lower the learning rate or use float32"
+        )
 
 
 def edit(
     checkpoint: Checkpoint,
     instance: SafeEditInstance,
     *,
-    block: int,
+    block: int | Sequence[int],
     settings: DinmSettings | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    component: Component = "mlp.out",
+    progress: Progress | None = None,
 ) -> WeightDelta:
     """Compute the DINM edit of one instance; the model is left as it was.
 
     Args:
         checkpoint: the model to edit.
         instance: gives X, Y_safe and the general-knowledge pair.
-        block: the toxic layer, from 0.
+        block: the toxic layer, from 0; several are trained together.
         settings: see `DinmSettings`.
+        component: what is trained there: W_V, or the whole MLP.
         progress: called with (steps done, steps in all).
 
     Returns:
-        The change of W_V (and of its bias where `released` trains it), with the loss of every step, measured before the
-        step as the released code prints it.
+        The change of the weights (and of their bias where `released` trains it), with what was seen at every step.
 
     Raises:
         InputError: for a block out of range, a text that does not fit, or a loss that is not finite (with its step).
     """
-    settings = settings or DinmSettings()
-    checkpoint.names.check_block(block)
-    target = _edit_text(checkpoint, instance, settings)
-    answer = _constraint_text(checkpoint, instance, settings)
-    module = checkpoint.module(f"blocks.{block}.mlp.out")
-    path = checkpoint.names.module(f"blocks.{block}.mlp.out")
-    frozen = {name: value.detach() for name, value in module.named_parameters()}
-    chosen = [name for name in frozen if name == "weight" or settings.released]
-    # At least float32: a step of 1e-5 is lost in the rounding of a bfloat16 weight.
-    trained = {name: frozen[name].to(_wide(frozen[name].dtype), copy=True).requires_grad_() for name in chosen}
-    optimiser = torch.optim.Adam(trained.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    direction = settings.kl_direction or ("base||edited" if settings.released else "edited||base")
-    stop_below = settings.stop_below if settings.stop_below is not None else (1e-4 if settings.released else None)
-    log: list[EditStep] = []
-    # grad mode is set here, whatever the caller's: an edit inside torch.no_grad() is still an edit
-    with evaluating(checkpoint.model), _without_gradients(checkpoint.model), torch.enable_grad(), ExitStack() as stack:
-        edited_logits = _Above(checkpoint, block, target)
-        constraint_logits = _Above(checkpoint, block, answer)
-        base = constraint_logits(frozen).detach().log_softmax(-1) if settings.use_constraint else None
-        stack.callback(edited_logits.forget)
-        stack.callback(constraint_logits.forget)
-        for step in range(settings.steps):
-            optimiser.zero_grad()
-            parameters = {**frozen, **{name: value.to(frozen[name].dtype) for name, value in trained.items()}}
-            loss_edit = functional.cross_entropy(edited_logits(parameters).float(), target.labels)
-            loss_constraint = torch.zeros(())
-            if base is not None:
-                with torch.set_grad_enabled(not settings.released):
-                    loss_constraint = _divergence(constraint_logits(parameters).log_softmax(-1), base, direction)
-            loss = settings.c_edit * loss_edit + loss_constraint.to(loss_edit.device)
-            log.append(EditStep(loss.item(), loss_edit.item(), loss_constraint.item()))
-            if not math.isfinite(log[-1].loss):
-                raise InputError(
-                    f"instance {instance.id}: the loss became {log[-1].loss} at step {step}; nothing was applied, "
-                    "lower the learning rate or use float32"
-                )
-            if stop_below is not None and log[-1].loss < stop_below:
-                break
-            loss.backward()
-            optimiser.step()
-            if progress is not None:
-                progress(step + 1, settings.steps)
-    return WeightDelta(
-        tensors={f"{path}.{name}": (value.detach() - frozen[name]).cpu() for name, value in trained.items()},
-        block=block,
-        instance=instance.id,
-        settings=settings.model_dump(),
-        log=tuple(log),
-        fingerprint=checkpoint.fingerprint,
+    (found,) = edit_together(
+        checkpoint, [instance], block=block, settings=settings, component=component, progress=progress
     )
+    return checked(found)
+
+
+def edit_together(
+    checkpoint: Checkpoint,
+    instances: Sequence[SafeEditInstance],
+    *,
+    block: int | Sequence[int],
+    settings: DinmSettings | None = None,
+    component: Component = "mlp.out",
+    fingerprint: str | None = None,
+    progress: Progress | None = None,
+) -> list[WeightDelta | FailedEdit]:
+    """The edits of several instances, each for itself, computed side by side.
+
+    The texts share batches, each with its own copy of the weights: the results are those of one edit after the other
+    but for rounding. Memory grows with the number of instances; `editing.edit_each` chooses it.
+
+    Args:
+        fingerprint: of the weights that the edits belong to; by default the checkpoint's.
+        checkpoint, instances, block, settings, component, progress: as in `edit`.
+
+    Returns:
+        An edit per instance, in their order; in its place a `FailedEdit` where its loss was not finite.
+
+    Raises:
+        InputError: as `edit`, but for losses.
+    """
+    settings = settings or DinmSettings()
+    blocks = _checked_blocks(checkpoint, block)
+    with _ready(checkpoint.model):
+        losses = [_Losses.of(checkpoint, instances, blocks, component, settings)]
+        trained = _Trained(checkpoint, blocks, component, settings, copies=len(instances))
+        runs = _descend(trained, losses, settings, progress)
+    found: list[WeightDelta | FailedEdit] = []
+    for i, (instance, run) in enumerate(zip(instances, runs, strict=True)):
+        if run.failed:
+            found.append(FailedEdit(instance.id, len(run.log) - 1, run.log[-1].loss))
+        else:
+            found.append(_delta(checkpoint, trained.changes(i), blocks, [instance], settings, run, fingerprint))
+    return found
+
+
+def edit_batch(
+    checkpoint: Checkpoint,
+    instances: Sequence[SafeEditInstance],
+    *,
+    block: int | Sequence[int],
+    settings: DinmSettings | None = None,
+    component: Component = "mlp.out",
+    max_tokens: int = 2048,
+    progress: Progress | None = None,
+) -> WeightDelta:
+    """One edit for several instances: T steps on the mean of their losses (left by the paper to future work).
+
+    Args:
+        max_tokens: padded tokens that pass the model at once; gradients of the parts are added up.
+        checkpoint, instances, block, settings, component, progress: as in `edit`.
+
+    Raises:
+        InputError: as `edit`.
+    """
+    if not instances:
+        raise InputError("there are no instances to edit")
+    settings = settings or DinmSettings()
+    blocks = _checked_blocks(checkpoint, block)
+    lengths = [len(edit_text(checkpoint, instance, settings).ids) for instance in instances]
+    with _ready(checkpoint.model):
+        losses = [
+            _Losses.of(checkpoint, [instances[i] for i in order], blocks, component, settings)
+            for order in length_batches(lengths, max_tokens, apart=checkpoint.names.short_context)
+        ]
+        trained = _Trained(checkpoint, blocks, component, settings, copies=None)
+        (run,) = _descend(trained, losses, settings, progress)
+    if run.failed:
+        raise InputError(str(FailedEdit(instances[0].id, len(run.log) - 1, run.log[-1].loss)))
+    return _delta(checkpoint, trained.changes(0), blocks, instances, settings, run, None)
+
+
+def checked(found: WeightDelta | FailedEdit) -> WeightDelta:
+    """The edit; raises `InputError` if it came to nothing."""
+    if isinstance(found, FailedEdit):
+        raise InputError(str(found))
+    return found
+
+
+def _checked_blocks(checkpoint: Checkpoint, block: int | Sequence[int]) -> list[int]:
+    blocks = sorted({block} if isinstance(block, int) else set(block))
+    if not blocks:
+        raise InputError("there is no block to edit")
+    return [checkpoint.names.check_block(b) for b in blocks]
+
+
+def _delta(
+    checkpoint: Checkpoint,
+    changes: Mapping[str, Tensor],
+    blocks: Sequence[int],
+    instances: Sequence[SafeEditInstance],
+    settings: DinmSettings,
+    run: _Run,
+    fingerprint: str | None,
+) -> WeightDelta:
+    return WeightDelta(
+        tensors=changes,
+        block=blocks[0],
+        also=tuple(blocks[1:]),
+        instance=instances[0].id,
+        instances=tuple(instance.id for instance in instances) if len(instances) > 1 else (),
+        settings=settings.model_dump(),
+        log=tuple(run.log),
+        fingerprint=fingerprint or checkpoint.fingerprint,
+    )
+
+
+# -- the objective ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Losses:
+    """L_e, L_c and the token accuracy of some instances as functions of the trained parameters."""
+
+    edited: Upward
+    labels: Int[Tensor, " scored"]
+    constrained: Upward | None
+    base: Float[Tensor, "answer vocabulary"] | None
+    settings: DinmSettings
+
+    @classmethod
+    def of(
+        cls,
+        checkpoint: Checkpoint,
+        instances: Sequence[SafeEditInstance],
+        blocks: Sequence[int],
+        component: Component,
+        settings: DinmSettings,
+    ) -> _Losses:
+        texts = [edit_text(checkpoint, instance, settings) for instance in instances]
+        answers = [constraint_text(checkpoint, instance, settings) for instance in instances if settings.use_constraint]
+        edited = Upward(checkpoint, blocks, texts, component, exact=settings.released)
+        constrained = Upward(checkpoint, blocks, answers, component) if answers else None
+        base = None
+        if constrained is not None:
+            with torch.no_grad():
+                base = constrained(_own(checkpoint, blocks, component)).float().log_softmax(-1)
+        labels = torch.tensor([label for text in texts for label in text.labels], device=checkpoint.device)
+        return cls(edited, labels, constrained, base, settings)
+
+    def __call__(self, parameters: Mapping[str, Tensor], *, copies: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """L_e, L_c and the accuracy of every instance, [instance] each, in float32."""
+        logits = self.edited(parameters, copies=copies)
+        labels = self.labels.to(logits.device)
+        log_probability = logits.float().log_softmax(-1).gather(-1, labels[:, None])[:, 0]
+        loss_edit = -_means(log_probability, self.edited.lengths)
+        accuracy = _means((logits.detach().argmax(-1) == labels).float(), self.edited.lengths)
+        if self.constrained is None or self.base is None:
+            return loss_edit, torch.zeros_like(loss_edit), accuracy
+        with torch.set_grad_enabled(not self.settings.released):
+            now = self.constrained(parameters, copies=copies).float().log_softmax(-1)
+            released = "base||edited" if self.settings.released else "edited||base"
+            first, second = (now, self.base)
+            if (self.settings.kl_direction or released) == "base||edited":
+                first, second = second, first
+            divergence = functional.kl_div(second, first, log_target=True, reduction="none").sum(-1)
+        return loss_edit, _means(divergence, self.constrained.lengths).to(loss_edit.device), accuracy
+
+
+def _means(values: Float[Tensor, " scored"], lengths: Sequence[int]) -> Float[Tensor, " instance"]:
+    return torch.stack([part.mean() for part in values.split(list(lengths))])
+
+
+def _own(checkpoint: Checkpoint, blocks: Sequence[int], component: Component) -> dict[str, Tensor]:
+    """The model's own parameters of the component in the edited blocks."""
+    paths = [checkpoint.names.module(f"blocks.{block}.{component}") for block in blocks]
+    return {
+        f"{path}.{name}": value.detach()
+        for path in paths
+        for name, value in checkpoint.model.get_submodule(path).named_parameters()
+    }
+
+
+# -- the descent --------------------------------------------------------------------------------------------------
+
+
+class _Trained:
+    """Copies of the trained parameters: one per instance side by side, or (copies=None) one that all share."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        blocks: Sequence[int],
+        component: Component,
+        settings: DinmSettings,
+        *,
+        copies: int | None,
+    ) -> None:
+        self.frozen = _own(checkpoint, blocks, component)
+        self.copies = copies
+        # released: parameters are chosen by substring, so a bias of the matrix is among them
+        biases = settings.released or component == "mlp"
+        # At least float32: a step of 1e-5 is lost in the rounding of a bfloat16 weight.
+        self.values = {
+            name: value.to(_wide(value.dtype)).expand(copies or 1, *value.shape).clone().requires_grad_()
+            for name, value in self.frozen.items()
+            if biases or name.endswith(".weight")
+        }
+        self.optimiser = OPTIMISERS[settings.optimiser](
+            self.values.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self.norm_bound, self.entry_bound = settings.norm_bound, settings.entry_bound
+        self._size = math.hypot(*(float(self.frozen[name].float().norm()) for name in self.values))
+        self._vectors: dict[str, Tensor] = {}
+        self._kept: dict[int, dict[str, Tensor]] = {}
+
+    def parameters(self) -> dict[str, Tensor]:
+        """What the model computes with: in its own type, [copy, ...] or, shared, as stored."""
+        found = {}
+        for name, own in self.frozen.items():
+            value = self.values.get(name)
+            if value is None:
+                found[name] = own if self.copies is None else own.expand(self.copies, *own.shape)
+            else:
+                found[name] = (value.squeeze(0) if self.copies is None else value).to(own.dtype)
+        return found
+
+    @torch.no_grad()
+    def step(self) -> tuple[list[float], list[float]]:
+        """One step of the optimiser, then the bounds; norm (relative) and stable rank of every copy's change."""
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        squares = torch.zeros(self.copies or 1, dtype=torch.float64)
+        ranks = torch.zeros(self.copies or 1)
+        for name, value in self.values.items():
+            own = self.frozen[name].to(value.dtype)
+            if self.entry_bound is not None:
+                value.copy_(torch.clamp(value, own - self.entry_bound, own + self.entry_bound))
+            change = value - own
+            squares += change.flatten(1).norm(dim=1).double().cpu().square()
+            if own.dim() == 2:
+                found, self._vectors[name] = stable_rank(change, self._vectors.get(name))
+                ranks = torch.maximum(ranks, found.cpu())
+        norms = squares.sqrt() / self._size
+        if self.norm_bound is not None:
+            for i in (norms > self.norm_bound).nonzero().flatten().tolist():
+                for name, value in self.values.items():
+                    own = self.frozen[name].to(value.dtype)
+                    value[i].copy_(own + (value[i] - own) * (self.norm_bound / norms[i].item()))
+                norms[i] = self.norm_bound
+        return norms.tolist(), ranks.tolist()
+
+    def keep(self, i: int) -> None:
+        """Remember a copy as it is now: what the optimiser still does to it does not count."""
+        self._kept[i] = {name: value.detach()[i].clone() for name, value in self.values.items()}
+
+    def changes(self, i: int) -> dict[str, Tensor]:
+        """The change of one copy, on the CPU, in float32 or wider."""
+        kept = self._kept.get(i) or {name: value.detach()[i] for name, value in self.values.items()}
+        return {name: (value - self.frozen[name]).cpu() for name, value in kept.items()}
+
+
+@dataclass
+class _Run:
+    """How one descent went."""
+
+    log: list[EditStep]
+    ended: bool = False
+    failed: bool = False
+
+
+def _descend(
+    trained: _Trained, losses: Sequence[_Losses], settings: DinmSettings, progress: Progress | None
+) -> list[_Run]:
+    """T steps, or fewer where an instance meets its stop test."""
+    runs = [_Run([]) for _ in range(trained.copies or 1)]
+    shared = sum(len(part.edited.lengths) for part in losses) if trained.copies is None else 1
+    norms, ranks = [0.0] * len(runs), [0.0] * len(runs)
+    for step in range(settings.steps):
+        seen = []
+        for part in losses:
+            loss_edit, loss_constraint, accuracy = part(trained.parameters(), copies=trained.copies is not None)
+            loss = settings.c_edit * loss_edit + loss_constraint
+            (loss.sum() / shared).backward()
+            seen.append(torch.stack([loss.detach(), loss_edit.detach(), loss_constraint.detach(), accuracy]))
+        values = torch.cat(seen, dim=1)
+        if trained.copies is None:
+            values = values.mean(dim=1, keepdim=True)
+        for i, (run, row) in enumerate(zip(runs, values.T.tolist(), strict=True)):
+            if run.ended:
+                continue
+            run.log.append(EditStep(row[0], row[1], row[2], row[3], norms[i], ranks[i]))
+            run.failed = not math.isfinite(run.log[-1].loss)
+            run.ended = run.failed or _finished(run.log[-1], settings)
+            if run.ended and not run.failed:
+                trained.keep(i)
+        if all(run.ended for run in runs):
+            break
+        norms, ranks = trained.step()
+        for run, norm, rank in zip(runs, norms, ranks, strict=True):
+            if not run.ended:
+                run.log[-1] = replace(run.log[-1], change_norm=norm, stable_rank=rank)
+        if progress is not None:
+            progress(step + 1, settings.steps)
+    return runs
+
+
+def _finished(step: EditStep, settings: DinmSettings) -> bool:
+    low = settings.stop_test is not None and step.loss < settings.stop_test
+    return low or (settings.stop_at_accuracy is not None and step.accuracy >= settings.stop_at_accuracy)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype == torch.float64 else torch.float32
 
 
-def _divergence(edited: Tensor, base: Tensor, direction: str) -> Tensor:
-    """Mean over positions of KL between two sets of log-probabilities, in float32."""
-    edited, base = edited.float(), base.float()
-    first, second = (edited, base) if direction == "edited||base" else (base, edited)
-    return functional.kl_div(second, first, log_target=True, reduction="none").sum(-1).mean()
-
-
-def _edit_text(checkpoint: Checkpoint, instance: SafeEditInstance, settings: DinmSettings) -> _Scored:
-    """[X; S] with Y_safe after it; scored are the tokens of Y_safe."""
-    prompt = _with_suffix(instance.adversarial_prompt, settings.suffix)
-    return _scored(checkpoint, f"instance {instance.id}", prompt, instance.safe_generation, settings, spaces=2)
-
-
-def _constraint_text(checkpoint: Checkpoint, instance: SafeEditInstance, settings: DinmSettings) -> _Scored:
-    """The general-knowledge pair with S in its prompt; scored are the tokens of the answer."""
-    pair = instance.knowledge_constraint
-    what = f"knowledge constraint of instance {instance.id}"
-    text = _scored(checkpoint, what, _with_suffix(pair.prompt, settings.suffix), pair.answer, settings, spaces=1)
-    if not settings.released:
-        return text
-    # The released code tokenises the answer alone and takes that many logits from the end: the last one predicts what
-    # follows the answer, and a BOS counts among them.
-    width = min(len(checkpoint.tokenizer(pair.answer, verbose=False)["input_ids"]), text.ids.shape[1])
-    return _Scored(text.ids, torch.arange(text.ids.shape[1] - width, text.ids.shape[1]), text.labels[:0])
-
-
-def _with_suffix(prompt: str, suffix: str | None) -> str:
-    return f"{prompt} {suffix}" if suffix else prompt
-
-
-def _scored(
-    checkpoint: Checkpoint, what: str, prompt: str, response: str, settings: DinmSettings, *, spaces: int
-) -> _Scored:
-    """Tokenise a prompt with a response after it and find the positions that predict the response."""
-    tokenizer = checkpoint.tokenizer
-    if settings.released:
-        # One text with `spaces` spaces, the labels tokenised apart with special tokens: the last predictions are scored
-        # against them, whether or not they are the tokens at the end of the text.
-        ids = tokenizer(f"{prompt}{' ' * spaces}{response}", verbose=False)["input_ids"]
-        labels = tokenizer(f" {response}", verbose=False)["input_ids"]
-    else:
-        (text,) = encode(tokenizer, [prompt], [response], max_length=2**31)
-        labels = list(text.ids[text.prompt_length :][: settings.max_output_tokens])
-        ids = [*keep_right(text.ids[: text.prompt_length], settings.max_input_tokens, tokenizer.bos_token_id), *labels]
-    context = checkpoint.names.context_length
-    if len(ids) > context:
-        raise InputError(f"{what}: {len(ids)} tokens do not fit into the context of {context}")
-    if not labels or len(labels) >= len(ids):
-        raise InputError(f"{what}: no prompt or no response left to score")
-    end = len(ids) - 1
-    kept = list(range(len(labels)))
-    if settings.released:  # its masking of padding also drops a label that happens to be the padding token
-        kept = [i for i in kept if labels[i] != tokenizer.pad_token_id]
-    positions = torch.tensor([end - len(labels) + i for i in kept])
-    return _Scored(
-        torch.tensor([ids], device=checkpoint.device),
-        positions,
-        torch.tensor([labels[i] for i in kept], device=checkpoint.device),
-    )
-
-
 @contextmanager
-def _without_gradients(model: nn.Module) -> Iterator[None]:
-    """Switch gradients off for the parameters, then give each its own setting back."""
+def _ready(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, gradients for none of the model's own parameters; then everything as it was.
+
+    Grad mode is set here, whatever the caller's: an edit inside torch.no_grad() is still an edit.
+    """
     wanting = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
         for parameter in wanting:
             parameter.requires_grad_(False)
-        yield
+        with evaluating(model), torch.enable_grad():
+            yield
     finally:
         for parameter in wanting:
             parameter.requires_grad_(True)
-
-
-class _Above:
-    """The model from W_V of one block upward, on one text, as a function of W_V's parameters.
-
-    Calling it runs the model's own forward with the lower blocks passing their input through and the block itself
-    returning h_mid + the write of the given parameters on the h_down computed once. So masks, position embeddings, the
-    final norm, the unembedding and what else an architecture does to logits stay the model's own.
-    """
-
-    def __init__(self, checkpoint: Checkpoint, block: int, text: _Scored) -> None:
-        self.model = checkpoint.model
-        names = checkpoint.names
-        self.blocks = [self.model.get_submodule(names.module(f"blocks.{b}")) for b in range(block + 1)]
-        self.value_module = checkpoint.module(f"blocks.{block}.mlp.out")
-        post = f"blocks.{block}.ln2_post"
-        self.post_norm = checkpoint.module(post) if names.has(post) else nn.Identity()
-        self.last = block == names.n_blocks - 1
-        h_down, h_mid, h_out = (
-            names.site(f"blocks.{block}.{point}") for point in ("mlp.hook_post", "hook_resid_mid", "hook_resid_post")
-        )
-        seen: dict[str, Tensor] = {}
-        with watching(self.model, [h_down, h_mid, h_out], seen.__setitem__):
-            run_until_seen(self.model, input_ids=text.ids)
-        with torch.no_grad():
-            down = seen[h_down.name].reshape(*text.ids.shape, -1)
-            middle = seen[h_mid.name]
-            write = self.post_norm(self.value_module(down))
-            if not adds_up(middle, write, seen[h_out.name]):
-                raise InputError(
-                    f"{names.source}: block {block} of {type(self.model).__name__} is not h_mid + MLP write "
-                    "(parallel attention and MLP, or a norm after the addition), which the editor relies on"
-                )
-        # Above the last block no position looks at another: only the scored ones are run.
-        chosen = text.positions if self.last else torch.arange(text.ids.shape[1])
-        self.down, self.middle = down[:, chosen], middle[:, chosen]
-        self.ids = text.ids[:, chosen]
-        self.scored = torch.arange(len(chosen)) if self.last else text.positions
-
-    def __call__(self, parameters: dict[str, Tensor]) -> Float[Tensor, "scored vocabulary"]:
-        """Logits at the scored positions."""
-        write = self.post_norm(functional_call(self.value_module, parameters, (self.down,)))
-        with _replaced_blocks(self.blocks, self.middle + write):
-            output = self.model(input_ids=self.ids, use_cache=False, logits_to_keep=self.scored.to(self.ids.device))
-        return output.logits[0]
-
-    def forget(self) -> None:
-        """Free the activations."""
-        del self.down, self.middle
-
-
-@contextmanager
-def _replaced_blocks(blocks: Sequence[nn.Module], hidden: Tensor) -> Iterator[None]:
-    """Let the lower blocks pass their input through and the last of `blocks` return `hidden`."""
-
-    def pass_through(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return hidden_states
-
-    # accelerate and compilers put a forward of their own on the instance; it comes back afterwards
-    own = [module.__dict__.get("forward") for module in blocks]
-    try:
-        for module in blocks[:-1]:
-            module.forward = pass_through
-        blocks[-1].forward = lambda *args, **kwargs: hidden
-        yield
-    finally:
-        for module, forward in zip(blocks, own, strict=True):
-            module.__dict__.pop("forward", None)
-            if forward is not None:
-                module.forward = forward

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from mechinterp.errors import InputError
 from mechinterp.files import replacing, write_json
+from mechinterp.measures.rank import low_rank
 
 if TYPE_CHECKING:
     from mechinterp.models.checkpoints import Checkpoint
@@ -24,11 +26,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EditStep:
-    """Losses before one optimiser step: their weighted sum, L_e and L_c, in nats per token."""
+    """What was seen at one step.
+
+    Attributes:
+        loss, loss_edit, loss_constraint: before the step: the weighted sum, L_e and L_c, in nats per token.
+        accuracy: before the step: share of the safe response's tokens that are the most probable one.
+        change_norm: after the step: Frobenius norm of the change so far over that of the weights.
+        stable_rank: after the step: |D|_F^2 / |D|_2^2 of the change so far (of the matrix where it is largest).
+    """
 
     loss: float
     loss_edit: float
     loss_constraint: float
+    accuracy: float = math.nan
+    change_norm: float = math.nan
+    stable_rank: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -38,8 +50,10 @@ class WeightDelta:
     Attributes:
         tensors: parameter name -> change, in the parameter's shape, float32 or wider. Added to a narrower parameter it
             is rounded with it; small learning rates want a float32 model.
-        block: the edited block, from 0.
-        instance: id of the instance it was made for.
+        block: the edited block, from 0; of several the lowest.
+        instance: id of the instance it was made for; of several the first.
+        also: further edited blocks.
+        instances: ids of all instances where it was made for several.
         settings: of the method that made it.
         log: losses per step.
         fingerprint: of the weights it belongs to; it is refused on any others.
@@ -51,6 +65,8 @@ class WeightDelta:
     settings: Mapping[str, Any] = field(default_factory=dict)
     log: tuple[EditStep, ...] = ()
     fingerprint: str = ""
+    also: tuple[int, ...] = ()
+    instances: tuple[int, ...] = ()
 
     @contextmanager
     def applied(self, checkpoint: Checkpoint, *, name: str | None = None) -> Iterator[Checkpoint]:
@@ -109,29 +125,53 @@ class WeightDelta:
                     f"which is {shapes.get(name, 'absent')} there"
                 )
 
-    def save(self, folder: str | Path) -> Path:
-        """Write `delta.safetensors` and `edit.json` into a folder; both or neither."""
+    def save(self, folder: str | Path, *, rank: int | None = None) -> Path:
+        """Write `delta.safetensors` and `edit.json` into a folder; both or neither.
+
+        Args:
+            rank: keep the best approximation of every matrix by this rank, as two factors; the share of the squared
+                norm that it keeps is written into `edit.json`. Whole if not given or not smaller.
+        """
+        tensors: dict[str, Tensor] = {}
+        kept: dict[str, float] = {}
+        for name, value in self.tensors.items():
+            if rank is not None and value.dim() == 2 and rank * sum(value.shape) < value.numel():
+                tensors[f"{name}.left"], tensors[f"{name}.right"], kept[name] = low_rank(value, rank)
+            else:
+                tensors[name] = value
         with replacing(Path(folder)) as partial:
             partial.mkdir()
-            save_file({k: v.contiguous() for k, v in self.tensors.items()}, partial / "delta.safetensors")
-            labels = {
-                "block": self.block,
-                "instance": self.instance,
-                "settings": dict(self.settings),
-                "fingerprint": self.fingerprint,
-                "steps": [asdict(step) for step in self.log],
-            }
-            write_json(partial / "edit.json", labels)
+            save_file({k: v.contiguous() for k, v in tensors.items()}, partial / "delta.safetensors")
+            write_json(partial / "edit.json", {**self.labels(), "low_rank": kept})
         return Path(folder)
+
+    def labels(self) -> dict[str, Any]:
+        """All but the tensors, JSON-serialisable."""
+        return {
+            "block": self.block,
+            "also": list(self.also),
+            "instance": self.instance,
+            "instances": list(self.instances),
+            "settings": dict(self.settings),
+            "fingerprint": self.fingerprint,
+            "steps": [asdict(step) for step in self.log],
+        }
 
     @classmethod
     def load(cls, folder: str | Path) -> WeightDelta:
-        """Read an edit's folder."""
+        """Read an edit's folder.
+
+        Raises:
+            InputError: if it is none.
+        """
         folder = Path(folder)
         try:
             labels = json.loads((folder / "edit.json").read_text(encoding="utf-8"))
             tensors = load_file(folder / "delta.safetensors")
+            for name in labels.pop("low_rank", ()):
+                tensors[name] = tensors.pop(f"{name}.left") @ tensors.pop(f"{name}.right")
             steps = tuple(EditStep(**step) for step in labels.pop("steps"))
+            labels |= {name: tuple(labels.get(name, ())) for name in ("also", "instances")}
             return cls(tensors=tensors, log=steps, **labels)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise InputError(f"{folder}: not the folder of an edit ({error})") from error

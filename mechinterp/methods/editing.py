@@ -1,0 +1,277 @@
+"""Edits of many instances: each on the unedited model, one on top of the other, or kept in a folder as they come.
+
+    each          every instance's edit for itself, many side by side (the paper's protocol)
+    sequential    every edit on the model that the edits before it left; what it yields is the sum so far
+    batch         one edit for all instances, see `dinm.edit_batch`
+
+The last two are the paper's future work.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from mechinterp import processes
+from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.errors import InputError
+from mechinterp.methods.dinm import DinmSettings, FailedEdit, checked, edit_together
+from mechinterp.methods.edit_texts import constraint_text, edit_text
+from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.deltas import WeightDelta
+from mechinterp.models.tokens import length_batches
+from mechinterp.models.upward import Component
+from mechinterp.models.watching import Progress
+
+MODES = ("each", "sequential", "batch")
+MEMORY = 2**31  # bytes that edits side by side may take on a CPU
+
+
+def edit_each(
+    checkpoint: Checkpoint,
+    instances: Sequence[SafeEditInstance],
+    *,
+    blocks: Mapping[int, int | Sequence[int]],
+    settings: DinmSettings | None = None,
+    component: Component = "mlp.out",
+    together: int | None = None,
+    progress: Progress | None = None,
+) -> Iterator[WeightDelta | FailedEdit]:
+    """The edit of every instance for itself; the model is left as it was.
+
+    Instances with the same block and texts of similar length are edited side by side.
+
+    Args:
+        checkpoint: the model to edit.
+        instances: see `dinm.edit`.
+        blocks: the block, or blocks, of every instance, by its id.
+        settings: see `DinmSettings`.
+        component: what is trained there: W_V, or the whole MLP.
+        together: the most that are edited side by side; by default as many as memory allows.
+        progress: called with (edits done, edits in all) of this process's share.
+
+    Yields:
+        An edit per instance, or a `FailedEdit`, as they come: not in the order of the instances. Under several
+        processes each yields its share.
+
+    Raises:
+        InputError: for an instance without a block, and as `dinm.edit`, but for losses.
+    """
+    settings = settings or DinmSettings()
+    if together is not None and together < 1:
+        raise InputError(f"together must be at least 1, got {together}")
+    if missing := [instance.id for instance in instances if instance.id not in blocks]:
+        raise InputError(f"no block is given for the instances {missing[:5]}; locate them first")
+    groups = _groups(checkpoint, instances, blocks, settings, component, together)
+    own, done = processes.share(groups), 0
+    total = sum(len(group) for group in own)
+    for group in own:
+        block = blocks[group[0].id]
+        yield from edit_together(checkpoint, group, block=block, settings=settings, component=component)
+        done += len(group)
+        if progress is not None:
+            progress(done, total)
+
+
+def edit_sequentially(
+    checkpoint: Checkpoint,
+    instances: Sequence[SafeEditInstance],
+    *,
+    blocks: Mapping[int, int | Sequence[int]],
+    settings: DinmSettings | None = None,
+    component: Component = "mlp.out",
+    start: WeightDelta | None = None,
+    progress: Progress | None = None,
+) -> Iterator[WeightDelta]:
+    """Edit after edit, each on the model that the ones before it left; the model itself is left as it was.
+
+    L_c keeps each edit near the model it starts from, as when the released code is run once after the other.
+
+    Args:
+        checkpoint, instances, blocks, settings, component: as in `edit_each`.
+        start: what was yielded last by an earlier call on the same instances: it goes on from there.
+        progress: called with (edits done, edits in all).
+
+    Yields:
+        After every instance the sum of the changes so far, with the log of its own edit.
+
+    Raises:
+        InputError: as `dinm.edit`; edits yielded before stay valid.
+    """
+    first = 0 if start is None else len(start.instances)
+    if start is not None and list(start.instances) != [instance.id for instance in instances[:first]]:
+        raise InputError(f"the edits to go on from are of the instances {start.instances}, not of the first ones here")
+    settings = settings or DinmSettings()
+    so_far = start or WeightDelta({}, block=0, instance=0, fingerprint=checkpoint.fingerprint)
+    for done, instance in enumerate(instances[first:], first + 1):
+        with so_far.applied(checkpoint) as current:
+            (found,) = edit_together(
+                current,
+                [instance],
+                block=blocks[instance.id],
+                settings=settings,
+                component=component,
+                fingerprint=checkpoint.fingerprint,
+            )
+        new = checked(found)
+        changed = {name: so_far.tensors.get(name, 0) + change for name, change in new.tensors.items()}
+        every = sorted({*([so_far.block, *so_far.also] if so_far.tensors else []), new.block, *new.also})
+        so_far = replace(
+            new,
+            tensors={**so_far.tensors, **changed},
+            block=every[0],
+            also=tuple(every[1:]),
+            instances=(*so_far.instances, instance.id),
+        )
+        yield so_far
+        if progress is not None:
+            progress(done, len(instances))
+
+
+def keep_edits(
+    folder: Path,
+    checkpoint: Checkpoint,
+    instances: Sequence[SafeEditInstance],
+    *,
+    blocks: Mapping[int, int | Sequence[int]],
+    settings: DinmSettings | None = None,
+    component: Component = "mlp.out",
+    together: int | None = None,
+    rank: int | None = None,
+    progress: Progress | None = None,
+) -> list[FailedEdit]:
+    """`edit_each` into a folder, `FOLDER/INSTANCE/` each, written as they come; those already there are not redone.
+
+    Args:
+        rank: keep changes as factors of this rank, see `WeightDelta.save`.
+        checkpoint, instances, blocks, settings, component, together, progress: as in `edit_each`.
+
+    Returns:
+        The edits that came to nothing.
+    """
+    settings = settings or DinmSettings()
+    missing = []
+    for instance in instances:
+        lowest, *also = sorted(_several(blocks[instance.id]))
+        wanted = {"block": lowest, "also": also, "settings": settings.model_dump(mode="json")}
+        wanted["fingerprint"] = checkpoint.fingerprint
+        there = _labels(folder / str(instance.id))
+        if {key: there.get(key) for key in wanted} != wanted:
+            missing.append(instance)
+    missing = processes.from_main(missing)
+    failed = []
+    for found in edit_each(
+        checkpoint,
+        missing,
+        blocks=blocks,
+        settings=settings,
+        component=component,
+        together=together,
+        progress=progress,
+    ):
+        if isinstance(found, FailedEdit):
+            failed.append(found)
+        else:
+            found.save(folder / str(found.instance), rank=rank)
+    processes.wait()
+    return processes.gather(failed)
+
+
+def edits_in(folder: Path) -> list[Path]:
+    """The edits in a folder, by the number of their instance.
+
+    Raises:
+        InputError: if there are none.
+    """
+    found = sorted((path.parent for path in folder.glob("*/edit.json")), key=lambda p: (len(p.name), p.name))
+    if not found:
+        raise InputError(f"{folder}: there is no edit in it (INSTANCE/edit.json)")
+    return found
+
+
+def edit_log(folders: Sequence[Path]) -> pd.DataFrame:
+    """What was seen at every step of every edit, a row each: `instance,block,step` and the fields of `EditStep`."""
+    rows: list[dict[str, Any]] = []
+    for folder in folders:
+        labels = _labels(folder)
+        for step, seen in enumerate(labels.get("steps", ())):
+            rows.append({"instance": labels["instance"], "block": labels["block"], "step": step, **seen})
+    return pd.DataFrame(rows)
+
+
+def _labels(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / "edit.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _several(block: int | Sequence[int]) -> list[int]:
+    return [block] if isinstance(block, int) else list(block)
+
+
+def _groups(
+    checkpoint: Checkpoint,
+    instances: Sequence[SafeEditInstance],
+    blocks: Mapping[int, int | Sequence[int]],
+    settings: DinmSettings,
+    component: Component,
+    together: int | None,
+) -> list[list[SafeEditInstance]]:
+    """Instances that are edited side by side: of the same blocks, and of similar length."""
+
+    def place(instance: SafeEditInstance) -> list[int]:
+        return sorted(_several(blocks[instance.id]))
+
+    groups: list[list[SafeEditInstance]] = []
+    for same, found in groupby(sorted(instances, key=place), key=place):
+        members = list(found)
+        sizes = [_bytes_of(checkpoint, instance, same, settings, component) for instance in members]
+        most = together or max(1, _memory(checkpoint) // max(size for _, size in sizes))
+        lengths = [length for length, _ in sizes]
+        for order in length_batches(lengths, 2**31, most, apart=checkpoint.names.short_context):
+            groups.append([members[i] for i in order])
+    return groups
+
+
+def _bytes_of(
+    checkpoint: Checkpoint,
+    instance: SafeEditInstance,
+    blocks: Sequence[int],
+    settings: DinmSettings,
+    component: Component,
+) -> tuple[int, int]:
+    """Tokens of an instance's text, and about how many bytes its edit takes beside the model.
+
+    Six copies of the trained weights (values, gradients, two moments, and two for arithmetic), four of the logits, and
+    in blocks below the last what a training step keeps of every block above.
+    """
+    texts = [edit_text(checkpoint, instance, settings)]
+    if settings.use_constraint:
+        texts.append(constraint_text(checkpoint, instance, settings))
+    names = checkpoint.names
+    weights = sum(
+        parameter.numel()
+        for block in blocks
+        for parameter in checkpoint.module(f"blocks.{block}.{component}").parameters()
+    )
+    vocabulary = int(checkpoint.model.config.get_text_config().vocab_size)
+    scored = sum(len(text.positions) for text in texts)
+    tokens = sum(len(text.ids) for text in texts)
+    d_mlp = checkpoint.shapes[names.value_parameter(blocks[0])[0]]
+    above = tokens * (names.n_blocks - 1 - min(blocks)) * (12 * names.d_model + 4 * max(d_mlp))
+    return len(texts[0].ids), 4 * (6 * weights + 4 * scored * vocabulary + above + tokens * sum(d_mlp))
+
+
+def _memory(checkpoint: Checkpoint) -> int:
+    """Bytes that edits side by side may take: half of what is free on a GPU."""
+    if checkpoint.device.type == "cuda":
+        return torch.cuda.mem_get_info(checkpoint.device)[0] // 2
+    return MEMORY

@@ -1,0 +1,123 @@
+"""What every way to detoxify is given, and what it gives back.
+
+A way is a function of a checkpoint and a `Task`. It yields `Treatment`s, each for the instances it is meant to be
+evaluated on: the edit of one instance, or one checkpoint for all of them. The checkpoint is left as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.errors import InputError
+from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.deltas import WeightDelta
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+class NoSettings(BaseModel):
+    """Of a way that has no settings of its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be detoxified, on what, and how.
+
+    Attributes:
+        instances: those that are edited, or defended by what was trained.
+        blocks: toxic layer of every instance, by its id.
+        training: instances for the ways that train one checkpoint.
+        settings: of each way, by its name (`registry.SETTINGS`), as a model or as a mapping; a way that has none here
+            uses its defaults.
+        made: checkpoints of trained ways that exist already, by the way's name; they are not trained again.
+        seed: of every random choice.
+        note: told what is being done.
+    """
+
+    instances: Sequence[SafeEditInstance]
+    blocks: Mapping[int, int]
+    training: Sequence[SafeEditInstance] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    made: Mapping[str, Checkpoint] = field(default_factory=dict)
+    seed: int = 0
+    note: Callable[[str], None] = lambda _: None
+
+    def settings_of(self, name: str, kind: type[Settings]) -> Settings:
+        """The settings given for a way, or its defaults.
+
+        Raises:
+            InputError: for settings that do not fit, see `checked_settings`.
+        """
+        return checked_settings(name, kind, self.settings.get(name, {}))
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What a way made.
+
+    Attributes:
+        method: the way's name.
+        instances: what it is evaluated on.
+        delta: a change of the base's weights; None for none.
+        checkpoint: a checkpoint of its own, instead of a change.
+        prefix, suffix: text put before and after every query, None for none.
+    """
+
+    method: str
+    instances: tuple[SafeEditInstance, ...]
+    delta: WeightDelta | None = None
+    checkpoint: Checkpoint | None = None
+    prefix: str | None = None
+    suffix: str | None = None
+
+    @contextmanager
+    def opened(self, base: Checkpoint) -> Iterator[Checkpoint]:
+        """The treated checkpoint, for the time of the context; the base comes back as it was."""
+        if self.checkpoint is not None:
+            yield replace(self.checkpoint, name=self.method)
+        elif self.delta is not None:
+            with self.delta.applied(base, name=self.method) as edited:
+                yield edited
+        else:
+            yield replace(base, name=self.method)
+
+
+Way = Callable[[Checkpoint, Task], Iterator[Treatment]]
+
+
+def checked_settings(name: str, kind: type[Settings], given: Mapping[str, Any] | BaseModel) -> Settings:
+    """Settings from what a user wrote.
+
+    Args:
+        name: of the way, for the error.
+        kind: what they are checked against.
+        given: the settings by their names, or checked already.
+
+    Raises:
+        InputError: for a setting that is unknown, missing, or out of range; the message names it.
+    """
+    if isinstance(given, kind):
+        return given
+    if not isinstance(given, Mapping):
+        raise InputError(f"{name}: settings are a mapping of names to values, this is {type(given).__name__}")
+    try:
+        return kind.model_validate(dict(given))
+    except ValidationError as error:
+        first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(kind.model_fields) or "it has none of its own"
+        raise InputError(f"{name}: unknown setting `{where}`; known: {known}")
+    if first["type"] == "missing":
+        raise InputError(f"{name}: the setting `{where}` is missing; give one")
+    if not where:  # of several settings together; the message names them
+        raise InputError(f"{name}: {first['msg'].removeprefix('Value error, ')}")
+    raise InputError(f"{name}: `{where}`: {first['msg']}, got {first['input']!r}")
