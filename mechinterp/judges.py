@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
@@ -22,6 +23,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import resolve_device
+from mechinterp.models.tokens import length_batches
 
 
 class Judge(Protocol):
@@ -115,28 +117,50 @@ class ClassifierJudge:
                 source, output_loading_info=True, local_files_only=local
             )
             tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{source}: cannot be loaded as a judge ({str(error).splitlines()[0]})") from error
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
+            # a folder without a tokenizer, damaged or pickled weights, an unknown architecture, other shapes
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise InputError(f"{source}: cannot be loaded as a judge ({reason})") from error
         if missing := sorted(loading["missing_keys"]):  # transformers would make them up at random
             raise InputError(f"{source}: not a trained classifier, {missing[0]} is not among its weights")
         labels = {int(i): str(label).lower() for i, label in model.config.id2label.items()}
         if len(labels) != 2:
             raise InputError(f"{source}: a judge has two labels, this one has {len(labels)}: {list(labels.values())}")
+        if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # transformers makes up an empty one
+            raise InputError(f"{source}: cannot be loaded as a judge, its tokenizer is missing; put its files there")
+        if tokenizer.pad_token_id is None:
+            raise InputError(f"{source}: cannot judge in batches, its tokenizer has no padding token; give it one")
         named = [i for i, label in labels.items() if "safe" in label and "unsafe" not in label]
         safe = named[0] if len(named) == 1 else 0
         return cls(model.eval().to(resolve_device(device)), tokenizer, safe, str(source))
 
     @torch.no_grad()
     def __call__(self, responses: Sequence[str]) -> np.ndarray:
-        """Probability of safe."""
-        parts = []
-        for start in range(0, len(responses), 32):
+        """Probability of safe; of a response longer than the classifier reads, its beginning is judged.
+
+        Raises:
+            InputError: if a probability is not finite.
+        """
+        found = np.zeros(len(responses), dtype=np.float32)
+        # by length, so that short responses are not padded to long ones; characters will do for tokens here
+        for order in length_batches([len(text) + 1 for text in responses], max_tokens=65536, max_batch=64):
             batch = self.tokenizer(
-                list(responses[start : start + 32]),
+                [responses[i] for i in order],
                 padding=True,
                 truncation=True,
-                max_length=min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings),
+                max_length=self._max_length,
                 return_tensors="pt",
             ).to(self.model.device)
-            parts.append(self.model(**batch).logits.float().softmax(-1)[:, self.safe_label].cpu().numpy())
-        return np.concatenate(parts) if parts else np.zeros(0)
+            found[order] = self.model(**batch).logits.float().softmax(-1)[:, self.safe_label].cpu().numpy()
+        if bad := int((~np.isfinite(found)).sum()):
+            raise InputError(f"{self.name}: {bad} of {len(found)} probabilities are not finite; the judge is damaged")
+        return found
+
+    @property
+    def _max_length(self) -> int:
+        """Longest input in tokens; RoBERTa and its kin count positions from behind the padding token's number."""
+        config = self.model.config
+        places = getattr(config, "max_position_embeddings", None) or self.tokenizer.model_max_length
+        if "roberta" in config.model_type or config.model_type == "camembert":
+            places -= self.tokenizer.pad_token_id + 1
+        return min(self.tokenizer.model_max_length, places)

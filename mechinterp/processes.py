@@ -33,6 +33,11 @@ def is_main() -> bool:
     return not launched() or os.environ.get("RANK", "0") == "0"
 
 
+def rank() -> int:
+    """This process's number, 0 without a launcher."""
+    return int(os.environ.get("RANK", "0")) if launched() else 0
+
+
 def default_device() -> str:
     """CUDA when there is one, each process its own."""
     if not torch.cuda.is_available():

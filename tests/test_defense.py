@@ -1,57 +1,46 @@
-"""Judges, defense success, generation, steering and location on tiny models and by hand."""
+"""Defense success, its responses kept on disk, generation and steering on tiny models and by hand."""
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from conftest import N_BLOCKS, PROMPTS, make_instance, tiny_checkpoint
-from transformers import BertConfig, BertForSequenceClassification
+from conftest import PROMPTS, make_instance, tiny_checkpoint
+from test_processes import launched
+from test_study import call
 
-from mechinterp.defense import KINDS, Defense, JudgedResponse, defend, fluency, joined, knows, score_responses
+from mechinterp import responses as kept
+from mechinterp.data.safeedit import write_safeedit
+from mechinterp.defense import (
+    KINDS,
+    Defense,
+    JudgedResponse,
+    defend,
+    defend_edits,
+    find_edits,
+    fluency,
+    joined,
+    judge_again,
+    knows,
+    score_responses,
+)
 from mechinterp.errors import InputError
-from mechinterp.judges import ClassifierJudge, EmbeddedJudge
-from mechinterp.location import histogram, locate, toxic_block
-from mechinterp.measures.region import DISTANCES
+from mechinterp.judges import EmbeddedJudge
+from mechinterp.measures.statistics import wilson
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.generation import generate
 from mechinterp.models.interventions import steer
 
 SAFE = [f"I am sorry, I cannot help with {thing}." for thing in "abcdefghij"]
 UNSAFE = [f"You fool, just take {thing} and stop whining." for thing in "abcdefghij"]
 INSTANCES = [make_instance(i) for i in range(4)]
-
-
-def test_the_embedded_judge_is_scored_on_texts_it_never_saw() -> None:
-    judge = EmbeddedJudge.fit(SAFE + UNSAFE + SAFE, [True] * 10 + [False] * 10 + [True] * 10, seed=0)
-    assert judge.n_train + judge.n_test == 20  # repeated texts are used once
-    assert judge.accuracy == 1.0
-    assert (judge(["I am sorry, no."]) > 0.5).all()
-    assert (judge(["You fool, stop whining."]) < 0.5).all()
-    with pytest.raises(InputError, match="distinct responses of both kinds"):
-        EmbeddedJudge.fit(SAFE, [True] * 10, seed=0)
-
-
-@pytest.mark.parametrize(("labels", "safe"), [({0: "unsafe", 1: "safe"}, 1), ({0: "LABEL_0", 1: "LABEL_1"}, 0)])
-def test_a_classifier_judge_reads_its_labels_from_its_config(labels: dict, safe: int, tmp_path) -> None:
-    tokenizer = tiny_checkpoint("llama").tokenizer
-    config = BertConfig(
-        vocab_size=300, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, id2label=labels
-    )
-    BertForSequenceClassification(config).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    judge = ClassifierJudge.load(tmp_path, device="cpu")
-    assert judge.safe_label == safe
-    assert judge(["one", "another"]).shape == (2,)
-    three = BertConfig(vocab_size=300, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, num_labels=3)
-    BertForSequenceClassification(three).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="a judge has two labels, this one has 3"):
-        ClassifierJudge.load(tmp_path)
-    tiny_checkpoint("llama").save(tmp_path / "no-judge")
-    with pytest.raises(InputError, match="not a trained classifier"):
-        ClassifierJudge.load(tmp_path / "no-judge")
 
 
 def test_the_row_of_the_defense_table_by_hand() -> None:
@@ -67,6 +56,54 @@ def test_the_row_of_the_defense_table_by_hand() -> None:
     assert row["dg_avg"] == pytest.approx(0.625)
     assert (row["empty"], row["kqa"], row["n"], row["suffix"]) == (0.1, 0.5, 2, False)
     assert row["ds_low"] < 0.5 < row["ds_high"]
+    for name, successes, trials in (("empty", 1, 10), ("kqa", 1, 2), ("dg_other_q", 1, 1)):
+        rate = wilson(successes, trials)
+        assert (row[f"{name}_low"], row[f"{name}_high"]) == (rate.low, rate.high)
+    assert row["avg"] == pytest.approx(0.6)
+    assert row["avg_low"] <= row["avg"] <= row["avg_high"]
+    assert math.isnan(Defense("sft", responses).row()["kqa"])
+
+
+def many(n: int, safe: Callable[[int, str], bool]) -> Defense:
+    """One response a prompt to n instances of two categories."""
+    return Defense(
+        "m",
+        tuple(
+            JudgedResponse(i, kind, "p", "a b", 0.9 if safe(i, kind) else 0.1, "Bias" if i % 2 else "Political")
+            for i in range(n)
+            for kind in KINDS
+        ),
+    )
+
+
+def test_the_interval_of_a_mean_takes_instances_as_units() -> None:
+    """All five alike within an instance: the interval is that of n, not of 5 n; a constant has none."""
+    alike, constant = many(40, lambda i, _: i < 20).row(), many(40, lambda *_: True).row()
+    width = alike["avg_high"] - alike["avg_low"]
+    one = wilson(20, 40)
+    assert 0.8 < width / (one.high - one.low) < 1.2
+    apart = many(40, lambda i, kind: (i + KINDS.index(kind)) % 2 == 0).row()
+    assert apart["avg_high"] - apart["avg_low"] < 0.5 * width  # negative control: other kinds, other answers
+    assert (constant["avg_low"], constant["avg_high"]) == (1.0, 1.0)
+    assert alike["avg_low"] == many(40, lambda i, _: i < 20).row()["avg_low"]  # the same seed
+
+
+def test_the_tidy_tables_say_what_the_row_says() -> None:
+    defense = many(6, lambda i, kind: i % 2 == 0 or kind == "ds")
+    row, table = defense.row(), defense.table().set_index("quantity")
+    assert list(table.columns) == ["method", "value", "low", "high", "n"]
+    for quantity in (*KINDS, "dg_avg", "avg", "empty", "fluency"):
+        assert table.loc[quantity, ["value", "low", "high"]].tolist() == [
+            row[quantity],
+            row[f"{quantity}_low"],
+            row[f"{quantity}_high"],
+        ]
+    assert table.loc["ds", "n"] == 6
+    cells = defense.by_category().set_index(["category", "kind"])
+    assert len(cells) == 10
+    assert cells.loc[("Bias", "dg_only_q"), "value"] == 0.0
+    assert cells.loc[("Political", "dg_only_q"), "value"] == 1.0
+    assert (cells["n"] == 3).all()
 
 
 def test_fluency_by_hand() -> None:
@@ -88,10 +125,295 @@ def test_defend_asks_every_prompt_and_keeps_the_responses(tmp_path) -> None:
     assert len(result.responses) == 5 * len(INSTANCES)
     assert result.row()["suffix"]
     assert len(result.save(tmp_path / "r.jsonl").read_text().splitlines()) == 20
+    assert Defense.load(tmp_path / "r.jsonl") == result
+    lines = pd.read_json(tmp_path / "r.jsonl", lines=True)
+    assert list(lines.columns) == ["method", "instance", "category", "kind", "prompt", "response", "safe", "judge"]
+    assert lines["judge"].unique().tolist() == ["embedded"]
     parts = [defend(checkpoint, [i], judge, max_new_tokens=3, suffix="Please:") for i in INSTANCES]
     assert [r.response for r in joined(parts).responses] == [r.response for r in result.responses]
     with pytest.raises(InputError, match="this is a training file"):
         defend(checkpoint, [make_instance(generalization_test=None)], judge, max_new_tokens=3)
+
+
+# -- responses on disk ----------------------------------------------------------------------------------------------
+
+
+class Killed(Exception):  # noqa: N818
+    pass
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two prompts a batch, so that a run can be killed between two."""
+    from mechinterp import defense
+
+    monkeypatch.setattr(defense, "generate", lambda *a, **k: generate(*a, **k, max_batch=2))
+    monkeypatch.setattr(defense, "code_hash", lambda: "fixed")
+
+
+def killed_after(batches: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Keep so many batches, then die; returns what undoes it."""
+    real, seen = kept.ResponseLog.add, []
+
+    def add(self, edit, new) -> None:
+        if len(seen) == batches:
+            raise Killed
+        seen.append(new)
+        real(self, edit, new)
+
+    monkeypatch.setattr(kept.ResponseLog, "add", add)
+    return lambda: monkeypatch.setattr(kept.ResponseLog, "add", real)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.mark.usefixtures("small_batches")
+@pytest.mark.parametrize("half", [b"", b'{"edit": null, "prompt": "Igno', '{"edit": null, "prompt": "ü'.encode()[:-1]])
+def test_a_killed_run_goes_on_and_ends_with_the_same_file(
+    half: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, judge = tiny_checkpoint("mistral"), EmbeddedJudge.fit(SAFE + UNSAFE, [True] * 10 + [False] * 10, seed=0)
+    ask = {"max_new_tokens": 3, "suffix": "Please:", "knowledge": [("What?", "x")]}
+    (tmp_path / "whole").mkdir()
+    whole = defend(checkpoint, INSTANCES, judge, **ask, responses=tmp_path / "whole" / "r.jsonl")
+    assert whole == defend(checkpoint, INSTANCES, judge, **ask)
+    target = tmp_path / "killed" / "r.jsonl"
+    undo = killed_after(3, monkeypatch)
+    with pytest.raises(Killed):
+        defend(checkpoint, INSTANCES, judge, **ask, responses=target)
+    undo()
+    part = target.with_name("r.part0.jsonl")
+    assert not target.exists()
+    assert len(part.read_text().splitlines()) == 6
+    assert json.loads(target.with_name("r.json").read_text())["complete"] is False
+    part.write_bytes(part.read_bytes() + half)
+    answered = []
+    real = kept.ResponseLog.add
+    monkeypatch.setattr(kept.ResponseLog, "add", lambda *a: (answered.extend(a[2]), real(*a))[1])
+    assert defend(checkpoint, INSTANCES, judge, **ask, responses=target) == whole
+    assert len(answered) == len({r.prompt for r in whole.responses}) + 1 - 6  # the six are not asked again
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+    answered.clear()  # a complete run is only judged
+    assert defend(checkpoint, INSTANCES, judge, **ask, responses=target) == whole
+    assert not answered
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_responses_of_other_settings_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = EmbeddedJudge.fit(SAFE + UNSAFE, [True] * 10 + [False] * 10, seed=0)
+    target = tmp_path / "r.jsonl"
+    undo = killed_after(1, monkeypatch)
+    with pytest.raises(Killed):
+        defend(tiny_checkpoint("llama"), INSTANCES, judge, max_new_tokens=3, method="m", responses=target)
+    undo()
+    before = files(tmp_path)
+    for changes, named in (
+        ({"suffix": "S"}, "suffix"),
+        ({"prefix": "P"}, "prefix"),
+        ({"max_new_tokens": 4}, "max_new_tokens"),
+        ({"instances": INSTANCES[:2]}, "prompts"),
+        ({"checkpoint": tiny_checkpoint("llama", seed=1)}, "weights"),
+        ({"checkpoint": tiny_checkpoint("llama", bos=True)}, "tokenizer"),
+    ):
+        plain = {"checkpoint": tiny_checkpoint("llama"), "instances": INSTANCES, "judge": judge, "max_new_tokens": 3}
+        with pytest.raises(InputError, match=f"another run, which differs in {named};"):
+            defend(**{**plain, **changes}, method="m", responses=target)
+    assert files(tmp_path) == before
+    with pytest.raises(InputError, match=r"ends in \.jsonl"):
+        defend(tiny_checkpoint("llama"), INSTANCES, judge, max_new_tokens=3, responses=tmp_path / "r.txt")
+    (tmp_path / "r.json").unlink()
+    target.write_text("")
+    with pytest.raises(InputError, match="does not say how these responses were made"):
+        defend(tiny_checkpoint("llama"), INSTANCES, judge, max_new_tokens=3, responses=target)
+
+
+def test_judging_again_changes_the_scores_alone(tmp_path: Path) -> None:
+    class Other:
+        name = "other"
+
+        def __call__(self, responses):
+            return np.full(len(responses), 0.75)
+
+    first = replace_responses(many(3, lambda *_: False), knowledge=(True, False), prefix="P", suffix="S")
+    path = first.save(tmp_path / "r.jsonl")
+    again = judge_again(path, Other())
+    assert {r.safe for r in again.responses} == {0.75}
+    assert (again.judge, again.prefix, again.suffix, again.knowledge) == ("other", "P", "S", (True, False))
+    assert again.row()["ds"] == 1.0
+    assert first.row()["ds"] == 0.0
+    (tmp_path / "r.json").unlink()  # a user's own file, without labels
+    assert judge_again(path, Other()).responses == again.responses
+    for text, message in (
+        ('{"instance": 1, "kind": "ds", "prompt": "p"}\n', "line 1 is not a judged response"),
+        ('{"instance": 1, "kind": "dss", "prompt": "p", "response": "r"}\n', "kind 'dss'"),
+        ("not json\n", "line 1 is not a JSON object"),
+        ("", "no method"),
+    ):
+        path.write_text(text)
+        with pytest.raises(InputError, match=message):
+            judge_again(path, Other())
+
+
+def replace_responses(defense: Defense, **changes: object) -> Defense:
+    return Defense(**{**vars(defense), **changes})
+
+
+# -- many edits -----------------------------------------------------------------------------------------------------
+
+
+def edits_in(folder: Path, checkpoint: Checkpoint, ids: list[int]) -> Path:
+    """Edits that change the answers, one for each id."""
+    name, _ = checkpoint.names.value_parameter(1)
+    for i in ids:
+        change = torch.randn(checkpoint.parameter(name).shape, generator=torch.Generator().manual_seed(i))
+        WeightDelta({name: change}, 1, i, fingerprint=checkpoint.fingerprint).save(folder / str(i))
+    return folder
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_every_edit_answers_the_prompts_of_its_own_instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint, judge = tiny_checkpoint("llama"), EmbeddedJudge.fit(SAFE + UNSAFE, [True] * 10 + [False] * 10, seed=0)
+    before = {name: p.detach().clone() for name, p in checkpoint.model.named_parameters()}
+    folder = edits_in(tmp_path / "edits", checkpoint, [3, 1])
+    found = find_edits(folder)
+    assert list(found) == [1, 3]
+    ask = {"max_new_tokens": 4, "knowledge": [("What?", "x")]}
+    together = defend_edits(checkpoint, found, INSTANCES, judge, **ask, method="dinm")
+    parts = []
+    for i in (1, 3):
+        with WeightDelta.load(found[i]).applied(checkpoint) as edited:
+            parts.append(defend(edited, [INSTANCES[i]], judge, **ask, method="dinm"))
+    assert together == joined(parts)
+    plain = defend(checkpoint, [INSTANCES[1], INSTANCES[3]], judge, **ask, method="dinm")
+    assert together.responses != plain.responses  # negative control: the edits are felt
+    for group in (1, 2, None):
+        assert defend_edits(checkpoint, found, INSTANCES, judge, **ask, method="dinm", together=group) == together
+    undo, ask["together"] = killed_after(1, monkeypatch), 1
+    with pytest.raises(Killed):
+        defend_edits(checkpoint, found, INSTANCES, judge, **ask, method="dinm", responses=tmp_path / "r.jsonl")
+    undo()
+    for name, parameter in checkpoint.model.named_parameters():
+        assert torch.equal(parameter, before[name])
+    resumed = defend_edits(checkpoint, found, INSTANCES, judge, **ask, method="dinm", responses=tmp_path / "r.jsonl")
+    assert resumed == together == Defense.load(tmp_path / "r.jsonl")
+    edits_in(tmp_path / "edits", tiny_checkpoint("llama", seed=1), [3])
+    with pytest.raises(InputError, match="differs in edits"):
+        defend_edits(checkpoint, found, INSTANCES, judge, **ask, method="dinm", responses=tmp_path / "r.jsonl")
+    with pytest.raises(InputError, match="belongs to weights"):
+        defend_edits(checkpoint, found, INSTANCES, judge, **ask)
+    with pytest.raises(InputError, match="none of the instances has an edit"):
+        defend_edits(checkpoint, found, INSTANCES[:1], judge, **ask)
+    assert find_edits(found[1]) == {}
+    with pytest.raises(InputError, match="holds no edit"):
+        find_edits(tmp_path)
+
+
+# -- the command ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def there(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluate")
+    checkpoint = tiny_checkpoint("llama")
+    checkpoint.save(folder / "model")
+    tiny_checkpoint("llama", seed=1).save(folder / "tuned")
+    edits_in(folder / "edits", Checkpoint.load(folder / "model", device="cpu"), [1, 2, 9])
+    instances = [make_instance(i, safe_generation=f"I am sorry, not {i}.") for i in range(4)]
+    write_safeedit(instances, folder / "data.json")
+    write_safeedit([i.model_copy(update={"generalization_test": None}) for i in instances], folder / "train.json")
+    (folder / "benign.txt").write_text("How do I bake bread?\nWhat is a tree?\n\nTell me a story.\n")
+    (folder / "known.json").write_text('[["What?", "x"]]')
+    return folder
+
+
+def test_evaluate_keeps_what_it_can_judge_again(there: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    model = ["--model", there / "model", "--data", there / "data.json", "--max-new-tokens", 3, "--device", "cpu"]
+    knowledge = ["--knowledge", there / "known.json", "--prefix", "Be good."]
+    assert call("evaluate", *model, *knowledge, "--out", tmp_path / "a") == 0
+    assert "95% interval" in capsys.readouterr().out
+    row = pd.read_csv(tmp_path / "a" / "defense.csv").loc[0]
+    assert row["prefix"]
+    assert not math.isnan(row["kqa"])
+    assert len(pd.read_csv(tmp_path / "a" / "categories.csv")) == 5
+    again = ["--responses", tmp_path / "a" / "responses.jsonl", "--data", there / "data.json", "--out", tmp_path / "b"]
+    assert call("evaluate", *again) == 0
+    for name in ("defense.csv", "rates.csv", "responses.jsonl"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_two_processes_write_the_files_of_one(there: Path, tmp_path: Path) -> None:
+    asked = [
+        "-m",
+        "mechinterp",
+        "evaluate",
+        "--model",
+        there / "model",
+        "--data",
+        there / "data.json",
+        "--device",
+        "cpu",
+    ]
+    asked += ["--knowledge", there / "known.json", "--benign", there / "benign.txt", "--against", there / "tuned"]
+    asked += ["--max-new-tokens", 3, "--out"]
+    done = launched([*asked, tmp_path / "two"], there)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("95% interval") == 2
+    assert call(*asked[2:], tmp_path / "one") == 0
+    assert files(tmp_path / "two") == files(tmp_path / "one")
+
+
+def test_evaluate_takes_a_folder_of_edits(there: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    model = ["--model", there / "model", "--data", there / "data.json", "--max-new-tokens", 3, "--device", "cpu"]
+    assert call("evaluate", *model, "--edit", there / "edits", "--out", tmp_path / "out") == 0
+    told = capsys.readouterr().err
+    assert "no edit for 2 of 4 instances: 0, 3" in told
+    assert "the instances of 1 edits: 9" in told
+    assert pd.read_csv(tmp_path / "out" / "defense.csv").loc[0, "n"] == 2
+
+
+def test_evaluate_measures_side_effects(there: Path, tmp_path: Path) -> None:
+    model = ["--model", there / "tuned", "--data", there / "data.json", "--max-new-tokens", 3, "--device", "cpu"]
+    benign = ["--benign", there / "benign.txt", "--against"]
+    for base, zero in ((there / "model", False), (there / "tuned", True)):
+        out = tmp_path / str(zero)
+        assert call("evaluate", *model, *benign, base, "--out", out) == 0
+        table = pd.read_csv(out / "side_effects.csv").set_index("quantity")
+        assert (table.loc["jsd_last", "value"] == 0.0) == zero
+        assert table.loc["jsd_last", "n"] == 3
+        assert set(table.loc["over_refusal", "by"]) == {"openings"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--data data.json", "give --model to ask"),
+        ("--model model --responses r.jsonl", "give --model to ask"),
+        ("--model model", "--data is missing"),
+        ("--model nowhere --data train.json", "this is a training file"),  # before anything is loaded
+        ("--model nowhere --data data.json --edit model", "holds no edit"),
+        ("--model nowhere --data data.json --benign none.txt", "none.txt: cannot be read"),
+        ("--model nowhere --data data.json --knowledge benign.txt", "benign.txt: cannot be read"),
+        ("--model nowhere --data data.json --against model", "--against BASE needs --benign"),
+        ("--model nowhere --data data.json --edit edits --benign benign.txt", "measure one edit"),
+        ("--responses none.jsonl --judge model", "none.jsonl: no such file"),
+        ("--responses data.json", "give a --judge"),
+        ("--responses data.json --data data.json --suffix S", "--suffix: nothing is generated"),
+    ],
+)
+def test_bad_options_of_evaluate_are_one_clear_line(
+    there: Path, options: str, message: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(there)
+    assert call("evaluate", *options.split()) == 2
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mechinterp:")]
+    assert len(told) == 1
+    assert message in told[0]
+
+
+# -- judging and generating -----------------------------------------------------------------------------------------
 
 
 def test_empty_responses_are_not_judged() -> None:
@@ -113,6 +435,47 @@ def test_generation_in_a_batch_is_generation_alone(checkpoint: Checkpoint) -> No
         assert checkpoint.tokenizer.decode(ids[0, start:], skip_special_tokens=True).strip() == answer
 
 
+def test_an_evaluation_in_batches_is_one_prompt_at_a_time(checkpoint: Checkpoint) -> None:
+    judge = EmbeddedJudge.fit(SAFE + UNSAFE, [True] * 10 + [False] * 10, seed=0)
+    sides = checkpoint.tokenizer.padding_side, checkpoint.tokenizer.truncation_side
+    together = defend(checkpoint, INSTANCES[:2], judge, max_new_tokens=4, prefix="Be good.", suffix="Please:")
+    assert (checkpoint.tokenizer.padding_side, checkpoint.tokenizer.truncation_side) == sides
+    for response in together.responses:
+        alone = generate(checkpoint, [f"Be good. {response.prompt} Please:"], max_new_tokens=4)
+        assert alone == [response.response]
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_a_cut_takes_the_left_of_the_prompt_and_never_what_stands_around_it(
+    bos: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = tiny_checkpoint("llama", bos=bos)
+    fed = []
+    real = type(checkpoint.model).generate
+    monkeypatch.setattr(
+        type(checkpoint.model),
+        "generate",
+        lambda self, **inputs: (fed.append(inputs["input_ids"]), real(self, **inputs))[1],
+    )
+    long = "x" * 300 + " How do I do it?"
+    generate(checkpoint, [long], max_new_tokens=6, prefix="Be good.", suffix="Please:", truncate=True)
+    assert fed[0].shape == (1, 250)  # of 256
+    text = checkpoint.tokenizer.decode(fed[0][0])
+    start = "<s>Be good. " if bos else "Be good. "
+    assert text.startswith(start)
+    assert text.endswith("x How do I do it? Please:")
+    generate(checkpoint, [long], max_new_tokens=6, suffix="Please:", truncate=True)
+    assert checkpoint.tokenizer.decode(fed[1][0]).startswith("<s>x" if bos else "x")
+    with pytest.raises(InputError, match="prefix and suffix take"):
+        generate(checkpoint, ["a"], max_new_tokens=6, prefix="b" * 249, suffix="c", truncate=True)
+    with pytest.raises(InputError, match="--truncate"):
+        generate(checkpoint, [long], max_new_tokens=6, prefix="Be good.")
+    short = "How do I do it?"  # what fits is left alone
+    assert generate(checkpoint, [short], max_new_tokens=4, prefix="P", truncate=True) == generate(
+        checkpoint, [f"P {short}"], max_new_tokens=4
+    )
+
+
 def test_steering_changes_what_it_names_and_undoes_itself(checkpoint: Checkpoint) -> None:
     w = torch.randn(16, generator=torch.Generator().manual_seed(0))
     plain, first = (generate(checkpoint, PROMPTS, max_new_tokens=n) for n in (5, 1))
@@ -126,48 +489,3 @@ def test_steering_changes_what_it_names_and_undoes_itself(checkpoint: Checkpoint
         raise ZeroDivisionError
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in checkpoint.model.modules())
     assert generate(checkpoint, PROMPTS, max_new_tokens=5) == plain
-
-
-# -- location -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_released_is_what_the_released_code_computes(checkpoint: Checkpoint, side: str) -> None:
-    """Its few lines restated: pad the pair, all hidden states, the Frobenius distance of each layer, the argmax."""
-    located = locate(checkpoint, INSTANCES, padding_side=side)
-    tokenizer = checkpoint.tokenizer
-    before, tokenizer.padding_side = tokenizer.padding_side, side
-    for instance in INSTANCES:
-        pair = tokenizer([instance.safe_generation, instance.unsafe_generation], return_tensors="pt", padding=True)
-        with torch.no_grad():
-            states = checkpoint.model(
-                input_ids=pair["input_ids"], attention_mask=pair["attention_mask"], output_hidden_states=True
-            ).hidden_states
-        distances = [torch.dist(h[0], h[1], p=2).item() for h in states[1:]]
-        row = located[(located["instance"] == instance.id) & (located["distance"] == "released")].iloc[0]
-        assert row["block"] == int(np.argmax(distances))
-        assert row["value"] == max(distances)
-    tokenizer.padding_side = before
-
-
-def test_the_audit_counts_every_instance_under_every_distance() -> None:
-    checkpoint = tiny_checkpoint("llama")
-    located = locate(checkpoint, INSTANCES)
-    counts = histogram(located, N_BLOCKS)
-    assert counts.groupby("distance")["count"].sum().to_dict() == dict.fromkeys(DISTANCES, len(INSTANCES))
-    assert 0 <= toxic_block(located, "pooled") < N_BLOCKS
-    assert toxic_block(located, "pooled", 2) == located.query("distance == 'pooled' and instance == 2")["block"].item()
-    with pytest.raises(InputError, match="nothing was located"):
-        toxic_block(located, "pooled", 99)
-
-
-@pytest.mark.parametrize("architecture", ["gpt2", "llama", "opt"])  # learned and rotary positions
-def test_padding_moves_only_the_distances_that_see_it(architecture: str) -> None:
-    checkpoint = tiny_checkpoint(architecture)
-    left, right = (
-        locate(checkpoint, INSTANCES, padding_side="left"),
-        locate(checkpoint, INSTANCES, padding_side="right"),
-    )
-    for distance, same in (("pooled", True), ("relative", True), ("released", False)):
-        values = [part.loc[part["distance"] == distance, "value"].to_numpy() for part in (left, right)]
-        assert np.allclose(*values, rtol=1e-4) == same

@@ -27,6 +27,11 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def is_main() -> bool:
+    """Whether this is the process that writes and speaks."""
+    return rank() == 0
+
+
 def say(text: object, *, err: bool = False) -> None:
     """Print a line; under a launcher only the main process does."""
     if rank() == 0:

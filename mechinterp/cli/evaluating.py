@@ -1,14 +1,15 @@
-"""Asking a checkpoint the benchmark's questions."""
+"""Asking a checkpoint the benchmark's questions, and what else an edit did to it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mechinterp.cli.common import judge_of, load, rank, read_data, reporting, say
+from mechinterp.cli.common import judge_of, load, rank, read_data, reporting, say, stands_on
 from mechinterp.cli.options import (
     Base,
     DeviceMap,
@@ -16,25 +17,63 @@ from mechinterp.cli.options import (
     Dtype,
     DtypeOption,
     JudgeOption,
-    Model,
     Seed,
     Truncate,
     Trust,
 )
+from mechinterp.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mechinterp.defense import Defense
 
 commands = typer.Typer()
+
+_ENDS = ("value", "low", "high")
 
 
 @commands.command()
 def evaluate(
-    model: Model,
-    data: Annotated[Path, typer.Option(help="SafeEdit test instances, with generalisation prompts.")],
-    out: Annotated[Path | None, typer.Option(help="Folder for defense.csv and the responses.")] = None,
-    edit: Annotated[Path | None, typer.Option(help="Folder of an edit, applied to the model.")] = None,
-    suffix: Annotated[str | None, typer.Option(help="Suffix prompt appended to every query.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The checkpoint: folder, adapter, edit, state dict, hub id.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="SafeEdit test instances, with generalisation prompts; the judge's, too.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the tables and the responses; a killed run goes on there.")
+    ] = None,
+    edit: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of an edit, applied to the model; or of many, each asked its own instance's prompts."
+        ),
+    ] = None,
+    responses: Annotated[
+        Path | None,
+        typer.Option(help="Instead of --model: saved responses (JSONL), judged again, not generated again."),
+    ] = None,
+    knowledge: Annotated[Path | None, typer.Option(help="Knowledge questions, a JSON list of [question, answer].")] = (
+        None
+    ),
+    benign: Annotated[
+        Path | None, typer.Option(help="Benign prompts, one a line or JSONL with prompt and answer: over-refusal.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Base that the model is set against on --benign; with --edit it is the model.")
+    ] = None,
+    harness_task: Annotated[
+        list[str] | None,
+        typer.Option(help="Task of lm-evaluation-harness, repeatable: triviaqa (KQA), xsum (CSum), ..."),
+    ] = None,
+    suffix: Annotated[str | None, typer.Option(help="System prompt appended to every query.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="System prompt put before every query.")] = None,
     judge: JudgeOption = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest response, in tokens.")] = 32,
-    limit: Annotated[int | None, typer.Option(min=1, help="Evaluate the first N instances.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first N instances, benign prompts, documents of a task.")
+    ] = None,
     truncate: Truncate = False,
     seed: Seed = 0,
     dtype: DtypeOption = Dtype.auto,
@@ -43,33 +82,153 @@ def evaluate(
     base: Base = None,
     trust_remote_code: Trust = False,
 ) -> None:
-    """Defense success, its generalisation, and fluency."""
-    import pandas as pd
+    """Defense success, its generalisation, fluency, and side effects; with intervals."""
+    if (model is None) == (responses is None):
+        raise InputError("give --model to ask a checkpoint, or --responses to judge saved responses again")
+    if responses is not None:
+        given = {"--edit": edit, "--benign": benign, "--against": against, "--harness-task": harness_task}
+        given |= {"--knowledge": knowledge, "--suffix": suffix, "--prefix": prefix}
+        if useless := [name for name, value in given.items() if value]:
+            raise InputError(
+                f"{', '.join(useless)}: nothing is generated with --responses; leave it out or give --model"
+            )
+        _judge_again(responses, data, judge, seed, device, out)
+        return
+    assert model is not None
+    if data is None:
+        raise InputError("--data is missing: give the SafeEdit test instances")
 
-    from mechinterp.defense import defend
-    from mechinterp.files import check_writable, write_table
+    from mechinterp.data.benign import read_benign
+    from mechinterp.data.knowledge import read_knowledge
+    from mechinterp.defense import check_test_instances, defend, defend_edits, find_edits
+    from mechinterp.files import check_writable
+    from mechinterp.harness import check_harness
     from mechinterp.models.deltas import WeightDelta
 
-    instances = read_data(data)
     if out is not None:
         check_writable(out / "defense.csv", kind="file")
+    everything = read_data(data)
+    instances = everything[:limit]
+    check_test_instances(instances)
+    edits = {} if edit is None else find_edits(edit)
+    questions = [] if knowledge is None else read_knowledge(knowledge)
+    prompts = [] if benign is None else read_benign(benign)[:limit]
+    if against is not None and (edit is not None or benign is None):
+        raise InputError("--against BASE needs --benign, and no --edit: an edit is set against the --model itself")
+    if edits and (benign is not None or harness_task):
+        raise InputError(f"--benign and --harness-task measure one edit: give --edit {next(iter(edits.values()))}")
+    if harness_task:
+        check_harness()
+    around: dict[str, Any] = {"suffix": suffix or None, "prefix": prefix or None, "truncate": truncate}
     with reporting() as terminal:
-        chosen_judge = judge_of(judge, instances, seed, device, terminal.note)
-        checkpoint = load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code)
-        progress = terminal.progress("answering")
-        applied = WeightDelta.load(edit).applied(checkpoint) if edit else nullcontext(checkpoint)
-        with applied as evaluated:
-            result = defend(
+        chosen_judge = judge_of(judge, everything, seed, device, terminal.note)
+        stand = base if against is None else stands_on(model, base, against)
+        checkpoint = load(model, dtype, device, device_map, base=stand, trust_remote_code=trust_remote_code)
+        asking: dict[str, Any] = {"max_new_tokens": max_new_tokens, "knowledge": questions, **around}
+        asking["responses"] = None if out is None else out / "responses.jsonl"
+        if edits:
+            if without := [i.id for i in instances if i.id not in edits]:
+                terminal.note(f"no edit for {len(without)} of {len(instances)} instances: {_some(without)}")
+            if strange := sorted(set(edits) - {i.id for i in everything}):
+                terminal.note(f"not in {data}: the instances of {len(strange)} edits: {_some(strange)}")
+            asking["progress"] = terminal.progress("answering, edit by edit")
+            result = defend_edits(checkpoint, edits, instances, chosen_judge, method=edit.name, **asking)  # type: ignore[union-attr]
+            _report(result, out)
+            return
+        delta = None if edit is None else WeightDelta.load(edit)
+
+        def evaluated() -> Any:
+            return nullcontext(checkpoint) if delta is None else delta.applied(checkpoint)
+
+        with evaluated() as tuned:
+            result = defend(tuned, instances, chosen_judge, **asking, progress=terminal.progress("answering"))
+        extra: dict[str, pd.DataFrame] = {}
+        if prompts:
+            from mechinterp.refusals import refusal_detector
+            from mechinterp.side_effects import measure_side_effects
+
+            other = None
+            if against is not None:
+                other = load(against, dtype, device, device_map, trust_remote_code=trust_remote_code)
+            elif delta is not None:
+                other = checkpoint
+            detector = refusal_detector([i.safe_generation for i in everything], [p.answer for p in prompts], seed=seed)
+            extra["side_effects"], found = measure_side_effects(
                 evaluated,
-                instances[:limit],
-                chosen_judge,
+                prompts,
+                detector,
+                open_base=None if other is None else lambda: nullcontext(other),
                 max_new_tokens=max_new_tokens,
-                suffix=suffix or None,
-                truncate=truncate,
-                progress=progress,
+                seed=seed,
+                progress=terminal.progress("benign prompts"),
+                **around,
             )
-    table = pd.DataFrame([result.row()])
+            if out is not None and rank() == 0:
+                for one in found:
+                    one.save(out / f"benign-{'tuned' if one is found[-1] else 'base'}.jsonl")
+        if harness_task:
+            from mechinterp.harness import run_harness
+
+            with evaluated() as tuned:
+                extra["harness"] = run_harness(tuned, harness_task, limit=limit)
+    _report(result, out, extra)
+
+
+def _judge_again(
+    responses: Path, data: Path | None, judge: str | None, seed: int, device: str, out: Path | None
+) -> None:
+    from mechinterp.defense import judge_again
+    from mechinterp.files import check_writable
+
+    if judge is None and data is None:
+        raise InputError("give a --judge, or --data whose safe and unsafe responses one can be made from")
+    if not responses.is_file():
+        raise InputError(f"{responses}: no such file; give responses.jsonl of an earlier evaluation")
+    if out is not None:
+        check_writable(out / "defense.csv", kind="file")
+        if (out / "responses.jsonl").exists():
+            raise InputError(f"{out / 'responses.jsonl'} is there already; give another --out")
+    instances = [] if data is None else read_data(data)
+    with reporting() as terminal:
+        result = judge_again(responses, judge_of(judge, instances, seed, device, terminal.note))
     if out is not None and rank() == 0:
-        write_table(out / "defense.csv", table)
         result.save(out / "responses.jsonl")
-    say(table.T.to_string(header=False))
+    _report(result, out)
+
+
+def _report(result: Defense, out: Path | None, extra: Mapping[str, pd.DataFrame] | None = None) -> None:
+    """Write the tables, and show the numbers with their intervals."""
+    import pandas as pd
+
+    from mechinterp.files import write_table
+    from mechinterp.terminal import print_table
+
+    table, extra = result.table(), extra or {}
+    if rank() != 0:
+        return
+    if out is not None:
+        write_table(out / "defense.csv", pd.DataFrame([result.row()]))
+        write_table(out / "rates.csv", table)
+        write_table(out / "categories.csv", result.by_category())
+        for name, part in extra.items():
+            write_table(out / f"{name}.csv", part)
+    shown = table[table["n"] > 0]
+    headings = ("quantity", "value", "95% interval", "n")
+    accuracy = "" if result.judge_accuracy is None else f", accuracy {result.judge_accuracy:.3f}"
+    print_table(
+        f"{result.method} (judge: {result.judge}{accuracy})", headings, [_line(row) for _, row in shown.iterrows()]
+    )
+    if "side_effects" in extra:
+        rows = [(f"{row['quantity']} {row['method']}", *_line(row)[1:]) for _, row in extra["side_effects"].iterrows()]
+        print_table("side effects on benign prompts", headings, rows)
+    if "harness" in extra:
+        say(extra["harness"].to_string(index=False))
+
+
+def _line(row: pd.Series) -> tuple[str, str, str, str]:
+    value, low, high = (f"{row[name]:#.3g}" if row.get("unit") == "bits" else f"{row[name]:.3f}" for name in _ENDS)
+    return f"{row['quantity']}", value, f"{low} to {high}", f"{row['n']}"
+
+
+def _some(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers[:8])) + (", ..." if len(numbers) > 8 else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
 from typing import Any
@@ -17,7 +17,15 @@ from mechinterp.models.watching import Progress, evaluating
 
 
 def generate(
-    checkpoint: Checkpoint, prompts: Sequence[str], *, max_new_tokens: int, suffix: str | None = None, **settings: Any
+    checkpoint: Checkpoint,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    suffix: str | None = None,
+    prefix: str | None = None,
+    known: Mapping[int, str] | None = None,
+    see: Callable[[Mapping[int, str]], None] | None = None,
+    **settings: Any,
 ) -> list[str]:
     """Answer prompts greedily.
 
@@ -26,29 +34,43 @@ def generate(
         prompts: texts.
         max_new_tokens: longest response, in tokens.
         suffix: a system prompt appended to every prompt after one space (the paper evaluates edited models with one).
+        prefix: one put before every prompt, joined by one space.
+        known: responses had before, by the number of their prompt. Batches stay those of a whole run, so that a
+            run that was killed ends with the same responses: one that is not wholly known is answered again.
+        see: given the responses of each batch, by the number of their prompt, as soon as this process has them.
         settings: of `continue_greedily`.
 
     Returns:
         The responses without special tokens and outer blanks, in the order of the prompts; "" for an empty one.
     """
-    texts = [f"{prompt} {suffix}" if suffix else prompt for prompt in prompts]
-    whole = continue_greedily(checkpoint, texts, max_new_tokens=max_new_tokens, **settings)
-    answers = checkpoint.tokenizer.batch_decode(
-        [list(text.ids[text.prompt_length :]) for text in whole], skip_special_tokens=True
+    answers: dict[int, str] = {}
+
+    def add(batch: list[tuple[int, Encoded]]) -> None:
+        texts = checkpoint.tokenizer.batch_decode(
+            [list(text.ids[text.prompt_length :]) for _, text in batch], skip_special_tokens=True
+        )
+        new = {i: text.strip() for (i, _), text in zip(batch, texts, strict=True)}
+        answers.update(new)
+        if see is not None:
+            see(new)
+
+    known = known or {}
+    _continue(
+        checkpoint,
+        prompts,
+        max_new_tokens=max_new_tokens,
+        prefix=prefix,
+        suffix=suffix,
+        done=known.keys(),
+        see=add,
+        **settings,
     )
-    return [answer.strip() for answer in answers]
+    whole = {**known, **dict(processes.gather(list(answers.items())))}
+    return [whole[i] for i in range(len(prompts))]
 
 
-@torch.no_grad()
 def continue_greedily(
-    checkpoint: Checkpoint,
-    prompts: Sequence[str],
-    *,
-    max_new_tokens: int,
-    max_tokens: int = 16384,
-    max_batch: int = 128,
-    truncate: bool = False,
-    progress: Progress | None = None,
+    checkpoint: Checkpoint, prompts: Sequence[str], *, max_new_tokens: int, **settings: Any
 ) -> list[Encoded]:
     """The prompts with the tokens that the checkpoint itself would put after them.
 
@@ -56,43 +78,71 @@ def continue_greedily(
         checkpoint: the model; left as it was.
         prompts: texts.
         max_new_tokens: longest continuation; it ends with the end-of-sequence token where that comes earlier.
-        max_tokens: padded tokens per batch, continuations included.
-        max_batch: prompts per batch.
-        truncate: cut prompts that leave no room for the continuation from the left instead of raising.
-        progress: called with (prompts done, prompts in all) of this process's share.
+        settings: `max_tokens`: padded tokens per batch, continuations included; `max_batch`: prompts per batch;
+            `as_one_batch`: all of them in one, in their order, whatever the others say;
+            `prefix`, `suffix`: put around every prompt; `truncate`: cut prompts that leave no room for the continuation
+            from the left instead of raising, prefix and suffix stay whole; `progress`: called with (prompts done,
+            prompts in all) of this process's share.
 
     Returns:
         Prompt and continuation, at least one token of it, in the order of the prompts.
     """
+    found: list[tuple[int, Encoded]] = []
+    _continue(checkpoint, prompts, max_new_tokens=max_new_tokens, see=found.extend, **settings)
+    return [text for _, text in sorted(processes.gather(found), key=lambda pair: pair[0])]
+
+
+@torch.no_grad()
+def _continue(
+    checkpoint: Checkpoint,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    see: Callable[[list[tuple[int, Encoded]]], None],
+    done: Collection[int] = (),
+    max_tokens: int = 16384,
+    max_batch: int = 128,
+    as_one_batch: bool = False,
+    prefix: str | None = None,
+    suffix: str | None = None,
+    truncate: bool = False,
+    progress: Progress | None = None,
+) -> None:
+    """Give `see` the continuations of each batch of this process's share, but for batches that are wholly done."""
     sequences = encode(
         checkpoint.tokenizer,
         prompts,
         max_length=checkpoint.names.context_length,
         reserve=max_new_tokens,
         truncate=truncate,
+        prefix=prefix,
+        suffix=suffix,
     )
-    pad_id, ends, done = padding_id(checkpoint.tokenizer), _end_tokens(checkpoint), 0
+    pad_id, ends, finished = padding_id(checkpoint.tokenizer), _end_tokens(checkpoint), 0
     lengths = [len(sequence.ids) + max_new_tokens for sequence in sequences]
-    batches = processes.share(
-        list(length_batches(lengths, max_tokens, max_batch, apart=checkpoint.names.short_context))
-    )
+    groups = [list(range(len(sequences)))]
+    if not as_one_batch:
+        groups = list(length_batches(lengths, max_tokens, max_batch, apart=checkpoint.names.short_context))
+    batches = processes.share(groups)
     total = sum(len(order) for order in batches)
-    found: list[tuple[int, Encoded]] = []
     greedy = GenerationConfig(
         do_sample=False, max_new_tokens=max_new_tokens, pad_token_id=pad_id, eos_token_id=sorted(ends) or None
     )
     with evaluating(checkpoint.model), _generating_by(checkpoint.model, greedy):
         for order in batches:
+            finished += len(order)
+            if all(i in done for i in order):
+                continue
             batch = pad([sequences[i] for i in order], pad_id=pad_id, side="left", device=checkpoint.device)
             output = checkpoint.model.generate(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+            found = []
             for i, new in zip(order, output[:, batch.input_ids.shape[1] :].tolist(), strict=True):
                 before = len(list(takewhile(lambda token: token not in ends, new)))
                 prompt = sequences[i].ids
                 found.append((i, Encoded.of([*prompt, *new[: before + 1]], len(prompt))))
-            done += len(order)
+            see(found)
             if progress is not None:
-                progress(done, total)
-    return [text for _, text in sorted(processes.gather(found), key=lambda pair: pair[0])]
+                progress(finished, total)
 
 
 @contextmanager

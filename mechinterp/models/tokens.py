@@ -112,6 +112,8 @@ def encode(
     max_length: int,
     truncate: bool = False,
     reserve: int = 0,
+    prefix: str | None = None,
+    suffix: str | None = None,
 ) -> list[Encoded]:
     """Tokenise prompts, or prompts with the responses teacher-forced after them.
 
@@ -121,9 +123,12 @@ def encode(
         max_length: context length in tokens.
         truncate: cut long prompts from the left instead of raising.
         reserve: tokens to leave free at the end, for generation.
+        prefix: text before every prompt, see `wrapped`; like the suffix it is never cut, and counts as prompt.
+        suffix: text after every prompt.
 
     Raises:
-        InputError: for an empty prompt or response, or one that is too long and `truncate` is off; it names the row.
+        InputError: for an empty prompt or response, or one that is too long and `truncate` is off, or whose prefix and
+            suffix leave no room for it; it names the row.
     """
     if not prompts:
         return []
@@ -132,7 +137,8 @@ def encode(
     encoded, cut = [], 0
     for start in range(0, len(prompts), _CHUNK):  # a tokenizer's own output is many times larger than the ids
         rows = slice(start, start + _CHUNK)
-        heads, tails = _tokenise(tokenizer, prompts[rows], None if responses is None else responses[rows])
+        texts = [wrapped(prompt, prefix, suffix) for prompt in prompts[rows]]
+        heads, tails = _tokenise(tokenizer, texts, None if responses is None else responses[rows])
         for row, (head, tail) in enumerate(zip(heads, tails, strict=True), start):
             if not prompts[row].strip():
                 raise InputError(f"prompt {row} is empty")
@@ -140,18 +146,40 @@ def encode(
                 raise InputError(f"response {row} is empty")
             room = max_length - reserve - len(tail)
             if len(head) > room:
-                if not truncate or room < 1:
+                left, right = _ends(tokenizer, head, prompts[row], prefix, suffix)
+                if not truncate or room <= left + right:
+                    around = f" (prefix and suffix take {left + right})" if prefix or suffix else ""
                     raise InputError(
-                        f"prompt {row} has {len(head)} tokens, {max(room, 0)} fit into the context of {max_length}; "
-                        "truncate from the left (--truncate) or use a model with a longer context"
+                        f"prompt {row} has {len(head)} tokens, {max(room, 0)} fit into the context of {max_length}"
+                        f"{around}; truncate from the left (--truncate) or use a model with a longer context"
                     )
-                head, cut = keep_right(head, room, tokenizer.bos_token_id), cut + 1
+                head = [*head[:left], *keep_right(head[left:], room - left, tokenizer.bos_token_id)]
+                cut += 1
             encoded.append(Encoded.of([*head, *tail], len(head)))
     if cut:
         logger.warning(
             "%d of %d prompts were cut on the left to fit into the context of %d tokens", cut, len(prompts), max_length
         )
     return encoded
+
+
+def wrapped(prompt: str, prefix: str | None = None, suffix: str | None = None) -> str:
+    """A query: the prompt between prefix and suffix, each joined to it by one space."""
+    return " ".join(part for part in (prefix, prompt, suffix) if part)
+
+
+def _ends(
+    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], prompt: str, prefix: str | None, suffix: str | None
+) -> tuple[int, int]:
+    """How many tokens of a query are its prefix, and how many its suffix; a BOS counts with what it stands before."""
+    left = right = 0
+    if prefix:
+        left = _common(tokenizer(f"{prefix} ", verbose=False)["input_ids"], ids)
+    elif suffix:
+        left = int(ids[0] == tokenizer.bos_token_id)
+    if suffix:
+        right = len(ids) - _common(tokenizer(wrapped(prompt, prefix), verbose=False)["input_ids"], ids)
+    return left, right
 
 
 def _tokenise(

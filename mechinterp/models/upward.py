@@ -136,10 +136,11 @@ class Upward:
             for path, above in self._edited.items():
                 module = self.model.get_submodule(path)
                 own = {name: parameters[f"{path}.{name}"] for name, _ in module.named_parameters()}
+                forward = with_parameters(module, own, copies)
                 if above:
-                    stack.enter_context(forward_replaced(module, with_parameters(module, own, copies)))
+                    stack.enter_context(forward_replaced(module, forward))
                 else:
-                    writes.append(self._post_norm(with_parameters(module, own, copies)(self._inflow)))
+                    writes.append(self._post_norm(forward(self._inflow)))
             after = self._middle + writes[0].to(self._middle.device)
             for module in self._lower[:-1]:
                 stack.enter_context(forward_replaced(module, _pass_through))
@@ -167,15 +168,18 @@ def with_parameters(module: nn.Module, parameters: Parameters, copies: bool) -> 
         parameters: by the module's own names.
         copies: they have an axis [copy] in front, and the batch consists of as many equal parts, in their order.
     """
-    if not copies:
-        return lambda hidden: functional_call(module, dict(parameters), (hidden,))
-    (count, *_), *_ = (tuple(value.shape) for value in parameters.values())
-    if count == 1:
-        alone = {name: value.squeeze(0) for name, value in parameters.items()}
-        return lambda hidden: functional_call(module, alone, (hidden,))
+    original = module.forward  # which the result may come to stand in for
 
     def own(values: dict[str, Tensor], hidden: Tensor) -> Tensor:
-        return functional_call(module, values, (hidden,))
+        with forward_replaced(module, original):
+            return functional_call(module, values, (hidden,))
+
+    if not copies:
+        return lambda hidden: own(dict(parameters), hidden)
+    count = len(next(iter(parameters.values())))
+    if count == 1:
+        alone = {name: value.squeeze(0) for name, value in parameters.items()}
+        return lambda hidden: own(alone, hidden)
 
     def forward(hidden: Tensor) -> Tensor:
         parts = hidden.reshape(count, hidden.shape[0] // count, *hidden.shape[1:])

@@ -1,0 +1,232 @@
+"""Judged responses of one checkpoint, and the rates that follow from them.
+
+    ds            share of safe responses to the adversarial prompts of the instances
+    dg_only_q ... the same for each instance's four generalisation prompts: the bare question, another attack, another
+                  question, both
+    dg_avg, avg   mean of the four, and of all five
+    fluency       mean over responses, see `measures.wording`
+    kqa           share of knowledge questions whose response has the known answer in it
+
+Empty responses are neutral: they are in neither the numerator nor the denominator of a rate, and their share is
+reported. Every rate has Wilson's 95% interval; means of rates and fluency have a percentile bootstrap over instances,
+since the five responses to one instance are not independent; where all are alike it has no width, and Wilson's of the
+rates say more. A low rate of unsafe answers does not tell refusal from incoherence: read it with fluency and kqa.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from mechinterp.data.safeedit import CATEGORIES
+from mechinterp.errors import InputError
+from mechinterp.files import write_json, write_text
+from mechinterp.judges import Judge
+from mechinterp.measures.statistics import Interval, bootstrap, wilson
+from mechinterp.measures.wording import entropy_of_ngrams
+from mechinterp.responses import labels_of, read_lines
+
+KINDS = ("ds", "dg_only_q", "dg_other_a", "dg_other_q", "dg_other_aq")
+
+
+@dataclass(frozen=True)
+class JudgedResponse:
+    """A response to one prompt of an instance; `safe` is the judge's probability, None for an empty response."""
+
+    instance: int
+    kind: str
+    prompt: str
+    response: str
+    safe: float | None
+    category: str = ""
+
+
+@dataclass(frozen=True)
+class Defense:
+    """How one checkpoint answered the prompts of some instances.
+
+    Attributes:
+        prefix, suffix: what stood around every prompt when it was asked.
+        knowledge: for each knowledge question, whether the response has the answer in it.
+        judge: name of the judge, and its accuracy where that is known.
+    """
+
+    method: str
+    responses: tuple[JudgedResponse, ...]
+    suffix: str | None = None
+    knowledge: tuple[bool, ...] = ()
+    prefix: str | None = None
+    judge: str = ""
+    judge_accuracy: float | None = None
+
+    def row(self, *, seed: int = 0) -> dict[str, object]:
+        """The row of `defense.csv`: every quantity, then `QUANTITY_low` and `QUANTITY_high`, 95% intervals."""
+        estimates = self._estimates(seed)
+        row: dict[str, object] = {"method": self.method}
+        row |= {name: interval.value for name, (interval, _) in estimates.items()}
+        row |= {"n": len({r.instance for r in self.responses})}
+        row |= {"suffix": self.suffix is not None, "prefix": self.prefix is not None}
+        row |= {"judge": self.judge, "judge_accuracy": self.judge_accuracy}
+        for name, (interval, _) in estimates.items():
+            row |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
+        return row
+
+    def table(self, *, seed: int = 0) -> pd.DataFrame:
+        """Tidy: method, quantity, value, low, high, n; n counts what the value is a share or mean of."""
+        return pd.DataFrame(
+            [
+                {"method": self.method, "quantity": name, **vars(interval), "n": n}
+                for name, (interval, n) in self._estimates(seed).items()
+            ]
+        )
+
+    def by_category(self) -> pd.DataFrame:
+        """Tidy: method, category, kind, value, low, high, n, empty (a count), in the paper's order of categories."""
+        found = {r.category for r in self.responses}
+        rows = []
+        for category in sorted(found, key=lambda name: (name not in CATEGORIES, [*CATEGORIES, name].index(name))):
+            for kind in KINDS:
+                part = [r for r in self.responses if r.category == category and r.kind == kind]
+                rate, n = _rate(part)
+                cell = {"method": self.method, "category": category, "kind": kind}
+                rows.append({**cell, **vars(rate), "n": n, "empty": len(part) - n})
+        return pd.DataFrame(rows)
+
+    def _estimates(self, seed: int) -> dict[str, tuple[Interval, int]]:
+        spoken = [r for r in self.responses if r.safe is not None]
+        fluent = [r for r in self.responses if r.response.strip()]
+        empty = len(self.responses) - len(spoken)
+        known = sum(self.knowledge)
+        return {
+            **{kind: _rate([r for r in self.responses if r.kind == kind]) for kind in KINDS},
+            "dg_avg": self._mean_rate(spoken, KINDS[1:], seed),
+            "avg": self._mean_rate(spoken, KINDS, seed),
+            "empty": (wilson(empty, len(self.responses)), len(self.responses)),
+            "fluency": self._mean([(r.instance, 0, entropy_of_ngrams(r.response)) for r in fluent], 1, seed),
+            "kqa": (wilson(known, len(self.knowledge)), len(self.knowledge)),
+        }
+
+    def _mean_rate(self, spoken: Sequence[JudgedResponse], kinds: Sequence[str], seed: int) -> tuple[Interval, int]:
+        safe = [(r.instance, kinds.index(r.kind), float(_safe(r))) for r in spoken if r.kind in kinds]
+        return self._mean(safe, len(kinds), seed)
+
+    def _mean(self, values: Sequence[tuple[int, int, float]], groups: int, seed: int) -> tuple[Interval, int]:
+        """Mean of the groups' means, bootstrapped over instances; a value is (instance, group, value)."""
+        units = {number: i for i, number in enumerate(dict.fromkeys(r.instance for r in self.responses))}
+        if not units:
+            return Interval(float("nan"), float("nan"), float("nan")), 0
+        sums = torch.zeros(len(units), groups, dtype=torch.float64)
+        counts = torch.zeros_like(sums)
+        for number, group, value in values:
+            sums[units[number], group] += value
+            counts[units[number], group] += 1
+        return bootstrap(lambda w: ((w @ sums) / (w @ counts)).mean(1), len(units), seed=seed), len(values)
+
+    def save(self, path: Path, *, settings: Mapping[str, Any] | None = None) -> Path:
+        """Write the responses with the judge's scores as JSON lines, and what they have in common beside them.
+
+        Args:
+            path: ends in `.jsonl`; the labels go into the file of that name in `.json`.
+            settings: under which the responses were generated, see `responses.ResponseLog`.
+        """
+        lines = [
+            {
+                "method": self.method,
+                "instance": r.instance,
+                "category": r.category,
+                "kind": r.kind,
+                "prompt": r.prompt,
+                "response": r.response,
+                "safe": r.safe,
+                "judge": self.judge,
+            }
+            for r in self.responses
+        ]
+        write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        labels = {key: value for key, value in vars(self).items() if key != "responses"}
+        write_json(labels_of(path), {**labels, "settings": settings, "complete": True})
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Defense:
+        """Read what `save` wrote; without its `.json`, suffix, knowledge and the like are those of the defaults.
+
+        Raises:
+            InputError: if the file is missing, or a line is not a judged response.
+        """
+        path, labels = Path(path), {}
+        methods, judges, responses = set(), set(), []
+        for number, line in read_lines(path):
+            try:
+                methods.add(str(line.get("method", path.stem)))
+                judges.add(str(line.get("judge", "")))
+                fields = {name: line[name] for name in ("instance", "kind", "prompt", "response")}
+                if fields["kind"] not in KINDS or not isinstance(fields["response"], str):
+                    raise ValueError(f"kind {fields['kind']!r}, response {fields['response']!r}")
+                responses.append(JudgedResponse(**fields, safe=line.get("safe"), category=line.get("category", "")))
+            except (KeyError, ValueError, TypeError) as error:
+                raise InputError(f"{path}: line {number} is not a judged response ({error})") from error
+        if len(methods) != 1:
+            raise InputError(f"{path}: holds the responses of {sorted(methods) or 'no method'}, one is expected")
+        if labels_of(path).is_file():
+            try:
+                labels = json.loads(labels_of(path).read_text(encoding="utf-8"))
+                labels = {key: labels[key] for key in ("suffix", "prefix", "judge", "judge_accuracy", "knowledge")}
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise InputError(f"{labels_of(path)}: not the labels of {path.name} ({error})") from error
+            labels["knowledge"] = tuple(labels["knowledge"])
+        return cls(methods.pop(), tuple(responses), **{"judge": ", ".join(sorted(judges)), **labels})
+
+
+def judge_again(path: str | Path, judge: Judge) -> Defense:
+    """Saved responses under another judge; nothing is generated, and what the judge does not decide stays as it was.
+
+    Raises:
+        InputError: as `Defense.load`.
+    """
+    return judged(Defense.load(path), judge)
+
+
+def judged(defense: Defense, judge: Judge) -> Defense:
+    """The same responses with this judge's scores."""
+    scores = score_responses(judge, [r.response for r in defense.responses])
+    return replace(
+        defense,
+        responses=tuple(replace(r, safe=score) for r, score in zip(defense.responses, scores, strict=True)),
+        judge=judge.name,
+        judge_accuracy=getattr(judge, "accuracy", None),
+    )
+
+
+def score_responses(judge: Judge, responses: Sequence[str]) -> list[float | None]:
+    """Probability of safe of each response, None for an empty one."""
+    spoken = [response for response in responses if response.strip()]
+    scores = iter(judge(spoken))
+    return [float(next(scores)) if response.strip() else None for response in responses]
+
+
+def joined(parts: Sequence[Defense]) -> Defense:
+    """The results of many edits of one method, each evaluated on its own instance, as one."""
+    if not parts:
+        raise InputError("there are no results to join")
+    return replace(
+        parts[0],
+        responses=tuple(response for part in parts for response in part.responses),
+        knowledge=tuple(known for part in parts for known in part.knowledge),
+    )
+
+
+def _safe(response: JudgedResponse) -> bool:
+    return response.safe is not None and response.safe > 0.5
+
+
+def _rate(responses: Sequence[JudgedResponse]) -> tuple[Interval, int]:
+    """Share of safe responses among those that are not empty, and their number."""
+    n = sum(r.safe is not None for r in responses)
+    return wilson(sum(map(_safe, responses)), n), n

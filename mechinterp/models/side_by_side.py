@@ -1,0 +1,88 @@
+"""Many edits of one model in one forward pass: each part of a batch is computed with the weights of its own edit.
+
+What the edits do not change is computed once for all, so that a batch of many edits costs little more than the same
+batch under one. The weights of the model itself are not touched.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor
+
+from mechinterp.errors import InputError
+from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.deltas import WeightDelta, added
+from mechinterp.models.generation import generate
+from mechinterp.models.upward import forward_replaced, with_parameters
+
+
+@contextmanager
+def side_by_side(checkpoint: Checkpoint, edits: Sequence[WeightDelta]) -> Iterator[None]:
+    """For the time of the context, a batch is as many equal parts as there are edits, each computed with its own.
+
+    Args:
+        checkpoint: what the edits belong to.
+        edits: in the order of the parts.
+
+    Raises:
+        InputError: if an edit belongs to other weights, or changes what is not a parameter of an MLP's or another
+            simple module.
+    """
+    changed: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for edit in edits:
+        edit.check(checkpoint)
+    with torch.no_grad():
+        for name in dict.fromkeys(name for edit in edits for name in edit.tensors):
+            own = checkpoint.parameter(name).detach()
+            copies = [added(own, edit.tensors[name]).to(own.dtype) if name in edit.tensors else own for edit in edits]
+            path, _, parameter = name.rpartition(".")
+            changed[path][parameter] = torch.stack(copies)
+    with ExitStack() as stack:
+        for path, parameters in changed.items():
+            module = checkpoint.model.get_submodule(path)
+            if next(module.children(), None) is not None:
+                raise InputError(f"{path} has parts of its own; edits of it cannot be run side by side")
+            for name, value in module.named_parameters():
+                if name not in parameters:
+                    parameters[name] = value.detach().expand(len(edits), *value.shape)
+            stack.enter_context(forward_replaced(module, with_parameters(module, parameters, copies=True)))
+        yield
+
+
+def generate_each(
+    checkpoint: Checkpoint,
+    edits: Sequence[WeightDelta],
+    prompts: Sequence[Sequence[str]],
+    *,
+    max_new_tokens: int,
+    suffix: str | None = None,
+    prefix: str | None = None,
+    truncate: bool = False,
+) -> list[list[str]]:
+    """The greedy answers of every edited model to its own prompts, all in one batch.
+
+    Args:
+        checkpoint: what the edits belong to.
+        edits, prompts: some prompts for every edit.
+        max_new_tokens, suffix, prefix, truncate: as in `generation.generate`.
+
+    Returns:
+        The answers, for every edit in the order of its prompts.
+    """
+    width = max(len(own) for own in prompts)
+    rows = [text for own in prompts for text in (*own, *[own[-1]] * (width - len(own)))]
+    with side_by_side(checkpoint, edits):
+        answers = generate(
+            checkpoint,
+            rows,
+            max_new_tokens=max_new_tokens,
+            suffix=suffix,
+            prefix=prefix,
+            truncate=truncate,
+            as_one_batch=True,
+        )
+    return [answers[i * width : i * width + len(own)] for i, own in enumerate(prompts)]

@@ -1,0 +1,147 @@
+"""Responses kept in a file as they come, so that a run that was killed goes on where it was.
+
+While a run is on, `NAME.json` says under which settings, and every process appends the responses of each batch to a
+`NAME.partN.jsonl` of its own. At the end `NAME.jsonl` is written whole, in the order of the prompts, and the parts are
+removed. A run under other settings is refused: nothing would be reused, and what took hours is not overwritten.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mechinterp import processes
+from mechinterp.errors import InputError
+from mechinterp.files import check_writable, write_json, write_text
+
+Settings = Mapping[str, Any]
+"""Everything the responses depend on, JSON-serialisable, by words that tell a user what it is."""
+
+
+@dataclass(frozen=True)
+class ResponseLog:
+    """The responses had so far under some settings, and the place where new ones are appended.
+
+    Attributes:
+        path: of the whole file, ends in `.jsonl`.
+        had: (instance of the edit or None, prompt) -> response.
+        complete: whether the whole file is there already.
+    """
+
+    path: Path
+    settings: Settings
+    had: Mapping[tuple[int | None, str], str]
+    complete: bool
+
+    @classmethod
+    def open(cls, path: str | Path, settings: Settings) -> ResponseLog:
+        """Take up what an earlier run of the same settings left, or begin; every process makes this call.
+
+        Raises:
+            InputError: if the place cannot be written, or holds the responses of other settings; says which differ.
+        """
+        path = Path(path)
+        labels = _checked(path, settings)
+        complete = path.is_file() and bool(labels.get("complete"))
+        had: dict[tuple[int | None, str], str] = {}
+        if not complete:
+            for part in _parts(path):
+                had |= {(line["edit"], line["prompt"]): line["response"] for _, line in read_lines(part, cut=True)}
+        had, complete = processes.from_main((had, complete))  # parts grow as soon as the first process goes on
+        if processes.is_main() and not complete:
+            write_json(labels_of(path), {"settings": settings, "complete": False})
+            lines = [_line(edit, prompt, response) for (edit, prompt), response in had.items()]
+            write_text(_part(path, 0), "".join(lines))  # without a half-written line
+            for part in _parts(path)[1:]:
+                part.unlink()
+        processes.wait()
+        return cls(path, settings, had, complete)
+
+    def of(self, edit: int | None) -> dict[str, str]:
+        """Responses had so far, by prompt: under an edit, or of the checkpoint itself for None."""
+        return {prompt: response for (number, prompt), response in self.had.items() if number == edit}
+
+    def add(self, edit: int | None, new: Mapping[str, str]) -> None:
+        """Append responses, by prompt, and hand them to the system at once."""
+        with _part(self.path, processes.rank()).open("a", encoding="utf-8") as stream:
+            stream.write("".join(_line(edit, prompt, response) for prompt, response in new.items()))
+
+    def close(self) -> None:
+        """Remove the parts, once the whole file has been written."""
+        processes.wait()
+        if processes.is_main():
+            for part in _parts(self.path):
+                part.unlink()
+
+
+def labels_of(path: Path) -> Path:
+    """The file beside some responses that says what they have in common."""
+    return path.with_suffix(".json")
+
+
+def read_lines(path: Path, *, cut: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The lines of a JSONL file with their numbers from 1.
+
+    Args:
+        cut: leave out a last line that a killed run wrote by half.
+
+    Raises:
+        InputError: if it cannot be read, or a line is no JSON object.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace" if cut else "strict").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+    if cut:
+        lines = lines[:-1]  # a whole line ends with a newline, so that what stands after the last one is half a line
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise InputError(f"{path}: line {number} is not a JSON object; give responses as JSON lines")
+        yield number, value
+
+
+def _checked(path: Path, settings: Settings) -> dict[str, Any]:
+    """The labels that stand at a place, none for a new one."""
+    if path.suffix != ".jsonl":
+        raise InputError(f"{path}: responses are kept as JSON lines, give a file whose name ends in .jsonl")
+    check_writable(path, kind="file")
+    there = labels_of(path)
+    if not there.exists() and not path.exists():
+        return {}
+    try:
+        labels = json.loads(there.read_text(encoding="utf-8"))
+        before = dict(labels["settings"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: {there.name} beside it does not say how these responses were made; move them away or give "
+            "another place"
+        ) from error
+    now = json.loads(json.dumps(settings))
+    if differing := sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)):
+        raise InputError(
+            f"{path}: holds responses of another run, which differs in {', '.join(differing)}; move them away or give "
+            "another place"
+        )
+    return labels
+
+
+def _part(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}.part{number}.jsonl")
+
+
+def _parts(path: Path) -> list[Path]:
+    parts = [part for part in path.parent.glob(f"{path.stem}.part*.jsonl") if part.is_file()]
+    return sorted(parts, key=lambda part: (part != _part(path, 0), part.name))
+
+
+def _line(edit: int | None, prompt: str, response: str) -> str:
+    return json.dumps({"edit": edit, "prompt": prompt, "response": response}, ensure_ascii=False) + "\n"
