@@ -6,13 +6,15 @@ As in the paper, it starts from the SFT checkpoint, which is also the reference.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import Field
 from transformers import PreTrainedModel
 
 from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.methods.sft import sft
+from mechinterp.methods.task import Task, Treatment
 from mechinterp.methods.trl_training import Progress, TrainingSettings, run_trainer, trainer_arguments, training_rows
 from mechinterp.models.checkpoints import Checkpoint
 
@@ -64,3 +66,15 @@ def train_dpo(
         )
 
     return run_trainer(checkpoint, make_trainer, settings, name=name, seed=seed, progress=progress)
+
+
+def dpo(checkpoint: Checkpoint, task: Task) -> Iterator[Treatment]:
+    """One checkpoint for all of the task's instances, tuned from the one that `sft` gives."""
+    tuned = task.made.get("dpo")
+    if tuned is None:
+        settings = task.settings_of("dpo", DpoSettings)
+        (start,) = (treatment.checkpoint for treatment in sft(checkpoint, task))
+        assert start is not None
+        task.note(f"dpo: training on {len(task.training)} instances, {settings.steps} steps")
+        tuned, _ = train_dpo(start, task.training, seed=task.seed, settings=settings)
+    yield Treatment("dpo", tuple(task.instances), checkpoint=tuned)

@@ -9,11 +9,11 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_utils import set_seed
 
@@ -35,6 +35,11 @@ class LoraSettings(BaseModel):
     rank: int = Field(8, ge=1)
     alpha: int = Field(16, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
+    targets: Literal["all-linear", "usual"] = Field(
+        "all-linear",
+        description="what is adapted: every linear map of the blocks, or what peft usually adapts in the architecture "
+        "(of Llama and Mistral, queries and values)",
+    )
 
 
 class TrainingSettings(BaseModel):
@@ -53,6 +58,12 @@ class TrainingSettings(BaseModel):
         default_factory=dict,
         description="passed to TRL's config as they are: bf16, fsdp, deepspeed, gradient_checkpointing",
     )
+
+    @model_validator(mode="after")
+    def _check_warmup(self) -> Self:
+        if self.warmup_steps >= self.steps:  # the first step of a warm-up has a learning rate of 0
+            raise ValueError(f"warmup_steps ({self.warmup_steps}) must be below steps ({self.steps})")
+        return self
 
 
 def training_rows(
@@ -129,11 +140,13 @@ def run_trainer(
     name: str,
     seed: int,
     progress: Progress | None,
+    before_merge: Callable[[Any], None] | None = None,
 ) -> tuple[Checkpoint, list[dict[str, float]]]:
     """Train a copy of a checkpoint's model with a TRL trainer.
 
     Args:
         make_trainer: (copy of the model, scratch folder, peft config or None) -> trainer.
+        before_merge: shown the trained model with its adapters, before they are merged into its weights.
 
     Returns:
         The tuned checkpoint and the trainer's log, a row per step.
@@ -152,11 +165,13 @@ def run_trainer(
         trainer.train()
         tuned = trainer.model
         log = [row for row in trainer.state.log_history if "loss" in row]
-    if settings.lora is not None:
-        tuned = tuned.merge_and_unload()
-    tuned.config.use_cache = checkpoint.model.config.use_cache
     if bad := [row["step"] for row in log if not np.isfinite(row["loss"])]:
         raise InputError(f"{name}: the loss was not finite at step {bad[0]}; lower the learning rate")
+    if settings.lora is not None:
+        if before_merge is not None:
+            before_merge(tuned)
+        tuned = tuned.merge_and_unload()
+    tuned.config.use_cache = checkpoint.model.config.use_cache
     return Checkpoint(name, tuned.eval(), checkpoint.tokenizer, f"{name} of {checkpoint.source}"), log
 
 
@@ -169,7 +184,7 @@ def _peft_config(lora: LoraSettings | None) -> Any:
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules="all-linear",
+        target_modules="all-linear" if lora.targets == "all-linear" else None,
         task_type="CAUSAL_LM",
     )
 
