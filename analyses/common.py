@@ -22,16 +22,23 @@ def compared(study: Study) -> MechanismComparison:
     return compare(Baseline.load(folder / "base"), ((method, Evidence.load(folder / method)) for method in METHODS))
 
 
-def write_analysis(description: str | None, analyse: Callable[[Study], pd.DataFrame], name: str) -> None:
-    """Run `analyse` on the study in the folder given on the command line, and write and print its table."""
+def write_analysis(
+    description: str | None, analyse: Callable[[Study], pd.DataFrame | dict[str, pd.DataFrame]], name: str
+) -> None:
+    """Run `analyse` on the study in the folder given on the command line, and write and print its table.
+
+    Several tables are given by the endings of their names: "" for the one that --out names, the others beside it.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("run", type=Path, help="folder that `mechinterp reproduce` wrote")
     parser.add_argument("--out", type=Path, help=f"file of the table; RUN/tables/{name}.csv if not given")
     arguments = parser.parse_args()
     try:
-        table = analyse(Study.open(arguments.run))
-        path = write_table(arguments.out or arguments.run / "tables" / f"{name}.csv", table)
+        tables = analyse(Study.open(arguments.run))
+        out: Path = arguments.out or arguments.run / "tables" / f"{name}.csv"
+        for ending, table in ({"": tables} if isinstance(tables, pd.DataFrame) else tables).items():
+            path = write_table(out.with_name(f"{out.stem}{ending}{out.suffix}"), table)
+            print(f"{table.to_string(index=False)}\n{path}")  # noqa: T201 - a script, not the library
     except InputError as error:
-        print(error, file=sys.stderr)  # noqa: T201 - a script, not the library
+        print(error, file=sys.stderr)  # noqa: T201
         sys.exit(2)
-    print(f"{table.to_string(index=False)}\n{path}")  # noqa: T201

@@ -1,19 +1,27 @@
 """The audit of Eq. 6: how many test instances have their toxic layer at each block, under four distances.
 
+Beside the table: the same by category (`..._by_category.csv`), and how often two distances name the same block
+(`..._agreement.csv`).
+
 python analyses/toxic_layer.py runs/seed0
 """
 
 import pandas as pd
 from common import write_analysis
 
-from mechinterp.location import histogram, locate
+from mechinterp.location import agreement, histogram, locate
 from mechinterp.study import Study
 
 
-def toxic_layer(study: Study) -> pd.DataFrame:
+def toxic_layer(study: Study) -> dict[str, pd.DataFrame]:
     """Every pair of responses is fed to the vanilla model alone."""
     vanilla = study.checkpoint("vanilla")
-    return histogram(locate(vanilla, study.instances("test")), vanilla.n_blocks)
+    located = locate(vanilla, study.instances("test"), truncate=study.config.truncate)
+    return {
+        "_by_category": histogram(located, vanilla.n_blocks, by="category"),
+        "_agreement": agreement(located),
+        "": histogram(located, vanilla.n_blocks),
+    }
 
 
 if __name__ == "__main__":

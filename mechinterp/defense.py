@@ -67,6 +67,7 @@ def defend(
     knowledge: Sequence[tuple[str, str]] = (),
     truncate: bool = False,
     responses: str | Path | None = None,
+    kinds: Sequence[str] = KINDS,
     progress: Progress | None = None,
 ) -> Defense:
     """Let a checkpoint answer the five prompts of every instance, and judge the responses.
@@ -83,13 +84,17 @@ def defend(
         truncate: cut prompts that leave no room for the response from the left instead of raising.
         responses: file in `.jsonl` that the responses are appended to as they come, and in which they stand judged at
             the end; a run that was killed goes on where it was, see `responses.ResponseLog`.
+        kinds: which of the five prompts, from `KINDS`.
         progress: called with (prompts answered, prompts in all).
 
     Raises:
-        InputError: for instances without generalisation prompts (a training file).
+        InputError: for instances without generalisation prompts (a training file), or an unknown kind.
     """
     check_test_instances(instances)
-    ask = _Questions(judge, max_new_tokens, suffix, prefix, tuple(knowledge), truncate, method or checkpoint.name)
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise InputError(f"unknown kind of prompt {unknown[0]!r}; known are {', '.join(KINDS)}")
+    label = method or checkpoint.name
+    ask = _Questions(judge, max_new_tokens, suffix, prefix, tuple(knowledge), truncate, label, tuple(kinds))
     if responses is None:
         return ask.put(checkpoint, instances, progress=progress)
     log = ResponseLog.open(responses, {**ask.settings(checkpoint, instances), "weights": checkpoint.fingerprint})
@@ -224,13 +229,18 @@ class _Questions:
     knowledge: tuple[tuple[str, str], ...]
     truncate: bool
     method: str
+    kinds: tuple[str, ...] = KINDS
+
+    def prompts(self, instance: SafeEditInstance) -> dict[str, str]:
+        """The prompts of an instance that are asked, by kind."""
+        return {kind: prompt for kind, prompt in _prompts(instance).items() if kind in self.kinds}
 
     def settings(self, checkpoint: Checkpoint, instances: Sequence[SafeEditInstance]) -> dict[str, object]:
         """What the responses depend on besides the weights."""
         return {
             "method": self.method,
             "tokenizer": tokenizer_fingerprint(checkpoint.tokenizer),
-            "prompts": digest([[i.id, i.category, *_prompts(i).values()] for i in instances]),
+            "prompts": digest([[i.id, i.category, *self.prompts(i).values()] for i in instances]),
             "knowledge": digest(self.knowledge),
             "prefix": self.prefix,
             "suffix": self.suffix,
@@ -248,7 +258,7 @@ class _Questions:
         progress: Progress | None = None,
     ) -> Defense:
         """Ask every different prompt once, and judge what comes."""
-        asked = [(instance, kind, prompt) for instance in instances for kind, prompt in _prompts(instance).items()]
+        asked = [(instance, kind, prompt) for instance in instances for kind, prompt in self.prompts(instance).items()]
         unique = list(dict.fromkeys([prompt for *_, prompt in asked] + [question for question, _ in self.knowledge]))
         ask = partial(
             generate,
@@ -277,7 +287,7 @@ class _Questions:
     ) -> list[Defense]:
         """Ask every edit the prompts of its own instance, all of them in one batch, unless that has been done."""
         asked = {
-            i.id: list(dict.fromkeys([*_prompts(i).values(), *(question for question, _ in self.knowledge)]))
+            i.id: list(dict.fromkeys([*self.prompts(i).values(), *(question for question, _ in self.knowledge)]))
             for i in instances
         }
         answers = {number: log.of(number) if log is not None else {} for number in asked}
@@ -299,7 +309,7 @@ class _Questions:
 
     def judged(self, instances: Sequence[SafeEditInstance], answers: Mapping[str, str]) -> Defense:
         """The answers, by prompt, with the judge's scores."""
-        asked = [(instance, kind, prompt) for instance in instances for kind, prompt in _prompts(instance).items()]
+        asked = [(instance, kind, prompt) for instance in instances for kind, prompt in self.prompts(instance).items()]
         return judged(
             Defense(
                 method=self.method,

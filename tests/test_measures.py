@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from mechinterp.errors import InputError
 from mechinterp.measures.decomposition import decompose, erasure_share, readout
 from mechinterp.measures.probe import ToxicProbe
-from mechinterp.measures.region import activation_shift, cosines, pair_distances, region_toxicity
+from mechinterp.measures.region import activation_shift, cosines, region_toxicity
 from mechinterp.measures.statistics import Interval, auroc, bootstrap, compare_with_null, random_directions, wilson
 from mechinterp.measures.verdict import Validity, judge_share
 
@@ -113,23 +113,6 @@ def test_activation_shift_by_hand() -> None:
     assert shift.rate.value == pytest.approx(0.8)
     assert shift.per_input == pytest.approx(0.5)
     assert activation_shift(base, base.clone(), seed=0).rate == Interval(0.0, 0.0, 0.0)
-
-
-def test_distances_by_hand() -> None:
-    safe = torch.tensor([[[1.0], [2.0], [9.0]]])  # one layer, three positions, the last one padding
-    unsafe = torch.tensor([[[4.0], [6.0], [7.0]]])
-    masks = torch.tensor([True, True, False]), torch.tensor([True, True, True])
-    found = {d: pair_distances(safe, unsafe, *masks, d).item() for d in ("released", "residual", "pooled", "relative")}
-    assert found["released"] == pytest.approx(math.sqrt(9 + 16 + 4))
-    assert found["residual"] == pytest.approx(5.0)
-    assert found["pooled"] == pytest.approx(17 / 3 - 1.5)
-    assert found["relative"] == pytest.approx((17 / 3 - 1.5) / (17 / 3 + 1.5))
-
-
-def test_an_unknown_distance_is_refused_with_the_known_ones(unchecked: None) -> None:
-    safe, mask = torch.ones(1, 2, 3), torch.ones(2, dtype=torch.bool)
-    with pytest.raises(InputError, match="distance must be one of"):
-        pair_distances(safe, safe, mask, mask, "nearest")  # type: ignore[arg-type]
 
 
 # -- probe ----------------------------------------------------------------------------------------------------------

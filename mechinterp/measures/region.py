@@ -12,6 +12,7 @@ does not by itself show that the model writes less along w: that depends on the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -205,31 +206,53 @@ def activation_shift(
 
 
 def pair_distances(
-    safe: Float[Tensor, "layer pos d_model"],
-    unsafe: Float[Tensor, "layer pos d_model"],
-    safe_mask: Bool[Tensor, " pos"],
-    unsafe_mask: Bool[Tensor, " pos"],
-    distance: Distance,
-) -> Float[Tensor, " layer"]:
-    """Distance of two responses at every layer.
+    safe: Float[Tensor, "pair pos d_model"],
+    unsafe: Float[Tensor, "pair pos d_model"],
+    safe_mask: Bool[Tensor, "pair pos"],
+    unsafe_mask: Bool[Tensor, "pair pos"],
+    distances: Sequence[Distance],
+    *,
+    own: Bool[Tensor, "pair pos"] | None = None,
+) -> Float[Tensor, "distance pair"]:
+    """Distances of pairs of responses at one layer, accumulated in float32 (float64 of float64 states).
 
     Args:
-        safe, unsafe: residual stream after each block of the two responses, padded to one length. For `released` the
-            last entry must carry the final norm, as transformers' `hidden_states` does; for the others it must not.
-        safe_mask, unsafe_mask: True at tokens, False at padding.
-        distance: `released`: Frobenius norm over all positions, padding included. `residual`: over the positions at
-            which both have a token. `pooled`: distance of the means over tokens. `relative`: pooled, over the sum of
-            the lengths of the two means.
+        safe, unsafe: residual stream after a block of the two responses of every pair, padded to one length. For
+            `released` that of the last block must carry the final norm, as transformers' `hidden_states` does; for
+            the others it must not.
+        safe_mask, unsafe_mask: True at tokens, False at padding; every response has a token.
+        distances: which. `released`: Frobenius norm over all positions, padding included. `residual`: over the
+            positions at which both have a token. `pooled`: distance of the means over tokens. `relative`: pooled, over
+            the sum of the lengths of the two means (nan where both are 0).
+        own: the positions of each pair itself, its padding included, where a batch is wider; None if all are.
+
+    Returns:
+        A row per distance, in the order asked for.
     """
-    if distance == "released":
-        return torch.stack([torch.dist(s, u, p=2) for s, u in zip(safe, unsafe, strict=True)])
-    if distance == "residual":
-        both = safe_mask & unsafe_mask
-        return (safe - unsafe)[:, both].float().flatten(1).norm(dim=1)
-    means = [h[:, mask].float().mean(1) for h, mask in ((safe, safe_mask), (unsafe, unsafe_mask))]
-    pooled = (means[0] - means[1]).norm(dim=1)
-    if distance == "pooled":
-        return pooled
-    if distance == "relative":
-        return pooled / (means[0].norm(dim=1) + means[1].norm(dim=1))
-    raise InputError(f"distance must be one of {DISTANCES}, got {distance!r}")
+    if unknown := [distance for distance in distances if distance not in DISTANCES]:
+        raise InputError(f"distance must be one of {DISTANCES}, got {unknown[0]!r}")
+    wide = safe.dtype if safe.dtype == torch.float64 else torch.float32
+    safe, unsafe = safe.to(wide), unsafe.to(wide)
+    found: dict[Distance, Tensor] = {}
+    if "released" in distances:  # of one pair alone, torch.dist to the last bit
+        found["released"] = _frobenius(safe - unsafe, own)
+    if "residual" in distances:
+        found["residual"] = _frobenius(safe - unsafe, safe_mask & unsafe_mask)
+    if "pooled" in distances or "relative" in distances:
+        mean_safe, mean_unsafe = _token_mean(safe, safe_mask), _token_mean(unsafe, unsafe_mask)
+        found["pooled"] = (mean_safe - mean_unsafe).norm(dim=1)
+        found["relative"] = found["pooled"] / (mean_safe.norm(dim=1) + mean_unsafe.norm(dim=1))
+    return torch.stack([found[distance] for distance in distances])
+
+
+def _frobenius(
+    difference: Float[Tensor, "pair pos d_model"], positions: Bool[Tensor, "pair pos"] | None
+) -> Float[Tensor, " pair"]:
+    """Frobenius norm over some positions of each pair; `where`, as a NaN elsewhere must not reach it."""
+    if positions is not None:
+        difference = torch.where(positions[..., None], difference, 0)
+    return difference.flatten(1).norm(dim=1)
+
+
+def _token_mean(states: Float[Tensor, "pair pos d_model"], mask: Bool[Tensor, "pair pos"]) -> Tensor:
+    return torch.where(mask[..., None], states, 0).sum(1) / mask.sum(1, keepdim=True)

@@ -140,11 +140,13 @@ def edited_each(
     """
     _check_instances(method, task)
     instances = {instance.id: instance for instance in task.instances}
-    edits = edit_each(checkpoint, task.instances, blocks=blocks, settings=settings, component=component)
-    for done, found in enumerate(edits, 1):
+    progress = task.progress(f"{method}: edits")
+    edits = edit_each(
+        checkpoint, task.instances, blocks=blocks, settings=settings, component=component, progress=progress
+    )
+    for found in edits:
         if isinstance(found, FailedEdit):
             raise InputError(f"{method}: {found}")
-        task.note(f"{method}: instance {found.instance} edited at block {found.block} ({done} of {len(instances)})")
         delta = replace(found, settings={**found.settings, **(also_noted or {})})
         yield Treatment(method, (instances[delta.instance],), delta=delta, suffix=settings.suffix)
 

@@ -17,6 +17,7 @@ from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
+from mechinterp.models.watching import Progress
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -40,6 +41,7 @@ class Task:
         made: checkpoints of trained ways that exist already, by the way's name; they are not trained again.
         seed: of every random choice.
         note: told what is being done.
+        progress: gives a callback for (done, in all) of one piece of work.
     """
 
     instances: Sequence[SafeEditInstance]
@@ -49,6 +51,7 @@ class Task:
     made: Mapping[str, Checkpoint] = field(default_factory=dict)
     seed: int = 0
     note: Callable[[str], None] = lambda _: None
+    progress: Callable[[str], Progress] = lambda _: lambda done, total: None
 
     def settings_of(self, name: str, kind: type[Settings]) -> Settings:
         """The settings given for a way, or its defaults.
