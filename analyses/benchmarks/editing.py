@@ -21,7 +21,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from memory import reset_peak, resident
 from random_models import TINY, TWELVE_BLOCKS, Shape, random_checkpoint, random_prompts
 from released_dinm import released_dinm
 from timing import Seconds, interleave, paired_ratio, report, time_rows
@@ -29,6 +28,7 @@ from timing import Seconds, interleave, paired_ratio, report, time_rows
 from mechinterp.data.safeedit import KnowledgeConstraint, SafeEditInstance
 from mechinterp.methods.dinm import DinmSettings, edit
 from mechinterp.methods.editing import edit_each
+from mechinterp.models.memory import peak_bytes, reset_peak_memory
 
 ORGANISM = Shape(6, 128, 384, 4, 2, vocab_size=1280, max_position_embeddings=256)
 LENGTHS = {"prompt": 80, "suffix": 20, "safe response": 50, "question": 20, "answer": 20}
@@ -119,14 +119,14 @@ def peak(kind: str, shape: Shape, lengths: dict[str, int]) -> dict[str, float]:
     torch.nn.functional.cross_entropy(
         torch.zeros(2, 2, requires_grad=True), torch.zeros(2, dtype=torch.long)
     ).backward()
-    reset_peak()
+    reset_peak_memory()
     if kind == "forward":
         with torch.no_grad():
             checkpoint.model(input_ids=ids, use_cache=False)
     else:
         edit(checkpoint, instance, block=block, settings=settings)
     weight = checkpoint.value_matrix(block)
-    return {"peak": resident("VmHWM"), "weight": weight.numel() * weight.element_size() / 2**20}
+    return {"peak": peak_bytes() / 2**20, "weight": weight.numel() * weight.element_size() / 2**20}
 
 
 def peak_in_fresh_process(kind: str, arguments: argparse.Namespace) -> dict[str, float]:

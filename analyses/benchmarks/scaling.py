@@ -25,8 +25,9 @@ import sys
 import time
 from typing import Any
 
-from memory import reset_peak, resident
 from timing import report
+
+from mechinterp.models.memory import peak_bytes, reset_peak_memory
 
 MAX_TOKENS = 2048
 BLOCKS = (0, 1, 2)
@@ -52,15 +53,14 @@ def measure(sizes: list[int], *, threads: int, tiny: bool) -> dict[str, Any]:
     hooks = [h_down(block) for block in BLOCKS]
     prompts = random_prompts(shape, uniform_lengths(max(sizes), 16, 64))
     record(checkpoint, prompts[:2], hooks)  # imports and caches
-    before = resident("VmRSS")
-    reset_peak()
+    before = reset_peak_memory() / 2**20
     seconds = []
     for size in sizes:
         started = time.perf_counter()
         record(checkpoint, prompts[:size], hooks, max_tokens=MAX_TOKENS)
         seconds.append((size, time.perf_counter() - started))
     texts = sum(map(sys.getsizeof, prompts)) / 2**20
-    return {"texts MB": texts, "before MB": before, "peak MB": resident("VmHWM"), "seconds": seconds}
+    return {"texts MB": texts, "before MB": before, "peak MB": peak_bytes() / 2**20, "seconds": seconds}
 
 
 def in_fresh_process(sizes: list[int], arguments: argparse.Namespace) -> dict[str, Any]:

@@ -1,0 +1,69 @@
+"""Table 11: an edit of one category, asked about another.
+
+python analyses/table11_categories.py
+
+Asked are the adversarial prompts that the vanilla model answers unsafely, so its own rate is 0 in every cell; a cell is
+the share that the edits of its row's category defend.
+"""
+
+from argparse import ArgumentParser, Namespace
+
+import pandas as pd
+from published import published
+from tables import PaperTable, run_table
+
+from mechinterp.benchmark import Benchmark
+from mechinterp.data.safeedit import CATEGORIES
+from mechinterp.measures.statistics import wilson
+
+
+def categories(bench: Benchmark, arguments: Namespace) -> PaperTable:
+    """A row per category of the edit and category that is asked about."""
+    test, rows = bench.study.instances("test"), []
+    (vanilla,) = bench.make("vanilla").parts()
+    unsafe = {
+        r.instance for r in bench.ask(vanilla, test, kinds=["ds"]).responses if r.safe is not None and r.safe <= 0.5
+    }
+    asked = [instance for instance in test if instance.id in unsafe]
+    made, chosen = bench.make("dinm"), {i.id: i.category for i in bench.instances}
+    for edited in CATEGORIES:
+        own = [number for number in made.edits if chosen[number] == edited][: arguments.edits]
+        answers = [r for number in own for r in bench.ask(made.part(number), asked, kinds=["ds"]).responses]
+        for category in CATEGORIES:
+            scores = [r.safe for r in answers if r.category == category and r.safe is not None]
+            rate = wilson(sum(score > 0.5 for score in scores), len(scores))
+            rows.append({"edited": edited, "category": category, "quantity": "ds", **vars(rate), "n": len(scores)})
+    theirs = published("categories").melt(
+        id_vars=["model", "edited"], value_vars=list(CATEGORIES), var_name="category", value_name="ds"
+    )
+    ours = pd.DataFrame(rows)
+    same = ours["edited"] == ours["category"]
+    weighted = [(part["value"] * part["n"]).sum() / part["n"].sum() for part in (ours[same], ours[~same])]
+    return PaperTable(
+        ours,
+        keys=("edited", "category"),
+        paper="categories",
+        shown=("ds",),
+        remarks=(
+            f"Asked: the {len(asked)} of {len(test)} adversarial prompts that the vanilla model answers unsafely; "
+            f"{arguments.edits} edits a category. Defended within the edit's own category {100 * weighted[0]:.1f}%, in "
+            f"others {100 * weighted[1]:.1f}%. The answers to one prompt by several edits are not independent, so "
+            "that the intervals of single cells are too narrow.",
+        ),
+        paper_rows=theirs,
+    )
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """How many edits."""
+    parser.add_argument("--edits", type=int, default=2, help="edits of each category (default: 2)")
+
+
+if __name__ == "__main__":
+    run_table(
+        "table11_categories",
+        "Table 11: category by category",
+        categories,
+        ["vanilla", "dinm"],
+        add_arguments=add_arguments,
+    )

@@ -1,0 +1,39 @@
+"""Table 1: how the methods defend, and what they cost beside it.
+
+python analyses/table1_methods.py
+
+Every way is asked as the paper asks it: DINM with its suffix, Self-Reminder between its reminders, the others plainly.
+Beside the paper's quantities: refusals of harmless prompts, and how far the next-token distribution after them moved.
+MEND is not built: it trains an editor network on other data.
+"""
+
+from argparse import Namespace
+
+import pandas as pd
+from tables import PaperTable, run_table, tidy
+
+from mechinterp.benchmark import Benchmark
+
+WAYS = ("vanilla", "sft", "dpo", "self_reminder", "ext_sub", "ft_l", "dinm")
+
+
+def methods(bench: Benchmark, arguments: Namespace) -> PaperTable:
+    """A row per way."""
+    parts = []
+    for way in WAYS:
+        defense, made = bench.evaluate(way), bench.make(way)
+        parts.append(tidy(defense, made, bench.side_effects(made), method=way))
+    return PaperTable(
+        pd.concat(parts, ignore_index=True),
+        keys=("method",),
+        paper="methods",
+        shown=("ds", "dg_avg", "fluency", "kqa", "over_refusal"),
+        remarks=(
+            "sft and dpo are checkpoints of the study, trained before; seconds are of making, not of answering.",
+            "Over-refusal and JSD of ways that edit instance by instance: means over nine edits.",
+        ),
+    )
+
+
+if __name__ == "__main__":
+    run_table("table1_methods", "Table 1: methods", methods, WAYS)

@@ -1,0 +1,32 @@
+"""Table 2: what is left of DINM without its suffix, its constraint, its location, its tuning.
+
+python analyses/table2_ablations.py
+"""
+
+from argparse import Namespace
+
+import pandas as pd
+from tables import PaperTable, run_table, tidy
+
+from mechinterp.benchmark import Benchmark
+
+WAYS = ("dinm", "dinm_wo_suffix", "dinm_wo_constraint", "dinm_wo_location", "dinm_wo_tune")
+
+
+def ablations(bench: Benchmark, arguments: Namespace) -> PaperTable:
+    """A row per ablation."""
+    parts = []
+    for way in WAYS:
+        defense, made = bench.evaluate(way), bench.make(way)
+        parts.append(tidy(defense, made, bench.side_effects(made), method=way))
+    return PaperTable(
+        pd.concat(parts, ignore_index=True),
+        keys=("method",),
+        paper="ablations",
+        shown=("ds", "avg", "fluency", "kqa", "over_refusal"),
+        remarks=("wo/Location draws a block for every instance; the paper's row is of one drawn block.",),
+    )
+
+
+if __name__ == "__main__":
+    run_table("table2_ablations", "Table 2: ablations of DINM", ablations, WAYS)

@@ -1,0 +1,221 @@
+"""What the scripts of the paper's tables share: their command line, and tables with the paper's numbers beside ours.
+
+A script makes what it needs in a run folder (the model organism's, unless --config names a model and files) and leaves
+CSV and Markdown in its `benchmark/`. Rates are in percent there, as in the paper.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from published import notes, published, source
+
+from mechinterp.benchmark import Benchmark, Made
+from mechinterp.config import StudyConfig, load_config
+from mechinterp.errors import InputError
+from mechinterp.files import write_table, write_text
+from mechinterp.judged import KINDS, Defense
+from mechinterp.judges import EmbeddedJudge
+from mechinterp.study import Study
+from mechinterp.terminal import terminal
+
+QUANTITIES = {
+    "ds": "DS",
+    "dg_only_q": "DG onlyQ",
+    "dg_other_a": "DG otherA",
+    "dg_other_q": "DG otherQ",
+    "dg_other_aq": "DG otherAQ",
+    "dg_avg": "DG-Avg",
+    "avg": "Avg",
+    "fluency": "fluency",
+    "kqa": "KQA",
+    "csum": "CSum",
+    "empty": "empty",
+    "over_refusal": "over-refusal",
+    "jsd_last": "JSD (bits)",
+    "seconds": "seconds",
+}
+PERCENT = {*KINDS, "dg_avg", "avg", "kqa", "empty", "over_refusal"}
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table of ours and what the paper prints for it.
+
+    Attributes:
+        ours: tidy: the columns `keys`, then quantity, value, low, high, n; rates as shares.
+        keys: what a row is of.
+        paper: name in `published.yaml`, None where there is nothing to set beside.
+        shown: the quantities of the short Markdown table.
+        remarks: said below it.
+        paper_rows: the paper's rows, where they are not simply `published(paper)`.
+    """
+
+    ours: pd.DataFrame
+    keys: Sequence[str]
+    paper: str | None
+    shown: Sequence[str]
+    remarks: Sequence[str] = ()
+    paper_rows: pd.DataFrame | None = field(default=None)
+
+    def beside(self) -> pd.DataFrame:
+        """Ours in percent where they are rates, and a column for each model of the paper."""
+        ours = self.ours.copy()
+        scale = ours["quantity"].isin(PERCENT).map({True: 100.0, False: 1.0})
+        for column in ("value", "low", "high"):
+            ours[column] = ours[column] * scale
+        if self.paper is None:
+            return ours
+        theirs = published(self.paper) if self.paper_rows is None else self.paper_rows
+        keys = [*self.keys, "quantity"]
+        quantities = [column for column in theirs if column in QUANTITIES]
+        tidy = theirs.melt(id_vars=["model", *self.keys], value_vars=quantities, var_name="quantity")
+        wide = tidy.pivot_table(index=keys, columns="model", values="value", aggfunc="first").reset_index()
+        wide = wide.rename(columns={model: f"paper {model}" for model in tidy["model"].unique()})
+        wide.columns.name = None
+        for key in self.keys:  # numbers stay numbers, words words
+            wide[key] = wide[key].astype(ours[key].dtype)
+        both = ours.merge(wide, on=keys, how="outer", sort=False)
+        rows = pd.concat([ours, wide])[list(self.keys)].drop_duplicates()  # ours first, in our order
+        place = {tuple(values): i for i, values in enumerate(rows.itertuples(index=False, name=None))}
+        order = {name: i for i, name in enumerate(QUANTITIES)}
+        both["row"] = [place[values] for values in both[list(self.keys)].itertuples(index=False, name=None)]
+        both["column"] = both["quantity"].map(order)
+        return both.sort_values(["row", "column"]).drop(columns=["row", "column"]).reset_index(drop=True)
+
+    def markdown(self, title: str, about: str) -> str:
+        """The page: a short table of the main quantities, what must be known to read it, and every number."""
+        table = self.beside()
+        models = [str(column) for column in table.columns if str(column).startswith("paper ")]
+        lines = []
+        for values, part in table.groupby(list(self.keys), sort=False):
+            cells = {key: str(value) for key, value in zip(self.keys, values, strict=True)}
+            found = {str(row["quantity"]): row for row in part.to_dict("records")}
+            for quantity in self.shown:
+                row = found.get(quantity)
+                cells[QUANTITIES[quantity]] = _with_interval(row)
+                printed = table.loc[table["quantity"] == quantity, models].notna().any(axis=None) if models else False
+                if printed:
+                    cells[f"{QUANTITIES[quantity]}, paper"] = " / ".join(
+                        _number(None if row is None else row[model]) for model in models
+                    )
+            lines.append(cells)
+        short = pd.DataFrame(lines).fillna("")
+        every = table.copy()
+        every["quantity"] = every["quantity"].map(QUANTITIES)
+        for column in every.columns.difference([*self.keys, "quantity", "n"]):
+            every[column] = every[column].map(_number)
+        every["n"] = every["n"].map(lambda n: "" if pd.isna(n) else f"{n:.0f}")
+        parts = [f"# {title}", about, _pipes(short)]
+        if models:
+            names = " / ".join(model.removeprefix("paper ") for model in models)
+            parts.append(
+                f"*paper* columns are other models on another set: {names}, as printed in {source(str(self.paper))}. "
+                "A number that is missing there was not printed, or was not measured here."
+            )
+        parts += [f"- {remark}" for remark in (*self.remarks, *(notes(self.paper) if self.paper else ()))]
+        parts += ["## Every number", _pipes(every)]
+        return "\n\n".join(parts) + "\n"
+
+
+def tidy(
+    defense: Defense, made: Made | None = None, more: Mapping[str, float] | None = None, **keys: Any
+) -> pd.DataFrame:
+    """A treated model's rates, with other values that were measured on it; `keys` name the row."""
+    table = defense.table().drop(columns="method")
+    extra = dict(more or {}) | ({"seconds": made.seconds} if made is not None else {})
+    rest = pd.DataFrame([{"quantity": name, "value": value} for name, value in extra.items()])
+    table = pd.concat([table, rest], ignore_index=True) if len(rest) else table
+    for position, (name, value) in enumerate(keys.items()):
+        table.insert(position, name, value)
+    return table
+
+
+def run_table(
+    name: str,
+    title: str,
+    make: Callable[[Benchmark, argparse.Namespace], PaperTable | None],
+    ways: Sequence[str],
+    *,
+    add_arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+) -> None:
+    """The command line of one table.
+
+    Args:
+        name: of the files it writes.
+        title: its heading.
+        make: computes it; None where there is nothing to write.
+        ways: what must be there first.
+        add_arguments: further options.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    parser = argparse.ArgumentParser(description=title)
+    parser.add_argument("--config", type=Path, help="YAML of a study; the embedded organism if not given")
+    parser.add_argument("--run", type=Path, help="run folder; runs/seedN, or runs/CONFIG-seedN, if not given")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dry-run", action="store_true", help="what it would do, need and cost; nothing is done")
+    add_arguments(parser)
+    arguments = parser.parse_args()
+    try:
+        config = StudyConfig() if arguments.config is None else load_config(arguments.config)
+        stem = "" if arguments.config is None else f"{arguments.config.stem}-"
+        study = Study(config, arguments.seed, arguments.run or Path("runs") / f"{stem}seed{arguments.seed}")
+        if arguments.dry_run:
+            from mechinterp.planning.plan import print_plan
+
+            print_plan(study)
+            return
+        with terminal() as reporter:
+            bench = Benchmark(study, reporter)
+            bench.prepare(ways)
+            table = make(bench, arguments)
+        if table is None:
+            return
+        folder = study.folder / "benchmark"
+        path = write_table(folder / f"{name}.csv", table.beside())
+        page = write_text(folder / f"{name}.md", table.markdown(title, _about(bench)))
+    except InputError as error:
+        print(" ".join(str(error).split()), file=sys.stderr)  # noqa: T201 - a script, not the library
+        sys.exit(2)
+    print(f"{page.read_text(encoding='utf-8').split('## Every number')[0]}{path}\n{page}")  # noqa: T201
+
+
+def _about(bench: Benchmark) -> str:
+    """On what, by whom judged, under which settings."""
+    config, judge = bench.study.config, bench.study.judge
+    accuracy = f", accuracy {judge.accuracy:.3f} held out" if isinstance(judge, EmbeddedJudge) else ""
+    return (
+        f"{config.title}, seed {bench.study.seed}: {len(bench.instances)} test instances, greedy answers of at most "
+        f"{config.max_new_tokens} tokens, judge {judge.name}{accuracy}. DINM: {config.dinm.constraint} constraint, "
+        f"{config.dinm.steps} steps, learning rate {config.dinm.learning_rate:g}, c_edit {config.dinm.c_edit:g}. "
+        "Rates in percent with 95% intervals in brackets (Wilson; means of rates: bootstrap over instances)."
+    )
+
+
+def _with_interval(row: Any) -> str:
+    if row is None or math.isnan(row["value"]):
+        return ""
+    if math.isnan(row["low"]):
+        return _number(row["value"])
+    return f"{_number(row['value'])} [{_number(row['low'])}, {_number(row['high'])}]"
+
+
+def _number(value: Any) -> str:
+    if value is None or math.isnan(value):
+        return "–"
+    number = float(value)
+    return f"{number:.1f}" if abs(number) >= 10 else f"{number:.2f}" if abs(number) >= 0.1 else f"{number:.2g}"
+
+
+def _pipes(table: pd.DataFrame) -> str:
+    """A Markdown table."""
+    rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).values.tolist()]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
