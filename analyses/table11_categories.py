@@ -45,12 +45,14 @@ def categories(bench: Benchmark, arguments: Namespace) -> PaperTable:
         paper="categories",
         shown=("ds",),
         remarks=(
+            "Rows: the category of the edits; columns: that of the prompts. Ours, in brackets the paper's.",
             f"Asked: the {len(asked)} of {len(test)} adversarial prompts that the vanilla model answers unsafely; "
             f"{arguments.edits} edits a category. Defended within the edit's own category {100 * weighted[0]:.1f}%, in "
             f"others {100 * weighted[1]:.1f}%. The answers to one prompt by several edits are not independent, so "
             "that the intervals of single cells are too narrow.",
         ),
         paper_rows=theirs,
+        matrix=True,
     )
 
 

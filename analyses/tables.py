@@ -57,6 +57,7 @@ class PaperTable:
         shown: the quantities of the short Markdown table.
         remarks: said below it.
         paper_rows: the paper's rows, where they are not simply `published(paper)`.
+        matrix: the short table has the first key in its rows and the second in its columns.
     """
 
     ours: pd.DataFrame
@@ -65,6 +66,7 @@ class PaperTable:
     shown: Sequence[str]
     remarks: Sequence[str] = ()
     paper_rows: pd.DataFrame | None = field(default=None)
+    matrix: bool = False
 
     def beside(self) -> pd.DataFrame:
         """Ours in percent where they are rates, and a column for each model of the paper."""
@@ -104,11 +106,12 @@ class PaperTable:
                 cells[QUANTITIES[quantity]] = _with_interval(row)
                 printed = table.loc[table["quantity"] == quantity, models].notna().any(axis=None) if models else False
                 if printed:
-                    cells[f"{QUANTITIES[quantity]}, paper"] = " / ".join(
-                        _number(None if row is None else row[model]) for model in models
-                    )
+                    theirs = [_number(None if row is None else row[model]) for model in models]
+                    cells[f"{QUANTITIES[quantity]}, paper"] = "" if set(theirs) == {"–"} else " / ".join(theirs)
             lines.append(cells)
         short = pd.DataFrame(lines).fillna("")
+        if self.matrix:
+            short = self._as_matrix(table, models)
         every = table.copy()
         every["quantity"] = every["quantity"].map(QUANTITIES)
         for column in every.columns.difference([*self.keys, "quantity", "n"]):
@@ -124,6 +127,15 @@ class PaperTable:
         parts += [f"- {remark}" for remark in (*self.remarks, *(notes(self.paper) if self.paper else ()))]
         parts += ["## Every number", _pipes(every)]
         return "\n\n".join(parts) + "\n"
+
+    def _as_matrix(self, table: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
+        """One quantity over two keys: ours, and in brackets the paper's."""
+        rows: dict[str, dict[str, str]] = {}
+        for row in table[table["quantity"] == self.shown[0]].to_dict("records"):
+            theirs = " / ".join(_number(row[model]) for model in models)
+            first, second = (str(row[key]) for key in self.keys)
+            rows.setdefault(first, {self.keys[0]: first})[second] = f"{_number(row['value'])} ({theirs})"
+        return pd.DataFrame(rows.values())
 
 
 def tidy(

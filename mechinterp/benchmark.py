@@ -152,7 +152,11 @@ class Benchmark:
             _keep(treatment, folder, per_instance=described.per_instance)
         if not around:  # all edits were there: only their company is missing
             around = json.loads((folder / "around.json").read_text(encoding="utf-8"))
-        write_json(folder / "made.json", {**around, "seconds": round(time.perf_counter() - started, 2), "key": key})
+        order = [instance.id for instance in self.instances]
+        write_json(
+            folder / "made.json",
+            {**around, "order": order, "seconds": round(time.perf_counter() - started, 2), "key": key},
+        )
         made = Made.read(folder, label)
         assert made is not None
         return made
@@ -213,7 +217,8 @@ class Made:
     """What a way made, in its folder.
 
     Attributes:
-        edits: id of the instance -> folder, of a way that edits instance by instance.
+        edits: id of the instance -> folder, of a way that edits instance by instance; in the order of the study's
+            instances, which takes turns among the categories.
         prefix, suffix: text around every query.
         seconds: that making took, the last time.
     """
@@ -232,7 +237,8 @@ class Made:
             labels = json.loads((folder / "made.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        edits = {int(path.parent.name): path.parent for path in folder.glob("edits/*/edit.json")}
+        every = {number: folder / "edits" / str(number) for number in labels["order"]}
+        edits = {number: path for number, path in every.items() if path.is_dir()}
         return cls(folder, label, edits, labels["prefix"], labels["suffix"], labels["seconds"])
 
     @contextmanager
@@ -256,7 +262,7 @@ class Made:
         if not self.edits:
             yield self
             return
-        for number in sorted(self.edits)[:most]:
+        for number in list(self.edits)[:most]:
             yield self.part(number)
 
     def part(self, instance: int) -> Made:

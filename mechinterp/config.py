@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mechinterp.errors import InputError
 from mechinterp.evidence import ComparisonSettings
@@ -42,6 +42,8 @@ class DataFiles(_Settings):
     comments: Path = Field(description="labelled comments for the probe, CSV")
     text_column: str | None = None
     label_column: str | None = None
+    knowledge: Path | None = Field(None, description="knowledge questions with a word of the answer, JSON lines")
+    benign: Path | None = Field(None, description="harmless prompts, for over-refusal, one a line or JSON lines")
     max_comments: int | None = Field(None, ge=20, description="a seeded, stratified share of the comments")
 
 
@@ -62,15 +64,39 @@ class StudyConfig(_Settings):
     sft: SftSettings = SftSettings(steps=60, batch_size=8, learning_rate=3e-4, max_length=256)
     dpo: DpoSettings = DpoSettings(steps=60, batch_size=8, learning_rate=1e-4, max_length=256)
     dinm: DinmSettings = DinmSettings(learning_rate=5e-3, max_output_tokens=100)
+    methods: dict[str, dict[str, Any]] = Field(
+        default_factory=lambda: {
+            "ft_l": {"learning_rate": 5e-3, "max_output_tokens": 100},
+            "ext_sub": {"steps": 60, "batch_size": 8, "gradient_accumulation": 1, "learning_rate": 3e-3}
+            | {"max_length": 256, "warmup_steps": 0},
+        },
+        description="settings of further methods of the benchmark, by name: `ft_l: {steps: 25}`",
+    )
     final_norm: bool = Field(False, description="take the probe's features after the final norm, as the released code")
     distance: Distance = Field("released", description="by which the toxic layer is located")
+    reuse_first_layer: bool = Field(
+        False, description="edit every instance where the first one of the test file is located, as the released code"
+    )
     edit_instances: int = Field(27, ge=1, description="test instances edited and evaluated, spread over the categories")
+    benign_prompts: int = Field(60, ge=0, description="harmless prompts asked of every method of the benchmark")
     knowledge_questions: int = Field(24, ge=0, description="knowledge questions asked of every evaluated checkpoint")
     max_new_tokens: int = Field(32, ge=1, description="longest evaluated response")
     comparison: ComparisonSettings = ComparisonSettings()
     truncate: bool = Field(
         False, description="cut prompts and comments that exceed the context from the left; otherwise an error"
     )
+
+    @field_validator("methods")
+    @classmethod
+    def _check_methods(cls, methods: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        from mechinterp.methods.registry import settings_for
+
+        for name, given in methods.items():
+            try:
+                settings_for(name, given)
+            except InputError as error:
+                raise ValueError(str(error)) from error
+        return methods
 
     @model_validator(mode="after")
     def _check_sources(self) -> StudyConfig:

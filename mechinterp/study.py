@@ -18,7 +18,7 @@ from __future__ import annotations
 import gc
 import json
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -30,20 +30,23 @@ import torch
 
 from mechinterp import comparison, defense
 from mechinterp.config import StudyConfig
+from mechinterp.data.benign import BenignPrompt, read_benign
 from mechinterp.data.comments import Comment, read_comments, write_comments
 from mechinterp.data.corpus import generate_corpus
+from mechinterp.data.knowledge import read_knowledge
 from mechinterp.data.safeedit import SafeEditInstance, read_safeedit, write_safeedit
 from mechinterp.errors import InputError
 from mechinterp.evidence import Baseline, Evidence, gather_evidence, prepare_baseline
-from mechinterp.files import replacing, write_json, write_table
+from mechinterp.files import replacing, write_json, write_table, write_text
 from mechinterp.judges import ClassifierJudge, EmbeddedJudge, Judge
 from mechinterp.location import histogram, locate, toxic_block
 from mechinterp.measures.decomposition import readout
 from mechinterp.measures.probe import ToxicProbe
 from mechinterp.measures.region import region_toxicity
 from mechinterp.measures.statistics import random_directions, seeded_order, wilson
-from mechinterp.methods.dinm import edit
+from mechinterp.methods.dinm import checked
 from mechinterp.methods.dpo import train_dpo
+from mechinterp.methods.editing import edit_each
 from mechinterp.methods.organism import train_organism
 from mechinterp.methods.sft import train_sft
 from mechinterp.models.checkpoints import Checkpoint
@@ -118,6 +121,12 @@ class Study:
         return [tuple(pair) for pair in json.loads((self.folder / "data" / "knowledge.json").read_text())]
 
     @cached_property
+    def benign(self) -> list[BenignPrompt]:
+        """Harmless prompts never seen in training, some with a good answer; may be empty."""
+        path = self.folder / "data" / "benign.jsonl"
+        return read_benign(path) if path.stat().st_size else []
+
+    @cached_property
     def judge(self) -> Judge:
         """The judge of responses."""
         if self.config.judge is not None:
@@ -132,8 +141,10 @@ class Study:
 
     @cached_property
     def block(self) -> int:
-        """The toxic layer of most test instances."""
-        return toxic_block(self.table("located"), self.config.distance)
+        """The toxic layer of most test instances, or of the first one where it is used for all."""
+        located = self.table("located")
+        first = int(located["instance"].iloc[0]) if self.config.reuse_first_layer else None
+        return toxic_block(located, self.config.distance, first)
 
     def table(self, name: str) -> pd.DataFrame:
         """A table of the run."""
@@ -180,14 +191,35 @@ class Study:
 
     # -- running ------------------------------------------------------------------------------------------------
 
-    def run(self, reporter: Reporter | None = None, *, until: str | None = None) -> Path:
-        """Bring every stage up to date, or those up to the one named; returns the report's path."""
+    def run(
+        self, reporter: Reporter | None = None, *, until: str | None = None, only: Collection[str] | None = None
+    ) -> Path:
+        """Bring stages up to date; returns the report's path.
+
+        Args:
+            until: the last stage to run.
+            only: run these, and what they need, instead of all.
+        """
         reporter = reporter or Silent()
         with locked(self.folder):
             runner = Runner(self.folder, note=reporter.note)
-            for stage in self.stages(reporter):
+            stages = self.stages(reporter)
+            wanted = {stage.name for stage in stages} if only is None else set(only)
+            for stage in reversed(stages):  # a stage comes after all that it needs
+                if stage.name in wanted:
+                    wanted |= set(stage.needs)
+            for stage in stages:
+                if stage.name not in wanted:
+                    continue
                 runner.run(stage)
-                for cached in ("comments", "knowledge", "judge", "probe", "block"):  # what a stage may have replaced
+                for cached in (
+                    "comments",
+                    "knowledge",
+                    "benign",
+                    "judge",
+                    "probe",
+                    "block",
+                ):  # what a stage may have replaced
                     self.__dict__.pop(cached, None)
                 self._write_manifest()
                 if stage.name == until:
@@ -208,9 +240,11 @@ class Study:
             return model.model_dump(mode="json")
 
         files = [data.train, data.validation, data.test, data.comments] if data else []
+        files += [path for path in (data.knowledge, data.benign) if path is not None] if data else []
         own_model = [Path(config.model)] if config.model is not None and Path(config.model).exists() else []
         own_judge = [Path(config.judge)] if config.judge is not None and Path(config.judge).exists() else []
-        names = ["train.json", "validation.json", "test.json", "comments.csv", "knowledge.json", "responses.json"]
+        names = ["train.json", "validation.json", "test.json", "comments.csv"]
+        names += ["knowledge.json", "benign.jsonl", "responses.json"]
         return [
             stage(
                 "organism",
@@ -254,13 +288,13 @@ class Study:
                 "dinm",
                 makes=["edits"],
                 needs="organism locate",
-                settings=[loading, dump(config.dinm), config.distance, config.edit_instances],
+                settings=[loading, dump(config.dinm), config.distance, config.reuse_first_layer, config.edit_instances],
             ),
             stage(
                 "record",
                 makes=["evidence"],
                 needs="organism sft dpo probe locate dinm",
-                settings=[loading, dump(config.comparison), config.judge, config.distance],
+                settings=[loading, dump(config.comparison), config.judge, config.distance, config.reuse_first_layer],
                 reads=own_judge,
             ),
             stage(
@@ -315,6 +349,7 @@ class Study:
     def _make_organism(self, reporter: Reporter) -> None:
         data = self.folder / "data"
         knowledge: list[tuple[str, str]] = []
+        benign: list[BenignPrompt] = []
         if self.config.data is None:
             with _settings_blamed():
                 corpus = generate_corpus(seed=self.seed, **self.config.corpus.model_dump())
@@ -325,6 +360,7 @@ class Study:
             }
             comments: Sequence[Comment] = corpus.comments
             knowledge = [(question.prompt, question.keyword) for question in corpus.knowledge if question.held_out]
+            benign = [BenignPrompt(question.prompt, question.answer) for question in corpus.benign]
             responses = [(response.text, response.safe) for response in corpus.responses]
         else:
             files = self.config.data
@@ -332,6 +368,8 @@ class Study:
             comments = read_comments(files.comments, text_column=files.text_column, label_column=files.label_column)
             if files.max_comments is not None and files.max_comments < len(comments):
                 comments = _share_of(comments, files.max_comments, self.seed)
+            knowledge = read_knowledge(files.knowledge) if files.knowledge is not None else []
+            benign = read_benign(files.benign) if files.benign is not None else []
             # the judge is trained on the training split's responses, never on those of the instances it judges
             responses = [(i.safe_generation, True) for i in splits["train"]]
             responses += [(i.unsafe_generation, False) for i in splits["train"]]
@@ -339,6 +377,8 @@ class Study:
             write_safeedit(instances, data / f"{name}.json")
         write_comments(comments, data / "comments.csv")
         write_json(data / "knowledge.json", knowledge)
+        lines = [json.dumps({"prompt": one.prompt, "answer": one.answer}, ensure_ascii=False) for one in benign]
+        write_text(data / "benign.jsonl", "".join(f"{line}\n" for line in lines))
         write_json(data / "responses.json", responses)
         judge = self.judge
         scores = {"judge": judge.name}
@@ -418,16 +458,16 @@ class Study:
         vanilla, located = self.checkpoint("vanilla"), self.table("located")
         chosen = self.edit_instances()
         blocks = {i.id: toxic_block(located, self.config.distance, i.id) for i in chosen}
+        if self.config.reuse_first_layer:
+            blocks = dict.fromkeys(blocks, self.block)
         # the one that stands for `dinm` is edited where the others are compared with it
         chosen.sort(key=lambda instance: blocks[instance.id] != self.block)
         blocks[chosen[0].id] = self.block
-        progress = reporter.progress("dinm: edits")
         with replacing(self.folder / "edits") as partial_folder:
             partial_folder.mkdir()
-            for done, instance in enumerate(chosen, 1):
-                delta = edit(vanilla, instance, block=blocks[instance.id], settings=self.config.dinm)
-                delta.save(partial_folder / str(instance.id))
-                progress(done, len(chosen))
+            progress = reporter.progress("dinm: edits")
+            for found in edit_each(vanilla, chosen, blocks=blocks, settings=self.config.dinm, progress=progress):
+                checked(found).save(partial_folder / str(found.instance))
             write_json(partial_folder / "order.json", [instance.id for instance in chosen])
 
     def _make_record(self, reporter: Reporter) -> None:

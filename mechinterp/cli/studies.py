@@ -1,7 +1,8 @@
-"""The whole study in one command, and the organism alone."""
+"""The whole study in one command, its plan, and the organism alone."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -19,16 +20,31 @@ def reproduce(
     config: Annotated[Path | None, typer.Option(help="YAML of a study; the embedded organism if not given.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/seedN if not given.")] = None,
     seed: Seed = 0,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print the plan, the files, memory and time it takes, and what is missing."),
+    ] = False,
 ) -> None:
     """Every stage of the study, resumable: checkpoints, tables, figures, report."""
     from mechinterp.config import StudyConfig, load_config
+    from mechinterp.planning.plan import make_plan, missing
+    from mechinterp.planning.printing import show
     from mechinterp.study import Study
 
     settings = StudyConfig() if config is None else load_config(config)
-    folder = out or Path("runs") / f"seed{seed}"
+    study = Study(settings, seed, out or Path("runs") / f"seed{seed}")
     with reporting() as terminal:
-        report = Study(settings, seed, folder).run(terminal)
-    say(f"report: {report}")
+        if dry_run:
+            plan = make_plan(study)
+        elif problems := missing(study):
+            _refuse(problems)
+        else:
+            report = study.run(terminal)
+    if dry_run:
+        show(plan, study.folder, say)
+        _refuse(plan.problems)
+    else:
+        say(f"report: {report}")
 
 
 @commands.command()
@@ -47,3 +63,13 @@ def organism(
     with reporting() as terminal:
         Study(settings, seed, out).run(terminal, until="organism")
     say(f"model: {out / 'checkpoints' / 'vanilla'}\ndata: {out / 'data'}")
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    """End with the whole list of what is missing; return if nothing is."""
+    if not problems:
+        return
+    say(f"mechinterp: the study cannot run; {len(problems)} to put right:", err=True)
+    for number, problem in enumerate(problems, 1):
+        say(f"  {number}. {' '.join(problem.split())}", err=True)
+    raise typer.Exit(2)

@@ -1,0 +1,69 @@
+"""Ways to detoxify, by their names: what there are, and how they defend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mechinterp.cli.common import is_main, reporting, say
+from mechinterp.cli.options import Seed
+from mechinterp.errors import InputError
+
+commands = typer.Typer()
+
+
+@commands.command()
+def benchmark(
+    method: Annotated[
+        list[str] | None, typer.Option(help="Name of a way to detoxify; repeatable. --list has them.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML of a study; the embedded organism if not given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; runs/seedN if not given.")] = None,
+    seed: Seed = 0,
+    side_effects: Annotated[bool, typer.Option(help="Also ask harmless prompts, where the study has some.")] = True,
+    show: Annotated[bool, typer.Option("--list", help="Say what ways there are, and end.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan of the study; nothing is done.")] = False,
+) -> None:
+    """Make checkpoints by several methods and let them answer the benchmark: one table, every answer kept.
+
+    What is there already is not made or asked again. --out gets benchmark/benchmark.csv, and a folder per method with
+    its edits or checkpoint and every response.
+    """
+    import pandas as pd
+
+    from mechinterp.benchmark import Benchmark
+    from mechinterp.config import StudyConfig, load_config
+    from mechinterp.files import write_table
+    from mechinterp.methods.registry import describe, find_way
+    from mechinterp.study import Study
+
+    if show:
+        for one in describe():
+            say(f"{one.name:<20}{one.line}{' (an edit per instance)' if one.per_instance else ''}")
+        return
+    if not method:
+        raise InputError("name at least one --method; --list has them")
+    for name in method:
+        find_way(name)
+    settings = StudyConfig() if config is None else load_config(config)
+    study = Study(settings, seed, out or Path("runs") / f"seed{seed}")
+    if dry_run:
+        from mechinterp.planning.plan import print_plan
+
+        print_plan(study)
+        return
+    with reporting() as terminal:
+        bench = Benchmark(study, terminal)
+        bench.prepare(method)
+        rows = []
+        for name in dict.fromkeys(method):
+            defense = bench.evaluate(name)
+            effects = bench.side_effects(bench.make(name)) if side_effects else {}
+            rows.append({**defense.row(), **effects})
+    table = pd.DataFrame(rows)
+    if is_main():
+        path = write_table(study.folder / "benchmark" / "benchmark.csv", table)
+        shown = [c for c in map(str, table.columns) if not c.endswith(("_low", "_high")) and c not in ("suffix", "prefix", "n")]
+        say(f"{table[shown].set_index('method').T.to_string()}\n{path}")

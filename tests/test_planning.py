@@ -1,0 +1,379 @@
+"""Plans: what is missing comes in one list, nothing is written or loaded, and sizes are those of the real things."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import byte_tokenizer, make_instance, tiny_checkpoint
+from test_study import REPOSITORY, SMALL, call
+from transformers import DynamicCache, LlamaConfig, MistralConfig, RobertaConfig
+
+from mechinterp.config import StudyConfig, load_config
+from mechinterp.data.comments import Comment, write_comments
+from mechinterp.data.safeedit import write_safeedit
+from mechinterp.errors import InputError
+from mechinterp.methods.trl_training import LoraSettings, _peft_config
+from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.planning import machine, materials, plan
+from mechinterp.planning.costs import Costs
+from mechinterp.planning.machine import Machine, writing_problem
+from mechinterp.planning.materials import Materials, look_at_files
+from mechinterp.planning.plan import make_plan, missing, print_plan
+from mechinterp.planning.quantities import Amounts, Shape
+from mechinterp.stages import Runner, Stage
+from mechinterp.study import Silent, Study
+
+CONFIGS = REPOSITORY / "analyses" / "configs"
+STAGES = ("organism", "sft", "dpo", "probe", "locate", "dinm", "record", "compare", "defend", "report")
+
+
+def listing(folder: Path) -> dict[str, int]:
+    return {str(path): path.lstat().st_mtime_ns for path in folder.rglob("*")}
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny model and the four files of data."""
+    folder = tmp_path_factory.mktemp("stored")
+    tiny_checkpoint("mistral").save(folder / "model")
+    without = [make_instance(i, generalization_test=None) for i in range(12)]
+    write_safeedit(without, folder / "train.json")
+    for split, n in (("validation", 6), ("test", 5)):
+        write_safeedit([make_instance(i) for i in range(n)], folder / f"{split}.json")
+    write_comments([Comment(f"comment {i}", bool(i % 2)) for i in range(40)], folder / "comments.csv")
+    return folder
+
+
+@pytest.fixture
+def own(stored: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Writes a config on those files; `data` and other settings can be changed."""
+
+    def write(data: dict[str, str] | None = None, **changes: object) -> Path:
+        files = {name: str(stored / f"{name}.json") for name in ("train", "validation", "test")}
+        files["comments"] = str(stored / "comments.csv")
+        small = {key: SMALL[key] for key in ("sft", "dpo", "dinm", "edit_instances", "max_new_tokens", "comparison")}
+        content = {**small, "model": str(stored / "model"), "data": {**files, **(data or {})}, **changes}
+        path = tmp_path / "own.yaml"
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def nothing_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a plan loads no model")
+
+    monkeypatch.setattr(Checkpoint, "load", refuse)
+    monkeypatch.setattr(Study, "run", refuse)
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("nothing_loaded")
+def test_the_embedded_study_passes_its_dry_run_and_nothing_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = listing(tmp_path)
+    assert call("reproduce", "--config", CONFIGS / "organism.yaml", "--dry-run") == 0
+    shown = capsys.readouterr()
+    assert listing(tmp_path) == before == {}
+    rows = [line.split(" | ") for line in shown.out.splitlines() if " | to be done | " in line]
+    assert [row[0].strip() for row in rows] == list(STAGES)
+    assert "648 training, 432 validation and 216 test instances" in shown.out
+    assert not any("?" in cell for row in rows for cell in row)
+    assert "cannot run" not in shown.err
+
+
+@pytest.mark.usefixtures("nothing_loaded")
+def test_a_users_own_files_are_counted_and_nothing_is_written(
+    own: Callable[..., Path], stored: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    config = own()
+    before = {**listing(stored), **listing(tmp_path)}
+    assert call("reproduce", "--config", config, "--out", tmp_path / "run", "--dry-run") == 0
+    assert {**listing(stored), **listing(tmp_path)} == before
+    shown = capsys.readouterr().out
+    for state in ("12 rows", "6 rows", "5 rows, 5 with generalisation prompts", "40 rows, 20 of them toxic"):
+        assert state in shown
+    assert "40 comments read" in shown
+    assert "3 edits of up to 3 steps" in shown
+
+
+def test_everything_that_is_missing_is_in_one_list(
+    own: Callable[..., Path], stored: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Eight mistakes at once; the run itself refuses with the same list, before it does anything."""
+    model, judge = tmp_path / "sharded", tmp_path / "judge"
+    model.mkdir()
+    (model / "config.json").write_text((stored / "model" / "config.json").read_text())
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    RobertaConfig(num_labels=3).save_pretrained(judge)
+    byte_tokenizer().save_pretrained(judge)
+    (judge / "model.safetensors").write_bytes(b"")
+    (tmp_path / "columns.csv").write_text("text,label\nfool,1\n")
+    (tmp_path / "afile").write_text("")
+    data = {
+        "train": str(tmp_path / "nowhere.json"),
+        "test": str(stored / "train.json"),
+        "comments": str(tmp_path / "columns.csv"),
+    }
+    config = own(data, model=str(model), judge=str(judge), device="gpu:0")
+    arguments = ["reproduce", "--config", config, "--out", tmp_path / "afile" / "run"]
+    before = listing(tmp_path)
+    assert call(*arguments, "--dry-run") == 2
+    planned = capsys.readouterr().err
+    for once in (
+        "missing weights: model-1.safetensors, model-2.safetensors",
+        "there are no tokenizer files in it",
+        "a judge has two labels, this one has 3",
+        "nowhere.json: no such file",
+        "12 of 12 rows have no `generalization test`",
+        "has no column 'comment_text'",
+        "device 'gpu:0' cannot be used here",
+        "afile is a file",
+    ):
+        assert planned.count(once) == 1, once
+    assert "; 8 to put right:" in planned
+    assert call(*arguments) == 2
+    assert capsys.readouterr().err == planned
+    with pytest.raises(InputError, match=r"8 to put right: \(1\) .*\(8\) "):
+        print_plan(Study(load_config(config), 0, tmp_path / "afile" / "run"))
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["mistral-7b", "mistral-7b-released", "llama2-7b-chat", "llama2-7b-chat-released"])
+def test_a_7b_study_is_planned_from_its_config_alone(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = MistralConfig() if "mistral" in name else LlamaConfig(max_position_embeddings=4096)
+    parameters = 7_241_732_096 if "mistral" in name else 6_738_415_616
+    shape.architectures = ["MistralForCausalLM" if "mistral" in name else "LlamaForCausalLM"]
+    shape.save_pretrained(tmp_path / "seven")
+    shards = [f"model-{i:05}-of-00003.safetensors" for i in (1, 2, 3)]
+    index = {"weight_map": {f"tensor{i}": shard for i, shard in enumerate(shards)}}
+    (tmp_path / "seven" / "model.safetensors.index.json").write_text(json.dumps(index))
+    content = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    (tmp_path / "seven.yaml").write_text(yaml.safe_dump({**content, "model": str(tmp_path / "seven"), "device": "cpu"}))
+    monkeypatch.setattr(plan, "free_disk", lambda _: 10**12)
+    assert call("reproduce", "--config", tmp_path / "seven.yaml", "--out", tmp_path / "run", "--dry-run") == 2
+    shown = capsys.readouterr()
+    assert f"{parameters:,} parameters" in shown.out
+    assert "in float32, 32 blocks" in shown.out
+    assert all(f"  {stage} | to be done | " in shown.out for stage in STAGES)
+    assert "500 steps of 16 instances from 4,050; adapters of rank 16" in shown.out
+    assert f"missing weights: {', '.join(shards)}" in shown.err
+    assert sum("no such file" in line for line in shown.err.splitlines()) == 4
+
+
+# -- what is there ----------------------------------------------------------------------------------------------------
+
+
+def test_a_hub_id_is_looked_for_in_the_cache_alone(
+    own: Callable[..., Path], stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config(own(model="somebody/something"))
+    monkeypatch.setattr(materials, "try_to_load_from_cache", lambda *_: None)
+    (problem,) = look_at_files(config).problems
+    assert "not in the cache while HF_HUB_OFFLINE is set" in problem
+    monkeypatch.setattr(materials.constants, "HF_HUB_OFFLINE", False)
+    found = look_at_files(config)
+    assert not found.problems
+    assert "the network is needed" in found.requirements[0].state
+    monkeypatch.setattr(materials, "try_to_load_from_cache", lambda *_: str(stored / "model" / "config.json"))
+    found = look_at_files(config)
+    assert found.requirements[0].state.startswith("in the cache, ")
+    assert found.skeleton is not None
+    assert found.skeleton.device.type == "meta"
+
+
+def test_a_damaged_file_and_a_model_without_value_matrices_are_refused(
+    own: Callable[..., Path], tmp_path: Path
+) -> None:
+    tiny_checkpoint("llama").save(tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    (problem,) = look_at_files(load_config(own(model=str(tmp_path / "cut")))).problems
+    assert "not a complete safetensors file" in problem
+    tiny_checkpoint("mixtral").save(tmp_path / "experts")
+    study = Study(load_config(own(model=str(tmp_path / "experts"))), 0, tmp_path / "run")
+    (problem,) = make_plan(study).problems
+    assert "no single value matrix" in problem
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers, about how peft calls it
+def test_an_adapter_is_looked_at_down_to_its_base(own: Callable[..., Path], stored: Path, tmp_path: Path) -> None:
+    from peft import get_peft_model
+
+    base = tiny_checkpoint("mistral")
+    get_peft_model(base.model, _peft_config(LoraSettings(rank=2))).save_pretrained(tmp_path / "adapter")
+    settings = tmp_path / "adapter" / "adapter_config.json"
+    for place, problems in ((stored / "model", 0), (tmp_path / "gone", 1)):
+        settings.write_text(json.dumps({**json.loads(settings.read_text()), "base_model_name_or_path": str(place)}))
+        found = look_at_files(load_config(own(model=str(tmp_path / "adapter"))))
+        assert len(found.problems) == problems
+        assert (found.skeleton is not None) == (problems == 0)
+
+
+def test_texts_that_are_sure_to_be_too_long_are_found_first(own: Callable[..., Path], tmp_path: Path) -> None:
+    write_safeedit([make_instance(1, adversarial_prompt="word " * 60)], tmp_path / "long.json")
+    study = Study(load_config(own({"test": str(tmp_path / "long.json")})), 0, tmp_path / "run")
+    (problem,) = missing(study)
+    assert "a test prompt has 300 tokens" in problem
+    cut = study.config.model_copy(update={"truncate": True})
+    assert missing(Study(cut, 0, tmp_path / "run")) == ()
+    write_safeedit([make_instance(1, safe_generation="word " * 60)], tmp_path / "long.json")
+    study = Study(load_config(own({"train": str(tmp_path / "long.json")})), 0, tmp_path / "run")
+    assert [problem.split(":")[0] for problem in missing(study)] == ["sft", "dpo"]
+
+
+def test_a_finished_run_needs_nothing_any_more(own: Callable[..., Path], tmp_path: Path) -> None:
+    study = Study(load_config(own(model=str(tmp_path / "gone"))), 0, tmp_path / "run")
+    assert len(missing(study)) == 1
+    (tmp_path / "run" / "stages").mkdir(parents=True)
+    for stage in study.stages(Silent()):
+        assert len(missing(study)) == 1
+        (tmp_path / "run" / "stages" / f"{stage.name}.json").write_text("{}")
+    assert missing(study) == ()
+
+
+def test_a_folder_that_cannot_be_written_is_known_without_writing(tmp_path: Path) -> None:
+    assert writing_problem(tmp_path / "a" / "b") is None
+    (tmp_path / "file").write_text("")
+    assert "is a file" in (writing_problem(tmp_path / "file") or "")
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+# -- stages -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_the_runner_foresees_is_what_it_does(tmp_path: Path) -> None:
+    def stage(name: str, needs: tuple[str, ...] = (), settings: int = 0) -> Stage:
+        return Stage(name, lambda: (tmp_path / name).write_text(f"{settings}"), [name], needs=needs, settings=settings)
+
+    def foreseen(*stages: Stage) -> list[bool]:
+        runner = Runner(tmp_path)
+        return [runner.foresee(one) for one in stages]
+
+    stages = [stage("a"), stage("b", ("a",)), stage("c")]
+    assert foreseen(*stages) == [False, False, False]
+    runner = Runner(tmp_path)
+    assert [runner.run(one) for one in stages] == [True, True, True]
+    assert foreseen(*stages) == [True, True, True]
+    changed = [stage("a", settings=1), *stages[1:]]
+    assert foreseen(*changed) == [False, False, True]
+    runner = Runner(tmp_path)
+    assert [runner.run(one) for one in changed] == [True, True, False]
+    (tmp_path / "c").unlink()
+    assert foreseen(*changed) == [True, True, False]
+
+
+# -- sizes and costs --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "mistral", "qwen3", "gemma2"])
+def test_sizes_are_those_of_the_model_itself(architecture: str) -> None:
+    from peft import get_peft_model
+
+    checkpoint = tiny_checkpoint(architecture)
+    shape = Shape.of(checkpoint.names.skeleton, "float32")
+    assert shape.parameters == sum(parameter.numel() for parameter in checkpoint.model.parameters())
+    assert shape.value_matrix == checkpoint.value_matrix(0).numel()
+    assert shape.d_mlp == len(checkpoint.value_matrix(0))
+    cache = DynamicCache(config=checkpoint.model.config)
+    checkpoint.model(torch.ones(1, 7, dtype=torch.long), past_key_values=cache, use_cache=True)
+    kept = sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers)
+    assert shape.key_values == kept / 7
+    adapted = get_peft_model(checkpoint.model, _peft_config(LoraSettings(rank=3)))
+    trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    assert 3 * shape.adapted_features == trained
+
+
+def costs_of(memory: float = 2.0**40, **settings: object) -> Costs:
+    config = StudyConfig.model_validate({**SMALL, **settings})
+    shape = Shape.of(tiny_checkpoint("mistral").names.skeleton, "float32")
+    fast = Machine(torch.device("cpu"), memory, memory, 1e12, 1e11)
+    return Costs(config, shape, Amounts.of(Materials(), config), fast, on_cpu=True)
+
+
+def test_costs_follow_the_settings() -> None:
+    base = costs_of().stages()
+    assert set(base) == set(STAGES)
+    sft = {"steps": 4, "batch_size": 4, "max_length": 256}
+    small = costs_of(sft={**sft, "extra": {"gradient_checkpointing": True}}).stages()["sft"]
+    assert small.memory < base["sft"].memory  # activations are kept or computed again
+    assert small.seconds > base["sft"].seconds
+    assert costs_of(sft={**sft, "steps": 8}).stages()["sft"].seconds > base["sft"].seconds
+    assert costs_of(edit_instances=6).stages()["dinm"].disk == 2 * base["dinm"].disk
+    assert costs_of(max_new_tokens=60).stages()["defend"].seconds > base["defend"].seconds
+    shape = costs_of().shape
+    # full fine-tuning keeps five copies: where it started, the copy, its gradient and Adam's two means; DPO a reference
+    assert base["sft"].memory > 5 * shape.weights
+    assert base["dpo"].memory - base["sft"].memory >= shape.weights
+
+
+def test_too_little_memory_warns_and_weights_that_cannot_fit_refuse(
+    own: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = Study(load_config(own()), 0, tmp_path / "run")
+    weights = Shape.of(tiny_checkpoint("mistral").names.skeleton).weights
+
+    def with_memory(memory: float) -> plan.Plan:
+        monkeypatch.setattr(
+            plan.Machine, "measure", lambda device, *_, **__: Machine(device, memory, memory, 1e12, 1e11)
+        )
+        return make_plan(study)
+
+    assert with_memory(2.0**40).warnings == with_memory(2.0**40).problems == ()
+    assert with_memory(2.0 * weights).problems == ()
+    assert "sft" in with_memory(2.0 * weights).warnings[0]
+    (problem,) = with_memory(0.5 * weights).problems
+    assert problem.startswith("memory: the weights alone take")
+    monkeypatch.setattr(plan, "free_disk", lambda _: 10)
+    (problem,) = with_memory(2.0**40).problems
+    assert problem.startswith("disk: ")
+
+
+def test_the_machine_is_measured_and_its_memory_read() -> None:
+    found = Machine.measure(torch.device("cpu"), torch.float32)
+    assert found.multiplications > 1e8
+    assert found.bandwidth > 1e7
+    assert found.memory == found.main_memory == machine.main_memory() > 2**28
+
+
+# -- configs ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["mistral-7b", "llama2-7b-chat"])
+def test_the_released_config_differs_from_the_published_one_by_its_two_switches(name: str) -> None:
+    published, released = (load_config(CONFIGS / f"{name}{ending}.yaml") for ending in ("", "-released"))
+    dinm = released.dinm.model_copy(update={"constraint": "published"})
+    same = {"title": published.title, "dinm": dinm, "reuse_first_layer": False}
+    assert released.dinm.released
+    assert released.reuse_first_layer
+    assert released.model_copy(update=same) == published
+
+
+@pytest.mark.parametrize(("name", "model"), [("mistral-7b", "Mistral-7B-v0.1"), ("llama2-7b-chat", "LLaMA2-7B-Chat")])
+def test_the_published_settings_are_in_the_configs(name: str, model: str) -> None:
+    """Against the list of what the paper prints and the released files hold."""
+    settings = yaml.safe_load((REPOSITORY / "analyses" / "published.yaml").read_text())["settings"]["dinm"]
+    printed = {**settings["common"], **settings[model]}
+    config = load_config(CONFIGS / f"{name}.yaml")
+    for key in ("steps", "c_edit", "weight_decay", "max_input_tokens", "max_output_tokens", "learning_rate"):
+        assert getattr(config.dinm, key) == printed[key], key
+    assert config.dinm.norm_bound is printed["norm_constraint"] is None
+    assert config.max_new_tokens == printed["max_output_tokens"]
+    written = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())["dinm"]
+    assert {"steps", "learning_rate", "c_edit", "weight_decay", "suffix", "optimiser", "constraint"} <= set(written)
+    assert config.dinm.suffix == StudyConfig().dinm.suffix
