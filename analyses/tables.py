@@ -42,6 +42,7 @@ QUANTITIES = {
     "over_refusal": "over-refusal",
     "jsd_last": "JSD (bits)",
     "seconds": "seconds",
+    "gpu_memory_gb": "memory (GB)",
 }
 PERCENT = {*KINDS, "dg_avg", "avg", "kqa", "empty", "over_refusal"}
 
@@ -79,6 +80,8 @@ class PaperTable:
         theirs = published(self.paper) if self.paper_rows is None else self.paper_rows
         keys = [*self.keys, "quantity"]
         quantities = [column for column in theirs if column in QUANTITIES]
+        if theirs[quantities].isna().all(axis=None):  # a figure whose bars have no numbers
+            return ours
         tidy = theirs.melt(id_vars=["model", *self.keys], value_vars=quantities, var_name="quantity")
         wide = tidy.pivot_table(index=keys, columns="model", values="value", aggfunc="first").reset_index()
         wide = wide.rename(columns={model: f"paper {model}" for model in tidy["model"].unique()})
@@ -106,7 +109,7 @@ class PaperTable:
                 cells[QUANTITIES[quantity]] = _with_interval(row)
                 printed = table.loc[table["quantity"] == quantity, models].notna().any(axis=None) if models else False
                 if printed:
-                    theirs = [_number(None if row is None else row[model]) for model in models]
+                    theirs = [number(None if row is None else row[model]) for model in models]
                     cells[f"{QUANTITIES[quantity]}, paper"] = "" if set(theirs) == {"–"} else " / ".join(theirs)
             lines.append(cells)
         short = pd.DataFrame(lines).fillna("")
@@ -115,9 +118,9 @@ class PaperTable:
         every = table.copy()
         every["quantity"] = every["quantity"].map(QUANTITIES)
         for column in every.columns.difference([*self.keys, "quantity", "n"]):
-            every[column] = every[column].map(_number)
+            every[column] = every[column].map(number)
         every["n"] = every["n"].map(lambda n: "" if pd.isna(n) else f"{n:.0f}")
-        parts = [f"# {title}", about, _pipes(short)]
+        parts = [f"# {title}", about, pipes(short)]
         if models:
             names = " / ".join(model.removeprefix("paper ") for model in models)
             parts.append(
@@ -125,16 +128,16 @@ class PaperTable:
                 "A number that is missing there was not printed, or was not measured here."
             )
         parts += [f"- {remark}" for remark in (*self.remarks, *(notes(self.paper) if self.paper else ()))]
-        parts += ["## Every number", _pipes(every)]
+        parts += ["## Every number", pipes(every)]
         return "\n\n".join(parts) + "\n"
 
     def _as_matrix(self, table: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
         """One quantity over two keys: ours, and in brackets the paper's."""
         rows: dict[str, dict[str, str]] = {}
         for row in table[table["quantity"] == self.shown[0]].to_dict("records"):
-            theirs = " / ".join(_number(row[model]) for model in models)
+            theirs = " / ".join(number(row[model]) for model in models)
             first, second = (str(row[key]) for key in self.keys)
-            rows.setdefault(first, {self.keys[0]: first})[second] = f"{_number(row['value'])} ({theirs})"
+            rows.setdefault(first, {self.keys[0]: first})[second] = f"{number(row['value'])} ({theirs})"
         return pd.DataFrame(rows.values())
 
 
@@ -216,18 +219,19 @@ def _with_interval(row: Any) -> str:
     if row is None or math.isnan(row["value"]):
         return ""
     if math.isnan(row["low"]):
-        return _number(row["value"])
-    return f"{_number(row['value'])} [{_number(row['low'])}, {_number(row['high'])}]"
+        return number(row["value"])
+    return f"{number(row['value'])} [{number(row['low'])}, {number(row['high'])}]"
 
 
-def _number(value: Any) -> str:
+def number(value: Any) -> str:
+    """Three figures or so; a dash for what is missing."""
     if value is None or math.isnan(value):
         return "–"
     number = float(value)
     return f"{number:.1f}" if abs(number) >= 10 else f"{number:.2f}" if abs(number) >= 0.1 else f"{number:.2g}"
 
 
-def _pipes(table: pd.DataFrame) -> str:
+def pipes(table: pd.DataFrame) -> str:
     """A Markdown table."""
     rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).values.tolist()]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)

@@ -19,6 +19,7 @@ from mechinterp.models.watching import run_until_seen, watching
 BENCHMARKS = Path(__file__).parents[1] / "analyses" / "benchmarks"
 RATIOS = {
     "recording": {"recording_over_bare", "tl_one_over_ours", "tl_all_over_ours", "fixed_over_bucketed", "flops_share"},
+    "editing": {"released_over_ours_12", "released_over_ours_24", "one_by_one_over_together", "memory_copies"},
     "scaling": {"memory_growth", "time_per_prompt_growth"},
     "weights": {"load_over_lazy", "lazy_memory_over_tensor", "diff_over_reading", "help_seconds"},
 }

@@ -65,5 +65,9 @@ def benchmark(
     table = pd.DataFrame(rows)
     if is_main():
         path = write_table(study.folder / "benchmark" / "benchmark.csv", table)
-        shown = [c for c in map(str, table.columns) if not c.endswith(("_low", "_high")) and c not in ("suffix", "prefix", "n")]
+        shown = [
+            c
+            for c in map(str, table.columns)
+            if not c.endswith(("_low", "_high")) and c not in ("suffix", "prefix", "n")
+        ]
         say(f"{table[shown].set_index('method').T.to_string()}\n{path}")

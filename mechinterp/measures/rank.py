@@ -254,7 +254,7 @@ def stable_rank(
 ) -> tuple[Float[Tensor, " copy"], Float[Tensor, "copy n width"]]:
     """|D|_F^2 / |D|_2^2 of each of several matrices: a rank that small singular values hardly count in.
 
-    0 for D = 0, nan for a D that is not finite.
+    0 for D = 0, nan for a D whose norm is not finite.
 
     |D|_2 by subspace iteration with 8 vectors. It comes from below, so the rank comes from above.
 
@@ -265,7 +265,8 @@ def stable_rank(
     Returns:
         The stable ranks, and the vectors to start from next time.
     """
-    finite = change.flatten(1).sum(1).isfinite()
+    norms = change.flatten(1).norm(dim=1)
+    finite = norms.isfinite()
     if not bool(finite.all()):
         change = torch.where(finite[:, None, None], change, 0.0)
     if start is None:
@@ -282,7 +283,7 @@ def stable_rank(
         if bool(((largest - before).abs() <= tolerance * largest).all()):
             break
         before = largest
-    ranks = change.flatten(1).norm(dim=1).square() / largest.square()
+    ranks = (norms / largest).square()
     moved = (vectors != 0).any(1, keepdim=True).any(2, keepdim=True)
     ranks = torch.where(largest > 0, ranks, 0.0)
     return torch.where(finite, ranks, torch.nan), torch.where(moved, vectors, start)

@@ -99,16 +99,17 @@ class DinmSettings(BaseModel):
 
 @dataclass(frozen=True)
 class FailedEdit:
-    """An edit that came to nothing: its loss was not finite."""
+    """An edit that came to nothing: a loss, or the change itself, was not finite."""
 
     instance: int
     step: int
     loss: float
 
     def __str__(self) -> str:
+        what = "the change of the weights" if math.isfinite(self.loss) else f"the loss became {self.loss}"
+        what += " is not finite after step" if math.isfinite(self.loss) else " at step"
         return (
-            f"instance {self.instance}: the loss became {self.loss} at step {self.step}; nothing was applied, "
-            "lower the learning rate or use float32"
+            f"instance {self.instance}: {what} {self.step}; nothing was applied, lower the learning rate or use float32"
         )
 
 
@@ -439,6 +440,7 @@ def _descend(
         for run, norm, rank in zip(runs, norms, ranks, strict=True):
             if not run.ended:
                 run.log[-1] = replace(run.log[-1], change_norm=norm, stable_rank=rank)
+                run.failed = run.ended = not math.isfinite(norm)
         if progress is not None:
             progress(step + 1, settings.steps)
     return runs
