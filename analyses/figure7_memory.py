@@ -48,8 +48,7 @@ def _measure(bench: Benchmark, way: str) -> float:
     from mechinterp.methods.registry import SETTINGS, find_way, settings_for
     from mechinterp.methods.task import Task
 
-    config = bench.study.config
-    given = {name: getattr(config, name) for name in ("dinm", "sft", "dpo")} | dict(config.methods)
+    given = bench.study.config.settings_of_methods
     for name in STEPS:
         own = given.get(name, {})
         plain = own if isinstance(own, dict) else own.model_dump()

@@ -5,6 +5,7 @@ The defaults are the embedded study. For a checkpoint of your own, name the mode
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,6 +48,20 @@ class DataFiles(_Settings):
     max_comments: int | None = Field(None, ge=20, description="a seeded, stratified share of the comments")
 
 
+ORGANISM_METHODS: Mapping[str, Mapping[str, Any]] = {
+    "ft_l": {"learning_rate": 5e-3, "max_output_tokens": 100},
+    "ext_sub": {
+        "steps": 60,
+        "batch_size": 8,
+        "gradient_accumulation": 1,
+        "warmup_steps": 0,
+        "learning_rate": 3e-3,
+        "max_length": 256,
+    },
+}
+"""Settings of further methods on the organism: DINM's learning rate, and ten times SFT's for adapters."""
+
+
 class StudyConfig(_Settings):
     """Everything a study depends on, besides its seed."""
 
@@ -65,12 +80,7 @@ class StudyConfig(_Settings):
     dpo: DpoSettings = DpoSettings(steps=60, batch_size=8, learning_rate=1e-4, max_length=256)
     dinm: DinmSettings = DinmSettings(learning_rate=5e-3, max_output_tokens=100)
     methods: dict[str, dict[str, Any]] = Field(
-        default_factory=lambda: {
-            "ft_l": {"learning_rate": 5e-3, "max_output_tokens": 100},
-            "ext_sub": {"steps": 60, "batch_size": 8, "gradient_accumulation": 1, "learning_rate": 3e-3}
-            | {"max_length": 256, "warmup_steps": 0},
-        },
-        description="settings of further methods of the benchmark, by name: `ft_l: {steps: 25}`",
+        default_factory=dict, description="settings of further methods of the benchmark, by name: `ft_l: {steps: 25}`"
     )
     final_norm: bool = Field(False, description="take the probe's features after the final norm, as the released code")
     distance: Distance = Field("released", description="by which the toxic layer is located")
@@ -85,6 +95,12 @@ class StudyConfig(_Settings):
     truncate: bool = Field(
         False, description="cut prompts and comments that exceed the context from the left; otherwise an error"
     )
+
+    @property
+    def settings_of_methods(self) -> dict[str, Any]:
+        """Settings of every method that has some here, by its name in the registry."""
+        more = {**(ORGANISM_METHODS if self.model is None else {}), **self.methods}
+        return {"sft": self.sft, "dpo": self.dpo, "dinm": self.dinm, **more}
 
     @field_validator("methods")
     @classmethod

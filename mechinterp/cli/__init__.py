@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from mechinterp.cli import benchmarking, comparing, editing, evaluating, measuring, studies, training
+from mechinterp.cli import benchmarking, comparing, editing, evaluating, locating, measuring, studies, training
 from mechinterp.cli.common import rank, say
 from mechinterp.errors import InputError
 
@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 app.add_typer(studies.commands)
 app.add_typer(training.commands, name="train")
-for part in (editing, measuring, comparing, evaluating, benchmarking):
+for part in (locating, editing, measuring, comparing, evaluating, benchmarking):
     app.add_typer(part.commands)
 
 # click's class of every error of usage; typer carries click inside and gives it no public name

@@ -31,6 +31,7 @@ Component = Literal["mlp.out", "mlp"]
 """What is trained in a block: the MLP's second matrix W_V, or the whole MLP."""
 
 _ENOUGH = 16  # rows from which on oneMKL multiplies each as among many (32,000 columns)
+_PIECE = 192  # positions that it sums up in one piece
 
 Parameters = Mapping[str, Tensor]
 """Values by the model's own parameter names, each in the parameter's shape, or [copy, *shape]."""
@@ -49,6 +50,14 @@ class Scored:
     ids: Sequence[int]
     positions: Sequence[int]
     labels: Sequence[int] = field(default=())
+
+
+class _Caught(Exception):  # noqa: N818 - control flow, not an error
+    """What was about to enter the unembedding."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        super().__init__()
+        self.hidden = hidden
 
 
 class Upward:
@@ -78,7 +87,8 @@ class Upward:
     ) -> None:
         names, lowest = checkpoint.names, min(blocks)
         self.model = checkpoint.model
-        self._lower = [self.model.get_submodule(names.module(f"blocks.{b}")) for b in range(lowest + 1)]
+        self._every = [self.model.get_submodule(names.module(f"blocks.{b}")) for b in range(names.n_blocks)]
+        self._lower = self._every[: lowest + 1]
         self._edited = {names.module(f"blocks.{b}.{component}"): lowest < b for b in sorted(blocks)}
         self._unembed = checkpoint.module("unembed")
         post = f"blocks.{lowest}.ln2_post"
@@ -100,20 +110,25 @@ class Upward:
         inflow, middle, after = (seen[site.name].reshape(*shape, -1) for site in sites)
         with torch.no_grad():
             module = self.model.get_submodule(next(iter(self._edited)))
-            if not adds_up(middle, self._post_norm(module(inflow)).to(middle.device), after):
+            few = (slice(None), slice(0, 4))
+            write = self._post_norm(module(inflow[few])).to(middle.device)
+            if not adds_up(middle[few], write, after[few]):
                 raise InputError(
                     f"{names.source}: block {lowest} of {type(self.model).__name__} is not h_mid + MLP write "
                     "(parallel attention and MLP, or a norm after the addition), which editing relies on"
                 )
         self.lengths = [len(text.positions) for text in texts]
         self._extra = 0
-        if exact and len(texts) == 1:
+        exact = exact and len(texts) == 1
+        if exact:
             texts = [self._with_extra(texts[0])]
+        # A sum over at most this many positions is one piece, and zeros at its beginning change nothing.
+        whole = exact and shape[1] > _PIECE
         counts = torch.tensor([len(text.positions) for text in texts])
         rows = torch.repeat_interleave(torch.arange(len(texts)), counts)
         columns = torch.tensor([position for text in texts for position in text.positions])
         ids = batch.input_ids
-        if lowest == names.n_blocks - 1 and not exact:
+        if lowest == names.n_blocks - 1 and not whole:
             # Above the last block no position looks at another: only the scored ones are run.
             places = torch.zeros(len(texts), int(counts.max()), dtype=torch.long)
             for row, text in enumerate(texts):
@@ -131,6 +146,42 @@ class Upward:
             parameters: of the component in the edited blocks; others of it are the model's own.
             copies: every text has a copy of its own; the parameters have one axis more, in front.
         """
+        with self._running(parameters, copies) as stack:
+            unembed = self._unembed.forward
+            stack.enter_context(forward_replaced(self._unembed, lambda hidden: unembed(self._chosen(hidden))))
+            output = self.model(input_ids=self._ids, use_cache=False)
+        return output.logits[0, self._extra :]
+
+    def before_unembedding(self, parameters: Parameters, *, copies: bool = False) -> Float[Tensor, "scored d_model"]:
+        """What enters the unembedding at the scored positions; `unembedded` gives the logits of it.
+
+        Args:
+            parameters, copies: as in a call.
+        """
+        with self._running(parameters, copies) as stack:
+            stack.enter_context(forward_replaced(self._unembed, self._caught))
+            try:
+                self.model(input_ids=self._ids, use_cache=False)
+            except _Caught as caught:
+                return caught.hidden[0, self._extra :]
+        raise RuntimeError(f"{type(self.model).__name__} has not called its unembedding")
+
+    def unembedded(self, hidden: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocabulary"]:
+        """Logits of what `before_unembedding` gave, of several calls if need be."""
+        with ExitStack() as stack:
+            for module in self._every:
+                stack.enter_context(forward_replaced(module, _pass_through))
+            unembed = self._unembed.forward
+            stack.enter_context(forward_replaced(self._unembed, lambda _: unembed(hidden[None])))
+            output = self.model(input_ids=self._ids[:1, :1], use_cache=False)
+        return output.logits[0]
+
+    def _caught(self, hidden: Float[Tensor, "text pos d_model"]) -> Tensor:
+        raise _Caught(self._chosen(hidden))
+
+    @contextmanager
+    def _running(self, parameters: Parameters, copies: bool) -> Iterator[ExitStack]:
+        """For the time of the context the model computes only what is above, with these parameters."""
         with ExitStack() as stack:
             writes: list[Tensor] = []
             for path, above in self._edited.items():
@@ -145,10 +196,7 @@ class Upward:
             for module in self._lower[:-1]:
                 stack.enter_context(forward_replaced(module, _pass_through))
             stack.enter_context(forward_replaced(self._lower[-1], lambda *args, **kwargs: after))
-            unembed = self._unembed.forward
-            stack.enter_context(forward_replaced(self._unembed, lambda hidden: unembed(self._chosen(hidden))))
-            output = self.model(input_ids=self._ids, use_cache=False)
-        return output.logits[0, self._extra :]
+            yield stack
 
     def _with_extra(self, text: Scored) -> Scored:
         """At least `_ENOUGH` positions to unembed, if the text has as many; those in front are cut off again."""

@@ -1,0 +1,127 @@
+"""Edits of some instances into a folder, in each mode of `mechinterp edit`; what the command does and says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mechinterp.cli.common import is_main, say
+from mechinterp.errors import InputError
+
+if TYPE_CHECKING:
+    from mechinterp.data.safeedit import SafeEditInstance
+    from mechinterp.methods.dinm import DinmSettings
+    from mechinterp.models.checkpoints import Checkpoint
+    from mechinterp.models.deltas import WeightDelta
+    from mechinterp.terminal import Terminal
+
+
+@dataclass(frozen=True)
+class Edits:
+    """Edits of some instances into a folder, in each mode."""
+
+    checkpoint: Checkpoint
+    instances: Sequence[SafeEditInstance]
+    blocks: Mapping[int, int | Sequence[int]]
+    settings: DinmSettings
+    rank: int | None
+    terminal: Terminal
+
+    def one(self, out: Path) -> WeightDelta:
+        """A single instance."""
+        from mechinterp.methods.dinm import edit as edit_one
+
+        (instance,) = self.instances
+        progress, block = self.terminal.progress("editing"), self.blocks[instance.id]
+        found = edit_one(self.checkpoint, instance, block=block, settings=self.settings, progress=progress)
+        return self._saved(found, out)
+
+    def each(self, out: Path, together: int | None) -> None:
+        """An edit for every instance, in OUT/INSTANCE/; says so, and raises at the end for those that failed."""
+        from mechinterp.methods.editing import edits_in, keep_edits
+
+        failed = keep_edits(
+            out,
+            self.checkpoint,
+            self.instances,
+            blocks=self.blocks,
+            settings=self.settings,
+            together=together,
+            rank=self.rank,
+            progress=self.terminal.progress("editing"),
+        )
+        if len(failed) < len(self.instances):
+            say(f"edits of {len(self.instances) - len(failed)} instances, {self._log(edits_in(out))}: {out}")
+        if failed:
+            raise InputError(f"{len(failed)} of {len(self.instances)} edits came to nothing; the first: {failed[0]}")
+
+    def sequential(self, out: Path) -> WeightDelta:
+        """One on top of the other; what is in the folder is gone on from."""
+        from mechinterp.methods.editing import edit_sequentially
+        from mechinterp.models.deltas import WeightDelta
+
+        start = None
+        if (out / "edit.json").is_file():
+            start = WeightDelta.load(out)
+            start.check(self.checkpoint)
+            if dict(start.settings) != self.settings.model_dump():
+                raise InputError(f"{out}: edits with other settings are there; choose another folder")
+        found, progress = start, self.terminal.progress("editing")
+        for found in edit_sequentially(
+            self.checkpoint,
+            self.instances,
+            blocks=self.blocks,
+            settings=self.settings,
+            start=start,
+            progress=progress,
+        ):
+            self._saved(found, out)
+        if found is None:
+            raise InputError("there are no instances to edit")
+        return found
+
+    def batch(self, out: Path) -> WeightDelta:
+        """One edit for all of them, at the most frequent of their blocks."""
+        from mechinterp.methods.dinm import edit_batch
+
+        every = [tuple([b] if isinstance(b, int) else b) for b in self.blocks.values()]
+        block = max(sorted(set(every)), key=every.count)
+        if len(set(every)) > 1:
+            self.terminal.note(f"the instances' toxic layers differ; the batch is edited at block {block[0]}")
+        progress = self.terminal.progress("editing")
+        found = edit_batch(self.checkpoint, self.instances, block=block, settings=self.settings, progress=progress)
+        return self._saved(found, out)
+
+    def _saved(self, found: WeightDelta, out: Path) -> WeightDelta:
+        if is_main():
+            found.save(out, rank=self.rank)
+        return found
+
+    def _log(self, folders: Sequence[Path]) -> str:
+        """Write the table of all steps; the losses over the edits, in words."""
+        from mechinterp.files import write_table
+        from mechinterp.methods.editing import edit_log
+
+        log = edit_log(folders)
+        if is_main():
+            write_table(folders[0].parent / "edit_log.csv", log)
+        if log.empty:
+            return "no steps"
+        by_edit = log.groupby("instance")["loss_edit"]
+        return f"mean loss of the safe response {by_edit.first().mean():.3f} -> {by_edit.last().mean():.3f}"
+
+
+def told(found: WeightDelta, out: Path) -> str:
+    """An edit in one line."""
+    where = ", ".join(f"layer {block + 1} (block {block})" for block in (found.block, *found.also))
+    whose = f"{len(found.instances)} instances" if found.instances else f"instance {found.instance}"
+    if not found.log:
+        return f"edit of {whose} at {where}: {out}"
+    first, last = found.log[0], found.log[-1]
+    return (
+        f"edit of {whose} at {where}, loss of the safe response {first.loss_edit:.3f} -> {last.loss_edit:.3f}, "
+        f"share of its tokens right {first.accuracy:.2f} -> {last.accuracy:.2f}, "
+        f"change {last.change_norm:.2%} of the weights' norm: {out}"
+    )

@@ -1,0 +1,66 @@
+"""Locating the toxic layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mechinterp.cli.common import is_main, load, read_data, reporting, say
+from mechinterp.cli.options import Base, Data, DeviceMap, DeviceOption, DistanceName, Dtype, DtypeOption, Model, Trust
+
+commands = typer.Typer()
+
+
+@commands.command(name="locate")
+def locate_command(
+    model: Model,
+    data: Data,
+    out: Annotated[Path | None, typer.Option(help="Folder for the tables.")] = None,
+    padding_side: Annotated[str, typer.Option(help="left (as the released pipeline) or right.")] = "left",
+    truncate: Annotated[bool, typer.Option("--truncate", help="Cut responses that exceed the context at the end.")] = (
+        False
+    ),
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Padded tokens per batch; 1 gives every pair a pass of its own, as released."),
+    ] = None,
+    dtype: DtypeOption = Dtype.auto,
+    device: DeviceOption = "auto",
+    device_map: DeviceMap = None,
+    base: Base = None,
+    trust_remote_code: Trust = False,
+) -> None:
+    """The toxic layer of every instance under four distances, and how far they agree.
+
+    --out gets located.csv (a row per instance and distance), toxic_layer.csv (the histogram of each distance),
+    toxic_layer_by_category.csv and toxic_layer_agreement.csv (every two distances: same block, and kappa).
+    """
+    from mechinterp.files import check_writable, write_table
+    from mechinterp.location import agreement, check_padding_side, histogram, locate
+
+    check_padding_side(padding_side)
+    instances = read_data(data)
+    if out is not None:
+        check_writable(out / "located.csv", kind="file")
+    with reporting() as terminal:
+        checkpoint = load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code)
+        progress = terminal.progress("locating")
+        located = locate(
+            checkpoint,
+            instances,
+            padding_side=padding_side,  # type: ignore[arg-type]
+            truncate=truncate,
+            max_tokens=max_tokens,
+            progress=progress,
+        )
+    counts, agreeing = histogram(located, checkpoint.n_blocks), agreement(located)
+    if out is not None and is_main():
+        write_table(out / "located.csv", located)
+        write_table(out / "toxic_layer.csv", counts)
+        write_table(out / "toxic_layer_by_category.csv", histogram(located, checkpoint.n_blocks, by="category"))
+        write_table(out / "toxic_layer_agreement.csv", agreeing)
+    shown = counts.pivot(index="block", columns="distance", values="count")[list(DistanceName)]
+    shown.index = [f"layer {block + 1} (block {block})" for block in shown.index]
+    say(f"{shown.to_string()}\n\n{agreeing.to_string(index=False, float_format='{:.3f}'.format)}")
