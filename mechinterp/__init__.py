@@ -5,7 +5,8 @@ The parts, from the bottom up; `import mechinterp` itself loads none of them, so
     mechinterp.data           SafeEdit instances, comments, the embedded corpus
     mechinterp.measures       probe, region toxicity, decomposition, verdict, statistics: numerics on tensors
     mechinterp.models         Checkpoint, record, generate, steer: everything that touches a model
-    mechinterp.methods        SFT, DPO, DINM, the model organism: ways to make a checkpoint
-    mechinterp.directions, .location, .evidence, .comparison, .judges, .defense    checkpoints x prompts -> tables
-    mechinterp.study, .stages, .config, .plotting, .report, .cli                   the front
+    mechinterp.methods        SFT, DPO, DINM, FT-L, Ext-Sub, Self-Reminder, the organism; `registry` names them all
+    mechinterp.directions, .location, .evidence, .comparison      checkpoints x prompts -> tables
+    mechinterp.defense, .judges, .side_effects, .benchmark        the SafeEdit evaluation
+    mechinterp.study, .stages, .config, .planning, .report, .cli  the front
 """

@@ -5,6 +5,10 @@ python analyses/benchmarks/editing.py
 released_over_ours_12, _24   the released algorithm, re-stated plainly (`released_dinm.py`: full forward passes, logits
                              at every position) / ours with constraint="released", the last block of 12 and 24 blocks.
                              Both change the weights alike, to the last bit: checked before anything is timed.
+..._longer                   the same with 50 of the 150 tokens scored, and a constraint of 60 tokens: what is scored
+                             must be unembedded, by both sides, so that the gain shrinks with its share.
+flops_12, ...                floating-point operations of the released algorithm / of ours: what the ratio of times
+                             would be if every operation took as long.
 one_by_one_over_together     64 edits one after the other / side by side, on the organism's shape (its last block).
 one_by_one_over_together_12  the same for some edits on the 12-block model: never slower, so at least 1.
 memory_copies                (peak memory of an edit of the last block - that of the bare forward pass of its text)
@@ -24,6 +28,7 @@ import torch
 from random_models import TINY, TWELVE_BLOCKS, Shape, random_checkpoint, random_prompts
 from released_dinm import released_dinm
 from timing import Seconds, interleave, paired_ratio, report, time_rows
+from torch.utils.flop_counter import FlopCounterMode
 
 from mechinterp.data.safeedit import KnowledgeConstraint, SafeEditInstance
 from mechinterp.methods.dinm import DinmSettings, edit
@@ -31,7 +36,8 @@ from mechinterp.methods.editing import edit_each
 from mechinterp.models.memory import peak_bytes, reset_peak_memory
 
 ORGANISM = Shape(6, 128, 384, 4, 2, vocab_size=1280, max_position_embeddings=256)
-LENGTHS = {"prompt": 80, "suffix": 20, "safe response": 50, "question": 20, "answer": 20}
+LENGTHS = {"prompt": 100, "suffix": 20, "safe response": 30, "question": 15, "answer": 10}
+LONGER = {"prompt": 80, "suffix": 20, "safe response": 50, "question": 20, "answer": 20}
 TARGETS = {
     "released_over_ours_12": ">= 6",
     "released_over_ours_24": ">= 10",
@@ -68,26 +74,32 @@ def settings_for(shape: Shape, constraint: str, lengths: dict[str, int]) -> Dinm
     return DinmSettings(constraint=constraint, suffix=suffix, learning_rate=5e-4, steps=10)
 
 
-def against_released(shape: Shape, lengths: dict[str, int], repeats: int) -> tuple[Seconds, float]:
-    """One edit of the last block, both ways."""
+def against_released(shape: Shape, lengths: dict[str, int], repeats: int) -> tuple[Seconds, float, float]:
+    """One edit of the last block, both ways; the ratio of times, and that of operations."""
     checkpoint, block = random_checkpoint(shape), shape.num_hidden_layers - 1
     checkpoint.fingerprint  # noqa: B018 - cached from here on
     (instance,) = random_instances(shape, 1, lengths)
     settings = settings_for(shape, "released", lengths)
     ours = edit(checkpoint, instance, block=block, settings=settings)
     theirs, _ = released_dinm(checkpoint, instance, block, settings)
-    if any(not torch.equal(change, ours.tensors[name]) for name, change in theirs.items()):
-        raise RuntimeError("the two edits are not equal to the last bit")
-    blocks = shape.num_hidden_layers
+    for name, change in theirs.items():
+        if not torch.equal(change, ours.tensors[name]):
+            raise RuntimeError(f"the two edits differ by {float((change - ours.tensors[name]).abs().max()):.2g}")
+    blocks = f"{shape.num_hidden_layers} blocks, safe response {lengths['safe response']}"
     sides: dict[str, Callable[[], object]] = {
-        f"released, {blocks} blocks": lambda: released_dinm(checkpoint, instance, block, settings),
-        f"ours (released), {blocks} blocks": lambda: edit(checkpoint, instance, block=block, settings=settings),
-        f"ours (published), {blocks} blocks": lambda: edit(
+        f"released, {blocks}": lambda: released_dinm(checkpoint, instance, block, settings),
+        f"ours (released), {blocks}": lambda: edit(checkpoint, instance, block=block, settings=settings),
+        f"ours (published), {blocks}": lambda: edit(
             checkpoint, instance, block=block, settings=settings_for(shape, "published", lengths)
         ),
     }
     seconds = interleave(sides, repeats)
-    return seconds, paired_ratio(seconds, *list(sides)[:2])
+    counts = []
+    for side in list(sides.values())[:2]:
+        with FlopCounterMode(display=False) as counter:
+            side()
+        counts.append(counter.get_total_flops())
+    return seconds, paired_ratio(seconds, *list(sides)[:2]), counts[0] / counts[1]
 
 
 def against_one_by_one(shape: Shape, count: int, lengths: dict[str, int], repeats: int) -> tuple[Seconds, float]:
@@ -147,7 +159,9 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     twelve, organism = (TINY, TINY) if arguments.tiny else (TWELVE_BLOCKS, ORGANISM)
     more = replace(twelve, num_hidden_layers=2 * twelve.num_hidden_layers)
-    lengths = {name: length // 5 for name, length in LENGTHS.items()} if arguments.tiny else LENGTHS
+    lengths, longer = (
+        {name: length // 5 for name, length in kind.items()} if arguments.tiny else kind for kind in (LENGTHS, LONGER)
+    )
     if arguments.peak:
         print(json.dumps(peak(arguments.peak, twelve, lengths)))  # noqa: T201 - read by the process that started this
         return
@@ -155,13 +169,13 @@ def main() -> None:
     few, many = (2, 4) if arguments.tiny else (16, 64)
     ratios: dict[str, float] = {}
     seconds: Seconds = {}
-    for name, found in (
-        ("released_over_ours_12", lambda: against_released(twelve, lengths, repeats)),
-        ("released_over_ours_24", lambda: against_released(more, lengths, repeats)),
-        ("one_by_one_over_together", lambda: against_one_by_one(organism, many, lengths, repeats)),
-        ("one_by_one_over_together_12", lambda: against_one_by_one(twelve, few, lengths, max(1, repeats // 2))),
-    ):
-        times, ratios[name] = found()
+    for blocks, shape in (("12", twelve), ("24", more)):
+        for ending, texts in (("", lengths), ("_longer", longer)):
+            times, ratio, flops = against_released(shape, texts, repeats)
+            ratios |= {f"released_over_ours_{blocks}{ending}": ratio, f"flops_{blocks}{ending}": flops}
+            seconds |= times
+    for ending, shape, count, turns in (("", organism, many, repeats), ("_12", twelve, few, max(1, repeats // 2))):
+        times, ratios[f"one_by_one_over_together{ending}"] = against_one_by_one(shape, count, lengths, turns)
         seconds |= times
     forward, edited = (peak_in_fresh_process(kind, arguments) for kind in ("forward", "edit"))
     ratios["memory_copies"] = (edited["peak"] - forward["peak"]) / edited["weight"]

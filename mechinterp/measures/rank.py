@@ -259,7 +259,7 @@ def stable_rank(
     |D|_2 by subspace iteration with 8 vectors. It comes from below, so the rank comes from above.
 
     Args:
-        start: vectors to start from, of an earlier call on nearly the same matrices; it then takes two or three turns.
+        start: vectors to start from, of an earlier call on nearly the same matrices; it then takes at most two turns.
         tolerance: largest relative change of |D|_2 in the last turn.
 
     Returns:
@@ -269,7 +269,9 @@ def stable_rank(
     finite = norms.isfinite()
     if not bool(finite.all()):
         change = torch.where(finite[:, None, None], change, 0.0)
-    if start is None:
+    if start is not None:
+        iterations = min(iterations, 2)
+    else:
         generator = torch.Generator().manual_seed(0)
         start = torch.randn(1, change.shape[2], min(8, *change.shape[1:]), generator=generator).to(change)
         start = start.expand(len(change), -1, -1)

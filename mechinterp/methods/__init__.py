@@ -1,1 +1,1 @@
-"""Ways to make a checkpoint: the organism, SFT and DPO through TRL, and the DINM editor."""
+"""Ways to make a checkpoint: training through TRL, editing, prompts; `registry` has them all by name."""
