@@ -377,3 +377,19 @@ def test_the_published_settings_are_in_the_configs(name: str, model: str) -> Non
     written = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())["dinm"]
     assert {"steps", "learning_rate", "c_edit", "weight_decay", "suffix", "optimiser", "constraint"} <= set(written)
     assert config.dinm.suffix == StudyConfig().dinm.suffix
+
+
+def test_the_shapes_of_the_published_models_are_known_before_they_are_here() -> None:
+    from mechinterp.planning.published_shapes import PUBLISHED, published_skeleton
+
+    parameters = {}
+    for model in PUBLISHED:
+        skeleton = published_skeleton(model)
+        assert skeleton is not None
+        parameters[model] = sum(p.numel() for p in skeleton.parameters())
+    assert parameters == {  # as their model cards say: 7.24, 6.74 and 0.355 billion
+        "mistralai/Mistral-7B-v0.1": 7_241_732_096,
+        "meta-llama/Llama-2-7b-chat-hf": 6_738_415_616,
+        "openai-community/gpt2-medium": 354_823_168,
+    }
+    assert published_skeleton("someone/else") is None

@@ -23,6 +23,7 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.descriptions import LOADING_ERRORS, one_line, read_config, read_tokenizer
 from mechinterp.models.names import HookNames
 from mechinterp.models.sources import WEIGHTS, Source, read_index, read_json
+from mechinterp.planning.published_shapes import published_skeleton
 
 GIB = 2**30
 Value = TypeVar("Value")
@@ -144,8 +145,8 @@ def _look_at_model(given: str) -> tuple[list[Requirement], PreTrainedModel | Non
         requirement, source = _stored("base of the model", below.given if below is not None else "")
         found.append(requirement)
         places.append(source)
-    if source is None:
-        return found, None, None
+    if source is None:  # not here; of the published models the shape is known
+        return found, published_skeleton(given), None
     if all(not r.problems and "network" not in r.state for r in found):
         base = places[-1].place if len(places) > 1 and places[-1] is not None else None
         try:

@@ -105,6 +105,8 @@ def make_plan(study: Study) -> Plan:
     if (shape := _shape(materials, config.dtype)) is None:
         assumptions.append("memory, disk and time are not known before the model's config.json is here")
     else:
+        if materials.tokenizer is None:
+            assumptions.append(f"{config.model} is not here: its shape is that of its published config")
         machine = _machine(study, shape)
         costs = Costs(config, shape, amounts, machine, _on_cpu(study, machine)).stages()
         assumptions += _sizes(shape, machine)
