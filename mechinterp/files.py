@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,6 +29,7 @@ def check_writable(path: Path, *, kind: Literal["file", "folder"] | None = None)
     Raises:
         InputError: with the reason.
     """
+    path = path if path.name else path.resolve()  # "." has no name of its own
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     if kind is not None and path.exists() and path.is_dir() != (kind == "folder"):
         raise InputError(f"{path}: cannot be written (a {'folder' if path.is_dir() else 'file'} of that name is there)")
@@ -41,11 +42,32 @@ def check_writable(path: Path, *, kind: Literal["file", "folder"] | None = None)
     return partial
 
 
+def check_replaceable(folder: Path, *, ours: Collection[str] = ()) -> None:
+    """Refuse a folder with anything in it that writing one of its name would remove.
+
+    `replacing` removes what stands there: right for a folder of one's own, not for one that a user names.
+
+    Args:
+        folder: where a folder is to be.
+        ours: names of the files that an earlier folder of this kind consists of; such a one may be replaced.
+
+    Raises:
+        InputError: if it stands there, is not empty, and holds anything but all of `ours`.
+    """
+    if folder.is_symlink():
+        raise InputError(f"{folder}: a link, which cannot be replaced; name the folder itself, or another")
+    if not folder.is_dir() or {path.name for path in folder.iterdir()} in (set(), set(ours)):
+        return
+    what = f"is not empty, and not what was written before ({', '.join(sorted(ours))})" if ours else "is not empty"
+    raise InputError(f"{folder}: {what}; it would be removed: choose another folder, or empty it yourself")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it into place at the end, remove it after an exception.
 
-    Works for a file or a folder; a folder that already stands there is replaced.
+    Works for a file or a folder; a folder that already stands there is replaced with all that is in it: see
+    `check_replaceable` for folders that a user names.
 
     Raises:
         InputError: if the place cannot be written.

@@ -78,7 +78,7 @@ def there(tmp_path_factory) -> Path:
 
 
 RECORD = "record --model model --data data.json --out out/r.st"
-EDIT = "edit --model {model} --data data.json --out out"
+EDIT = "edit --model {model} --data data.json --out out-edit"
 PROBE = "probe --model model --comments {comments} --out out/p.st"
 COMPARE = "compare --base {base} --checkpoint {tuned} --probe {probe} --data data.json --out out"
 

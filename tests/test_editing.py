@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 from conftest import MAIN_ARCHITECTURES, N_BLOCKS, make_instance, tiny_checkpoint
+from pydantic import ValidationError
 
 from mechinterp.errors import InputError
-from mechinterp.methods import dinm
+from mechinterp.methods import dinm, edit_keys, objective
+from mechinterp.methods.descent import OPTIMISERS
 from mechinterp.methods.dinm import DinmSettings, FailedEdit, edit, edit_batch, edit_together
 from mechinterp.methods.editing import edit_each, edit_log, edit_sequentially, edits_in, keep_edits
 from mechinterp.models.checkpoints import Checkpoint
@@ -87,7 +89,7 @@ def test_how_many_are_edited_together_follows_the_memory(monkeypatch: pytest.Mon
     monkeypatch.setattr("mechinterp.methods.editing.edit_together", counted)
     blocks = {i.id: LAST for i in instances}
     for memory, expected in ((2**31, [4]), (1, [1, 1, 1, 1])):
-        monkeypatch.setattr("mechinterp.methods.editing.MEMORY", memory)
+        monkeypatch.setattr("mechinterp.methods.edit_memory.MEMORY", memory)
         sizes.clear()
         assert len(list(edit_each(checkpoint, instances, blocks=blocks, settings=SETTINGS))) == 4
         assert sizes == expected
@@ -147,6 +149,34 @@ def test_a_batch_of_one_is_the_edit_and_a_batch_descends_the_mean() -> None:
             mean = torch.stack([delta.tensors[name] for delta in own if isinstance(delta, WeightDelta)]).mean(0)
             torch.testing.assert_close(change, mean, rtol=1e-4, atol=1e-7)
     assert batch.instances == (10, 11, 12, 13)
+
+
+@pytest.mark.parametrize("block", [0, LAST])
+@pytest.mark.parametrize("constraint", ["published", "released"])
+def test_a_batch_too_large_to_be_kept_is_the_same_edit(
+    constraint: str, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, instances = tiny_checkpoint("mistral"), some_instances()
+    settings = DinmSettings(constraint=constraint, learning_rate=1e-3, steps=3, stop_below=1e-9)
+    made: list[int] = []
+    real = objective.Losses.of.__func__
+
+    def counted(cls: type, checkpoint: Checkpoint, group: Any, *given: Any) -> Any:
+        made.append(len(group))
+        return real(cls, checkpoint, group, *given)
+
+    monkeypatch.setattr(objective.Losses, "of", classmethod(counted))
+    found = []
+    for memory, times in ((2**31, 1), (1, 3)):
+        monkeypatch.setattr("mechinterp.methods.edit_memory.MEMORY", memory)
+        made.clear()
+        found.append(edit_batch(checkpoint, instances, block=block, settings=settings, max_tokens=1))
+        # L_c of the released code is computed once more, at the end
+        assert len(made) == 4 * (times + (constraint == "released" and times > 1))
+    kept, again = found
+    assert kept.log == again.log
+    assert all(torch.equal(change, again.tensors[name]) for name, change in kept.tensors.items())
+    assert all(bool(change.any()) for change in kept.tensors.values())
 
 
 def test_sequential_edits_stand_on_each_other_and_go_on() -> None:
@@ -225,8 +255,100 @@ def test_edits_are_kept_as_they_come_and_not_redone(tmp_path: Path, monkeypatch:
     other = {**keep, "settings": SETTINGS.model_copy(update={"steps": 1})}
     assert keep_edits(tmp_path, checkpoint, instances, **other) == []  # other settings: all anew
     assert len(edit_log(edits_in(tmp_path))) == 4
+    unfinished = tmp_path / ".11.999.partial"  # as a kill leaves it
+    unfinished.mkdir()
+    (unfinished / "edit.json").write_text((tmp_path / "11" / "edit.json").read_text())
+    assert [path.name for path in edits_in(tmp_path)] == ["10", "11", "12", "13"]
     with pytest.raises(InputError, match="no edit in it"):
         edits_in(tmp_path / "10")
+
+
+def test_edits_are_redone_where_what_they_are_made_of_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint, instances = tiny_checkpoint("mistral"), some_instances(2)
+    given: dict[str, Any] = {"blocks": {10: 1, 11: 1}, "settings": SETTINGS}
+
+    def redone(instances: list[Any], **changed: Any) -> list[int]:
+        before = {path: (path / "edit.json").stat().st_mtime_ns for path in (tmp_path / "10", tmp_path / "11")}
+        assert keep_edits(tmp_path, checkpoint, instances, **{**given, **changed}) == []
+        return [int(p.name) for p, seen in before.items() if (p / "edit.json").stat().st_mtime_ns != seen]
+
+    keep_edits(tmp_path, checkpoint, instances, **given)
+    assert redone(instances) == []
+    pair = instances[1].knowledge_constraint
+    for changes in (
+        {"adversarial_prompt": "Something else?"},
+        {"safe_generation": "Never."},
+        {"knowledge_constraint": pair.model_copy(update={"answer": "Four."})},
+    ):
+        assert redone([instances[0], instances[1].model_copy(update=changes)]) == [11]
+        assert redone(instances) == [11]
+    assert redone([instances[0], instances[1].model_copy(update={"unsafe_generation": "not read"})]) == []
+    assert redone(instances, rank=2) == [10, 11]
+    assert redone(instances, rank=2) == []
+    assert redone(instances, component="mlp") == [10, 11]
+    assert redone(instances) == [10, 11]
+    assert redone(instances, blocks={10: 1, 11: 2}) == [11]
+    monkeypatch.setattr(edit_keys, "_code", lambda: "of another version")
+    assert redone(instances) == [10, 11]
+
+
+def test_sequential_edits_go_on_only_from_what_they_would_make_themselves() -> None:
+    checkpoint, instances = tiny_checkpoint("gpt2"), some_instances(2)
+    blocks = {10: 1, 11: 1}
+    (start, *_) = edit_sequentially(checkpoint, instances, blocks=blocks, settings=SETTINGS)
+
+    def go_on(instances: list[Any] = instances, blocks: Any = blocks, settings: Any = SETTINGS) -> list[WeightDelta]:
+        return list(edit_sequentially(checkpoint, instances, blocks=blocks, settings=settings, start=start))
+
+    assert len(go_on()) == 1
+    other = [instances[0].model_copy(update={"safe_generation": "Never."}), instances[1]]
+    for given in ({"instances": other}, {"blocks": {10: 2, 11: 1}}, {"settings": DinmSettings(steps=1)}):
+        with pytest.raises(InputError, match="were made of other texts, at other layers, with other settings"):
+            go_on(**given)
+    assert len(go_on(blocks={10: 1, 11: 2})) == 1  # the layer of one that is still to come
+    alone = edit(checkpoint, instances[0], block=1, settings=SETTINGS)
+    with pytest.raises(InputError, match="do not go on from one of mode 'each'"):
+        list(edit_sequentially(checkpoint, instances, blocks=blocks, settings=SETTINGS, start=alone))
+
+
+def test_a_change_that_is_not_finite_is_no_edit(tmp_path: Path) -> None:
+    checkpoint, instances = tiny_checkpoint("mistral"), some_instances(2)
+    wild = DinmSettings(learning_rate=1e30, steps=1, norm_bound=0.1)  # the norm overflows, and inf > 0.1
+    assert [type(found) for found in edit_together(checkpoint, instances, block=1, settings=wild)] == [FailedEdit] * 2
+    with pytest.raises(InputError, match="instance 10: the change of the weights is not finite after step 0"):
+        edit(checkpoint, instances[0], block=1, settings=wild)
+    with pytest.raises(InputError, match="the batch of 2 instances: the change of the weights is not finite"):
+        edit_batch(checkpoint, instances, block=1, settings=wild)
+    for optimiser in OPTIMISERS:  # the largest settings there may be: no edit, and no traceback
+        extreme = DinmSettings(learning_rate=1e30, weight_decay=1e6, optimiser=optimiser, steps=2)
+        assert all(isinstance(f, FailedEdit) for f in edit_together(checkpoint, instances, block=1, settings=extreme))
+    damaged = tiny_checkpoint("mistral")
+    damaged.parameter(damaged.names.value_parameter(1)[0]).data[0, 0] = float("inf")
+    with pytest.raises(InputError, match="the change of the weights is not finite"):  # inf - inf
+        edit(damaged, instances[0], block=1, settings=DinmSettings(steps=0))
+    for name in ("learning_rate", "c_edit", "weight_decay", "stop_below", "norm_bound", "entry_bound"):
+        for value in (float("inf"), float("nan")):
+            with pytest.raises(ValidationError, match=name):
+                DinmSettings(**{name: value})
+
+
+def test_a_batch_that_fails_is_named_as_a_batch() -> None:
+    broken = tiny_checkpoint("llama")
+    broken.model.lm_head.weight.data.fill_(float("nan"))
+    with pytest.raises(InputError, match="the batch of 4 instances: the loss became nan at step 0; nothing"):
+        edit_batch(broken, some_instances(), block=1, settings=SETTINGS)
+    with pytest.raises(InputError, match="instance 10: the loss became nan at step 0"):
+        edit_batch(broken, some_instances(1), block=1, settings=SETTINGS)
+
+
+def test_an_edit_is_not_saved_over_anything_else(tmp_path: Path) -> None:
+    delta = edit(tiny_checkpoint("llama"), make_instance(), block=1, settings=SETTINGS)
+    delta.save(tmp_path / "e")
+    delta.save(tmp_path / "e")
+    (tmp_path / "e" / "mine").mkdir()
+    with pytest.raises(InputError, match="it would be removed"):
+        delta.save(tmp_path / "e")
+    assert (tmp_path / "e" / "mine").is_dir()
 
 
 def test_low_rank_edits_say_what_they_keep(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mechinterp.cli.common import is_main, load, read_data, reporting, say, settings_of
-from mechinterp.cli.edits import Edits, told
+from mechinterp.cli.edits import Edits, check_places, started, told
 from mechinterp.cli.options import (
     Base,
     Constraint,
@@ -48,11 +48,18 @@ class Optimiser(StrEnum):
     sgd = "sgd"
 
 
+class Direction(StrEnum):
+    """Order of the two distributions in L_c."""
+
+    edited_base = "edited||base"
+    base_edited = "base||edited"
+
+
 @commands.command()
 def edit(
     model: Model,
     data: Data,
-    out: Annotated[Path, typer.Option(help="Folder of the edit; with --all and --mode each, of OUT/INSTANCE/.")],
+    out: Annotated[Path, typer.Option(help="Folder of the edit; of several with --mode each, of OUT/INSTANCE/.")],
     instance: Annotated[
         list[int] | None, typer.Option(help="Id of an instance; repeatable. The first one if not given.")
     ] = None,
@@ -73,9 +80,13 @@ def edit(
     without_constraint: Annotated[bool, typer.Option("--without-constraint", help="No L_c at all.")] = False,
     optimiser: Annotated[Optimiser | None, typer.Option(help="Adam if not given.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Of the optimiser.")] = None,
+    kl_direction: Annotated[
+        Direction | None, typer.Option(help="Order in L_c (in quotes); as the constraint has it if not given.")
+    ] = None,
     norm_bound: Annotated[
         float | None, typer.Option(help="Largest norm of the change, relative to the weights.")
     ] = None,
+    entry_bound: Annotated[float | None, typer.Option(help="Largest change of any entry.")] = None,
     stop_below: Annotated[float | None, typer.Option(help="Stop when the loss falls below.")] = None,
     stop_at_accuracy: Annotated[
         float | None, typer.Option(help="Stop when this share of the safe response's tokens is the most probable.")
@@ -86,7 +97,9 @@ def edit(
         int | None, typer.Option(min=1, help="Most edits side by side; as many as memory allows if not given.")
     ] = None,
     rank: Annotated[int | None, typer.Option(min=1, help="Keep changes as factors of this rank.")] = None,
-    merged: Annotated[Path | None, typer.Option(help="Also save the whole edited model into this folder.")] = None,
+    merged: Annotated[
+        Path | None, typer.Option(help="Also save the whole edited model into this folder, new or empty.")
+    ] = None,
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = "auto",
     device_map: DeviceMap = None,
@@ -95,10 +108,10 @@ def edit(
 ) -> None:
     """DINM: edit value matrices on one instance or many; the result is a delta, the model is left alone.
 
-    Of many instances, OUT also gets edit_log.csv: losses, accuracy, norm and rank of the change at every step. Edits
-    that are already there are not computed again.
+    Of --all or several instances, OUT also gets edit_log.csv: losses, accuracy, norm and rank of the change at every
+    step. Edits that are already there are not computed again, unless what they are made of has changed. Folders that
+    hold anything but an edit are never replaced.
     """
-    from mechinterp.files import check_writable
     from mechinterp.location import blocks_for, locate
     from mechinterp.methods.dinm import DinmSettings
 
@@ -111,7 +124,9 @@ def edit(
         "use_constraint": False if without_constraint else None,
         "optimiser": optimiser and optimiser.value,
         "weight_decay": weight_decay,
+        "kl_direction": kl_direction and kl_direction.value,
         "norm_bound": norm_bound,
+        "entry_bound": entry_bound,
         "stop_below": stop_below,
         "stop_at_accuracy": stop_at_accuracy,
         "max_input_tokens": max_input_tokens,
@@ -121,14 +136,13 @@ def edit(
     if suffix is not None:
         settings = settings.model_copy(update={"suffix": suffix or None})
     wanted = _layers(layer)
-    single = len(chosen) == 1
-    if merged is not None and not single and mode is Mode.each:
+    many = mode is Mode.each and (every or len(chosen) > 1)
+    if merged is not None and many:
         raise InputError("--merged is for one edit: name one --instance, or choose --mode sequential or batch")
     if rank is not None and mode is Mode.sequential:
         raise InputError("--rank is not for --mode sequential: edits would stand on what was cut off")
-    for folder in (out, merged):
-        if folder is not None:
-            check_writable(folder, kind="folder")
+    check_places(out, merged, chosen, many=many)
+    start = started(out, settings) if mode is Mode.sequential else None
     with reporting() as terminal:
         checkpoint = load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code)
         if wanted is None:
@@ -137,13 +151,13 @@ def edit(
             found_blocks = blocks_for(located, chosen, distance.value, reuse_first_layer=reuse_first_layer)
         blocks = {i.id: found_blocks[i.id] if wanted is None else wanted for i in chosen}
         edits = Edits(checkpoint, chosen, blocks, settings, rank, terminal)
-        if single:
-            found = edits.one(out)
-        elif mode is Mode.each:
+        if many:
             edits.each(out, together)
             return
+        if mode is Mode.sequential:
+            found = edits.sequential(out, start)
         else:
-            found = edits.sequential(out) if mode is Mode.sequential else edits.batch(out)
+            found = edits.batch(out) if mode is Mode.batch else edits.one(out)
         if merged is not None and is_main():
             found.merged(checkpoint, name=merged.name).save(merged)
     say(told(found, out))
@@ -171,5 +185,5 @@ def _layers(layer: str) -> list[int] | None:
     if layer == "auto":
         return None
     if not all(part.strip().isdecimal() for part in parts):
-        raise InputError(f"--layer is auto, the number of a block, or several as in 3,5; got {layer!r}")
+        raise InputError(f"--layer is auto or the number of a block, or several as in 3,5; got {layer!r}")
     return sorted({int(part) for part in parts})

@@ -57,17 +57,12 @@ class Edits:
         if failed:
             raise InputError(f"{len(failed)} of {len(self.instances)} edits came to nothing; the first: {failed[0]}")
 
-    def sequential(self, out: Path) -> WeightDelta:
+    def sequential(self, out: Path, start: WeightDelta | None) -> WeightDelta:
         """One on top of the other; what is in the folder is gone on from."""
         from mechinterp.methods.editing import edit_sequentially
-        from mechinterp.models.deltas import WeightDelta
 
-        start = None
-        if (out / "edit.json").is_file():
-            start = WeightDelta.load(out)
+        if start is not None:
             start.check(self.checkpoint)
-            if dict(start.settings) != self.settings.model_dump():
-                raise InputError(f"{out}: edits with other settings are there; choose another folder")
         found, progress = start, self.terminal.progress("editing")
         for found in edit_sequentially(
             self.checkpoint,
@@ -113,10 +108,58 @@ class Edits:
         return f"mean loss of the safe response {by_edit.first().mean():.3f} -> {by_edit.last().mean():.3f}"
 
 
+def started(out: Path, settings: DinmSettings) -> WeightDelta | None:
+    """The edits one on top of the other that are in a folder; None if there are none.
+
+    Raises:
+        InputError: for an edit of another mode, or with other settings.
+    """
+    from mechinterp.models.deltas import WeightDelta
+
+    if not (out / "edit.json").is_file():
+        return None
+    start = WeightDelta.load(out)
+    if start.mode != "sequential":
+        raise InputError(
+            f"{out}: an edit of --mode {start.mode or '(unknown)'} is there, on which --mode sequential cannot stand; "
+            "choose another folder, or remove it"
+        )
+    if dict(start.settings) != settings.model_dump():
+        raise InputError(f"{out}: edits with other settings are there; choose another folder, or remove them")
+    return start
+
+
+def check_places(out: Path, merged: Path | None, instances: Sequence[SafeEditInstance], *, many: bool) -> None:
+    """Refuse to write where something else stands, before anything long is done.
+
+    Args:
+        out: folder of the edit, or of the edits of `instances`.
+        merged: folder of the edited model.
+        instances: what is edited.
+        many: whether each gets a folder of its own in `out`.
+
+    Raises:
+        InputError: with the folder.
+    """
+    from mechinterp.files import check_replaceable, check_writable
+    from mechinterp.models.deltas import EDIT_FILES
+
+    check_writable(out, kind="folder")
+    for folder in [out / str(instance.id) for instance in instances] if many else [out]:
+        check_replaceable(folder, ours=EDIT_FILES)
+    if merged is not None:
+        check_writable(merged, kind="folder")
+        check_replaceable(merged)
+        one, other = out.resolve(), merged.resolve()
+        if one.is_relative_to(other) or other.is_relative_to(one):
+            raise InputError(f"--out {out} and --merged {merged}: choose two folders, neither of them in the other")
+
+
 def told(found: WeightDelta, out: Path) -> str:
     """An edit in one line."""
     where = ", ".join(f"layer {block + 1} (block {block})" for block in (found.block, *found.also))
-    whose = f"{len(found.instances)} instances" if found.instances else f"instance {found.instance}"
+    several = len(found.instances) > 1
+    whose = f"{len(found.instances)} instances" if several else f"instance {found.instance}"
     if not found.log:
         return f"edit of {whose} at {where}: {out}"
     first, last = found.log[0], found.log[-1]

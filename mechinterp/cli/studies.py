@@ -18,7 +18,9 @@ commands = typer.Typer()
 @commands.command()
 def reproduce(
     config: Annotated[Path | None, typer.Option(help="YAML of a study; the embedded organism if not given.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder; runs/seedN if not given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; runs/seedN, or runs/CONFIG-seedN, if not given.")
+    ] = None,
     seed: Seed = 0,
     dry_run: Annotated[
         bool,
@@ -26,13 +28,13 @@ def reproduce(
     ] = False,
 ) -> None:
     """Every stage of the study, resumable: checkpoints, tables, figures, report."""
-    from mechinterp.config import StudyConfig, load_config
+    from mechinterp.config import StudyConfig, default_folder, load_config
     from mechinterp.planning.plan import make_plan, missing
     from mechinterp.planning.printing import show
     from mechinterp.study import Study
 
     settings = StudyConfig() if config is None else load_config(config)
-    study = Study(settings, seed, out or Path("runs") / f"seed{seed}")
+    study = Study(settings, seed, out or default_folder(config, seed))
     with reporting() as terminal:
         if dry_run:
             plan = make_plan(study)
@@ -69,6 +71,8 @@ def _refuse(problems: Sequence[str]) -> None:
     """End with the whole list of what is missing; return if nothing is."""
     if not problems:
         return
+    if len(problems) == 1:
+        raise InputError(problems[0])
     say(f"mechinterp: the study cannot run; {len(problems)} to put right:", err=True)
     for number, problem in enumerate(problems, 1):
         say(f"  {number}. {' '.join(problem.split())}", err=True)

@@ -16,13 +16,14 @@ commands = typer.Typer(no_args_is_help=True, help="Make a detoxified checkpoint 
 def _training(
     kind: str, model: str, data: Path, out: Path, seed: int, dtype: Dtype, device: str, lora: int | None, **given: Any
 ) -> None:
-    from mechinterp.files import check_writable
+    from mechinterp.files import check_replaceable, check_writable
     from mechinterp.methods.dpo import DpoSettings, train_dpo
     from mechinterp.methods.sft import SftSettings, train_sft
     from mechinterp.methods.trl_training import LoraSettings
 
     instances = read_data(data)
     check_writable(out, kind="folder")
+    check_replaceable(out)
     if lora is not None:
         given["lora"] = settings_of(LoraSettings, {"rank": lora, "alpha": 2 * lora})
     with reporting() as terminal:
@@ -42,7 +43,7 @@ BatchSize = Annotated[int | None, typer.Option(min=1, help="Examples per step.")
 MaxLength = Annotated[
     int | None, typer.Option(min=2, help="Tokens of prompt and response; prompts are cut on the left.")
 ]
-OutModel = Annotated[Path, typer.Option(help="Folder of the new checkpoint.")]
+OutModel = Annotated[Path, typer.Option(help="Folder of the new checkpoint, new or empty.")]
 
 
 @commands.command()

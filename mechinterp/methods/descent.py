@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from mechinterp.measures.rank import stable_rank
 from mechinterp.methods.edit_settings import DinmSettings
-from mechinterp.methods.objective import Losses, own_parameters
+from mechinterp.methods.objective import own_parameters
+from mechinterp.methods.parts import Parts
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import EditStep
 from mechinterp.models.upward import Component
@@ -68,7 +69,10 @@ class Trained:
 
     @torch.no_grad()
     def step(self) -> tuple[list[float], list[float]]:
-        """One step of the optimiser, then the bounds; norm (relative) and stable rank of every copy's change."""
+        """One step of the optimiser, then the bounds; norm (relative) and stable rank of every copy's change.
+
+        A norm that is not finite is told as it is: no bound makes an edit of it.
+        """
         self.optimiser.step()
         self.optimiser.zero_grad()
         squares = torch.zeros(self.copies or 1, dtype=torch.float64)
@@ -84,7 +88,7 @@ class Trained:
                 ranks = torch.maximum(ranks, found.cpu())
         norms = squares.sqrt() / self._size
         if self.norm_bound is not None:
-            for i in (norms > self.norm_bound).nonzero().flatten().tolist():
+            for i in ((norms > self.norm_bound) & norms.isfinite()).nonzero().flatten().tolist():
                 for name, value in self.values.items():
                     own = self.frozen[name].to(value.dtype)
                     value[i].copy_(own + (value[i] - own) * (self.norm_bound / norms[i].item()))
@@ -110,7 +114,7 @@ class Run:
     failed: bool = False
 
 
-def descend(trained: Trained, losses: Sequence[Losses], settings: DinmSettings, progress: Progress | None) -> list[Run]:
+def descend(trained: Trained, losses: Parts, settings: DinmSettings, progress: Progress | None) -> list[Run]:
     """T steps, or fewer where an instance meets its stop test.
 
     Args:
@@ -122,8 +126,8 @@ def descend(trained: Trained, losses: Sequence[Losses], settings: DinmSettings, 
     """
     copies = trained.copies is not None
     runs = [Run([]) for _ in range(trained.copies or 1)]
-    shared = 1 if copies else sum(len(part.edited.lengths) for part in losses)
-    late = any(part.late for part in losses)
+    shared = 1 if copies else losses.instances
+    late = losses.late
     norms, ranks = [0.0] * len(runs), [0.0] * len(runs)
     for step in range(settings.steps):
         seen = []
@@ -163,7 +167,7 @@ def _joined(parts: Sequence[Tensor], copies: bool) -> Tensor:
     return values if copies else values.mean(dim=1, keepdim=True)
 
 
-def _settle(runs: Sequence[Run], losses: Sequence[Losses], settings: DinmSettings, copies: bool) -> None:
+def _settle(runs: Sequence[Run], losses: Parts, settings: DinmSettings, copies: bool) -> None:
     """Put L_c, which was left for later, into the logs; a run in which it was not finite has failed there."""
     values = _joined([part.settle() for part in losses], copies)
     for i, run in enumerate(runs):

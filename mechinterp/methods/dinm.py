@@ -22,18 +22,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
 from mechinterp.methods.descent import Run, Trained, descend, ready
+from mechinterp.methods.edit_keys import edit_key, joint_key
+from mechinterp.methods.edit_memory import allowed, bytes_kept
 from mechinterp.methods.edit_settings import DinmSettings
 from mechinterp.methods.edit_texts import edit_text
-from mechinterp.methods.objective import Losses
+from mechinterp.methods.parts import Parts
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.deltas import WeightDelta
+from mechinterp.models.deltas import EditStep, WeightDelta
 from mechinterp.models.tokens import length_batches
 from mechinterp.models.upward import Component
 from mechinterp.models.watching import Progress
@@ -49,12 +52,20 @@ class FailedEdit:
     step: int
     loss: float
 
-    def __str__(self) -> str:
+    @classmethod
+    def of(cls, instance: int, log: Sequence[EditStep]) -> FailedEdit:
+        """From what was seen until then; without a step it is not the loss."""
+        return cls(instance, max(0, len(log) - 1), log[-1].loss if log else 0.0)
+
+    @property
+    def reason(self) -> str:
+        """What happened, and what to do."""
         what = "the change of the weights" if math.isfinite(self.loss) else f"the loss became {self.loss}"
         what += " is not finite after step" if math.isfinite(self.loss) else " at step"
-        return (
-            f"instance {self.instance}: {what} {self.step}; nothing was applied, lower the learning rate or use float32"
-        )
+        return f"{what} {self.step}; nothing was applied, lower the learning rate or use float32"
+
+    def __str__(self) -> str:
+        return f"instance {self.instance}: {self.reason}"
 
 
 def edit(
@@ -116,15 +127,18 @@ def edit_together(
     settings = settings or DinmSettings()
     blocks = _checked_blocks(checkpoint, block)
     with ready(checkpoint.model):
-        losses = [Losses.of(checkpoint, instances, blocks, component, settings)]
+        losses = Parts(checkpoint, [instances], blocks, component, settings)
         trained = Trained(checkpoint, blocks, component, settings, copies=len(instances))
         runs = descend(trained, losses, settings, progress)
     found: list[WeightDelta | FailedEdit] = []
     for i, (instance, run) in enumerate(zip(instances, runs, strict=True)):
-        if run.failed:
-            found.append(FailedEdit(instance.id, len(run.log) - 1, run.log[-1].loss))
-        else:
-            found.append(_delta(checkpoint, trained.changes(i), blocks, [instance], settings, run, fingerprint))
+        changes = None if run.failed else trained.changes(i)
+        if changes is None or not _finite(changes):
+            found.append(FailedEdit.of(instance.id, run.log))
+            continue
+        delta = _delta(changes, blocks, [instance], settings, run)
+        key = edit_key(checkpoint, instance, blocks, settings, component)
+        found.append(replace(delta, mode="each", key=key, fingerprint=fingerprint or checkpoint.fingerprint))
     return found
 
 
@@ -141,7 +155,8 @@ def edit_batch(
     """One edit for several instances: T steps on the mean of their losses (left by the paper to future work).
 
     Args:
-        max_tokens: padded tokens that pass the model at once; gradients of the parts are added up.
+        max_tokens: padded tokens that pass the model at once; gradients of the parts are added up. Where there are so
+            many parts that what leaves the lower blocks does not fit into memory, these are run at every step.
         checkpoint, instances, block, settings, component, progress: as in `edit`.
 
     Raises:
@@ -152,16 +167,24 @@ def edit_batch(
     settings = settings or DinmSettings()
     blocks = _checked_blocks(checkpoint, block)
     lengths = [len(edit_text(checkpoint, instance, settings).ids) for instance in instances]
+    parts = [
+        [instances[i] for i in order]
+        for order in length_batches(lengths, max_tokens, apart=checkpoint.names.short_context)
+    ]
+    keep = len(parts) == 1 or bytes_kept(checkpoint, instances, blocks, settings) <= allowed(checkpoint)
     with ready(checkpoint.model):
-        losses = [
-            Losses.of(checkpoint, [instances[i] for i in order], blocks, component, settings)
-            for order in length_batches(lengths, max_tokens, apart=checkpoint.names.short_context)
-        ]
+        losses = Parts(checkpoint, parts, blocks, component, settings, keep=keep)
         trained = Trained(checkpoint, blocks, component, settings, copies=None)
         (run,) = descend(trained, losses, settings, progress)
-    if run.failed:
-        raise InputError(str(FailedEdit(instances[0].id, len(run.log) - 1, run.log[-1].loss)))
-    return _delta(checkpoint, trained.changes(0), blocks, instances, settings, run, None)
+    changes = trained.changes(0)
+    if run.failed or not _finite(changes):
+        failed = FailedEdit.of(instances[0].id, run.log)
+        raise InputError(
+            f"the batch of {len(instances)} instances: {failed.reason}" if len(instances) > 1 else str(failed)
+        )
+    key = joint_key("batch", [edit_key(checkpoint, i, blocks, settings, component) for i in instances])
+    delta = _delta(changes, blocks, instances, settings, run)
+    return replace(delta, mode="batch", key=key, fingerprint=checkpoint.fingerprint)
 
 
 def checked(found: WeightDelta | FailedEdit) -> WeightDelta:
@@ -178,14 +201,16 @@ def _checked_blocks(checkpoint: Checkpoint, block: int | Sequence[int]) -> list[
     return [checkpoint.names.check_block(b) for b in blocks]
 
 
+def _finite(changes: Mapping[str, Tensor]) -> bool:
+    return all(bool(torch.isfinite(change).all()) for change in changes.values())
+
+
 def _delta(
-    checkpoint: Checkpoint,
     changes: Mapping[str, Tensor],
     blocks: Sequence[int],
     instances: Sequence[SafeEditInstance],
     settings: DinmSettings,
     run: Run,
-    fingerprint: str | None,
 ) -> WeightDelta:
     return WeightDelta(
         tensors=changes,
@@ -195,5 +220,4 @@ def _delta(
         instances=tuple(instance.id for instance in instances) if len(instances) > 1 else (),
         settings=settings.model_dump(),
         log=tuple(run.log),
-        fingerprint=fingerprint or checkpoint.fingerprint,
     )

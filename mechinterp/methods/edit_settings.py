@@ -12,7 +12,7 @@ from mechinterp.data.safeedit import SUFFIX
 class DinmSettings(BaseModel):
     """Settings of an edit; the defaults are those published for LLaMA2-7B-Chat."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     constraint: Literal["published", "released"] = Field(
         "published",
@@ -23,11 +23,12 @@ class DinmSettings(BaseModel):
     kl_direction: Literal["edited||base", "base||edited"] | None = Field(
         None, description="order in L_c; by default edited||base as Eq. 9 for `published`, base||edited for `released`"
     )
-    learning_rate: float = Field(5e-4, gt=0, description="5e-4 for LLaMA2-7B-Chat, 1e-5 for Mistral-7B-v0.1")
+    # The largest values are those at which the optimisers' own products still fit into float32.
+    learning_rate: float = Field(5e-4, gt=0, le=1e30, description="5e-4 for LLaMA2-7B-Chat, 1e-5 for Mistral-7B-v0.1")
     steps: int = Field(10, ge=0)
     optimiser: Literal["adam", "adamw", "sgd"] = "adam"
     c_edit: float = Field(0.1, ge=0)
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, le=1e6)
     suffix: str | None = Field(SUFFIX, description="S; None for the ablation wo/SyPrompt")
     use_constraint: bool = Field(True, description="False for the ablation wo/Constraint")
     stop_below: float | None = Field(None, description="stop when L falls below; 1e-4 for `released` if not given")
@@ -43,8 +44,14 @@ class DinmSettings(BaseModel):
         description="where L_e asks for the tokens of Y_safe: each after the ones before it, or all of them of the "
         "last token of [X; S], as the released FT-L does",
     )
-    max_input_tokens: int = Field(1000, gt=0, description="longer prompts are cut from the left")
-    max_output_tokens: int = Field(600, gt=0, description="longer safe responses and answers are cut at the end")
+    max_input_tokens: int = Field(
+        1000, gt=0, description="longer prompts are cut from the left; not used by `released`, which cuts nothing"
+    )
+    max_output_tokens: int = Field(
+        600,
+        gt=0,
+        description="longer safe responses and answers are cut at the end; not used by `released`, which cuts nothing",
+    )
 
     @property
     def released(self) -> bool:

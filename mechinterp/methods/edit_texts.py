@@ -33,12 +33,26 @@ class TextSettings(Protocol):
         """`response`, or `prompt_last` for a loss on the prompt alone."""
 
     @property
+    def use_constraint(self) -> bool:
+        """Whether the general-knowledge pair is read at all."""
+
+    @property
     def max_input_tokens(self) -> int:
-        """Longer prompts lose their left end."""
+        """Longer prompts lose their left end, but not as the released code."""
 
     @property
     def max_output_tokens(self) -> int:
-        """Longer responses lose their right end."""
+        """Longer responses lose their right end, but not as the released code."""
+
+
+def edit_texts(checkpoint: Checkpoint, instance: SafeEditInstance, settings: TextSettings) -> list[Scored]:
+    """All that an instance's edit reads: its text, then the general-knowledge pair where there is a constraint.
+
+    Raises:
+        InputError: for a text that does not fit, or has nothing to score.
+    """
+    texts = [edit_text(checkpoint, instance, settings)]
+    return [*texts, constraint_text(checkpoint, instance, settings)] if settings.use_constraint else texts
 
 
 def edit_text(checkpoint: Checkpoint, instance: SafeEditInstance, settings: TextSettings) -> Scored:
@@ -107,10 +121,10 @@ def _scored(
         ids = [*keep_right(text.ids[: text.prompt_length], settings.max_input_tokens, tokenizer.bos_token_id), *labels]
     context = checkpoint.names.context_length
     if len(ids) > context:
-        raise InputError(
-            f"{what}: {len(ids)} tokens do not fit into the context of {context}; "
-            "lower max_input_tokens or max_output_tokens"
-        )
+        advice = "lower max_input_tokens or max_output_tokens"
+        if settings.released:
+            advice = 'the released code cuts nothing: use constraint "published", which cuts, or a shorter instance'
+        raise InputError(f"{what}: {len(ids)} tokens do not fit into the context of {context}; {advice}")
     if not labels or len(labels) >= len(ids):
         raise InputError(f"{what}: no prompt or no response left to score")
     if at == "prompt_last":

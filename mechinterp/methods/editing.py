@@ -11,27 +11,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from mechinterp import processes
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
 from mechinterp.methods.dinm import DinmSettings, FailedEdit, checked, edit_together
-from mechinterp.methods.edit_texts import constraint_text, edit_text
+from mechinterp.methods.edit_keys import edit_key, joint_key
+from mechinterp.methods.edit_memory import allowed, bytes_of_edit
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.deltas import WeightDelta
+from mechinterp.models.deltas import EditStep, WeightDelta
 from mechinterp.models.tokens import length_batches
 from mechinterp.models.upward import Component
 from mechinterp.models.watching import Progress
 
 MODES = ("each", "sequential", "batch")
-MEMORY = 2**31  # bytes that edits side by side may take on a CPU
 
 
 def edit_each(
@@ -103,12 +102,14 @@ def edit_sequentially(
         After every instance the sum of the changes so far, with the log of its own edit.
 
     Raises:
-        InputError: as `dinm.edit`; edits yielded before stay valid.
+        InputError: as `dinm.edit`; edits yielded before stay valid. Also if `start` is not what these settings make of
+            the first instances.
     """
-    first = 0 if start is None else len(start.instances)
-    if start is not None and list(start.instances) != [instance.id for instance in instances[:first]]:
-        raise InputError(f"the edits to go on from are of the instances {start.instances}, not of the first ones here")
     settings = settings or DinmSettings()
+    first = 0 if start is None else len(start.instances)
+    keys = [edit_key(checkpoint, i, blocks[i.id], settings, component) for i in instances[:first]]
+    if start is not None:
+        _check_start(start, instances[:first], joint_key("sequential", keys))
     so_far = start or WeightDelta({}, block=0, instance=0, fingerprint=checkpoint.fingerprint)
     for done, instance in enumerate(instances[first:], first + 1):
         with so_far.applied(checkpoint) as current:
@@ -121,6 +122,7 @@ def edit_sequentially(
                 fingerprint=checkpoint.fingerprint,
             )
         new = checked(found)
+        keys.append(new.key)
         changed = {name: so_far.tensors.get(name, 0) + change for name, change in new.tensors.items()}
         every = sorted({*([so_far.block, *so_far.also] if so_far.tensors else []), new.block, *new.also})
         so_far = replace(
@@ -129,6 +131,8 @@ def edit_sequentially(
             block=every[0],
             also=tuple(every[1:]),
             instances=(*so_far.instances, instance.id),
+            mode="sequential",
+            key=joint_key("sequential", keys),
         )
         yield so_far
         if progress is not None:
@@ -149,6 +153,8 @@ def keep_edits(
 ) -> list[FailedEdit]:
     """`edit_each` into a folder, `FOLDER/INSTANCE/` each, written as they come; those already there are not redone.
 
+    What is there counts if its weights, texts, blocks, settings, code and rank are the same.
+
     Args:
         rank: keep changes as factors of this rank, see `WeightDelta.save`.
         checkpoint, instances, blocks, settings, component, together, progress: as in `edit_each`.
@@ -159,11 +165,10 @@ def keep_edits(
     settings = settings or DinmSettings()
     missing = []
     for instance in instances:
-        lowest, *also = sorted(_several(blocks[instance.id]))
-        wanted = {"block": lowest, "also": also, "settings": settings.model_dump(mode="json")}
-        wanted["fingerprint"] = checkpoint.fingerprint
+        key = edit_key(checkpoint, instance, blocks[instance.id], settings, component)
+        wanted = {"key": key, "fingerprint": checkpoint.fingerprint, "rank": rank}
         there = _labels(folder / str(instance.id))
-        if {key: there.get(key) for key in wanted} != wanted:
+        if {name: there.get(name) for name in wanted} != wanted:
             missing.append(instance)
     missing = processes.from_main(missing)
     failed = []
@@ -185,12 +190,13 @@ def keep_edits(
 
 
 def edits_in(folder: Path) -> list[Path]:
-    """The edits in a folder, by the number of their instance.
+    """The edits in a folder, by the number of their instance; not what a kill left unfinished (`.11.999.partial`).
 
     Raises:
         InputError: if there are none.
     """
-    found = sorted((path.parent for path in folder.glob("*/edit.json")), key=lambda p: (len(p.name), p.name))
+    folders = [path.parent for path in folder.glob("*/edit.json") if not path.parent.name.startswith(".")]
+    found = sorted(folders, key=lambda p: (len(p.name), p.name))
     if not found:
         raise InputError(f"{folder}: there is no edit in it (INSTANCE/edit.json)")
     return found
@@ -203,7 +209,20 @@ def edit_log(folders: Sequence[Path]) -> pd.DataFrame:
         labels = _labels(folder)
         for step, seen in enumerate(labels.get("steps", ())):
             rows.append({"instance": labels["instance"], "block": labels["block"], "step": step, **seen})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["instance", "block", "step", *(field.name for field in fields(EditStep))])
+
+
+def _check_start(start: WeightDelta, instances: Sequence[SafeEditInstance], key: str) -> None:
+    """Raise `InputError` unless `start` is what would be made of the first instances here."""
+    if start.mode != "sequential":
+        raise InputError(f"edits one on top of the other do not go on from one of mode {start.mode or 'unknown'!r}")
+    if list(start.instances) != [instance.id for instance in instances]:
+        raise InputError(f"the edits to go on from are of the instances {start.instances}, not of the first ones here")
+    if start.key != key:
+        raise InputError(
+            f"the edits to go on from, of the instances {start.instances}, were made of other texts, at other layers, "
+            "with other settings or by another version of the code; choose another folder, or remove that one"
+        )
 
 
 def _labels(folder: Path) -> dict[str, Any]:
@@ -233,45 +252,9 @@ def _groups(
     groups: list[list[SafeEditInstance]] = []
     for same, found in groupby(sorted(instances, key=place), key=place):
         members = list(found)
-        sizes = [_bytes_of(checkpoint, instance, same, settings, component) for instance in members]
-        most = together or max(1, _memory(checkpoint) // max(size for _, size in sizes))
+        sizes = [bytes_of_edit(checkpoint, instance, same, settings, component) for instance in members]
+        most = together or max(1, allowed(checkpoint) // max(size for _, size in sizes))
         lengths = [length for length, _ in sizes]
         for order in length_batches(lengths, 2**31, most, apart=checkpoint.names.short_context):
             groups.append([members[i] for i in order])
     return groups
-
-
-def _bytes_of(
-    checkpoint: Checkpoint,
-    instance: SafeEditInstance,
-    blocks: Sequence[int],
-    settings: DinmSettings,
-    component: Component,
-) -> tuple[int, int]:
-    """Tokens of an instance's text, and about how many bytes its edit takes beside the model.
-
-    Six copies of the trained weights (values, gradients, two moments, and two for arithmetic), four of the logits, and
-    in blocks below the last what a training step keeps of every block above.
-    """
-    texts = [edit_text(checkpoint, instance, settings)]
-    if settings.use_constraint:
-        texts.append(constraint_text(checkpoint, instance, settings))
-    names = checkpoint.names
-    weights = sum(
-        parameter.numel()
-        for block in blocks
-        for parameter in checkpoint.module(f"blocks.{block}.{component}").parameters()
-    )
-    vocabulary = int(checkpoint.model.config.get_text_config().vocab_size)
-    scored = sum(len(text.positions) for text in texts)
-    tokens = sum(len(text.ids) for text in texts)
-    d_mlp = checkpoint.shapes[names.value_parameter(blocks[0])[0]]
-    above = tokens * (names.n_blocks - 1 - min(blocks)) * (12 * names.d_model + 4 * max(d_mlp))
-    return len(texts[0].ids), 4 * (6 * weights + 4 * scored * vocabulary + above + tokens * sum(d_mlp))
-
-
-def _memory(checkpoint: Checkpoint) -> int:
-    """Bytes that edits side by side may take: half of what is free on a GPU."""
-    if checkpoint.device.type == "cuda":
-        return torch.cuda.mem_get_info(checkpoint.device)[0] // 2
-    return MEMORY

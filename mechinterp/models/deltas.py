@@ -17,11 +17,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mechinterp.errors import InputError
-from mechinterp.files import replacing, write_json
+from mechinterp.files import check_replaceable, replacing, write_json
 from mechinterp.measures.rank import low_rank
 
 if TYPE_CHECKING:
     from mechinterp.models.checkpoints import Checkpoint
+
+EDIT_FILES = ("delta.safetensors", "edit.json")
+"""What the folder of an edit consists of."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class WeightDelta:
         settings: of the method that made it.
         log: losses per step.
         fingerprint: of the weights it belongs to; it is refused on any others.
+        mode: how it was made of its instances: `each`, `sequential` or `batch`; empty where that has no meaning.
+        key: digest of what it was made of, see `methods.edit_keys`; empty if unknown.
     """
 
     tensors: Mapping[str, Tensor]
@@ -67,6 +72,8 @@ class WeightDelta:
     fingerprint: str = ""
     also: tuple[int, ...] = ()
     instances: tuple[int, ...] = ()
+    mode: str = ""
+    key: str = ""
 
     @contextmanager
     def applied(self, checkpoint: Checkpoint, *, name: str | None = None) -> Iterator[Checkpoint]:
@@ -131,7 +138,11 @@ class WeightDelta:
         Args:
             rank: keep the best approximation of every matrix by this rank, as two factors; the share of the squared
                 norm that it keeps is written into `edit.json`. Whole if not given or not smaller.
+
+        Raises:
+            InputError: if the folder holds anything but an edit, see `check_replaceable`.
         """
+        check_replaceable(Path(folder), ours=EDIT_FILES)
         tensors: dict[str, Tensor] = {}
         kept: dict[str, float] = {}
         for name, value in self.tensors.items():
@@ -142,7 +153,7 @@ class WeightDelta:
         with replacing(Path(folder)) as partial:
             partial.mkdir()
             save_file({k: v.contiguous() for k, v in tensors.items()}, partial / "delta.safetensors")
-            write_json(partial / "edit.json", {**self.labels(), "low_rank": kept})
+            write_json(partial / "edit.json", {**self.labels(), "rank": rank, "low_rank": kept})
         return Path(folder)
 
     def labels(self) -> dict[str, Any]:
@@ -154,6 +165,8 @@ class WeightDelta:
             "instances": list(self.instances),
             "settings": dict(self.settings),
             "fingerprint": self.fingerprint,
+            "mode": self.mode,
+            "key": self.key,
             "steps": [asdict(step) for step in self.log],
         }
 
@@ -168,6 +181,7 @@ class WeightDelta:
         try:
             labels = json.loads((folder / "edit.json").read_text(encoding="utf-8"))
             tensors = load_file(folder / "delta.safetensors")
+            labels.pop("rank", None)  # that was asked for
             for name in labels.pop("low_rank", ()):
                 tensors[name] = tensors.pop(f"{name}.left") @ tensors.pop(f"{name}.right")
             steps = tuple(EditStep(**step) for step in labels.pop("steps"))

@@ -113,7 +113,7 @@ class Upward:
         with torch.no_grad():
             module = self.model.get_submodule(next(iter(self._edited)))
             few = (slice(None), slice(0, 4))
-            write = self._post_norm(module(inflow[few])).to(middle.device)
+            write = self._post_norm(module(inflow[few].contiguous())).to(middle.device)
             if not adds_up(middle[few], write, after[few]):
                 raise InputError(
                     f"{names.source}: block {lowest} of {type(self.model).__name__} is not h_mid + MLP write "

@@ -1,0 +1,42 @@
+"""What an edit was made of, as a digest: edits that are already there are used again only where nothing of it differs.
+
+In it are the tokens that were read and scored, the blocks, the component, all settings, and the package's code; not in
+it are the weights, whose fingerprint every edit carries, and how its folder keeps it (`WeightDelta.save`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.methods.edit_settings import DinmSettings
+from mechinterp.methods.edit_texts import edit_texts
+from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.upward import Component
+from mechinterp.provenance import code_hash, digest
+
+_code = cache(code_hash)  # what a process has imported stays the same
+
+
+def edit_key(
+    checkpoint: Checkpoint,
+    instance: SafeEditInstance,
+    block: int | Sequence[int],
+    settings: DinmSettings,
+    component: Component,
+) -> str:
+    """Digest of what an instance's edit is made of.
+
+    Raises:
+        InputError: for a text that does not fit, as the edit itself.
+    """
+    texts = edit_texts(checkpoint, instance, settings)
+    read = [[list(text.ids), list(text.positions), list(text.labels)] for text in texts]
+    blocks = sorted({block} if isinstance(block, int) else set(block))
+    return digest([instance.id, read, blocks, component, settings.model_dump(mode="json"), _code()])
+
+
+def joint_key(mode: str, keys: Sequence[str]) -> str:
+    """Digest of what one edit of several instances is made of, from the keys of each in their order."""
+    return digest([mode, *keys])
