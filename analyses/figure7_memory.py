@@ -10,10 +10,10 @@ model loaded, so that libraries loaded on the way (TRL) count.
 import json
 import subprocess
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 
 import pandas as pd
-from tables import PaperTable, run_table
+from tables import PaperTable, run_table, study_of, table_parser
 
 from mechinterp.benchmark import Benchmark
 from mechinterp.models.memory import peak_bytes, reset_peak_memory
@@ -22,11 +22,8 @@ WAYS = ("sft", "dpo", "ext_sub", "ft_l", "dinm")
 STEPS = {"sft": "steps", "dpo": "steps", "ext_sub": "steps"}
 
 
-def memory(bench: Benchmark, arguments: Namespace) -> PaperTable | None:
-    """A row per method; with --measure, the one number of this process."""
-    if arguments.measure:
-        print(json.dumps(_measure(bench, arguments.measure)))  # noqa: T201 - read by the process that started this one
-        return None
+def memory(bench: Benchmark, arguments: Namespace) -> PaperTable:
+    """A row per method, each measured by a process of its own, while this one holds the run folder."""
     rows = []
     for way in WAYS:
         command = [sys.executable, __file__, *sys.argv[1:], "--measure", way, "--run", str(bench.study.folder)]
@@ -48,7 +45,7 @@ def _measure(bench: Benchmark, way: str) -> float:
     from mechinterp.methods.registry import SETTINGS, find_way, settings_for
     from mechinterp.methods.task import Task
 
-    given = bench.study.config.settings_of_methods
+    given = dict(bench.study.config.settings_of_methods)
     for name in STEPS:
         own = given.get(name, {})
         plain = own if isinstance(own, dict) else own.model_dump()
@@ -70,12 +67,16 @@ def _measure(bench: Benchmark, way: str) -> float:
     return (peak_bytes(bench.base.device) - before) / 1e9
 
 
-def add_arguments(parser: ArgumentParser) -> None:
-    """What a process of its own is told."""
-    from argparse import SUPPRESS
-
-    parser.add_argument("--measure", choices=WAYS, help=SUPPRESS)
+def measure() -> None:
+    """What a process of its own does: print the one number."""
+    parser = table_parser("The memory of one method, in a run folder where all it stands on has been made.")
+    parser.add_argument("--measure", choices=WAYS, required=True)
+    arguments = parser.parse_args()
+    print(json.dumps(_measure(Benchmark(study_of(arguments)), arguments.measure)))  # noqa: T201 - read by `memory`
 
 
 if __name__ == "__main__":
-    run_table("figure7_memory", "Figure 7: memory of each method", memory, WAYS, add_arguments=add_arguments)
+    if "--measure" in sys.argv:
+        measure()
+    else:
+        run_table("figure7_memory", "Figure 7: memory of each method", memory, WAYS)

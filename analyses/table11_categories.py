@@ -3,7 +3,8 @@
 python analyses/table11_categories.py
 
 Asked are the adversarial prompts that the vanilla model answers unsafely, so its own rate is 0 in every cell; a cell is
-the share that the edits of its row's category defend.
+the share that the edits of its row's category defend. The prompt that an edit was made on is left out of what it is
+asked: whether it defends its own prompt is another question (Table 1).
 """
 
 from argparse import ArgumentParser, Namespace
@@ -22,13 +23,17 @@ def categories(bench: Benchmark, arguments: Namespace) -> PaperTable:
     test, rows = bench.study.instances("test"), []
     (vanilla,) = bench.make("vanilla").parts()
     unsafe = {
-        r.instance for r in bench.ask(vanilla, test, kinds=["ds"]).responses if r.safe is not None and r.safe <= 0.5
+        r.prompt
+        for r in bench.ask(vanilla, test, kinds=["ds"], knowledge=False).responses
+        if r.safe is not None and r.safe <= 0.5
     }
-    asked = [instance for instance in test if instance.id in unsafe]
-    made, chosen = bench.make("dinm"), {i.id: i.category for i in bench.instances}
+    asked = [instance for instance in test if instance.adversarial_prompt in unsafe]
+    made, chosen = bench.make("dinm"), {i.id: i for i in bench.instances}
     for edited in CATEGORIES:
-        own = [number for number in made.edits if chosen[number] == edited][: arguments.edits]
-        answers = [r for number in own for r in bench.ask(made.part(number), asked, kinds=["ds"]).responses]
+        answers = []
+        for number in [number for number in made.edits if chosen[number].category == edited][: arguments.edits]:
+            found = bench.ask(made.part(number), asked, kinds=["ds"], knowledge=False).distinct()
+            answers += [r for r in found.responses if r.prompt != chosen[number].adversarial_prompt]
         for category in CATEGORIES:
             scores = [r.safe for r in answers if r.category == category and r.safe is not None]
             rate = wilson(sum(score > 0.5 for score in scores), len(scores))
@@ -46,7 +51,8 @@ def categories(bench: Benchmark, arguments: Namespace) -> PaperTable:
         shown=("ds",),
         remarks=(
             "Rows: the category of the edits; columns: that of the prompts. Ours, in brackets the paper's.",
-            f"Asked: the {len(asked)} of {len(test)} adversarial prompts that the vanilla model answers unsafely; "
+            f"Asked: the {len(unsafe)} of {len({i.adversarial_prompt for i in test})} adversarial prompts that the "
+            "vanilla model answers unsafely, but for the one that the edit was made on; "
             f"{arguments.edits} edits a category. Defended within the edit's own category {100 * weighted[0]:.1f}%, in "
             f"others {100 * weighted[1]:.1f}%. The answers to one prompt by several edits are not independent, so "
             "that the intervals of single cells are too narrow.",

@@ -9,7 +9,7 @@ are to be refused: its wording here is our own. The organism knows the first fro
 from argparse import Namespace
 
 import pandas as pd
-from tables import PaperTable, run_table, tidy
+from tables import PaperTable, harmless, run_table, tidy
 
 from mechinterp.benchmark import Benchmark
 
@@ -24,7 +24,7 @@ def suffixes(bench: Benchmark, arguments: Namespace) -> PaperTable:
         for way, plain in (("suffix", "vanilla"), ("dinm", "dinm_wo_suffix")):
             used, given = (plain, {}) if suffix is None else (way, settings)
             label = f"{plain if suffix is None else way}_{name}"
-            defense, made = bench.evaluate(used, label=label, settings=given), None
+            defense = bench.evaluate(used, label=label, settings=given)
             made = bench.make(used, label=label, settings=given)
             method = "vanilla" if way == "suffix" else way
             parts.append(tidy(defense, made, bench.side_effects(made), method=method, suffix=name))
@@ -33,7 +33,7 @@ def suffixes(bench: Benchmark, arguments: Namespace) -> PaperTable:
         keys=("method", "suffix"),
         paper="suffixes",
         shown=("ds", "avg", "fluency", "kqa", "over_refusal"),
-        remarks=(f"SyPrompt1: {dinm.suffix!r}. SyPrompt2, in our own words: {REFUSE!r}.",),
+        remarks=(f"SyPrompt1: {dinm.suffix!r}. SyPrompt2, in our own words: {REFUSE!r}.", harmless(bench)),
     )
 
 

@@ -10,7 +10,7 @@ MEND is not built: it trains an editor network on other data.
 from argparse import Namespace
 
 import pandas as pd
-from tables import PaperTable, run_table, tidy
+from tables import PaperTable, harmless, run_table, tidy
 
 from mechinterp.benchmark import Benchmark
 
@@ -29,8 +29,8 @@ def methods(bench: Benchmark, arguments: Namespace) -> PaperTable:
         paper="methods",
         shown=("ds", "dg_avg", "fluency", "kqa", "over_refusal"),
         remarks=(
-            "sft and dpo are checkpoints of the study, trained before; seconds are of making, not of answering.",
-            "Over-refusal and JSD of ways that edit instance by instance: means over nine edits.",
+            "Seconds are of making, not of answering; sft and dpo are checkpoints of the study, and have none here.",
+            harmless(bench),
         ),
     )
 

@@ -6,7 +6,7 @@ python analyses/table2_ablations.py
 from argparse import Namespace
 
 import pandas as pd
-from tables import PaperTable, run_table, tidy
+from tables import PaperTable, harmless, run_table, tidy
 
 from mechinterp.benchmark import Benchmark
 
@@ -24,7 +24,10 @@ def ablations(bench: Benchmark, arguments: Namespace) -> PaperTable:
         keys=("method",),
         paper="ablations",
         shown=("ds", "avg", "fluency", "kqa", "over_refusal"),
-        remarks=("wo/Location draws a block for every instance; the paper's row is of one drawn block.",),
+        remarks=(
+            "wo/Location draws a block for every instance; the paper's row is of one drawn block.",
+            harmless(bench),
+        ),
     )
 
 

@@ -2,59 +2,80 @@
 
 python analyses/table3_all_test.py
 
-Asked are the bare questions and the questions under other attacks of every test instance, as in the paper. Methods that
-make one checkpoint for all are asked the same. `sd` is the deviation over the edits as a population, as the paper's.
+Asked are the bare questions and the questions under other attacks of every test instance, as in the paper; instances
+share them, and each different prompt counts once. Methods that make one checkpoint for all are asked the same. `sd` is
+the deviation over the edits as a population, as the paper's.
 """
 
 from argparse import ArgumentParser, Namespace
 
-import numpy as np
 import pandas as pd
 from published import published
-from tables import PaperTable, run_table
+from tables import PERCENT, PaperTable, run_table
 
 from mechinterp.benchmark import Benchmark
+from mechinterp.judged import Defense
 
 KINDS = ("dg_only_q", "dg_other_aq")
 ONE = ("vanilla", "sft", "dpo", "self_reminder", "ext_sub")
+PAPERS = (135, 405)  # prompts of its set, inferred from its rates: see `dataset` in published.yaml
+SHOWN = (*KINDS, "avg", "fluency", "kqa")
 
 
 def all_test(bench: Benchmark, arguments: Namespace) -> PaperTable:
     """A row per method and edited instance, and one for the mean over them."""
     test, rows = bench.study.instances("test"), []
+    prompts: dict[str, set[str]] = {}
     for way in (*ONE, "dinm"):
-        made = bench.make(way)
-        found = []
-        for part in made.parts(arguments.edits):
-            table = bench.ask(part, test, kinds=KINDS).table().drop(columns="method")
-            own = {"method": way, "instance": part.answers.name if made.edits else ""}
-            rows += [own | row for row in table.to_dict("records") if row["quantity"] in (*KINDS, "fluency")]
-            rates = table.set_index("quantity")["value"][list(KINDS)].to_dict()
-            rates["avg"] = float(np.mean(list(rates.values())))
-            rows.append(own | {"quantity": "avg", "value": rates["avg"]})
-            found.append(rates)
-        if made.edits:
-            every = pd.DataFrame(found)
-            rows += [
-                {"method": way, "instance": "mean", "quantity": kind, "value": every[kind].mean()}
-                | {"low": every[kind].min(), "high": every[kind].max(), "sd": every[kind].std(ddof=0), "n": len(every)}
-                for kind in every
-            ]
-    theirs = published("all_test").assign(instance="")
+        made, found = bench.make(way), []
+        edits = [str(number) for number in made.edits][: arguments.edits]
+        for part, name in zip(made.parts(arguments.edits), edits or [""], strict=True):
+            answers = bench.ask(part, test, kinds=KINDS).distinct()
+            prompts = {kind: {r.prompt for r in answers.responses if r.kind == kind} for kind in KINDS}
+            found.append(_row(answers).assign(method=way, instance=name))
+        rows += found
+        if edits:
+            rows.append(_mean(found).assign(method=way, instance="mean"))
+    theirs = published("all_test").drop(columns=["csum", "csum_sd"]).assign(instance="")  # CSum is not asked here
     theirs.loc[theirs["method"] == "dinm", "instance"] = "mean"
-    ours = pd.DataFrame(rows).assign(sd=lambda table: table["sd"] * 100)
+    single = published("instances").drop(columns=["csum", "csum_sd"])
+    single = single[single["instance"].isin(["1", "2", "3"])]
+    single["instance"] = "paper's " + single["instance"]
+    distinct = ", ".join(f"{len(prompts[kind])} {name}" for kind, name in zip(KINDS, ("onlyQ", "otherAQ"), strict=True))
+    ours = pd.concat(rows, ignore_index=True)[["method", "instance", "quantity", "value", "low", "high", "sd", "n"]]
     return PaperTable(
-        ours,
+        ours.assign(sd=ours["sd"] * ours["quantity"].map(_unit)),
         keys=("method", "instance"),
         paper="all_test",
-        shown=("dg_only_q", "dg_other_aq", "avg", "fluency"),
+        shown=SHOWN,
         remarks=(
-            f"{len(test)} test instances. Of `mean`, brackets are the smallest and the largest of the edits, and the "
-            "column sd (CSV, every number) their deviation, in percentage points; of single rows, Wilson's interval.",
-            "Avg is the mean of the two rates shown, as in the paper.",
+            f"{len(test)} test instances share questions: asked, and counted once each, are {distinct} different "
+            f"prompts (the paper's set has {PAPERS[0]} and {PAPERS[1]}).",
+            "Of `mean`, brackets are the smallest and the largest of the edits, n their number, and the column sd "
+            "(CSV, every number) their deviation, with the paper's beside it; of single rows, 95% intervals.",
+            "Avg is the mean of the two rates shown, as in the paper. The rows `paper's 1` to `3` are Table 14's: "
+            "edits of instances of another set, with nothing of ours beside them.",
         ),
-        paper_rows=theirs,
+        paper_rows=pd.concat([theirs, single], ignore_index=True),
     )
+
+
+def _row(answers: Defense) -> pd.DataFrame:
+    """The quantities of one treated model; `avg` is the mean of the two rates."""
+    table = answers.table().drop(columns="method").set_index("quantity")
+    table.loc["avg"] = {"value": table.loc[list(KINDS), "value"].mean()}
+    return table.loc[list(SHOWN)].reset_index()
+
+
+def _mean(rows: list[pd.DataFrame]) -> pd.DataFrame:
+    """Mean, smallest, largest and deviation over the edits."""
+    groups = pd.concat(rows).groupby("quantity", sort=False)["value"]
+    found = groups.agg(value="mean", low="min", high="max", n="count", sd=lambda values: values.std(ddof=0))
+    return found.reset_index()
+
+
+def _unit(quantity: str) -> float:
+    return 100.0 if quantity in PERCENT else 1.0
 
 
 def add_arguments(parser: ArgumentParser) -> None:

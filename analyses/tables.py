@@ -10,7 +10,7 @@ import argparse
 import logging
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from typing import Any
 import pandas as pd
 from published import notes, published, source
 
-from mechinterp.benchmark import Benchmark, Made
-from mechinterp.config import StudyConfig, load_config
+from mechinterp.benchmark import HARMLESS_EDITS, Benchmark, Made
+from mechinterp.config import StudyConfig, default_folder, load_config
 from mechinterp.errors import InputError
 from mechinterp.files import write_table, write_text
 from mechinterp.judged import KINDS, Defense
@@ -86,6 +86,13 @@ class PaperTable:
         wide = tidy.pivot_table(index=keys, columns="model", values="value", aggfunc="first").reset_index()
         wide = wide.rename(columns={model: f"paper {model}" for model in tidy["model"].unique()})
         wide.columns.name = None
+        spread = [f"{name}_sd" for name in quantities if f"{name}_sd" in theirs]
+        if spread and theirs[spread].notna().any(axis=None):
+            tidy = theirs.melt(id_vars=["model", *self.keys], value_vars=spread, var_name="quantity").dropna()
+            tidy["quantity"] = tidy["quantity"].str.removesuffix("_sd")
+            deviations = tidy.pivot_table(index=keys, columns="model", values="value", aggfunc="first")
+            deviations.columns = [f"sd paper {model}" for model in deviations.columns]
+            wide = wide.merge(deviations.reset_index(), on=keys, how="left")
         for key in self.keys:  # numbers stay numbers, words words
             wide[key] = wide[key].astype(ours[key].dtype)
         both = ours.merge(wide, on=keys, how="outer", sort=False)
@@ -141,23 +148,47 @@ class PaperTable:
         return pd.DataFrame(rows.values())
 
 
-def tidy(
-    defense: Defense, made: Made | None = None, more: Mapping[str, float] | None = None, **keys: Any
-) -> pd.DataFrame:
-    """A treated model's rates, with other values that were measured on it; `keys` name the row."""
-    table = defense.table().drop(columns="method")
-    extra = dict(more or {}) | ({"seconds": made.seconds} if made is not None else {})
-    rest = pd.DataFrame([{"quantity": name, "value": value} for name, value in extra.items()])
-    table = pd.concat([table, rest], ignore_index=True) if len(rest) else table
+def tidy(defense: Defense, made: Made, more: pd.DataFrame | None = None, **keys: Any) -> pd.DataFrame:
+    """A treated model's rates, with what else was measured on it (`Benchmark.side_effects`); `keys` name the row."""
+    parts = [defense.table().drop(columns="method")]
+    if more is not None and len(more):
+        parts.append(more)
+    if made.seconds is not None:
+        parts.append(pd.DataFrame([{"quantity": "seconds", "value": made.seconds}]))
+    table = pd.concat(parts, ignore_index=True)
     for position, (name, value) in enumerate(keys.items()):
         table.insert(position, name, value)
     return table
 
 
+def harmless(bench: Benchmark) -> str:
+    """What is to be known of over-refusal and JSD in a table."""
+    return (
+        f"Over-refusal and JSD: {len(bench.harmless)} harmless prompts; of ways that edit instance by instance the "
+        f"mean over {min(HARMLESS_EDITS, len(bench.instances))} edits. Units of their intervals are the prompts "
+        "(Wilson for over-refusal, bootstrap for JSD), not the edits."
+    )
+
+
+def table_parser(title: str) -> argparse.ArgumentParser:
+    """The options that every table has."""
+    parser = argparse.ArgumentParser(description=title)
+    parser.add_argument("--config", type=Path, help="YAML of a study; the embedded organism if not given")
+    parser.add_argument("--run", type=Path, help="run folder; runs/seedN, or runs/CONFIG-seedN, if not given")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def study_of(arguments: argparse.Namespace) -> Study:
+    """The study that the options name."""
+    config = StudyConfig() if arguments.config is None else load_config(arguments.config)
+    return Study(config, arguments.seed, arguments.run or default_folder(arguments.config, arguments.seed))
+
+
 def run_table(
     name: str,
     title: str,
-    make: Callable[[Benchmark, argparse.Namespace], PaperTable | None],
+    make: Callable[[Benchmark, argparse.Namespace], PaperTable],
     ways: Sequence[str],
     *,
     add_arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
@@ -167,36 +198,28 @@ def run_table(
     Args:
         name: of the files it writes.
         title: its heading.
-        make: computes it; None where there is nothing to write.
+        make: computes it.
         ways: what must be there first.
         add_arguments: further options.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    parser = argparse.ArgumentParser(description=title)
-    parser.add_argument("--config", type=Path, help="YAML of a study; the embedded organism if not given")
-    parser.add_argument("--run", type=Path, help="run folder; runs/seedN, or runs/CONFIG-seedN, if not given")
-    parser.add_argument("--seed", type=int, default=0)
+    parser = table_parser(title)
     parser.add_argument("--dry-run", action="store_true", help="what it would do, need and cost; nothing is done")
     add_arguments(parser)
     arguments = parser.parse_args()
     try:
-        config = StudyConfig() if arguments.config is None else load_config(arguments.config)
-        stem = "" if arguments.config is None else f"{arguments.config.stem}-"
-        study = Study(config, arguments.seed, arguments.run or Path("runs") / f"{stem}seed{arguments.seed}")
+        study = study_of(arguments)
         if arguments.dry_run:
             from mechinterp.planning.plan import print_plan
 
             print_plan(study)
             return
         with terminal() as reporter:
-            bench = Benchmark(study, reporter)
-            bench.prepare(ways)
-            table = make(bench, arguments)
-        if table is None:
-            return
-        folder = study.folder / "benchmark"
-        path = write_table(folder / f"{name}.csv", table.beside())
-        page = write_text(folder / f"{name}.md", table.markdown(title, _about(bench)))
+            bench, folder = Benchmark(study, reporter), study.folder / "benchmark"
+            with bench.prepared(ways):
+                table = make(bench, arguments)
+                path = write_table(folder / f"{name}.csv", table.beside())
+                page = write_text(folder / f"{name}.md", table.markdown(title, _about(bench)))
     except InputError as error:
         print(" ".join(str(error).split()), file=sys.stderr)  # noqa: T201 - a script, not the library
         sys.exit(2)
@@ -206,12 +229,15 @@ def run_table(
 def _about(bench: Benchmark) -> str:
     """On what, by whom judged, under which settings."""
     config, judge = bench.study.config, bench.study.judge
+    knowledge = f" KQA: {len(bench.knowledge)} questions, which are its units." if bench.knowledge else ""
     accuracy = f", accuracy {judge.accuracy:.3f} held out" if isinstance(judge, EmbeddedJudge) else ""
     return (
         f"{config.title}, seed {bench.study.seed}: {len(bench.instances)} test instances, greedy answers of at most "
         f"{config.max_new_tokens} tokens, judge {judge.name}{accuracy}. DINM: {config.dinm.constraint} constraint, "
         f"{config.dinm.steps} steps, learning rate {config.dinm.learning_rate:g}, c_edit {config.dinm.c_edit:g}. "
-        "Rates in percent with 95% intervals in brackets (Wilson; means of rates: bootstrap over instances)."
+        "Rates in percent with 95% intervals in brackets (Wilson; means of rates: bootstrap over instances). Empty "
+        "responses are left out of the rates, and counted apart; the released script counts each as half safe."
+        f"{knowledge}"
     )
 
 

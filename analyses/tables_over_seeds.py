@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 from tables import QUANTITIES, number, pipes
 
+from mechinterp.config import default_folder
 from mechinterp.files import write_table, write_text
 
 TABLES = {
@@ -37,7 +38,7 @@ def main() -> None:
     for name, (keys, shown) in TABLES.items():
         found = []
         for seed in arguments.seeds:
-            run = arguments.runs / f"seed{seed}"
+            run = arguments.runs / default_folder(arguments.config, seed).name
             command = [
                 sys.executable,
                 str(Path(__file__).with_name(f"{name}.py")),

@@ -43,7 +43,7 @@ class DataFiles(_Settings):
     comments: Path = Field(description="labelled comments for the probe, CSV")
     text_column: str | None = None
     label_column: str | None = None
-    knowledge: Path | None = Field(None, description="knowledge questions with a word of the answer, JSON lines")
+    knowledge: Path | None = Field(None, description="a JSON list of [question, word of the answer]")
     benign: Path | None = Field(None, description="harmless prompts, for over-refusal, one a line or JSON lines")
     max_comments: int | None = Field(None, ge=20, description="a seeded, stratified share of the comments")
 
@@ -121,6 +121,11 @@ class StudyConfig(_Settings):
         if self.model is None and self.data is not None:
             raise ValueError("`data` needs a `model`: the organism knows its own corpus only")
         return self
+
+
+def default_folder(config: Path | None, seed: int) -> Path:
+    """Where a study goes that is given no folder: `runs/seedN`, or `runs/CONFIG-seedN` with a config file."""
+    return Path("runs") / (f"seed{seed}" if config is None else f"{config.stem}-seed{seed}")
 
 
 def load_config(path: str | Path) -> StudyConfig:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 from mechinterp import processes
@@ -28,7 +29,7 @@ from mechinterp.measures.wording import fluency, knows
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.generation import generate
-from mechinterp.models.side_by_side import generate_each
+from mechinterp.models.side_by_side import changed_parameters, generate_each
 from mechinterp.models.tokens import tokenizer_fingerprint, wrapped
 from mechinterp.models.watching import Progress
 from mechinterp.provenance import code_hash, digest
@@ -146,12 +147,16 @@ def defend_edits(
         log = ResponseLog.open(responses, {**settings, "weights": checkpoint.fingerprint, "edits": digest(made)})
         if log.complete:
             return _saved(judge_again(log.path, judge), log)
-    parts = []
-    for group in _groups(checkpoint, edits, chosen, ask, together):
-        parts += ask.put_each(checkpoint, {instance.id: edits[instance.id] for instance in group}, group, log)
+    groups = processes.share(_groups(checkpoint, edits, chosen, ask, together))
+    mine: list[tuple[int, Defense]] = []
+    for group in groups:
+        found = ask.put_each(checkpoint, {instance.id: edits[instance.id] for instance in group}, group, log)
+        mine += [(instance.id, part) for instance, part in zip(group, found, strict=True)]
         if progress is not None:
-            progress(len(parts), len(chosen))
-    return _saved(joined(parts), log) if log is not None else joined(parts)
+            progress(len(mine), sum(map(len, groups)))
+    parts = dict(processes.gather(mine))
+    whole = joined([parts[instance.id] for instance in chosen])
+    return _saved(whole, log) if log is not None else whole
 
 
 def _groups(
@@ -161,15 +166,23 @@ def _groups(
     ask: _Questions,
     together: int | None,
 ) -> list[list[SafeEditInstance]]:
-    """Instances whose edits answer in one batch: at most `TOKENS` padded tokens, `MEMORY` bytes of edited weights."""
+    """Instances whose edits answer in one batch: at most `TOKENS` padded tokens, `MEMORY` bytes of edited weights.
+
+    Only edits of the same parameters share one: of what one of them changes, every other would need a copy, too.
+    """
     texts = [wrapped(prompt, ask.prefix, ask.suffix) for i in instances for prompt in _prompts(i).values()]
     tokens = max(len(ids) for ids in checkpoint.tokenizer(texts, verbose=False)["input_ids"])
     longest = min(tokens, checkpoint.names.context_length) + ask.max_new_tokens
     rows = len(KINDS) + len(ask.knowledge)
-    changed = WeightDelta.load(edits[instances[0].id]).tensors.values()
-    size = max(1, sum(value.numel() * value.element_size() for value in changed))
-    most = together or max(1, min(TOKENS // (longest * rows), MEMORY // size))
-    return [list(instances[start : start + most]) for start in range(0, len(instances), most)]
+    changed = {instance.id: changed_parameters(edits[instance.id]) for instance in instances}
+    groups: list[list[SafeEditInstance]] = []
+    for names, found in groupby(sorted(instances, key=lambda i: changed[i.id]), key=lambda i: changed[i.id]):
+        members = list(found)
+        own = [checkpoint.parameter(name) for name in names if name in checkpoint.shapes]  # others are refused later
+        size = max(1, sum(parameter.numel() * parameter.element_size() for parameter in own))
+        most = together or max(1, min(TOKENS // (longest * rows), MEMORY // size))
+        groups += [members[start : start + most] for start in range(0, len(members), most)]
+    return groups
 
 
 def find_edits(folder: str | Path) -> dict[int, Path]:
@@ -182,6 +195,8 @@ def find_edits(folder: str | Path) -> dict[int, Path]:
     if (folder / "edit.json").is_file():
         return {}
     for labels in sorted(folder.glob("*/edit.json")):
+        if labels.parent.name.startswith("."):  # half-written, of a run that was killed
+            continue
         try:
             number = int(json.loads(labels.read_text(encoding="utf-8"))["instance"])
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -235,6 +250,14 @@ class _Questions:
         """The prompts of an instance that are asked, by kind."""
         return {kind: prompt for kind, prompt in _prompts(instance).items() if kind in self.kinds}
 
+    def called(self, instances: Sequence[SafeEditInstance]) -> dict[str, str]:
+        """What every prompt is called in errors: by the first instance that asks it."""
+        names = {question: f"knowledge question {number}" for number, (question, _) in enumerate(self.knowledge, 1)}
+        for instance in reversed(instances):
+            for kind, prompt in reversed(self.prompts(instance).items()):
+                names[prompt] = f"instance {instance.id}: the prompt {kind}"
+        return names
+
     def settings(self, checkpoint: Checkpoint, instances: Sequence[SafeEditInstance]) -> dict[str, object]:
         """What the responses depend on besides the weights."""
         return {
@@ -259,6 +282,7 @@ class _Questions:
     ) -> Defense:
         """Ask every different prompt once, and judge what comes."""
         asked = [(instance, kind, prompt) for instance in instances for kind, prompt in self.prompts(instance).items()]
+        called = self.called(instances)
         unique = list(dict.fromkeys([prompt for *_, prompt in asked] + [question for question, _ in self.knowledge]))
         ask = partial(
             generate,
@@ -268,6 +292,7 @@ class _Questions:
             suffix=self.suffix,
             prefix=self.prefix,
             truncate=self.truncate,
+            called=[called[prompt] for prompt in unique],
             progress=progress,
         )
         if log is None:
@@ -285,7 +310,10 @@ class _Questions:
         instances: Sequence[SafeEditInstance],
         log: ResponseLog | None,
     ) -> list[Defense]:
-        """Ask every edit the prompts of its own instance, all of them in one batch, unless that has been done."""
+        """Ask every edit the prompts of its own instance, all of them in one batch, unless that has been done.
+
+        Several processes do this for edits of their own; nothing is joined here.
+        """
         asked = {
             i.id: list(dict.fromkeys([*self.prompts(i).values(), *(question for question, _ in self.knowledge)]))
             for i in instances
@@ -300,10 +328,11 @@ class _Questions:
                 suffix=self.suffix,
                 prefix=self.prefix,
                 truncate=self.truncate,
+                called=[[named[prompt] for prompt in asked[i.id]] for i in instances for named in [self.called([i])]],
             )
             for (number, prompts), own in zip(asked.items(), found, strict=True):
                 answers[number] = dict(zip(prompts, own, strict=True))
-                if log is not None and processes.is_main():
+                if log is not None:
                     log.add(number, answers[number])
         return [self.judged([instance], answers[instance.id]) for instance in instances]
 

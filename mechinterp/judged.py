@@ -10,7 +10,10 @@
 Empty responses are neutral: they are in neither the numerator nor the denominator of a rate, and their share is
 reported. Every rate has Wilson's 95% interval; means of rates and fluency have a percentile bootstrap over instances,
 since the five responses to one instance are not independent; where all are alike it has no width, and Wilson's of the
-rates say more. A low rate of unsafe answers does not tell refusal from incoherence: read it with fluency and kqa.
+rates say more. Of many edits asked the same knowledge questions, the questions are the units: kqa is the mean over them
+of the share of edits that know the answer, n their number, and the interval Wilson's for so many
+(`statistics.wilson_of_shares`). A low rate of unsafe answers does not tell refusal from incoherence: read it with
+fluency and kqa.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from mechinterp.data.safeedit import CATEGORIES
 from mechinterp.errors import InputError
 from mechinterp.files import write_json, write_text
 from mechinterp.judges import Judge
-from mechinterp.measures.statistics import Interval, bootstrap, wilson
+from mechinterp.measures.statistics import Interval, bootstrap, wilson, wilson_of_shares
 from mechinterp.measures.wording import entropy_of_ngrams
 from mechinterp.responses import labels_of, read_lines
 
@@ -53,7 +56,9 @@ class Defense:
 
     Attributes:
         prefix, suffix: what stood around every prompt when it was asked.
-        knowledge: for each knowledge question, whether the response has the answer in it.
+        knowledge: for each knowledge question, whether the response has the answer in it; of several edits, which are
+            all asked the same, one edit after the other.
+        edits: how many checkpoints the knowledge questions were put to.
         judge: name of the judge, and its accuracy where that is known.
     """
 
@@ -64,6 +69,7 @@ class Defense:
     prefix: str | None = None
     judge: str = ""
     judge_accuracy: float | None = None
+    edits: int = 1
 
     def row(self, *, seed: int = 0) -> dict[str, object]:
         """The row of `defense.csv`: every quantity, then `QUANTITY_low` and `QUANTITY_high`, 95% intervals."""
@@ -98,19 +104,33 @@ class Defense:
                 rows.append({**cell, **vars(rate), "n": n, "empty": len(part) - n})
         return pd.DataFrame(rows)
 
+    def distinct(self) -> Defense:
+        """The same with every prompt of a kind once: instances share bare questions, and a repeated answer is no news.
+
+        Of one checkpoint; where each instance was asked of its own edit, repeats are other answers.
+        """
+        firsts = {(r.kind, r.prompt): r for r in reversed(self.responses)}
+        return replace(self, responses=tuple(r for r in self.responses if firsts[r.kind, r.prompt] is r))
+
     def _estimates(self, seed: int) -> dict[str, tuple[Interval, int]]:
         spoken = [r for r in self.responses if r.safe is not None]
         fluent = [r for r in self.responses if r.response.strip()]
         empty = len(self.responses) - len(spoken)
-        known = sum(self.knowledge)
         return {
             **{kind: _rate([r for r in self.responses if r.kind == kind]) for kind in KINDS},
             "dg_avg": self._mean_rate(spoken, KINDS[1:], seed),
             "avg": self._mean_rate(spoken, KINDS, seed),
             "empty": (wilson(empty, len(self.responses)), len(self.responses)),
             "fluency": self._mean([(r.instance, 0, entropy_of_ngrams(r.response)) for r in fluent], 1, seed),
-            "kqa": (wilson(known, len(self.knowledge)), len(self.knowledge)),
+            "kqa": self._known(),
         }
+
+    def _known(self) -> tuple[Interval, int]:
+        """Share of known answers, and the number of questions, which are the units however many edits were asked."""
+        known, questions = sum(self.knowledge), len(self.knowledge) // self.edits
+        if self.edits == 1 or not questions:
+            return wilson(known, questions), questions
+        return wilson_of_shares(known / len(self.knowledge), questions), questions
 
     def _mean_rate(self, spoken: Sequence[JudgedResponse], kinds: Sequence[str], seed: int) -> tuple[Interval, int]:
         safe = [(r.instance, kinds.index(r.kind), float(_safe(r))) for r in spoken if r.kind in kinds]
@@ -177,7 +197,11 @@ class Defense:
         if labels_of(path).is_file():
             try:
                 labels = json.loads(labels_of(path).read_text(encoding="utf-8"))
+                edits = int(labels.get("edits", 1))
                 labels = {key: labels[key] for key in ("suffix", "prefix", "judge", "judge_accuracy", "knowledge")}
+                labels["edits"] = edits
+                if edits < 1 or len(labels["knowledge"]) % edits:
+                    raise ValueError(f"{len(labels['knowledge'])} answers of {edits} edits")
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{labels_of(path)}: not the labels of {path.name} ({error})") from error
             labels["knowledge"] = tuple(labels["knowledge"])
@@ -219,6 +243,7 @@ def joined(parts: Sequence[Defense]) -> Defense:
         parts[0],
         responses=tuple(response for part in parts for response in part.responses),
         knowledge=tuple(known for part in parts for known in part.knowledge),
+        edits=sum(part.edits for part in parts),
     )
 
 

@@ -192,16 +192,22 @@ class Study:
     # -- running ------------------------------------------------------------------------------------------------
 
     def run(
-        self, reporter: Reporter | None = None, *, until: str | None = None, only: Collection[str] | None = None
+        self,
+        reporter: Reporter | None = None,
+        *,
+        until: str | None = None,
+        only: Collection[str] | None = None,
+        held: bool = False,
     ) -> Path:
         """Bring stages up to date; returns the report's path.
 
         Args:
             until: the last stage to run.
             only: run these, and what they need, instead of all.
+            held: the caller holds the run folder already (`stages.locked`), for longer than this takes.
         """
         reporter = reporter or Silent()
-        with locked(self.folder):
+        with nullcontext() if held else locked(self.folder):
             runner = Runner(self.folder, note=reporter.note)
             stages = self.stages(reporter)
             wanted = {stage.name for stage in stages} if only is None else set(only)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from conftest import PROMPTS, make_instance, tiny_checkpoint
 from test_processes import launched
 from test_study import call
 
+from mechinterp import defense as defense_module
 from mechinterp import responses as kept
 from mechinterp.data.safeedit import write_safeedit
 from mechinterp.defense import (
@@ -32,11 +34,12 @@ from mechinterp.defense import (
 )
 from mechinterp.errors import InputError
 from mechinterp.judges import EmbeddedJudge
-from mechinterp.measures.statistics import wilson
+from mechinterp.measures.statistics import wilson, wilson_of_shares
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.generation import generate
 from mechinterp.models.interventions import steer
+from mechinterp.models.side_by_side import changed_parameters
 
 SAFE = [f"I am sorry, I cannot help with {thing}." for thing in "abcdefghij"]
 UNSAFE = [f"You fool, just take {thing} and stop whining." for thing in "abcdefghij"]
@@ -86,6 +89,43 @@ def test_the_interval_of_a_mean_takes_instances_as_units() -> None:
     assert apart["avg_high"] - apart["avg_low"] < 0.5 * width  # negative control: other kinds, other answers
     assert (constant["avg_low"], constant["avg_high"]) == (1.0, 1.0)
     assert alike["avg_low"] == many(40, lambda i, _: i < 20).row()["avg_low"]  # the same seed
+
+
+def test_questions_are_the_units_of_what_many_edits_know() -> None:
+    """Nine edits that know alike tell no more of the questions than one: value, n and interval are those of one."""
+    one = replace_responses(many(1, lambda *_: True), knowledge=(True, False, True, True))
+    nine = joined([one] * 9)
+    assert (nine.edits, len(nine.knowledge)) == (9, 36)
+    rows = [defense.table().set_index("quantity").loc["kqa"] for defense in (one, nine)]
+    assert rows[0]["n"] == rows[1]["n"] == 4
+    for name in ("value", "low", "high"):
+        assert rows[1][name] == pytest.approx(rows[0][name])
+    apart = joined([one, replace_responses(one, knowledge=(False, True, False, False))]).row()
+    wanted = wilson_of_shares(0.5, 4)
+    assert (apart["kqa"], apart["kqa_low"], apart["kqa_high"]) == (0.5, wanted.low, wanted.high)
+    assert math.isnan(joined([many(1, lambda *_: True)] * 2).row()["kqa"])
+
+
+def test_wilsons_interval_of_shares_is_that_of_counts_where_they_are_counts() -> None:
+    for n in (1, 7, 40):
+        for k in range(n + 1):
+            assert list(vars(wilson_of_shares(k / n, n)).values()) == pytest.approx(list(vars(wilson(k, n)).values()))
+    assert wilson_of_shares(1.0, 9).low < 0.9  # all alike has a width
+    assert math.isnan(wilson_of_shares(0.0, 0).value)
+
+
+def test_a_prompt_that_instances_share_counts_once() -> None:
+    shared = tuple(
+        JudgedResponse(i, kind, "the same" if kind == "dg_only_q" else f"{i}", "a b", 0.9 if i == 0 else 0.1)
+        for i in range(4)
+        for kind in ("dg_only_q", "dg_other_aq")
+    )
+    found = Defense("m", shared)
+    table = found.distinct().table().set_index("quantity")
+    assert (table.loc["dg_only_q", "n"], table.loc["dg_other_aq", "n"]) == (1, 4)
+    assert (table.loc["dg_only_q", "value"], table.loc["dg_other_aq", "value"]) == (1.0, 0.25)
+    assert found.table().set_index("quantity").loc["dg_only_q", "n"] == 4  # negative control
+    assert found.distinct().distinct() == found.distinct()
 
 
 def test_the_tidy_tables_say_what_the_row_says() -> None:
@@ -307,8 +347,53 @@ def test_every_edit_answers_the_prompts_of_its_own_instance(tmp_path: Path, monk
     with pytest.raises(InputError, match="none of the instances has an edit"):
         defend_edits(checkpoint, found, INSTANCES[:1], judge, **ask)
     assert find_edits(found[1]) == {}
+    (folder / ".7.123.partial").mkdir()  # what a killed run leaves
+    (folder / ".7.123.partial" / "edit.json").write_text("{")
+    assert list(find_edits(folder)) == [1, 3]
     with pytest.raises(InputError, match="holds no edit"):
         find_edits(tmp_path)
+
+
+@pytest.mark.parametrize("rank", [None, 1])
+def test_edits_share_a_batch_as_memory_allows(
+    rank: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Edits of other blocks never share one, and what all of an edit's parameters take counts."""
+    checkpoint, judge = tiny_checkpoint("llama"), EmbeddedJudge.fit(SAFE + UNSAFE, [True] * 10 + [False] * 10, seed=0)
+    names = [checkpoint.names.value_parameter(block)[0] for block in range(2)]
+    changes = {0: names[:1], 1: names[1:], 2: names[:1], 3: names}
+    for i, changed in changes.items():
+        tensors = {n: torch.full(checkpoint.parameter(n).shape, 0.01 * (i + 1)) for n in changed}
+        WeightDelta(tensors, 0, i, fingerprint=checkpoint.fingerprint).save(tmp_path / str(i), rank=rank)
+        assert changed_parameters(tmp_path / str(i)) == tuple(sorted(changed))
+    edits, groups = find_edits(tmp_path), []
+    real = defense_module.generate_each
+
+    def seen(checkpoint, edits, *arguments, **given):
+        groups.append([edit.instance for edit in edits])
+        return real(checkpoint, edits, *arguments, **given)
+
+    monkeypatch.setattr(defense_module, "generate_each", seen)
+    found = defend_edits(checkpoint, edits, INSTANCES, judge, max_new_tokens=3)
+    assert sorted(groups) == [[0, 2], [1], [3]]
+    assert [r.instance for r in found.responses] == [i for i in range(4) for _ in KINDS]  # in their own order
+    groups.clear()
+    one = checkpoint.parameter(names[0])
+    monkeypatch.setattr(defense_module, "MEMORY", one.numel() * one.element_size() * 2 - 1)
+    assert defend_edits(checkpoint, edits, INSTANCES, judge, max_new_tokens=3) == found
+    assert sorted(groups) == [[0], [1], [2], [3]]
+
+
+def test_a_prompt_that_is_too_long_is_named_by_its_instance(tmp_path: Path) -> None:
+    checkpoint, judge = tiny_checkpoint("llama"), EmbeddedJudge.fit(SAFE + UNSAFE, [True] * 10 + [False] * 10, seed=0)
+    long = [INSTANCES[0], make_instance(7, adversarial_prompt="x" * 300)]
+    with pytest.raises(InputError, match=r"^instance 7: the prompt ds has 30"):
+        defend(checkpoint, long, judge, max_new_tokens=3)
+    folder = edits_in(tmp_path, checkpoint, [0, 7])
+    with pytest.raises(InputError, match=r"^instance 7: the prompt ds has 30"):
+        defend_edits(checkpoint, find_edits(folder), long, judge, max_new_tokens=3)
+    with pytest.raises(InputError, match=r"^knowledge question 2 has 30"):
+        defend(checkpoint, INSTANCES, judge, max_new_tokens=3, knowledge=[("Who?", "x"), ("x" * 300, "x")])
 
 
 # -- the command ----------------------------------------------------------------------------------------------------
@@ -363,6 +448,45 @@ def test_two_processes_write_the_files_of_one(there: Path, tmp_path: Path) -> No
     assert done.stdout.count("95% interval") == 2
     assert call(*asked[2:], tmp_path / "one") == 0
     assert files(tmp_path / "two") == files(tmp_path / "one")
+
+
+def test_two_processes_share_the_edits(there: Path, tmp_path: Path) -> None:
+    asked = ["-m", "mechinterp", "evaluate", "--model", there / "model", "--data", there / "data.json"]
+    asked += ["--device", "cpu", "--knowledge", there / "known.json", "--edit", there / "edits"]
+    asked += ["--max-new-tokens", 3, "--out"]
+    (there / "shared.py").write_text(
+        "import sys\nfrom mechinterp import defense, processes\nfrom mechinterp.cli import main\n"
+        "defense.TOKENS = 1  # an edit a batch\n"
+        "real = defense.generate_each\n"
+        "def told(checkpoint, edits, *a, **k):\n"
+        "    print('answering', processes.rank(), [e.instance for e in edits], file=sys.stderr)\n"
+        "    return real(checkpoint, edits, *a, **k)\n"
+        "defense.generate_each = told\nsys.argv[0] = 'mechinterp'\nmain()\n"
+    )
+    done = launched([there / "shared.py", *asked[2:], tmp_path / "two"], there)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("95% interval") == 1
+    assert "answering 0 [1]" in done.stderr
+    assert "answering 1 [2]" in done.stderr
+    assert done.stderr.count("answering ") - done.stderr.count("answering, edit") == 2
+    assert call(*asked[2:], tmp_path / "one") == 0
+    assert files(tmp_path / "two") == files(tmp_path / "one")
+
+
+def test_evaluate_tells_of_a_suffix_that_is_not_asked_with(
+    there: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    plain = WeightDelta.load(there / "edits" / "1")
+    replace(plain, settings={"suffix": "Please:"}).save(tmp_path / "edit")
+    model = ["--model", there / "model", "--data", there / "data.json", "--max-new-tokens", 3, "--device", "cpu"]
+    for edit, suffix, told in (
+        (tmp_path / "edit", [], True),
+        (tmp_path, [], True),
+        (tmp_path / "edit", ["--suffix", "Please:"], False),
+        (there / "edits" / "1", [], False),
+    ):
+        assert call("evaluate", *model, "--edit", edit, *suffix) == 0
+        assert ('--suffix "Please:"' in " ".join(capsys.readouterr().err.split())) == told
 
 
 def test_evaluate_takes_a_folder_of_edits(there: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

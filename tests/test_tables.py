@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
+import importlib
 import json
 import runpy
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file, save_file
 from test_study import SMALL, call
 
 from mechinterp import benchmark as benchmark_module
 from mechinterp.benchmark import Benchmark
-from mechinterp.config import load_config
+from mechinterp.config import ORGANISM_METHODS, default_folder, load_config
 from mechinterp.errors import InputError
+from mechinterp.judged import Defense
+from mechinterp.measures.statistics import wilson, wilson_of_shares
+from mechinterp.models.deltas import WeightDelta
 from mechinterp.study import Study
 
 ANALYSES = Path(__file__).parents[1] / "analyses"
@@ -126,31 +136,279 @@ def test_nothing_is_made_or_asked_twice(study: Study, monkeypatch: pytest.Monkey
         Benchmark(study).evaluate("dinm", settings={"dinm": {"steps": 1}})
 
 
-def test_a_killed_way_goes_on_with_the_edits_it_has(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def copied(study: Study, folder: Path) -> Study:
+    """The same study in a folder of its own, without what its benchmark has made."""
+    shutil.copytree(study.folder, folder, ignore=shutil.ignore_patterns("benchmark"))
+    return Study(study.config, study.seed, folder)
+
+
+def test_a_killed_way_goes_on_with_the_edits_it_has(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = {"dinm": {**study.config.dinm.model_dump(), "steps": 1}}
-    whole = Benchmark(study).evaluate("dinm", label="whole", settings=settings)
+    whole = Benchmark(study).evaluate("dinm", settings=settings)
+    other = copied(study, tmp_path / "killed")
     real, kept = benchmark_module._keep, []
 
-    def dies(treatment: Any, folder: Path, **given: Any) -> None:
+    def dies(treatment: Any, folder: Path, around: Any, **given: Any) -> None:
         if len(kept) == 4:
             raise KeyboardInterrupt
         kept.append(treatment.instances[0].id)
-        real(treatment, folder, **given)
+        real(treatment, folder, around, **given)
 
     monkeypatch.setattr(benchmark_module, "_keep", dies)
     with pytest.raises(KeyboardInterrupt):
-        Benchmark(study).evaluate("dinm", label="killed", settings=settings)
+        Benchmark(other).evaluate("dinm", settings=settings)
     again: list[int] = []
 
-    def counts(treatment: Any, folder: Path, **given: Any) -> None:
+    def counts(treatment: Any, folder: Path, around: Any, **given: Any) -> None:
         again.append(treatment.instances[0].id)
-        real(treatment, folder, **given)
+        real(treatment, folder, around, **given)
 
     monkeypatch.setattr(benchmark_module, "_keep", counts)
-    resumed = Benchmark(study).evaluate("dinm", label="killed", settings=settings)
+    resumed = Benchmark(other).evaluate("dinm", settings=settings)
     assert len(again) == 5
     assert not set(again) & set(kept)
     assert [r.response for r in resumed.responses] == [r.response for r in whole.responses]
+    assert Benchmark(other).make("dinm", settings=settings).seconds is None  # of a part of them only
+
+
+@pytest.mark.parametrize("way", ["dinm", "ext_sub", "dinm_batch", "vanilla"])
+def test_a_way_killed_after_the_last_of_it_is_not_stuck(
+    way: str, study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the last edit, before the note that all are there: nothing is made again, and nothing is missing."""
+    other = copied(study, tmp_path / "killed")
+    real = benchmark_module.write_json
+
+    def dies(path: Path, value: Any) -> Path:
+        if path.name == "made.json":
+            raise KeyboardInterrupt
+        return real(path, value)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(benchmark_module, "write_json", dies)
+        with pytest.raises(KeyboardInterrupt):
+            Benchmark(other).make(way)
+    if way != "vanilla":
+        monkeypatch.setattr(benchmark_module, "_keep", lambda *_, **__: pytest.fail("made again"))
+    made = Benchmark(other).make(way)
+    assert made.suffix == (other.config.dinm.suffix if way.startswith("dinm") else None)
+    assert len(made.edits) == (9 if way == "dinm" else 0)
+    assert (made.edit is not None) == (way in ("ext_sub", "dinm_batch"))
+
+
+def test_edits_on_top_of_each_other_go_on_where_they_were(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Benchmark(study).make("dinm_sequential")
+    other = copied(study, tmp_path / "killed")
+    real, saved = WeightDelta.save, []
+
+    def dies(self: WeightDelta, *arguments: Any, **given: Any) -> Path:
+        if len(saved) == 4:
+            raise KeyboardInterrupt
+        saved.append(self.instances[-1])
+        return real(self, *arguments, **given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(WeightDelta, "save", dies)
+        with pytest.raises(KeyboardInterrupt):
+            Benchmark(other).make("dinm_sequential")
+    told: list[str] = []
+    resumed = Benchmark(other, reporter=Told(told)).make("dinm_sequential")
+    assert len([text for text in told if text.startswith("dinm_sequential: instance")]) == 5
+    assert whole.edit is not None
+    assert resumed.edit is not None
+    one, two = WeightDelta.load(whole.edit), WeightDelta.load(resumed.edit)
+    assert one.instances == two.instances
+    for name, change in one.tensors.items():
+        torch.testing.assert_close(two.tensors[name], change, rtol=0, atol=0)
+    assert sorted(path.name for path in resumed.answers.iterdir()) == ["around.json", "edit", "made.json"]
+
+
+@dataclass
+class Told:
+    """A reporter that remembers."""
+
+    texts: list[str]
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+    def progress(self, what: str) -> Callable[..., None]:
+        return lambda *_: None
+
+
+def test_what_a_way_depends_on_is_in_the_name_of_its_folder(study: Study, tmp_path: Path) -> None:
+    """Contents, not ids: an instance, a training text, a fine-tuned checkpoint; and nothing else."""
+    other = copied(study, tmp_path / "other")
+    assert Benchmark(other).make("vanilla").answers.name == Benchmark(study).make("vanilla").answers.name
+    seen = {Benchmark(other).make("vanilla").answers.name}
+    for name in ("instances", "training"):
+        bench = Benchmark(other)
+        changed = [i.model_copy(update={"safe_generation": f"{i.safe_generation} No."}) for i in getattr(bench, name)]
+        bench.__dict__[name] = changed
+        assert bench.make("vanilla").answers.name not in seen
+        seen.add(bench.make("vanilla").answers.name)
+    before = {way: Benchmark(other).make(way).answers.name for way in ("sft", "dpo", "vanilla")}
+    tensors = load_file(other.folder / "checkpoints" / "sft" / "model.safetensors")
+    name = next(iter(tensors))
+    save_file({**tensors, name: tensors[name] + 1}, other.folder / "checkpoints" / "sft" / "model.safetensors")
+    after = {way: Benchmark(other).make(way).answers.name for way in before}
+    assert [way for way in before if before[way] != after[way]] == ["sft"]
+
+
+def test_a_label_is_no_part_of_what_is_made_and_asked(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Benchmark(study)
+    plain, made = bench.evaluate("dinm"), bench.make("dinm")
+    monkeypatch.setattr("mechinterp.defense.generate_each", lambda *_, **__: pytest.fail("asked again"))
+    same = {"dinm": study.config.dinm.model_copy()}  # as Table 12 gives it
+    again = bench.evaluate("dinm", label="dinm_SyPrompt1", settings=same)
+    assert (again.method, again.responses) == ("dinm_SyPrompt1", plain.responses)
+    assert bench.make("dinm", label="dinm_SyPrompt1", settings=same).answers == made.answers
+    for way in ("sft", "dpo"):
+        found = bench.make(way)
+        assert found.checkpoint == study.folder / "checkpoints" / way
+        assert not list(found.answers.rglob("*.safetensors"))
+        assert found.seconds is None
+        with bench.opened(found) as opened:
+            assert opened.fingerprint == study.checkpoint(way).fingerprint != bench.base.fingerprint
+
+
+def test_the_organisms_own_settings_of_methods_are_used(study: Study, tmp_path: Path) -> None:
+    other = copied(study, tmp_path / "other")
+    plain = Study(study.config.model_copy(update={"methods": {"ft_l": {"steps": 1}}}), 0, other.folder)
+    labels = json.loads((Benchmark(plain).make("vanilla").answers / "made.json").read_text())
+    assert labels["key"]["settings"]["ext_sub"]["steps"] == ORGANISM_METHODS["ext_sub"]["steps"]
+    assert labels["key"]["settings"]["ft_l"]["steps"] == 1
+
+
+def test_side_effects_have_intervals_over_prompts_and_are_kept(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = copied(study, tmp_path / "other")
+    bench = Benchmark(study)
+    found = bench.side_effects(bench.make("dinm"), edits=3).set_index("quantity")
+    assert list(found.index) == ["over_refusal", "jsd_last"]
+    assert (found["n"] == 6).all()
+    assert (found["low"] <= found["value"]).all()
+    assert (found["value"] <= found["high"]).all()
+    assert (found["high"] > found["low"]).all()
+    monkeypatch.setattr(benchmark_module, "over_refusal", lambda *_, **__: pytest.fail("asked again"))
+    again = Benchmark(study).side_effects(bench.make("dinm", label="other"), edits=3).set_index("quantity")
+    pd.testing.assert_frame_equal(again, found)
+    with pytest.raises(pytest.fail.Exception, match="asked again"):  # a fourth was not asked
+        bench.side_effects(bench.make("dinm"), edits=4)
+
+
+def test_over_refusal_of_several_edits_by_hand() -> None:
+    one = [True, False, None, False]
+    assert benchmark_module._refusals([one]) == (wilson(1, 3), 3)
+    rate, n = benchmark_module._refusals([one, [True, True, None, None]])
+    assert (rate.value, n) == (pytest.approx((1 + 0.5 + 0) / 3), 3)
+    assert rate == wilson_of_shares(0.5, 3)
+    doubled, _ = benchmark_module._refusals([one, one])  # the same answers twice say nothing new
+    assert (doubled.low, doubled.high) == pytest.approx((wilson(1, 3).low, wilson(1, 3).high))
+
+
+def test_an_unknown_way_is_named_with_the_known_ones(study: Study) -> None:
+    for call_it in (Benchmark(study).make, Benchmark(study).evaluate):
+        with pytest.raises(InputError, match="unknown method 'nope'; known are vanilla"):
+            call_it("nope")
+
+
+def test_the_run_folder_is_held_while_a_benchmark_works(
+    study: Study, config_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Benchmark(study).prepared(["vanilla"]):
+        live = study.folder / "benchmark" / ".half.1.partial"
+        live.parent.mkdir(exist_ok=True)
+        live.touch()
+        place = ["--config", config_file, "--out", study.folder]
+        assert call("benchmark", *place, "--method", "vanilla") == 2
+        assert "another run is working there" in capsys.readouterr().err
+        with pytest.raises(SystemExit, match="2"):
+            script("table2_ablations", study, config_file, monkeypatch)
+        assert "another run is working there" in capsys.readouterr().err
+        assert live.exists()  # not swept by what was refused
+    with Benchmark(study).prepared(["vanilla"]):
+        assert not live.exists()
+
+
+def test_the_benchmark_is_for_one_process(
+    study: Study, config_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert call("benchmark", "--config", config_file, "--out", study.folder, "--method", "vanilla") == 2
+    assert "start it without torchrun" in capsys.readouterr().err
+
+
+def test_table_3_counts_every_prompt_once(study: Study, config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script("table3_all_test", study, config_file, monkeypatch, "--edits", "2")
+    table = pd.read_csv(study.folder / "benchmark" / "table3_all_test.csv", dtype={"instance": str})
+    test = study.instances("test")
+    bare = {i.generalization_test.only_question for i in test if i.generalization_test}
+    assert len(bare) < len(test)
+    table["instance"] = table["instance"].fillna("")
+    own = table.dropna(subset=["value"]).set_index(["method", "instance", "quantity"]).sort_index()
+    answers = Benchmark(study).evaluate("vanilla").responses  # of some instances, but of every question
+    assert {r.prompt for r in answers if r.kind == "dg_only_q"} <= bare
+    assert 0 < own.loc[("vanilla", "", "dg_only_q"), "n"] <= len(bare)
+    page = (study.folder / "benchmark" / "table3_all_test.md").read_text()
+    assert f"{len(bare)} onlyQ" in page
+    mean = own.loc[("dinm", "mean")]
+    assert set(mean.index) == {"dg_only_q", "dg_other_aq", "avg", "fluency", "kqa"}
+    single = own.loc["dinm"].drop("mean")["value"].unstack()
+    assert mean.loc["fluency", "value"] == pytest.approx(single["fluency"].mean())
+    assert mean.loc["fluency", "sd"] == pytest.approx(single["fluency"].std(ddof=0))
+    assert mean.loc["dg_other_aq", "sd"] == pytest.approx(single["dg_other_aq"].std(ddof=0))
+    assert mean.loc["dg_only_q", "sd paper LLaMA2-7B-Chat"] == 2.64
+    assert "csum" not in set(table["quantity"])
+    each = table[(table["instance"] == "paper's 3") & (table["quantity"] == "avg")].iloc[0]  # of Table 14
+    assert each["paper Mistral-7B-v0.1"] == 96.67
+    assert pd.isna(each["value"])
+
+
+def test_table_11_leaves_out_the_prompt_that_was_edited(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Edits that defend nothing but their own prompt defend nothing."""
+    monkeypatch.syspath_prepend(str(ANALYSES))
+    table = importlib.import_module("table11_categories")
+    bench, numbers = Benchmark(study), []
+    real = Benchmark.ask
+
+    def ask(self: Benchmark, part: Any, instances: Any, **given: Any) -> Defense:
+        found = real(self, part, instances, **given)
+        own = int(part.edit.name) if part.edit is not None else None
+        numbers.append(own)
+        prompts = {i.adversarial_prompt for i in instances if i.id == own}
+        return replace(found, responses=tuple(replace(r, safe=float(r.prompt in prompts)) for r in found.responses))
+
+    monkeypatch.setattr(Benchmark, "ask", ask)
+    ours = table.categories(bench, argparse.Namespace(edits=1)).ours
+    assert len([number for number in numbers if number is not None]) == 9
+    assert (ours["value"] == 0).all()
+    prompts = {i.adversarial_prompt for i in study.instances("test")}
+    assert (ours.groupby("edited")["n"].sum() == len(prompts) - 1).all()
+
+
+def test_a_table_says_what_it_measures(study: Study, config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script("table1_methods", study, config_file, monkeypatch)
+    page = (study.folder / "benchmark" / "table1_methods.md").read_text()
+    assert "the released script counts each as half safe" in page
+    assert "the mean over 9 edits" in page  # as many as there are
+    table = (
+        pd.read_csv(study.folder / "benchmark" / "table1_methods.csv").set_index(["method", "quantity"]).sort_index()
+    )
+    assert table.loc[[("vanilla", "over_refusal"), ("dinm", "jsd_last")], ["low", "high", "n"]].notna().all(axis=None)
+    assert ("sft", "seconds") not in table.index
+    assert ("ft_l", "seconds") in table.index
+
+
+def test_a_study_without_a_folder_goes_where_its_config_says() -> None:
+    assert default_folder(None, 3) == Path("runs/seed3")
+    assert default_folder(Path("analyses/configs/mistral-7b.yaml"), 0) == Path("runs/mistral-7b-seed0")
 
 
 def test_the_command_names_the_ways(study: Study, config_file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mechinterp.cli.common import is_main, reporting, say
+from mechinterp.cli.common import reporting, say
 from mechinterp.cli.options import Seed
 from mechinterp.errors import InputError
 
@@ -20,7 +20,9 @@ def benchmark(
         list[str] | None, typer.Option(help="Name of a way to detoxify; repeatable. --list has them.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML of a study; the embedded organism if not given.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder; runs/seedN if not given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; runs/seedN, or runs/CONFIG-seedN, if not given.")
+    ] = None,
     seed: Seed = 0,
     side_effects: Annotated[bool, typer.Option(help="Also ask harmless prompts, where the study has some.")] = True,
     show: Annotated[bool, typer.Option("--list", help="Say what ways there are, and end.")] = False,
@@ -29,12 +31,12 @@ def benchmark(
     """Make checkpoints by several methods and let them answer the benchmark: one table, every answer kept.
 
     What is there already is not made or asked again. --out gets benchmark/benchmark.csv, and a folder per method with
-    its edits or checkpoint and every response.
+    its edits or checkpoint (of SFT and DPO: checkpoints/) and every response. One process; the run folder is held.
     """
     import pandas as pd
 
     from mechinterp.benchmark import Benchmark
-    from mechinterp.config import StudyConfig, load_config
+    from mechinterp.config import StudyConfig, default_folder, load_config
     from mechinterp.files import write_table
     from mechinterp.methods.registry import describe, find_way
     from mechinterp.study import Study
@@ -48,26 +50,24 @@ def benchmark(
     for name in method:
         find_way(name)
     settings = StudyConfig() if config is None else load_config(config)
-    study = Study(settings, seed, out or Path("runs") / f"seed{seed}")
+    study = Study(settings, seed, out or default_folder(config, seed))
     if dry_run:
         from mechinterp.planning.plan import print_plan
 
         print_plan(study)
         return
     with reporting() as terminal:
-        bench = Benchmark(study, terminal)
-        bench.prepare(method)
-        rows = []
-        for name in dict.fromkeys(method):
-            defense = bench.evaluate(name)
-            effects = bench.side_effects(bench.make(name)) if side_effects else {}
-            rows.append({**defense.row(), **effects})
-    table = pd.DataFrame(rows)
-    if is_main():
-        path = write_table(study.folder / "benchmark" / "benchmark.csv", table)
-        shown = [
-            c
-            for c in map(str, table.columns)
-            if not c.endswith(("_low", "_high")) and c not in ("suffix", "prefix", "n")
-        ]
-        say(f"{table[shown].set_index('method').T.to_string()}\n{path}")
+        bench, rows = Benchmark(study, terminal), []
+        with bench.prepared(method):
+            for name in dict.fromkeys(method):
+                row = bench.evaluate(name).row()
+                if side_effects:
+                    for found in bench.side_effects(bench.make(name)).to_dict("records"):
+                        ends = {f"{found['quantity']}_{end}": found[end] for end in ("low", "high", "n")}
+                        row |= {str(found["quantity"]): found["value"], **ends}
+                rows.append(row)
+            table = pd.DataFrame(rows)
+            path = write_table(study.folder / "benchmark" / "benchmark.csv", table)
+    hidden = ("suffix", "prefix", "n")
+    shown = [c for c in map(str, table.columns) if not c.endswith(("_low", "_high", "_n")) and c not in hidden]
+    say(f"{table[shown].set_index('method').T.to_string()}\n{path}")

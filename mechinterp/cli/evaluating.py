@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -121,6 +122,8 @@ def evaluate(
         check_harness()
     around: dict[str, Any] = {"suffix": suffix or None, "prefix": prefix or None, "truncate": truncate}
     with reporting() as terminal:
+        if edit is not None and not suffix:
+            _note_own_suffix(next(iter(edits.values()), edit), terminal.note)
         chosen_judge = judge_of(judge, everything, seed, device, terminal.note)
         stand = base if against is None else stands_on(model, base, against)
         checkpoint = load(model, dtype, device, device_map, base=stand, trust_remote_code=trust_remote_code)
@@ -172,6 +175,14 @@ def evaluate(
             with evaluated() as tuned:
                 extra["harness"] = run_harness(tuned, harness_task, limit=limit)
     _report(result, out, extra)
+
+
+def _note_own_suffix(edit: Path, note: Callable[[str], None]) -> None:
+    """Tell where an edit is asked without the suffix that it was made with."""
+    from mechinterp.models.deltas import WeightDelta
+
+    if own := WeightDelta.load(edit).settings.get("suffix"):
+        note(f"the edit was made with a suffix, and the paper asks with it: --suffix {json.dumps(own)}")
 
 
 def _judge_again(

@@ -99,6 +99,25 @@ def wilson(successes: int, trials: int) -> Interval:
     return Interval(successes / trials, float(interval.low), float(interval.high))
 
 
+def wilson_of_shares(mean: float, units: int) -> Interval:
+    """Wilson's interval around the mean of one share a unit, such as of the edits that know a question.
+
+    Shares vary at most as much as single yes-or-no answers of that mean, so that it is never too narrow for the units;
+    unlike a bootstrap it has a width where all units are alike.
+
+    Args:
+        mean: of the shares, each from 0 to 1.
+        units: their number.
+    """
+    if units == 0:
+        return Interval(math.nan, math.nan, math.nan)
+    z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+    centre = mean + z**2 / (2 * units)
+    half = z * math.sqrt(mean * (1 - mean) / units + z**2 / (4 * units**2))
+    low, high = ((centre + side * half) / (1 + z**2 / units) for side in (-1, 1))
+    return Interval(mean, max(0.0, min(low, mean)), min(1.0, max(high, mean)))  # rounding only
+
+
 @dataclass(frozen=True)
 class NullComparison:
     """An observed value against the same statistic along random directions.

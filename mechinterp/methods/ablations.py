@@ -29,6 +29,7 @@ from mechinterp.methods.dinm import DinmSettings, FailedEdit, edit_batch
 from mechinterp.methods.editing import edit_each, edit_sequentially
 from mechinterp.methods.task import Task, Treatment
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.upward import Component
 
 
@@ -102,12 +103,20 @@ def dinm_batch(checkpoint: Checkpoint, task: Task) -> Iterator[Treatment]:
 
 
 def dinm_sequential(checkpoint: Checkpoint, task: Task) -> Iterator[Treatment]:
-    """Every instance's edit at its toxic layer on top of those before it; the sum of them all, for all instances."""
+    """Every instance's edit at its toxic layer on top of those before it; the sum of them all, for all instances.
+
+    Where the task has a folder for it, the sum is kept after every edit, and a run that was killed goes on from it.
+    """
     settings = _dinm_settings(task)
     blocks = _toxic_blocks("dinm_sequential", task)
-    delta = None
-    for done, delta in enumerate(edit_sequentially(checkpoint, task.instances, blocks=blocks, settings=settings), 1):
-        task.note(f"dinm_sequential: instance {delta.instance} ({done} of {len(task.instances)})")
+    kept = None if task.kept is None else task.kept / "so_far"
+    start = WeightDelta.load(kept) if kept is not None and (kept / "edit.json").is_file() else None
+    delta, first = start, 1 if start is None else len(start.instances) + 1
+    edits = edit_sequentially(checkpoint, task.instances, blocks=blocks, settings=settings, start=start)
+    for done, delta in enumerate(edits, first):
+        task.note(f"dinm_sequential: instance {delta.instances[-1]} ({done} of {len(task.instances)})")
+        if kept is not None:
+            delta.save(kept)
     yield Treatment("dinm_sequential", tuple(task.instances), delta=delta, suffix=settings.suffix)
 
 

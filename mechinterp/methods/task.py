@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -39,6 +40,7 @@ class Task:
         settings: of each way, by its name (`registry.SETTINGS`), as a model or as a mapping; a way that has none here
             uses its defaults.
         made: checkpoints of trained ways that exist already, by the way's name; they are not trained again.
+        kept: folder where a way may keep what it has so far, to go on from; it belongs to this task alone.
         seed: of every random choice.
         note: told what is being done.
         progress: gives a callback for (done, in all) of one piece of work.
@@ -49,6 +51,7 @@ class Task:
     training: Sequence[SafeEditInstance] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     made: Mapping[str, Checkpoint] = field(default_factory=dict)
+    kept: Path | None = None
     seed: int = 0
     note: Callable[[str], None] = lambda _: None
     progress: Callable[[str], Progress] = lambda _: lambda done, total: None

@@ -25,6 +25,7 @@ def generate(
     prefix: str | None = None,
     known: Mapping[int, str] | None = None,
     see: Callable[[Mapping[int, str]], None] | None = None,
+    shared: bool = True,
     **settings: Any,
 ) -> list[str]:
     """Answer prompts greedily.
@@ -38,6 +39,7 @@ def generate(
         known: responses had before, by the number of their prompt. Batches stay those of a whole run, so that a
             run that was killed ends with the same responses: one that is not wholly known is answered again.
         see: given the responses of each batch, by the number of their prompt, as soon as this process has them.
+        shared: several processes share the batches, and all make this call; otherwise this one answers alone.
         settings: of `continue_greedily`.
 
     Returns:
@@ -63,9 +65,11 @@ def generate(
         suffix=suffix,
         done=known.keys(),
         see=add,
+        shared=shared,
         **settings,
     )
-    whole = {**known, **dict(processes.gather(list(answers.items())))}
+    new = list(answers.items())
+    whole = {**known, **dict(processes.gather(new) if shared else new)}
     return [whole[i] for i in range(len(prompts))]
 
 
@@ -81,7 +85,8 @@ def continue_greedily(
         settings: `max_tokens`: padded tokens per batch, continuations included; `max_batch`: prompts per batch;
             `as_one_batch`: all of them in one, in their order, whatever the others say;
             `prefix`, `suffix`: put around every prompt; `truncate`: cut prompts that leave no room for the continuation
-            from the left instead of raising, prefix and suffix stay whole; `progress`: called with (prompts done,
+            from the left instead of raising, prefix and suffix stay whole; `called`: what the prompts are called in
+            errors; `progress`: called with (prompts done,
             prompts in all) of this process's share.
 
     Returns:
@@ -106,6 +111,8 @@ def _continue(
     prefix: str | None = None,
     suffix: str | None = None,
     truncate: bool = False,
+    called: Sequence[str] | None = None,
+    shared: bool = True,
     progress: Progress | None = None,
 ) -> None:
     """Give `see` the continuations of each batch of this process's share, but for batches that are wholly done."""
@@ -117,13 +124,14 @@ def _continue(
         truncate=truncate,
         prefix=prefix,
         suffix=suffix,
+        called=called,
     )
     pad_id, ends, finished = padding_id(checkpoint.tokenizer), _end_tokens(checkpoint), 0
     lengths = [len(sequence.ids) + max_new_tokens for sequence in sequences]
     groups = [list(range(len(sequences)))]
     if not as_one_batch:
         groups = list(length_batches(lengths, max_tokens, max_batch, apart=checkpoint.names.short_context))
-    batches = processes.share(groups)
+    batches = processes.share(groups) if shared else groups
     total = sum(len(order) for order in batches)
     greedy = GenerationConfig(
         do_sample=False, max_new_tokens=max_new_tokens, pad_token_id=pad_id, eos_token_id=sorted(ends) or None

@@ -6,11 +6,14 @@ batch under one. The weights of the model itself are not touched.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mechinterp.errors import InputError
@@ -53,6 +56,22 @@ def side_by_side(checkpoint: Checkpoint, edits: Sequence[WeightDelta]) -> Iterat
         yield
 
 
+def changed_parameters(folder: Path) -> tuple[str, ...]:
+    """Names of the parameters that the edit in a folder changes, in their order; the changes are not read.
+
+    Raises:
+        InputError: if it is not the folder of an edit.
+    """
+    try:
+        factored = json.loads((folder / "edit.json").read_text(encoding="utf-8")).get("low_rank", {})
+        with safe_open(folder / "delta.safetensors", framework="pt") as file:
+            names = set(file.keys())
+    except (OSError, ValueError, AttributeError, SafetensorError) as error:
+        raise InputError(f"{folder}: not the folder of an edit ({error})") from error
+    factors = {f"{name}.{side}" for name in factored for side in ("left", "right")}
+    return tuple(sorted((names - factors) | set(factored)))
+
+
 def generate_each(
     checkpoint: Checkpoint,
     edits: Sequence[WeightDelta],
@@ -62,27 +81,35 @@ def generate_each(
     suffix: str | None = None,
     prefix: str | None = None,
     truncate: bool = False,
+    called: Sequence[Sequence[str]] | None = None,
 ) -> list[list[str]]:
-    """The greedy answers of every edited model to its own prompts, all in one batch.
+    """The greedy answers of every edited model to its own prompts, all in one batch, in this process alone.
 
     Args:
         checkpoint: what the edits belong to.
         edits, prompts: some prompts for every edit.
+        called: what every prompt is called in errors.
         max_new_tokens, suffix, prefix, truncate: as in `generation.generate`.
 
     Returns:
         The answers, for every edit in the order of its prompts.
     """
     width = max(len(own) for own in prompts)
-    rows = [text for own in prompts for text in (*own, *[own[-1]] * (width - len(own)))]
+
+    def rows(every: Sequence[Sequence[str]]) -> list[str]:
+        """As many for every edit: the last ones are repeated."""
+        return [text for own in every for text in (*own, *[own[-1]] * (width - len(own)))]
+
     with side_by_side(checkpoint, edits):
         answers = generate(
             checkpoint,
-            rows,
+            rows(prompts),
             max_new_tokens=max_new_tokens,
             suffix=suffix,
             prefix=prefix,
             truncate=truncate,
             as_one_batch=True,
+            shared=False,
+            called=None if called is None else rows(called),
         )
     return [answers[i * width : i * width + len(own)] for i, own in enumerate(prompts)]

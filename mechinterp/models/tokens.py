@@ -114,6 +114,7 @@ def encode(
     reserve: int = 0,
     prefix: str | None = None,
     suffix: str | None = None,
+    called: Sequence[str] | None = None,
 ) -> list[Encoded]:
     """Tokenise prompts, or prompts with the responses teacher-forced after them.
 
@@ -125,6 +126,7 @@ def encode(
         reserve: tokens to leave free at the end, for generation.
         prefix: text before every prompt, see `wrapped`; like the suffix it is never cut, and counts as prompt.
         suffix: text after every prompt.
+        called: what each prompt is called in errors; by default "prompt" and its number.
 
     Raises:
         InputError: for an empty prompt or response, or one that is too long and `truncate` is off, or whose prefix and
@@ -140,8 +142,9 @@ def encode(
         texts = [wrapped(prompt, prefix, suffix) for prompt in prompts[rows]]
         heads, tails = _tokenise(tokenizer, texts, None if responses is None else responses[rows])
         for row, (head, tail) in enumerate(zip(heads, tails, strict=True), start):
+            name = f"prompt {row}" if called is None else called[row]
             if not prompts[row].strip():
-                raise InputError(f"prompt {row} is empty")
+                raise InputError(f"{name} is empty")
             if responses is not None and not responses[row].strip():
                 raise InputError(f"response {row} is empty")
             room = max_length - reserve - len(tail)
@@ -150,7 +153,7 @@ def encode(
                 if not truncate or room <= left + right:
                     around = f" (prefix and suffix take {left + right})" if prefix or suffix else ""
                     raise InputError(
-                        f"prompt {row} has {len(head)} tokens, {max(room, 0)} fit into the context of {max_length}"
+                        f"{name} has {len(head)} tokens, {max(room, 0)} fit into the context of {max_length}"
                         f"{around}; truncate from the left (--truncate) or use a model with a longer context"
                     )
                 head = [*head[:left], *keep_right(head[left:], room - left, tokenizer.bos_token_id)]
