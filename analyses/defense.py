@@ -6,7 +6,7 @@ python analyses/defense.py runs/seed0
 import pandas as pd
 from common import write_analysis
 
-from mechinterp.defense import judge_again
+from mechinterp.evaluation.defense import judge_again
 from mechinterp.study import Study
 
 

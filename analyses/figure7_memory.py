@@ -15,7 +15,7 @@ from argparse import Namespace
 import pandas as pd
 from tables import PaperTable, run_table, study_of, table_parser
 
-from mechinterp.benchmark import Benchmark
+from mechinterp.evaluation.benchmark import Benchmark
 from mechinterp.models.memory import peak_bytes, reset_peak_memory
 
 WAYS = ("sft", "dpo", "ext_sub", "ft_l", "dinm")

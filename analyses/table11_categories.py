@@ -13,8 +13,8 @@ import pandas as pd
 from published import published
 from tables import PaperTable, run_table
 
-from mechinterp.benchmark import Benchmark
 from mechinterp.data.safeedit import CATEGORIES
+from mechinterp.evaluation.benchmark import Benchmark
 from mechinterp.measures.statistics import wilson
 
 

@@ -12,7 +12,7 @@ from argparse import Namespace
 import pandas as pd
 from tables import PaperTable, harmless, run_table, tidy
 
-from mechinterp.benchmark import Benchmark
+from mechinterp.evaluation.benchmark import Benchmark
 
 WAYS = ("vanilla", "sft", "dpo", "self_reminder", "ext_sub", "ft_l", "dinm")
 

@@ -8,7 +8,7 @@ from argparse import Namespace
 import pandas as pd
 from tables import PaperTable, harmless, run_table, tidy
 
-from mechinterp.benchmark import Benchmark
+from mechinterp.evaluation.benchmark import Benchmark
 
 WAYS = ("dinm", "dinm_wo_suffix", "dinm_wo_constraint", "dinm_wo_location", "dinm_wo_tune")
 

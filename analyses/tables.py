@@ -18,12 +18,12 @@ from typing import Any
 import pandas as pd
 from published import notes, published, source
 
-from mechinterp.benchmark import HARMLESS_EDITS, Benchmark, Made
 from mechinterp.config import StudyConfig, default_folder, load_config
 from mechinterp.errors import InputError
+from mechinterp.evaluation.benchmark import HARMLESS_EDITS, Benchmark, Made
+from mechinterp.evaluation.judged import KINDS, Defense
+from mechinterp.evaluation.judges import EmbeddedJudge
 from mechinterp.files import write_table, write_text
-from mechinterp.judged import KINDS, Defense
-from mechinterp.judges import EmbeddedJudge
 from mechinterp.study import Study
 from mechinterp.terminal import terminal
 

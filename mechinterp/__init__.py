@@ -7,6 +7,6 @@ The parts, from the bottom up; `import mechinterp` itself loads none of them, so
     mechinterp.models         Checkpoint, record, generate, steer: everything that touches a model
     mechinterp.methods        SFT, DPO, DINM, FT-L, Ext-Sub, Self-Reminder, the organism; `registry` names them all
     mechinterp.directions, .location, .evidence, .comparison      checkpoints x prompts -> tables
-    mechinterp.defense, .judges, .side_effects, .benchmark        the SafeEdit evaluation
+    mechinterp.evaluation     defense, judges, side effects, the benchmark of methods: SafeEdit's evaluation
     mechinterp.study, .stages, .config, .planning, .report, .cli  the front
 """

@@ -21,9 +21,9 @@ from mechinterp import processes
 from mechinterp.comparison import compare
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
+from mechinterp.evaluation.judges import Judge
 from mechinterp.evidence import Baseline, ComparisonSettings, Evidence, Inputs, gather_evidence, prepare_baseline
 from mechinterp.files import write_json, write_table
-from mechinterp.judges import Judge
 from mechinterp.location import histogram, locate, toxic_block
 from mechinterp.measures.probe import ToxicProbe
 from mechinterp.measures.region import Distance

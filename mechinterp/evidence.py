@@ -25,11 +25,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mechinterp.data.safeedit import SafeEditInstance
-from mechinterp.defense import score_responses
 from mechinterp.directions import find_directions
 from mechinterp.errors import InputError
+from mechinterp.evaluation.defense import score_responses
+from mechinterp.evaluation.judges import Judge
 from mechinterp.files import replacing, write_json
-from mechinterp.judges import Judge
 from mechinterp.measures.decomposition import readout
 from mechinterp.measures.probe import ToxicProbe
 from mechinterp.measures.statistics import seeded_order

@@ -28,7 +28,7 @@ from typing import Any, Protocol
 import pandas as pd
 import torch
 
-from mechinterp import comparison, defense
+from mechinterp import comparison
 from mechinterp.config import StudyConfig
 from mechinterp.data.benign import BenignPrompt, read_benign
 from mechinterp.data.comments import Comment, read_comments, write_comments
@@ -36,9 +36,10 @@ from mechinterp.data.corpus import generate_corpus
 from mechinterp.data.knowledge import read_knowledge
 from mechinterp.data.safeedit import SafeEditInstance, read_safeedit, write_safeedit
 from mechinterp.errors import InputError
+from mechinterp.evaluation import defense
+from mechinterp.evaluation.judges import ClassifierJudge, EmbeddedJudge, Judge
 from mechinterp.evidence import Baseline, Evidence, gather_evidence, prepare_baseline
 from mechinterp.files import replacing, write_json, write_table, write_text
-from mechinterp.judges import ClassifierJudge, EmbeddedJudge, Judge
 from mechinterp.location import histogram, locate, toxic_block
 from mechinterp.measures.decomposition import readout
 from mechinterp.measures.probe import ToxicProbe

@@ -21,8 +21,8 @@ from mechinterp import comparing
 from mechinterp.comparing import Candidate, compare_checkpoints, stands_on
 from mechinterp.data.comments import Comment
 from mechinterp.errors import InputError
+from mechinterp.evaluation.judges import EmbeddedJudge
 from mechinterp.evidence import ComparisonSettings
-from mechinterp.judges import EmbeddedJudge
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.probing import fit_probe

@@ -16,10 +16,11 @@ from conftest import PROMPTS, make_instance, tiny_checkpoint
 from test_processes import launched
 from test_study import call
 
-from mechinterp import defense as defense_module
-from mechinterp import responses as kept
 from mechinterp.data.safeedit import write_safeedit
-from mechinterp.defense import (
+from mechinterp.errors import InputError
+from mechinterp.evaluation import defense as defense_module
+from mechinterp.evaluation import responses as kept
+from mechinterp.evaluation.defense import (
     KINDS,
     Defense,
     JudgedResponse,
@@ -32,8 +33,7 @@ from mechinterp.defense import (
     knows,
     score_responses,
 )
-from mechinterp.errors import InputError
-from mechinterp.judges import EmbeddedJudge
+from mechinterp.evaluation.judges import EmbeddedJudge
 from mechinterp.measures.statistics import wilson, wilson_of_shares
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
@@ -185,7 +185,7 @@ class Killed(Exception):  # noqa: N818
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two prompts a batch, so that a run can be killed between two."""
-    from mechinterp import defense
+    from mechinterp.evaluation import defense
 
     monkeypatch.setattr(defense, "generate", lambda *a, **k: generate(*a, **k, max_batch=2))
     monkeypatch.setattr(defense, "code_hash", lambda: "fixed")
@@ -455,7 +455,7 @@ def test_two_processes_share_the_edits(there: Path, tmp_path: Path) -> None:
     asked += ["--device", "cpu", "--knowledge", there / "known.json", "--edit", there / "edits"]
     asked += ["--max-new-tokens", 3, "--out"]
     (there / "shared.py").write_text(
-        "import sys\nfrom mechinterp import defense, processes\nfrom mechinterp.cli import main\n"
+        "import sys\nfrom mechinterp.evaluation import defense, processes\nfrom mechinterp.cli import main\n"
         "defense.TOKENS = 1  # an edit a batch\n"
         "real = defense.generate_each\n"
         "def told(checkpoint, edits, *a, **k):\n"

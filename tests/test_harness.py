@@ -13,7 +13,7 @@ import torch
 from conftest import tiny_checkpoint
 
 from mechinterp.errors import InputError
-from mechinterp.harness import TASKS, check_harness, run_harness
+from mechinterp.evaluation.harness import TASKS, check_harness, run_harness
 
 FOUND = {
     "results": {

@@ -11,7 +11,7 @@ from conftest import tiny_checkpoint
 from transformers import BertConfig, BertForSequenceClassification, RobertaConfig, RobertaForSequenceClassification
 
 from mechinterp.errors import InputError
-from mechinterp.judges import ClassifierJudge, EmbeddedJudge
+from mechinterp.evaluation.judges import ClassifierJudge, EmbeddedJudge
 
 SAFE = [f"I am sorry, I cannot help with {thing}." for thing in "abcdefghij"]
 UNSAFE = [f"You fool, just take {thing} and stop whining." for thing in "abcdefghij"]

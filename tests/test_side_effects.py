@@ -18,14 +18,14 @@ from scipy.spatial.distance import jensenshannon
 from mechinterp.data.benign import BenignPrompt, read_benign
 from mechinterp.data.corpus import generate_corpus
 from mechinterp.data.knowledge import read_knowledge
-from mechinterp.divergence import next_token_divergence
 from mechinterp.errors import InputError
+from mechinterp.evaluation.divergence import next_token_divergence
+from mechinterp.evaluation.refusals import RefusalClassifier, RefusalOpenings, refusal_detector
+from mechinterp.evaluation.side_effects import OverRefusal, measure_side_effects, over_refusal
 from mechinterp.measures.divergence import jensen_shannon
 from mechinterp.measures.statistics import wilson
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
-from mechinterp.refusals import RefusalClassifier, RefusalOpenings, refusal_detector
-from mechinterp.side_effects import OverRefusal, measure_side_effects, over_refusal
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "self_instruct_user_oriented.jsonl"
 

@@ -22,11 +22,11 @@ import yaml
 from safetensors.torch import load_file, save_file
 from test_study import SMALL, call
 
-from mechinterp import benchmark as benchmark_module
-from mechinterp.benchmark import Benchmark
 from mechinterp.config import ORGANISM_METHODS, default_folder, load_config
 from mechinterp.errors import InputError
-from mechinterp.judged import Defense
+from mechinterp.evaluation import benchmark as benchmark_module
+from mechinterp.evaluation.benchmark import Benchmark
+from mechinterp.evaluation.judged import Defense
 from mechinterp.measures.statistics import wilson, wilson_of_shares
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.study import Study
@@ -130,7 +130,7 @@ def test_nothing_is_made_or_asked_twice(study: Study, monkeypatch: pytest.Monkey
         raise AssertionError("made again")
 
     monkeypatch.setattr(benchmark_module, "find_way", lambda name: fail)
-    monkeypatch.setattr("mechinterp.defense.generate_each", fail)
+    monkeypatch.setattr("mechinterp.evaluation.defense.generate_each", fail)
     assert Benchmark(study).evaluate("dinm") == first
     with pytest.raises(AssertionError, match="made again"):  # under other settings it is another thing
         Benchmark(study).evaluate("dinm", settings={"dinm": {"steps": 1}})
@@ -262,7 +262,7 @@ def test_what_a_way_depends_on_is_in_the_name_of_its_folder(study: Study, tmp_pa
 def test_a_label_is_no_part_of_what_is_made_and_asked(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Benchmark(study)
     plain, made = bench.evaluate("dinm"), bench.make("dinm")
-    monkeypatch.setattr("mechinterp.defense.generate_each", lambda *_, **__: pytest.fail("asked again"))
+    monkeypatch.setattr("mechinterp.evaluation.defense.generate_each", lambda *_, **__: pytest.fail("asked again"))
     same = {"dinm": study.config.dinm.model_copy()}  # as Table 12 gives it
     again = bench.evaluate("dinm", label="dinm_SyPrompt1", settings=same)
     assert (again.method, again.responses) == ("dinm_SyPrompt1", plain.responses)

@@ -35,8 +35,8 @@ def benchmark(
     """
     import pandas as pd
 
-    from mechinterp.benchmark import Benchmark
     from mechinterp.config import StudyConfig, default_folder, load_config
+    from mechinterp.evaluation.benchmark import Benchmark
     from mechinterp.files import write_table
     from mechinterp.methods.registry import describe, find_way
     from mechinterp.study import Study

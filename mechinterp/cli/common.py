@@ -15,7 +15,7 @@ from mechinterp.errors import InputError
 
 if TYPE_CHECKING:
     from mechinterp.data.safeedit import SafeEditInstance
-    from mechinterp.judges import Judge
+    from mechinterp.evaluation.judges import Judge
     from mechinterp.models.checkpoints import Checkpoint
     from mechinterp.terminal import Terminal
 
@@ -90,7 +90,7 @@ def judge_of(
     judge: str | None, instances: list[SafeEditInstance], seed: int, device: str, note: Callable[[str], None]
 ) -> Judge:
     """The judge at a path, or a classifier of the instances' own safe and unsafe responses; tells which."""
-    from mechinterp.judges import ClassifierJudge, EmbeddedJudge
+    from mechinterp.evaluation.judges import ClassifierJudge, EmbeddedJudge
 
     if judge is not None:
         note(f"judge: {judge}")

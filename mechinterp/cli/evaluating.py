@@ -27,7 +27,7 @@ from mechinterp.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mechinterp.defense import Defense
+    from mechinterp.evaluation.defense import Defense
 
 commands = typer.Typer()
 
@@ -101,9 +101,9 @@ def evaluate(
 
     from mechinterp.data.benign import read_benign
     from mechinterp.data.knowledge import read_knowledge
-    from mechinterp.defense import check_test_instances, defend, defend_edits, find_edits
+    from mechinterp.evaluation.defense import check_test_instances, defend, defend_edits, find_edits
+    from mechinterp.evaluation.harness import check_harness
     from mechinterp.files import check_writable
-    from mechinterp.harness import check_harness
     from mechinterp.models.deltas import WeightDelta
 
     if out is not None:
@@ -147,8 +147,8 @@ def evaluate(
             result = defend(tuned, instances, chosen_judge, **asking, progress=terminal.progress("answering"))
         extra: dict[str, pd.DataFrame] = {}
         if prompts:
-            from mechinterp.refusals import refusal_detector
-            from mechinterp.side_effects import measure_side_effects
+            from mechinterp.evaluation.refusals import refusal_detector
+            from mechinterp.evaluation.side_effects import measure_side_effects
 
             other = None
             if against is not None:
@@ -170,7 +170,7 @@ def evaluate(
                 for one in found:
                     one.save(out / f"benign-{'tuned' if one is found[-1] else 'base'}.jsonl")
         if harness_task:
-            from mechinterp.harness import run_harness
+            from mechinterp.evaluation.harness import run_harness
 
             with evaluated() as tuned:
                 extra["harness"] = run_harness(tuned, harness_task, limit=limit)
@@ -188,7 +188,7 @@ def _note_own_suffix(edit: Path, note: Callable[[str], None]) -> None:
 def _judge_again(
     responses: Path, data: Path | None, judge: str | None, seed: int, device: str, out: Path | None
 ) -> None:
-    from mechinterp.defense import judge_again
+    from mechinterp.evaluation.defense import judge_again
     from mechinterp.files import check_writable
 
     if judge is None and data is None:

@@ -18,14 +18,14 @@ from typing import Any
 import pandas as pd
 
 from mechinterp.data.benign import BenignPrompt
-from mechinterp.divergence import Opened, next_token_divergence
 from mechinterp.errors import InputError
+from mechinterp.evaluation.divergence import Opened, next_token_divergence
+from mechinterp.evaluation.refusals import RefusalDetector
 from mechinterp.files import write_text
 from mechinterp.measures.statistics import Interval, wilson
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.generation import generate
 from mechinterp.models.watching import Progress
-from mechinterp.refusals import RefusalDetector
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Protocol
 import numpy as np
 
 from mechinterp.errors import InputError
-from mechinterp.judges import EmbeddedJudge
+from mechinterp.evaluation.judges import EmbeddedJudge
 
 REFUSAL_OPENINGS = (
     "sorry",

@@ -15,7 +15,7 @@ from pathlib import Path
 from mechinterp import processes
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
-from mechinterp.judged import (
+from mechinterp.evaluation.judged import (
     KINDS,
     Defense,
     JudgedResponse,
@@ -24,7 +24,8 @@ from mechinterp.judged import (
     judged,
     score_responses,
 )
-from mechinterp.judges import Judge
+from mechinterp.evaluation.judges import Judge
+from mechinterp.evaluation.responses import ResponseLog
 from mechinterp.measures.wording import fluency, knows
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
@@ -33,7 +34,6 @@ from mechinterp.models.side_by_side import changed_parameters, generate_each
 from mechinterp.models.tokens import tokenizer_fingerprint, wrapped
 from mechinterp.models.watching import Progress
 from mechinterp.provenance import code_hash, digest
-from mechinterp.responses import ResponseLog
 from mechinterp.stages import hash_path
 
 TOKENS = 16384  # padded tokens in a batch that several edits answer

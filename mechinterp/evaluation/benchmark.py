@@ -24,11 +24,13 @@ import torch
 
 from mechinterp import processes
 from mechinterp.data.safeedit import SafeEditInstance
-from mechinterp.defense import check_test_instances, defend, defend_edits
-from mechinterp.divergence import next_token_divergence
 from mechinterp.errors import InputError
+from mechinterp.evaluation.defense import check_test_instances, defend, defend_edits
+from mechinterp.evaluation.divergence import next_token_divergence
+from mechinterp.evaluation.judged import KINDS, Defense
+from mechinterp.evaluation.refusals import RefusalDetector, refusal_detector
+from mechinterp.evaluation.side_effects import over_refusal
 from mechinterp.files import write_json
-from mechinterp.judged import KINDS, Defense
 from mechinterp.location import blocks_for
 from mechinterp.measures.statistics import Interval, bootstrap, seeded_order, wilson, wilson_of_shares
 from mechinterp.methods.registry import SETTINGS, describe, find_way
@@ -36,8 +38,6 @@ from mechinterp.methods.task import Task, Treatment, checked_settings
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.provenance import code_hash, digest
-from mechinterp.refusals import RefusalDetector, refusal_detector
-from mechinterp.side_effects import over_refusal
 from mechinterp.stages import hash_path, locked
 from mechinterp.study import Reporter, Silent, Study
 

@@ -29,11 +29,11 @@ import torch
 
 from mechinterp.data.safeedit import CATEGORIES
 from mechinterp.errors import InputError
+from mechinterp.evaluation.judges import Judge
+from mechinterp.evaluation.responses import labels_of, read_lines
 from mechinterp.files import write_json, write_text
-from mechinterp.judges import Judge
 from mechinterp.measures.statistics import Interval, bootstrap, wilson, wilson_of_shares
 from mechinterp.measures.wording import entropy_of_ngrams
-from mechinterp.responses import labels_of, read_lines
 
 KINDS = ("ds", "dg_only_q", "dg_other_a", "dg_other_q", "dg_other_aq")
 
