@@ -18,6 +18,7 @@ memory_copies                (peak memory of an edit of the last block - that of
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import subprocess
 import sys
@@ -125,12 +126,10 @@ def peak(kind: str, shape: Shape, lengths: dict[str, int]) -> dict[str, float]:
     checkpoint.fingerprint  # noqa: B018 - cached from here on
     text = f"{instance.adversarial_prompt} {settings.suffix} {instance.safe_generation}"
     ids = checkpoint.tokenizer(text, return_tensors="pt")["input_ids"]
-    small = checkpoint.tokenizer("w2 w3", return_tensors="pt")["input_ids"]
-    with torch.no_grad():
-        checkpoint.model(input_ids=small, use_cache=False)  # imports and caches
-    torch.nn.functional.cross_entropy(
-        torch.zeros(2, 2, requires_grad=True), torch.zeros(2, dtype=torch.long)
-    ).backward()
+    tiny, short = random_checkpoint(TINY), dict.fromkeys(lengths, 4)
+    edit(tiny, random_instances(TINY, 1, short)[0], block=0, settings=settings_for(TINY, "published", short))  # imports
+    del tiny
+    gc.collect()
     reset_peak_memory()
     if kind == "forward":
         with torch.no_grad():

@@ -48,8 +48,12 @@ class Trained:
             for name, value in self.frozen.items()
             if biases or name.endswith(".weight")
         }
+        # The fused kernel needs no copies of the weights for arithmetic; the last bits of its steps are others.
         self.optimiser = OPTIMISERS[settings.optimiser](
-            self.values.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+            self.values.values(),
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            fused=not settings.released,
         )
         self.norm_bound, self.entry_bound = settings.norm_bound, settings.entry_bound
         self._size = math.hypot(*(float(self.frozen[name].float().norm()) for name in self.values))
@@ -132,10 +136,14 @@ def descend(trained: Trained, losses: Parts, settings: DinmSettings, progress: P
     for step in range(settings.steps):
         seen = []
         for part in losses:
-            loss_edit, loss_constraint, accuracy = part(trained.parameters(), copies=copies)
-            loss = settings.c_edit * loss_edit + (0.0 if late else loss_constraint)
-            (loss.sum() / shared).backward()
-            seen.append(torch.stack([loss.detach(), loss_edit.detach(), loss_constraint.detach(), accuracy]))
+            # one after the other, so that the logits of one are gone before those of the other come
+            loss_edit, accuracy = part.of_edit(trained.parameters(), copies=copies)
+            (settings.c_edit * loss_edit.sum() / shared).backward()
+            loss_constraint = part.of_constraint(trained.parameters(), copies=copies)
+            if loss_constraint is not None:
+                (loss_constraint.sum() / shared).backward()
+            seen.append(_values(settings, loss_edit.detach(), loss_constraint, accuracy))
+            del loss_edit, loss_constraint
         for i, (run, row) in enumerate(zip(runs, _joined(seen, copies).T.tolist(), strict=True)):
             if not run.ended:
                 run.log.append(EditStep(row[0], row[1], row[2], row[3], norms[i], ranks[i]))
@@ -159,6 +167,14 @@ def descend(trained: Trained, losses: Parts, settings: DinmSettings, progress: P
     if late and settings.steps:
         _settle(runs, losses, settings, copies)
     return runs
+
+
+def _values(settings: DinmSettings, loss_edit: Tensor, loss_constraint: Tensor | None, accuracy: Tensor) -> Tensor:
+    """L, L_e, L_c and the accuracy of every instance, [value, instance]; without L_c where that is still to come."""
+    if loss_constraint is None:
+        loss_constraint = torch.zeros_like(loss_edit)
+    loss_constraint = loss_constraint.detach().to(loss_edit.device)
+    return torch.stack([settings.c_edit * loss_edit + loss_constraint, loss_edit, loss_constraint, accuracy])
 
 
 def _joined(parts: Sequence[Tensor], copies: bool) -> Tensor:

@@ -69,26 +69,27 @@ class Losses:
         """Whether L_c is not computed step by step."""
         return self.settings.released and self.constrained is not None
 
-    def __call__(
+    def of_edit(
         self, parameters: Mapping[str, Tensor], *, copies: bool
-    ) -> tuple[Float[Tensor, " instance"], Float[Tensor, " instance"], Float[Tensor, " instance"]]:
-        """L_e, L_c and the accuracy of every instance, in float32; L_c is nan where it is `late`."""
+    ) -> tuple[Float[Tensor, " instance"], Float[Tensor, " instance"]]:
+        """L_e and the token accuracy of every instance, in float32."""
         logits = self.edited(parameters, copies=copies).float()
         labels = self.labels.to(logits.device)[:, None]
-        loss_edit = -_means(logits.log_softmax(-1).gather(-1, labels)[:, 0], self.edited.lengths)
+        loss = -_means(logits.log_softmax(-1).gather(-1, labels)[:, 0], self.edited.lengths)
         with torch.no_grad():
             right = logits.gather(-1, labels)[:, 0] == logits.amax(-1)
-            accuracy = _means(right.float(), self.edited.lengths)
+            return loss, _means(right.float(), self.edited.lengths)
+
+    def of_constraint(self, parameters: Mapping[str, Tensor], *, copies: bool) -> Float[Tensor, " instance"] | None:
+        """L_c of every instance, in float32; None where there is none, or it is `late`."""
         if self.constrained is None:
-            return loss_edit, torch.zeros_like(loss_edit), accuracy
+            return None
         if self.late:
             with torch.no_grad():
                 self.waiting.append(self.constrained.before_unembedding(parameters, copies=copies))
-            return loss_edit, torch.full_like(loss_edit, torch.nan), accuracy
+            return None
         assert self.base is not None
-        now = self.constrained(parameters, copies=copies).float().log_softmax(-1)
-        loss_constraint = self._divergence(now, self.base)
-        return loss_edit, loss_constraint.to(loss_edit.device), accuracy
+        return self._divergence(self.constrained(parameters, copies=copies).float().log_softmax(-1), self.base)
 
     @torch.no_grad()
     def settle(self) -> Float[Tensor, "step instance"]:
