@@ -455,7 +455,8 @@ def test_two_processes_share_the_edits(there: Path, tmp_path: Path) -> None:
     asked += ["--device", "cpu", "--knowledge", there / "known.json", "--edit", there / "edits"]
     asked += ["--max-new-tokens", 3, "--out"]
     (there / "shared.py").write_text(
-        "import sys\nfrom mechinterp import processes\nfrom mechinterp.evaluation import defense\nfrom mechinterp.cli import main\n"
+        "import sys\nfrom mechinterp import processes\nfrom mechinterp.evaluation import defense\n"
+        "from mechinterp.cli import main\n"
         "defense.TOKENS = 1  # an edit a batch\n"
         "real = defense.generate_each\n"
         "def told(checkpoint, edits, *a, **k):\n"
