@@ -455,12 +455,13 @@ def test_two_processes_share_the_edits(there: Path, tmp_path: Path) -> None:
     asked += ["--device", "cpu", "--knowledge", there / "known.json", "--edit", there / "edits"]
     asked += ["--max-new-tokens", 3, "--out"]
     (there / "shared.py").write_text(
-        "import sys\nfrom mechinterp import processes\nfrom mechinterp.evaluation import defense\n"
+        "import os, sys\nfrom mechinterp import processes\nfrom mechinterp.evaluation import defense\n"
         "from mechinterp.cli import main\n"
         "defense.TOKENS = 1  # an edit a batch\n"
         "real = defense.generate_each\n"
         "def told(checkpoint, edits, *a, **k):\n"
-        "    print('answering', processes.rank(), [e.instance for e in edits], file=sys.stderr)\n"
+        "    line = f'answering {processes.rank()} {[e.instance for e in edits]}\\n'\n"
+        "    os.write(2, line.encode())  # whole, whatever the other process writes\n"
         "    return real(checkpoint, edits, *a, **k)\n"
         "defense.generate_each = told\nsys.argv[0] = 'mechinterp'\nmain()\n"
     )
