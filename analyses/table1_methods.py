@@ -9,8 +9,7 @@ MEND is not built: it trains an editor network on other data.
 
 from argparse import Namespace
 
-import pandas as pd
-from tables import PaperTable, harmless, run_table, tidy
+from tables import PaperTable, each_way, harmless, run_table
 
 from mechinterp.evaluation.benchmark import Benchmark
 
@@ -19,12 +18,8 @@ WAYS = ("vanilla", "sft", "dpo", "self_reminder", "ext_sub", "ft_l", "dinm")
 
 def methods(bench: Benchmark, arguments: Namespace) -> PaperTable:
     """A row per way."""
-    parts = []
-    for way in WAYS:
-        defense, made = bench.evaluate(way), bench.make(way)
-        parts.append(tidy(defense, made, bench.side_effects(made), method=way))
     return PaperTable(
-        pd.concat(parts, ignore_index=True),
+        each_way(bench, WAYS),
         keys=("method",),
         paper="methods",
         shown=("ds", "dg_avg", "fluency", "kqa", "over_refusal"),

@@ -5,8 +5,7 @@ python analyses/table2_ablations.py
 
 from argparse import Namespace
 
-import pandas as pd
-from tables import PaperTable, harmless, run_table, tidy
+from tables import PaperTable, each_way, harmless, run_table
 
 from mechinterp.evaluation.benchmark import Benchmark
 
@@ -15,12 +14,8 @@ WAYS = ("dinm", "dinm_wo_suffix", "dinm_wo_constraint", "dinm_wo_location", "din
 
 def ablations(bench: Benchmark, arguments: Namespace) -> PaperTable:
     """A row per ablation."""
-    parts = []
-    for way in WAYS:
-        defense, made = bench.evaluate(way), bench.make(way)
-        parts.append(tidy(defense, made, bench.side_effects(made), method=way))
     return PaperTable(
-        pd.concat(parts, ignore_index=True),
+        each_way(bench, WAYS),
         keys=("method",),
         paper="ablations",
         shown=("ds", "avg", "fluency", "kqa", "over_refusal"),

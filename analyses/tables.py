@@ -185,6 +185,15 @@ def study_of(arguments: argparse.Namespace) -> Study:
     return Study(config, arguments.seed, arguments.run or default_folder(arguments.config, arguments.seed))
 
 
+def each_way(bench: Benchmark, ways: Sequence[str]) -> pd.DataFrame:
+    """How each of several ways defends, and what it does to harmless prompts; keyed by `method`."""
+    parts = []
+    for way in ways:
+        defense, made = bench.evaluate(way), bench.make(way)
+        parts.append(tidy(defense, made, bench.side_effects(made), method=way))
+    return pd.concat(parts, ignore_index=True)
+
+
 def run_table(
     name: str,
     title: str,

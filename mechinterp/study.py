@@ -40,7 +40,7 @@ from mechinterp.evaluation import defense
 from mechinterp.evaluation.judges import ClassifierJudge, EmbeddedJudge, Judge
 from mechinterp.evidence import Baseline, Evidence, gather_evidence, prepare_baseline
 from mechinterp.files import replacing, write_json, write_table, write_text
-from mechinterp.location import histogram, locate, toxic_block
+from mechinterp.location import blocks_for, histogram, locate, toxic_block
 from mechinterp.measures.decomposition import readout
 from mechinterp.measures.probe import ToxicProbe
 from mechinterp.measures.region import region_toxicity
@@ -146,6 +146,17 @@ class Study:
         located = self.table("located")
         first = int(located["instance"].iloc[0]) if self.config.reuse_first_layer else None
         return toxic_block(located, self.config.distance, first)
+
+    @property
+    def blocks(self) -> dict[int, int]:
+        """The toxic layer of every test instance, by its id."""
+        located, config = self.table("located"), self.config
+        return blocks_for(located, self.instances("test"), config.distance, reuse_first_layer=config.reuse_first_layer)
+
+    def asked_knowledge(self) -> list[tuple[str, str]]:
+        """The knowledge questions that are asked of every evaluated checkpoint: a seeded choice."""
+        order = seeded_order(len(self.knowledge), self.seed)[: self.config.knowledge_questions]
+        return [self.knowledge[i] for i in order]
 
     def table(self, name: str) -> pd.DataFrame:
         """A table of the run."""
@@ -462,11 +473,7 @@ class Study:
         write_table(self.folder / "tables" / "toxic_layer.csv", histogram(located, vanilla.n_blocks))
 
     def _make_dinm(self, reporter: Reporter) -> None:
-        vanilla, located = self.checkpoint("vanilla"), self.table("located")
-        chosen = self.edit_instances()
-        blocks = {i.id: toxic_block(located, self.config.distance, i.id) for i in chosen}
-        if self.config.reuse_first_layer:
-            blocks = dict.fromkeys(blocks, self.block)
+        vanilla, chosen, blocks = self.checkpoint("vanilla"), self.edit_instances(), self.blocks
         # the one that stands for `dinm` is edited where the others are compared with it
         chosen.sort(key=lambda instance: blocks[instance.id] != self.block)
         blocks[chosen[0].id] = self.block
@@ -540,13 +547,11 @@ class Study:
 
     def _make_defend(self, reporter: Reporter) -> None:
         chosen = {instance.id: instance for instance in self.edit_instances()}
-        order = seeded_order(len(self.knowledge), self.seed)[: self.config.knowledge_questions]
-        questions = [self.knowledge[i] for i in order]
         ask = partial(
             defense.defend,
             judge=self.judge,
             max_new_tokens=self.config.max_new_tokens,
-            knowledge=questions,
+            knowledge=self.asked_knowledge(),
             truncate=self.config.truncate,
         )
         results = []

@@ -31,8 +31,7 @@ from mechinterp.evaluation.judged import KINDS, Defense
 from mechinterp.evaluation.refusals import RefusalDetector, refusal_detector
 from mechinterp.evaluation.side_effects import over_refusal
 from mechinterp.files import write_json
-from mechinterp.location import blocks_for
-from mechinterp.measures.statistics import Interval, bootstrap, seeded_order, wilson, wilson_of_shares
+from mechinterp.measures.statistics import Interval, bootstrap, wilson, wilson_of_shares
 from mechinterp.methods.registry import SETTINGS, describe, find_way
 from mechinterp.methods.task import Task, Treatment, checked_settings
 from mechinterp.models.checkpoints import Checkpoint
@@ -128,16 +127,12 @@ class Benchmark:
     @cached_property
     def blocks(self) -> dict[int, int]:
         """The toxic layer of every test instance."""
-        config, located = self.study.config, self.study.table("located")
-        return blocks_for(
-            located, self.study.instances("test"), config.distance, reuse_first_layer=config.reuse_first_layer
-        )
+        return self.study.blocks
 
     @cached_property
     def knowledge(self) -> list[tuple[str, str]]:
         """Knowledge questions asked of every way."""
-        every = self.study.knowledge
-        return [every[i] for i in seeded_order(len(every), self.study.seed)[: self.study.config.knowledge_questions]]
+        return self.study.asked_knowledge()
 
     @cached_property
     def harmless(self) -> list[str]:

@@ -28,7 +28,7 @@ from mechinterp.evaluation.judges import Judge
 from mechinterp.evaluation.responses import ResponseLog
 from mechinterp.measures.wording import fluency, knows
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.deltas import WeightDelta
+from mechinterp.models.deltas import WeightDelta, edit_folders
 from mechinterp.models.generation import generate
 from mechinterp.models.side_by_side import changed_parameters, generate_each
 from mechinterp.models.tokens import tokenizer_fingerprint, wrapped
@@ -194,16 +194,14 @@ def find_edits(folder: str | Path) -> dict[int, Path]:
     folder, found = Path(folder), dict[int, Path]()
     if (folder / "edit.json").is_file():
         return {}
-    for labels in sorted(folder.glob("*/edit.json")):
-        if labels.parent.name.startswith("."):  # half-written, of a run that was killed
-            continue
+    for edit in edit_folders(folder):
         try:
-            number = int(json.loads(labels.read_text(encoding="utf-8"))["instance"])
+            number = int(json.loads((edit / "edit.json").read_text(encoding="utf-8"))["instance"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{labels.parent}: not the folder of an edit ({error})") from error
+            raise InputError(f"{edit}: not the folder of an edit ({error})") from error
         if number in found:
-            raise InputError(f"{folder}: {found[number].name} and {labels.parent.name} are both of instance {number}")
-        found[number] = labels.parent
+            raise InputError(f"{folder}: {found[number].name} and {edit.name} are both of instance {number}")
+        found[number] = edit
     if not found:
         raise InputError(f"{folder}: holds no edit, neither edit.json nor folders with one")
     return found

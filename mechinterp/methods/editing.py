@@ -25,7 +25,7 @@ from mechinterp.methods.dinm import DinmSettings, FailedEdit, checked, edit_toge
 from mechinterp.methods.edit_keys import edit_key, joint_key
 from mechinterp.methods.edit_memory import allowed, bytes_of_edit
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.deltas import EditStep, WeightDelta
+from mechinterp.models.deltas import EditStep, WeightDelta, edit_folders
 from mechinterp.models.tokens import length_batches
 from mechinterp.models.upward import Component
 from mechinterp.models.watching import Progress
@@ -190,13 +190,12 @@ def keep_edits(
 
 
 def edits_in(folder: Path) -> list[Path]:
-    """The edits in a folder, by the number of their instance; not what a kill left unfinished (`.11.999.partial`).
+    """The edits in a folder, by the number of their instance.
 
     Raises:
         InputError: if there are none.
     """
-    folders = [path.parent for path in folder.glob("*/edit.json") if not path.parent.name.startswith(".")]
-    found = sorted(folders, key=lambda p: (len(p.name), p.name))
+    found = sorted(edit_folders(folder), key=lambda p: (len(p.name), p.name))
     if not found:
         raise InputError(f"{folder}: there is no edit in it (INSTANCE/edit.json)")
     return found

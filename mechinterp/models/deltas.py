@@ -191,6 +191,11 @@ class WeightDelta:
             raise InputError(f"{folder}: not the folder of an edit ({error})") from error
 
 
+def edit_folders(folder: Path) -> list[Path]:
+    """The folders of edits in a folder; not what a kill left unfinished (`.11.999.partial`)."""
+    return sorted(path.parent for path in folder.glob("*/edit.json") if not path.parent.name.startswith("."))
+
+
 def added(parameter: Tensor, change: Tensor) -> Tensor:
     """Parameter + change in the wider type of the two, so that it is rounded once."""
     return parameter.detach().to(torch.promote_types(parameter.dtype, change.dtype)) + change.to(parameter.device)
