@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Callable
@@ -447,7 +448,11 @@ def test_two_processes_write_the_files_of_one(there: Path, tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("95% interval") == 2
     assert call(*asked[2:], tmp_path / "one") == 0
-    assert files(tmp_path / "two") == files(tmp_path / "one")
+    two, one = files(tmp_path / "two"), files(tmp_path / "one")
+    divergence = [pd.read_csv(io.BytesIO(found.pop("side_effects.csv"))) for found in (two, one)]
+    assert two == one
+    # on some processors the divergence depends, in its last digits, on the number of threads
+    pd.testing.assert_frame_equal(*divergence, rtol=1e-6, check_exact=False)
 
 
 def test_two_processes_share_the_edits(there: Path, tmp_path: Path) -> None:

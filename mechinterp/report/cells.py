@@ -1,0 +1,106 @@
+"""Cells of the report: what a value of a run's table looks like, and the rows that are asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from mechinterp.plotting import DIRECTIONS, layer_label, p_value_label, position_label
+
+MAX_ROWS = 60
+RATES = frozenset(
+    (
+        *("toxicity_reduction_rate", "activation_shift_rate", "activation_shift_rate_per_input"),
+        *("ds", "dg_only_q", "dg_other_a", "dg_other_q", "dg_other_aq", "dg_avg", "empty", "kqa"),
+        *("defense", "relapse", "by_activations", "by_values", "by_random", "outside", "share_by_values"),
+        *("share_of_neurons", "share_of_reduction"),
+    )
+)
+BLOCKS = frozenset(("layer", "block", "peak_block"))
+
+Tables = Mapping[str, pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class ShownTable:
+    """A table as the page prints it: formatted cells, a bound's columns folded into their estimate's."""
+
+    name: str
+    columns: list[str]
+    rows: list[list[str]]
+    n_rows: int
+
+    @classmethod
+    def of(cls, name: str, table: pd.DataFrame) -> ShownTable:
+        """The first rows of a table."""
+        bounds = {f"{column}_{end}" for column in table for end in ("low", "high") if f"{column}_{end}" in table}
+        columns = [str(column) for column in table if column not in bounds]
+        rows = [[estimate(row, column) for column in columns] for row in table.head(MAX_ROWS).to_dict("records")]
+        return cls(name=name, columns=columns, rows=rows, n_rows=len(table))
+
+    @property
+    def headings(self) -> list[str]:
+        """The columns' names without underscores."""
+        return [column.replace("_", " ") for column in self.columns]
+
+
+def rows(tables: Tables, name: str, **equal: object) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table, if the run has it, whose columns equal the values given."""
+    if name in tables:
+        for row in tables[name].to_dict("records"):
+            if all(row.get(column) == value for column, value in equal.items()):
+                yield {str(column): value for column, value in row.items()}
+
+
+def estimate(row: Mapping[Any, Any], column: str) -> str:
+    """A cell with its interval, where the row has one."""
+    value = cell(column, row.get(column))
+    bounds = [row.get(f"{column}_{end}") for end in ("low", "high")]
+    return value if None in bounds else with_interval(value, *(cell(column, bound) for bound in bounds))
+
+
+def with_interval(value: str, low: str, high: str) -> str:
+    """An estimate with the ends of its interval; an exact zero needs none."""
+    return value if low == high == value == "0%" else f"{value} [{low}, {high}]"
+
+
+def cell(column: str, value: object) -> str:
+    """A value as the page prints it: percentages, layers, yes and no, and a dash where there is none."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if str(value) in ("True", "False"):
+        return "yes" if str(value) == "True" else "no"
+    if not isinstance(value, int | float):
+        return str(value)
+    if column in BLOCKS:
+        return layer_label(value)
+    if column in RATES:
+        return number(100 * value) + "%"
+    return p_value_label(value).removeprefix("p = ") if column == "null_p" else number(value)
+
+
+def as_float(value: object) -> float:
+    """A number, or nan."""
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
+def number(value: float) -> str:
+    """Three digits, with a true minus sign."""
+    if math.isnan(value):
+        return "–"
+    text = f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e6 else f"{value:.3g}"
+    return text.replace("-", "−")
+
+
+def direction_label(name: object) -> str:
+    """A direction's name, as prose."""
+    return DIRECTIONS.get(str(name), f"{name} direction")
+
+
+def place_label(name: object) -> str:
+    """A position's name, as prose."""
+    return position_label(str(name))

@@ -1,0 +1,105 @@
+"""The report of a run: one self-contained HTML page, made from the run's saved tables and manifest alone.
+
+The answer comes first, per checkpoint, and is worded from the evidence in `verdict.csv` and `validity.csv`, never from
+a checkpoint's name. What is not in play, ill-conditioned or true by construction is said where its number stands. All
+that comes from the run is escaped, and the page's own policy forbids it to load anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from mechinterp.files import write_text
+from mechinterp.plates import PLATES, draw_figures, figure_bytes, read_tables
+from mechinterp.report.calibration import calibration_notes, calibration_rows
+from mechinterp.report.cards import card_of, tuned_methods
+from mechinterp.report.cells import ShownTable
+from mechinterp.report.directions import direction_notes, published_comparison
+from mechinterp.report.relapse import relapse_rows
+from mechinterp.trajectory import last_steps
+
+TABLES = (
+    *("verdict", "relapse_verdict", "validity", "mechanism", "defense", "organism", "edits", "toxic_layer", "probe"),
+    *("judge", "trajectory", "decomposition", "relapse", "neuron_groups", "stream", "value_vectors", "toxic_subspace"),
+    *("toxic_activations", "residual_shift", "neurons"),
+)
+
+_logger = logging.getLogger(__name__)
+
+
+def write_report(run: Path) -> Path:
+    """Write `report.html` of a run folder: the answer, the figures, the tables, the settings, the limits.
+
+    Args:
+        run: a folder with `tables/*.csv` and, if it is complete, `manifest.json`. Tables may be missing: what they
+            would have shown is left out, and the page says so.
+
+    Returns:
+        The page's path, `run/report.html`. The same tables and manifest give the same page.
+
+    Raises:
+        InputError: the folder or its tables are missing, or the page cannot be written.
+    """
+    run = Path(run)
+    tables = read_tables(run)
+    figures = {name: base64.b64encode(figure_bytes(figure)).decode() for name, figure in draw_figures(tables)}
+    environment = Environment(
+        loader=PackageLoader("mechinterp"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.j2").render(
+        name=run.resolve().name,
+        cards=[card_of(method, tables) for method in tuned_methods(last_steps(tables))],
+        directions=list(direction_notes(tables)),
+        relapse=list(relapse_rows(tables)),
+        calibration=list(calibration_rows()),
+        calibration_notes=list(calibration_notes()),
+        comparison=list(published_comparison(tables)),
+        figures=figures,
+        missing_figures={
+            name: plate.tables for name, plate in PLATES.items() if name not in figures and not plate.optional
+        },
+        tables=[ShownTable.of(name, tables[name]) for name in TABLES if name in tables],
+        settings=_settings(_read_manifest(run)),
+    )
+    return write_text(run / "report.html", page)
+
+
+def _read_manifest(run: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        _logger.warning("%s: no settings in the report, the manifest cannot be read (%s)", run, error)
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
+
+
+def _settings(manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """List the manifest's entries under headings: single values first, then a heading per nested part."""
+    single = [(key, _setting(value)) for key, value in manifest.items() if not isinstance(value, dict)]
+    nested = [(key, list(_flat(value))) for key, value in manifest.items() if isinstance(value, dict)]
+    return ([("run", single)] if single else []) + nested
+
+
+def _flat(part: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in part.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", _setting(value)
+
+
+def _setting(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

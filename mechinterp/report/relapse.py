@@ -1,0 +1,53 @@
+"""What the relapse test says of each checkpoint, set beside its decomposition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from mechinterp.plotting import method_label
+from mechinterp.report.cells import Tables, as_float, cell, estimate, rows
+
+AGREEMENT = {
+    "yes": "The decomposition along the answer direction says the same.",
+    "no": (
+        "The decomposition along the answer direction says {}, and the two disagree: it accounts for a write along one "
+        "direction, the test for the behaviour, and the behaviour is the claim."
+    ),
+    "silent": (
+        "It cannot be set against the decomposition along the answer direction ({}), as one of the two is undecided."
+    ),
+}
+"""What to say of agreement; the decomposition's verdict is filled in."""
+
+
+def relapse_sentences(method: str, tables: Tables) -> Iterator[str]:
+    """The test's verdict, what it rests on, and whether the decomposition agrees."""
+    for row in rows(tables, "relapse_verdict", method=method):
+        verdict, reason = str(row.get("verdict")), cell("reason", row.get("reason"))
+        told = f"Relapse test: {verdict}" + ("" if reason == "–" else f", {reason}")
+        agreement = AGREEMENT.get(str(row.get("agrees")), "").format(cell("verdict", row.get("decomposition")))
+        yield f"{told}. {agreement}".rstrip()
+
+
+def relapse_numbers(method: str, tables: Tables) -> Iterator[tuple[str, str, str]]:
+    """How much of the unsafe behaviour the two restorations bring back."""
+    for row in rows(tables, "relapse_verdict", method=method):
+        for name, restored in (
+            ("by_activations", "the base’s activations are put back into every MLP"),
+            ("by_values", "the base’s value matrices are put back"),
+        ):
+            yield "Unsafe behaviour that returns", _percent(row, name), f"when {restored}"
+
+
+def relapse_rows(tables: Tables) -> Iterator[list[str]]:
+    """The rows of the page's table: checkpoint, the restorations, the test's verdict, the decomposition's."""
+    for row in rows(tables, "relapse_verdict"):
+        restored = [_percent(row, name) for name in ("by_activations", "by_values", "by_random")]
+        verdicts = [str(row.get("verdict")), cell("verdict", row.get("decomposition"))]
+        yield [method_label(str(row["method"])), *restored, *verdicts, cell("agrees", row.get("agrees"))]
+
+
+def _percent(row: dict[str, Any], name: str) -> str:
+    value = as_float(row.get(name))
+    return "–" if value != value else estimate(row, name)
