@@ -7,6 +7,8 @@
     class_means  mean residual stream before the final norm at the last prompt token, prompts the base answers unsafely
                  minus prompts it answers safely
 
+Others that a user may want are made in `direction_makers`.
+
 The decomposition holds for any direction; it explains a method only along one that is in play.
 """
 
@@ -19,12 +21,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.direction_makers import difference_of_means
 from mechinterp.errors import InputError
 from mechinterp.measures.probe import ToxicProbe
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.names import resid_post
-from mechinterp.models.recording import record_all
 from mechinterp.models.tokens import encode
+from mechinterp.models.unembedding import back_through_final_norm, unembedding
+from mechinterp.toxic_direction import ToxicDirection
+
+DIRECTIONS = ("probe", "answer", "class_means")
+"""Those that every comparison has."""
 
 
 @torch.no_grad()
@@ -38,7 +44,7 @@ def answer_direction(checkpoint: Checkpoint, instances: Sequence[SafeEditInstanc
     Raises:
         InputError: if safe and unsafe responses start with the same tokens equally often.
     """
-    rows = checkpoint.parameter(f"{checkpoint.names.module('unembed')}.weight").detach()
+    rows = unembedding(checkpoint)
     means = []
     for texts in ([i.unsafe_generation for i in instances], [i.safe_generation for i in instances]):
         first = torch.tensor(first_tokens(checkpoint, instances, texts), device=rows.device)
@@ -46,10 +52,7 @@ def answer_direction(checkpoint: Checkpoint, instances: Sequence[SafeEditInstanc
     difference = means[0] - means[1]
     if difference.norm() < 1e-6 * means[0].norm():
         raise InputError("safe and unsafe responses start with the same tokens; there is no answer direction")
-    gain, subtracts_mean = checkpoint.final_norm_gain()
-    direction = difference.cpu() * gain.cpu()
-    # LayerNorm subtracts the stream's mean first, so its own mean is no part of the read-out
-    return direction - direction.mean() if subtracts_mean else direction
+    return back_through_final_norm(checkpoint, difference)
 
 
 def first_tokens(checkpoint: Checkpoint, instances: Sequence[SafeEditInstance], responses: Sequence[str]) -> list[int]:
@@ -75,9 +78,10 @@ def class_means_direction(
     """
     if unsafe.all() or not unsafe.any():
         raise InputError("the base answers all prompts alike; there are no two classes to take the means of")
-    hook = resid_post(checkpoint.n_blocks - 1)
-    states = record_all(checkpoint, prompts, [hook], truncate=truncate)[hook]
-    return states[unsafe].mean(0) - states[~unsafe].mean(0)
+    flags = unsafe.tolist()
+    positive = [prompt for prompt, flag in zip(prompts, flags, strict=True) if flag]
+    negative = [prompt for prompt, flag in zip(prompts, flags, strict=True) if not flag]
+    return difference_of_means(checkpoint, positive, negative, block=checkpoint.n_blocks - 1, truncate=truncate)
 
 
 def find_directions(
@@ -86,9 +90,15 @@ def find_directions(
     instances: Sequence[SafeEditInstance],
     unsafe: Bool[Tensor, " input"],
     *,
+    more: Sequence[ToxicDirection] = (),
     truncate: bool = False,
 ) -> Mapping[str, Float[Tensor, " d_model"]]:
-    """All directions that exist for a base: `probe`, `answer`, and `class_means` where it answers both ways."""
+    """All directions that exist for a base: `probe`, `answer`, `class_means` where it answers both ways, and `more`.
+
+    Raises:
+        InputError: for a probe or direction of another model, or two directions of one name.
+    """
+    check_more(more, checkpoint.names.d_model, checkpoint.source)
     if len(probe.direction) != checkpoint.names.d_model:
         raise InputError(
             f"the probe has {len(probe.direction)} dimensions, {checkpoint.source} has {checkpoint.names.d_model}; "
@@ -98,4 +108,13 @@ def find_directions(
     if unsafe.any() and not unsafe.all():
         prompts = [instance.adversarial_prompt for instance in instances]
         directions["class_means"] = class_means_direction(checkpoint, prompts, unsafe, truncate=truncate)
-    return directions
+    return directions | {direction.name: direction.vector for direction in more}
+
+
+def check_more(more: Sequence[ToxicDirection], width: int, source: str) -> None:
+    """Raise `InputError` for directions of another width, or of a name that occurs twice or is one of `DIRECTIONS`."""
+    names = [direction.name for direction in more]
+    for direction in more:
+        direction.check_width(width, source)
+        if direction.name in DIRECTIONS or names.count(direction.name) > 1:
+            raise InputError(f"two directions are called {direction.name!r}; give NAME=FILE with a name of its own")

@@ -1,4 +1,4 @@
-"""Whether a probe, a recording and an edit belong to the weights they are used on, when those are only read in part."""
+"""Whether a probe, direction, recording or edit belongs to the weights it is used on, where these are read in part."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from mechinterp.measures.probe import ToxicProbe
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.recording import Recording
 from mechinterp.models.weights import LazyWeights
+from mechinterp.toxic_direction import ToxicDirection
 
 HASHED = 4 * 10**9
 """Bytes of weights up to which they are hashed to see whether the probe is theirs: a few seconds."""
+
+Made = ToxicProbe | ToxicDirection
+"""What was made of a base and is used on it."""
 
 
 def read_recording(path: Path) -> Recording:
@@ -32,9 +36,9 @@ def read_recording(path: Path) -> Recording:
 
 
 def check_origin(
-    base: LazyWeights, probe: ToxicProbe, recording: Recording | None, *, hash_weights: bool | None = None
+    base: LazyWeights, probe: Made, recording: Recording | None, *, hash_weights: bool | None = None
 ) -> str | None:
-    """Refuse a probe or a recording of other weights.
+    """Refuse a probe, a direction or a recording of other weights.
 
     That probe and recording are of the same weights costs nothing to see. That they are of these means to hash the
     whole checkpoint, where everything else here reads single tensors: by default it is done up to `HASHED` bytes.
@@ -48,26 +52,31 @@ def check_origin(
     Raises:
         InputError: if they are of other weights.
     """
+    kind = _kind(probe)
     if recording is not None and probe.fingerprint and recording.fingerprint not in ("", probe.fingerprint):
         raise InputError(
-            f"the recording belongs to other weights ({recording.fingerprint}) than the probe ({probe.fingerprint}); "
+            f"the recording belongs to other weights ({recording.fingerprint}) than the {kind} ({probe.fingerprint}); "
             "both must be of the base"
         )
     wanted = probe.fingerprint or (recording.fingerprint if recording is not None else "")
     if not wanted:
-        return "neither probe nor recording says which weights it belongs to: not checked"
+        return f"neither {kind} nor recording says which weights it belongs to: not checked"
     size = sum(math.prod(base.shape(name)) * base.dtype(name).itemsize for name in base.parameters)
     if hash_weights is None and size > HASHED:
-        return f"not checked that the probe is of these weights ({size / 1e9:.1f} GB to read; --check does)"
+        return f"not checked that the {kind} is of these weights ({size / 1e9:.1f} GB to read; --check does)"
     if hash_weights is not False and base.fingerprint != wanted:
         raise InputError(
-            f"the probe belongs to other weights ({wanted}) than {base.source} ({base.fingerprint}); make one with "
-            "`mechinterp probe`, or give --no-check if it was made of these weights in another --dtype"
+            f"the {kind} belongs to other weights ({wanted}) than {base.source} ({base.fingerprint}); make one with "
+            f"`mechinterp {kind}`, or give --no-check if it was made of these weights in another --dtype"
         )
-    return None if hash_weights is not False else "not checked that the probe is of these weights"
+    return None if hash_weights is not False else f"not checked that the {kind} is of these weights"
 
 
-def check_edit(path: str | Path, probe: ToxicProbe) -> None:
+def _kind(made: Made) -> str:
+    return "probe" if isinstance(made, ToxicProbe) else "direction"
+
+
+def check_edit(path: str | Path, probe: Made) -> None:
     """Refuse an edit's folder that was made for other weights than the probe's; of anything else nothing is known.
 
     Raises:
@@ -78,6 +87,6 @@ def check_edit(path: str | Path, probe: ToxicProbe) -> None:
     made_for = WeightDelta.load(path).fingerprint
     if probe.fingerprint and made_for not in ("", probe.fingerprint):
         raise InputError(
-            f"{path}: this edit belongs to other weights ({made_for}) than the probe ({probe.fingerprint}); "
+            f"{path}: this edit belongs to other weights ({made_for}) than the {_kind(probe)} ({probe.fingerprint}); "
             "if it stands on another model than --model, say on which (--base)"
         )

@@ -21,6 +21,7 @@ from mechinterp.errors import InputError
 from mechinterp.files import write_table
 from mechinterp.measures.region import compare_toxicity, random_toxicity, summarise_toxicity
 from mechinterp.measures.statistics import random_directions
+from mechinterp.measures.value_vectors import TopNeurons
 from mechinterp.models.recording import Recording
 from mechinterp.models.weights import LazyWeights
 from mechinterp.weights_only import ErasureAtBase, check_shape, erasure_at_base, finite_cosines, group_means
@@ -37,16 +38,16 @@ class RegionTables:
 
     Attributes:
         region: a row for each checkpoint and block.
-        value_vectors: the base's most toxic value vectors over all blocks, and their cosines in each checkpoint.
+        region_vectors: the base's most toxic value vectors over all blocks, and their cosines in each checkpoint.
         erasure: a row for each tuned checkpoint, direction and block; None without a recording.
     """
 
     region: pd.DataFrame
-    value_vectors: pd.DataFrame
+    region_vectors: pd.DataFrame
     erasure: pd.DataFrame | None
 
     def save(self, folder: Path) -> None:
-        """Write `region.csv`, `value_vectors.csv` and, where there is one, `erasure.csv`."""
+        """Write `region.csv`, `region_vectors.csv` and, where there is one, `erasure.csv`."""
         for name, table in vars(self).items():
             if table is not None:
                 write_table(folder / f"{name}.csv", table)
@@ -58,7 +59,7 @@ class RegionTables:
         toxicity.columns.name = None
         toxicity["z of base"] = self.region[self.region["checkpoint"] == BASE].set_index("layer")["toxicity_z"]
         toxicity.index = [f"layer {block + 1} (block {block})" for block in toxicity.index]
-        vectors = self.value_vectors[self.value_vectors["rank"] <= value_vectors]
+        vectors = self.region_vectors[self.region_vectors["rank"] <= value_vectors]
         vectors = vectors.pivot(index=["block", "neuron"], columns="checkpoint", values="cosine")
         vectors = vectors[self.region["checkpoint"].unique()].sort_values(BASE, ascending=False)
         parts = ["toxicity T", toxicity.to_string(float_format="{:.5f}".format)]
@@ -116,7 +117,7 @@ def measure_regions(
     named = {"probe": direction} if directions is None else dict(directions)
     rows: list[dict[str, object]] = []
     erasures: list[dict[str, object]] = []
-    most_toxic: list[tuple[float, dict[str, object]]] = []
+    most_toxic = TopNeurons(top)
     for done, block in enumerate(blocks):
         random = random_directions(base.value_matrix(block), draws, seed=seed)
         found = {}
@@ -124,11 +125,7 @@ def measure_regions(
             values = weights.value_matrix(block)
             found[name] = finite_cosines(weights, block, values, direction), random_toxicity(values, random)
         rows += [_region_row(name, block, found, seed) for name in found]
-        best = found[BASE][0].topk(min(top, len(found[BASE][0])))
-        for cosine, neuron in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-            now = {name: float(of_all[neuron]) for name, (of_all, _) in found.items()}
-            most_toxic.append((cosine, {"block": block, "neuron": neuron, **now}))
-        most_toxic = sorted(most_toxic, key=lambda entry: -entry[0])[:top]
+        most_toxic.add(block, found[BASE][0], {name: of_all for name, (of_all, _) in found.items()})
         if recording is not None:
             for name, weights in tuned.items():
                 term = erasure_at_base(base, weights, block, recording, torch.stack(list(named.values())), seed=seed)
@@ -137,7 +134,7 @@ def measure_regions(
             progress(done + 1, len(blocks))
     return RegionTables(
         pd.DataFrame(rows),
-        _value_vectors([entry for _, entry in most_toxic], [BASE, *tuned]),
+        _region_vectors(most_toxic),
         None if recording is None else pd.DataFrame(erasures),
     )
 
@@ -175,18 +172,13 @@ def _region_row(name: str, block: int, found: Mapping[str, tuple[Tensor, Tensor]
     }
 
 
-def _value_vectors(entries: Sequence[Mapping[str, object]], checkpoints: Sequence[str]) -> pd.DataFrame:
+def _region_vectors(listed: TopNeurons) -> pd.DataFrame:
     """One row for each listed value vector and checkpoint."""
     rows = [
-        {
-            "rank": rank + 1,
-            "block": entry["block"],
-            "neuron": entry["neuron"],
-            "checkpoint": name,
-            "cosine": entry[name],
-        }
-        for rank, entry in enumerate(entries)
-        for name in checkpoints
+        {"rank": i + 1, "block": int(listed.block[i]), "neuron": int(listed.neuron[i]), "checkpoint": name}
+        | {"cosine": float(cosines[i])}
+        for i in range(len(listed.block))
+        for name, cosines in listed.columns.items()
     ]
     return pd.DataFrame(rows)
 

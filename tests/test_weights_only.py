@@ -71,7 +71,7 @@ def test_sharded_and_single_files_give_the_same(tmp_path: Path) -> None:
     assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 3
     tables = [measure_regions(LazyWeights.open(tmp_path / kind), DIRECTION) for kind in ("single", "sharded")]
     pd.testing.assert_frame_equal(tables[0].region, tables[1].region, check_exact=True)
-    pd.testing.assert_frame_equal(tables[0].value_vectors, tables[1].value_vectors, check_exact=True)
+    pd.testing.assert_frame_equal(tables[0].region_vectors, tables[1].region_vectors, check_exact=True)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -102,7 +102,7 @@ def test_planted_value_vectors_are_ranked_first_over_all_blocks(tmp_path: Path) 
         rest -= (rest @ DIRECTION) / (DIRECTION @ DIRECTION) * DIRECTION
         checkpoint.value_matrix(block)[neuron] = multiple * DIRECTION / DIRECTION.norm() + rest / rest.norm()
     weights = LazyWeights.open(checkpoint.save(tmp_path / "model"))
-    listed = measure_regions(weights, DIRECTION, top=5).value_vectors
+    listed = measure_regions(weights, DIRECTION, top=5).region_vectors
     assert list(zip(listed["block"], listed["neuron"], strict=True))[:3] == list(planted)
     expected = [multiple / (1 + multiple**2) ** 0.5 for multiple in planted.values()]
     assert listed["cosine"][:3].tolist() == pytest.approx(expected, abs=1e-6)
@@ -252,7 +252,7 @@ def test_the_command_writes_its_tables(there: Path, tmp_path: Path, capsys: pyte
     arguments = ["region", "--model", there / "base", "--probe", there / "probe.st", "--out", tmp_path]
     assert call(*arguments, "--against", f"mine={there / 'tuned'}", "--recording", there / "recording.st") == 0
     region, vectors, erasure = (
-        pd.read_csv(tmp_path / "tables" / f"{n}.csv") for n in ("region", "value_vectors", "erasure")
+        pd.read_csv(tmp_path / "tables" / f"{n}.csv") for n in ("region", "region_vectors", "erasure")
     )
     assert region.groupby("checkpoint").size().to_dict() == {"base": N_BLOCKS, "mine": N_BLOCKS}
     assert vectors.groupby("checkpoint").size().to_dict() == {"base": 20, "mine": 20}

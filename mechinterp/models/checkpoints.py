@@ -30,6 +30,7 @@ from mechinterp.models.loading import (
 )
 from mechinterp.models.names import HookNames
 from mechinterp.models.sources import Source
+from mechinterp.models.unembedding import norm_gain
 from mechinterp.models.weights import LazyWeights, fingerprint_model
 
 if TYPE_CHECKING:
@@ -193,24 +194,10 @@ class Checkpoint:
 
     @torch.no_grad()
     def final_norm_gain(self) -> tuple[Float[Tensor, " d_model"], bool]:
-        """Gain of the final norm and whether it also subtracts the mean (LayerNorm).
-
-        Read off the module's behaviour on inputs of mean 0 and variance 1, so that every convention (Gemma stores the
-        gain minus 1) gives the factor that is really applied.
-        """
+        """Gain of the final norm and whether it also subtracts the mean (LayerNorm), see `unembedding.norm_gain`."""
         norm = self.module("ln_final")
-        reference = next(norm.parameters(), self.model.get_input_embeddings().weight)
-        sign = torch.ones(self.names.d_model, dtype=torch.float32, device=reference.device)
-        sign[1::2] = -1.0
-        ones = torch.ones_like(sign)
-
-        def odd_part(x: Tensor) -> Tensor:
-            x = x.to(reference.dtype)
-            return (norm(x[None, None]) - norm(-x[None, None]))[0, 0].float() / 2
-
-        gain = odd_part(sign) * sign
-        subtracts_mean = bool(odd_part(ones).abs().max() < 1e-3 * gain.abs().max())
-        return gain, subtracts_mean
+        like = next(norm.parameters(), self.model.get_input_embeddings().weight)
+        return norm_gain(norm, like, self.names.d_model)
 
     def to_transformer_lens(self) -> TransformerBridge:
         """The whole TransformerLens toolbox on a copy of the model, whose weights are neither folded nor centred.
