@@ -43,6 +43,11 @@ BatchSize = Annotated[int | None, typer.Option(min=1, help="Examples per step.")
 MaxLength = Annotated[
     int | None, typer.Option(min=2, help="Tokens of prompt and response; prompts are cut on the left.")
 ]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(help="Train this component alone, by TransformerLens's name: mlp.out, blocks.3.mlp.out; repeatable."),
+]
+Freeze = Annotated[list[str] | None, typer.Option(help="Keep this component's weights, likewise; repeatable.")]
 OutModel = Annotated[Path, typer.Option(help="Folder of the new checkpoint, new or empty.")]
 
 
@@ -57,12 +62,15 @@ def sft(
     batch_size: BatchSize = None,
     max_length: MaxLength = None,
     lora: Lora = None,
+    only: Only = None,
+    freeze: Freeze = None,
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = "auto",
 ) -> None:
     """Supervised fine-tuning on adversarial prompt -> safe response."""
     given = {"steps": steps, "learning_rate": learning_rate, "batch_size": batch_size, "max_length": max_length}
-    _training("sft", model, data, out, seed, dtype, device, lora, **given)
+    chosen = {"only": only or None, "freeze": freeze or None}
+    _training("sft", model, data, out, seed, dtype, device, lora, **given, **chosen)
 
 
 @commands.command()
@@ -77,9 +85,12 @@ def dpo(
     max_length: MaxLength = None,
     beta: Annotated[float | None, typer.Option(help="Weight of the divergence from the reference.")] = None,
     lora: Lora = None,
+    only: Only = None,
+    freeze: Freeze = None,
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = "auto",
 ) -> None:
     """Direct preference optimisation of safe over unsafe responses."""
     given = {"steps": steps, "learning_rate": learning_rate, "batch_size": batch_size, "max_length": max_length}
-    _training("dpo", model, data, out, seed, dtype, device, lora, beta=beta, **given)
+    chosen = {"only": only or None, "freeze": freeze or None}
+    _training("dpo", model, data, out, seed, dtype, device, lora, beta=beta, **given, **chosen)

@@ -19,6 +19,7 @@ from transformers.trainer_utils import set_seed
 
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
+from mechinterp.methods.trained_parameters import linear_maps, trained_parameters
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.tokens import encode
 
@@ -54,6 +55,10 @@ class TrainingSettings(BaseModel):
     warmup_steps: int = Field(0, ge=0)
     max_length: int = Field(1600, ge=2, description="tokens of prompt + response; prompts are cut from the left")
     lora: LoraSettings | None = Field(None, description="peft adapters; None for full fine-tuning")
+    only: tuple[str, ...] = Field(
+        (), description="components that are trained, by TransformerLens's names: mlp.out, blocks.3.mlp.out; () for all"
+    )
+    freeze: tuple[str, ...] = Field((), description="components that keep their weights, likewise")
     extra: dict[str, Any] = Field(
         default_factory=dict,
         description="passed to TRL's config as they are: bf16, fsdp, deepspeed, gradient_checkpointing",
@@ -63,6 +68,12 @@ class TrainingSettings(BaseModel):
     def _check_warmup(self) -> Self:
         if self.warmup_steps >= self.steps:  # the first step of a warm-up has a learning rate of 0
             raise ValueError(f"warmup_steps ({self.warmup_steps}) must be below steps ({self.steps})")
+        return self
+
+    @model_validator(mode="after")
+    def _check_adapted(self) -> Self:
+        if self.lora is not None and self.lora.targets != "all-linear" and (self.only or self.freeze):
+            raise ValueError("`only` and `freeze` choose what is adapted, and go with lora targets 'all-linear' alone")
         return self
 
 
@@ -144,20 +155,31 @@ def run_trainer(
 ) -> tuple[Checkpoint, list[dict[str, float]]]:
     """Train a copy of a checkpoint's model with a TRL trainer.
 
+    What `settings` freeze keeps its weights bit for bit.
+
     Args:
         make_trainer: (copy of the model, scratch folder, peft config or None) -> trainer.
         before_merge: shown the trained model with its adapters, before they are merged into its weights.
 
     Returns:
         The tuned checkpoint and the trainer's log, a row per step.
+
+    Raises:
+        InputError: for settings that TRL refuses, a component that the model has not, or a loss that is not finite.
     """
     from transformers.trainer_callback import PrinterCallback
 
+    some = bool(settings.only or settings.freeze)
+    trained = trained_parameters(checkpoint, only=settings.only, freeze=settings.freeze) if some else frozenset()
+    adapted = linear_maps(checkpoint, trained) if some and settings.lora else None
     model = copy.deepcopy(checkpoint.model)
+    if some:
+        for parameter_name, parameter in model.named_parameters():
+            parameter.requires_grad_(parameter_name in trained)
     with tempfile.TemporaryDirectory() as folder, _own_randomness(seed), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside the libraries, which a user cannot act on
         try:
-            trainer = make_trainer(model, folder, _peft_config(settings.lora))
+            trainer = make_trainer(model, folder, _peft_config(settings.lora, adapted))
         except (TypeError, ValueError) as error:
             raise InputError(f"{name}: TRL refuses these settings ({' '.join(str(error).split())})") from error
         trainer.remove_callback(PrinterCallback)
@@ -171,11 +193,13 @@ def run_trainer(
         if before_merge is not None:
             before_merge(tuned)
         tuned = tuned.merge_and_unload()
+    for before, after in zip(checkpoint.model.parameters(), tuned.parameters(), strict=True):
+        after.requires_grad_(before.requires_grad)
     tuned.config.use_cache = checkpoint.model.config.use_cache
     return Checkpoint(name, tuned.eval(), checkpoint.tokenizer, f"{name} of {checkpoint.source}"), log
 
 
-def _peft_config(lora: LoraSettings | None) -> Any:
+def _peft_config(lora: LoraSettings | None, adapted: Sequence[str] | None) -> Any:
     if lora is None:
         return None
     from peft import LoraConfig
@@ -184,7 +208,7 @@ def _peft_config(lora: LoraSettings | None) -> Any:
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules="all-linear" if lora.targets == "all-linear" else None,
+        target_modules=adapted or ("all-linear" if lora.targets == "all-linear" else None),
         task_type="CAUSAL_LM",
     )
 
