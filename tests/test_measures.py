@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -215,6 +216,8 @@ IN_PLAY = Validity(Interval(0.9, 0.8, 0.95), Interval(0.5, 0.3, 0.7))
         (-0.5, -0.5, IN_PLAY, "mixed"),
         (1.0, 0.0, IN_PLAY, "undecided"),
         (0.0, 0.0, IN_PLAY, "undecided"),
+        (-1.0, 0.0, replace(IN_PLAY, gap=19.9), "erased"),
+        (-1.0, 0.0, replace(IN_PLAY, gap=20.1), "undecided"),  # less than 5% of the gap
         (-1.0, 0.0, Validity(Interval(0.5, 0.4, 0.6), Interval(0.5, 0.3, 0.7)), "undecided"),
         (-1.0, 0.0, Validity(Interval(0.9, 0.8, 0.95), Interval(0.0, -0.1, 0.1)), "undecided"),
         (-1.0, 0.0, Validity(Interval(math.nan, math.nan, math.nan), Interval(0.5, 0.3, 0.7)), "undecided"),

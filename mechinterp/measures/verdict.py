@@ -5,6 +5,9 @@ Decision (the paper has no such rule), in this order:
     undecided   the direction is not in play: it does not separate the prompts the base answers unsafely from the
                 rest, or steering along it does not move the defense
     undecided   the write did not fall: the interval of its change is not below 0
+    undecided   it hardly fell: the interval is not below -5% of the gap between the base's writes on prompts it answers
+                unsafely and safely. Noise of the size of a fine-tuning moves the write by about 1% of it, always in some
+                direction; the calibration has the figures
     erased      the interval of the erasure share lies at or above 3/4
     bypassed    ... at or below 1/4
     mixed       ... between the two
@@ -13,6 +16,7 @@ Decision (the paper has no such rule), in this order:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +26,8 @@ from mechinterp.measures.statistics import Interval
 Verdict = Literal["erased", "bypassed", "mixed", "undecided"]
 ERASED_FROM = 0.75
 BYPASSED_TO = 0.25
+LEAST_CHANGE = 0.05
+"""Of the gap in the base's write: a smaller fall is no effect. Chosen on one organism's noise (Mistral shape, seed 0)."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +37,13 @@ class Validity:
     Attributes:
         auroc: of the base's summed MLP write, prompts it answers unsafely against prompts it answers safely.
         steering_effect: defense success when the direction is subtracted minus when it is added, same prompts.
+        gap: the base's summed MLP write, mean over prompts it answers unsafely minus mean over the others; the scale on
+            which a change of the write is large or small. nan where it is not known: no change counts as too small.
     """
 
     auroc: Interval
     steering_effect: Interval
+    gap: float = math.nan
 
     @property
     def in_play(self) -> bool:
@@ -68,6 +77,12 @@ def judge_share(share: ErasureShare, validity: Validity) -> tuple[Verdict, str]:
         return "undecided", (
             f"the write did not fall: its change is {change.value:+.3g} "
             f"(95% interval {change.low:+.3g} to {change.high:+.3g})"
+        )
+    if change.high > -LEAST_CHANGE * validity.gap:  # never of an unknown gap
+        return "undecided", (
+            f"the write hardly fell: its change is {change.value / validity.gap:+.1%} (95% interval "
+            f"{change.low / validity.gap:+.1%} to {change.high / validity.gap:+.1%}) of the gap between prompts that the "
+            f"base answers unsafely and safely, and up to {LEAST_CHANGE:.0%} counts as none"
         )
     text = f"{interval.value:.0%} of the change is erasure (95% interval {interval.low:.0%} to {interval.high:.0%})"
     if interval.low >= ERASED_FROM:
