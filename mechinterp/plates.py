@@ -23,14 +23,24 @@ from mechinterp.files import replacing
 from mechinterp.plotting import (
     STYLE,
     plot_blocks,
+    plot_calibration,
     plot_defense,
     plot_difference,
     plot_erase_or_bypass,
+    plot_logit_lens,
     plot_mechanism,
     plot_middle_shift,
+    plot_neuron_curve,
+    plot_neuron_groups,
     plot_probe_roc,
+    plot_relapse,
+    plot_relapse_verdict,
+    plot_residual_shift,
+    plot_stream,
+    plot_toxic_activations,
     plot_toxic_layer,
     plot_trajectory,
+    plot_value_vectors,
 )
 from mechinterp.trajectory import last_steps
 
@@ -53,6 +63,22 @@ PLATES = {
     "fig5_mechanism": Plate(("mechanism",), plot_mechanism),
     "fig8_middle_shift": Plate(("middle_shift",), plot_middle_shift),
     "toxic_layer": Plate(("toxic_layer",), plot_toxic_layer),
+    "relapse": Plate(("relapse",), plot_relapse, optional=True),
+    "relapse_verdict": Plate(("relapse_verdict",), plot_relapse_verdict, optional=True),
+    "stream": Plate(("stream",), plot_stream, optional=True),
+    "neuron_groups": Plate(("neuron_groups",), plot_neuron_groups, optional=True),
+    "neuron_groups_activation_change": Plate(
+        ("neuron_groups",), partial(plot_neuron_groups, definition="activation_change"), optional=True
+    ),
+    "neuron_groups_activation_sign": Plate(
+        ("neuron_groups",), partial(plot_neuron_groups, definition="activation_sign"), optional=True
+    ),
+    "neuron_curve": Plate(("neuron_curve",), plot_neuron_curve, optional=True),
+    "value_vectors": Plate(("value_vectors",), plot_value_vectors, optional=True),
+    "toxic_activations": Plate(("toxic_activations",), plot_toxic_activations, optional=True),
+    "logit_lens": Plate(("logit_lens",), plot_logit_lens, optional=True),
+    "residual_shift": Plate(("residual_shift",), plot_residual_shift, optional=True),
+    "calibration": Plate(("calibration",), plot_calibration, optional=True),
     "defense": Plate(("defense",), plot_defense),
     "trajectory": Plate(("trajectory",), plot_trajectory, optional=True),
     "probe_roc": Plate(("probe_roc",), plot_probe_roc),

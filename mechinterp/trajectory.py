@@ -105,7 +105,7 @@ def last_steps(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
         return dict(tables)
     steps = tables["trajectory"][names].drop_duplicates().sort_values("step")
     last = set(steps.groupby("trajectory")["method"].last())
-    others = set(steps["method"]) - last
+    others = set(steps.loc[steps["step"] > 0, "method"]) - last  # step 0 is the base, which has rows of its own
     return {
         name: table[~table["method"].isin(others)].reset_index(drop=True)
         if name != "trajectory" and "method" in table

@@ -48,6 +48,16 @@ def make_tables(tuned: tuple[str, ...] = TUNED, *, seed: int = 0) -> dict[str, p
         "diff_blocks": _diff_blocks(),
         "judge": pd.DataFrame([{"judge": "embedded", "accuracy": 0.98, "auroc": 0.99, "n_test": 400}]),
         "middle_shift": _middle_shift(tuned, generator),
+        "value_vectors": _value_vectors(tuned, generator),
+        "neuron_groups": _neuron_groups(tuned),
+        "neuron_curve": _neuron_curve(tuned),
+        "stream": _stream(tuned, decomposition),
+        "logit_lens": _logit_lens(tuned),
+        "toxic_activations": _toxic_activations(tuned, generator),
+        "residual_shift": _residual_shift(tuned),
+        "relapse": _relapse(tuned),
+        "relapse_verdict": _relapse_verdict(tuned),
+        "calibration": _calibration(),
         "edits": pd.DataFrame(
             [
                 {
@@ -318,3 +328,285 @@ def _trajectory() -> pd.DataFrame:
             for step in (200, 0, 50, 100)
         ]
     )
+
+
+def _value_vectors(tuned: tuple[str, ...], generator: np.random.Generator) -> pd.DataFrame:
+    """The last of `tuned` moves the vectors of the last block, the others hardly any."""
+    rows = []
+    for direction in DIRECTIONS:
+        for rank in range(1, 21):
+            block, neuron = int(generator.integers(N_BLOCKS)), int(generator.integers(512))
+            cosine = 0.6 - 0.015 * rank
+            for method in tuned:
+                moved = method == tuned[-1] and block == LAST_BLOCK
+                rows.append(
+                    {
+                        "method": method,
+                        "direction": direction,
+                        "ranking": "cosine",
+                        "rank": rank,
+                        "block": block,
+                        "neuron": neuron,
+                        "cosine": cosine,
+                        "projection": 2 * cosine,
+                        "norm": 2.0,
+                        "tokens": json.dumps([" fool", "idiot", " dumb"]),
+                        "cosine_tuned": cosine - (0.2 if moved else 0.004),
+                        "projection_tuned": 2 * cosine - (0.4 if moved else 0.008),
+                        "drift_cosine": 0.9 if moved else 0.999,
+                        "drift_relative": 0.4 if moved else 0.02,
+                        "activation_base": 0.5,
+                        "activation": 0.3,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def _neuron_groups(tuned: tuple[str, ...]) -> pd.DataFrame:
+    """Gross reduction 3 and increase 1, so a net change of -2; the last of `tuned` is erasure alone."""
+    changes = ("toxic_down", "anti_toxic_up", "toxic_up", "anti_toxic_down")
+    signs = ("toxic_positive", "toxic_negative", "anti_toxic_positive", "anti_toxic_negative")
+    parts = {"neither": (0.0, 0.0), "all": (-3.0, 1.0)}
+    rows = []
+    for definition, groups in (("activation_change", changes), ("projection", changes), ("activation_sign", signs)):
+        of_groups = dict(zip(groups, ((-2.0, 0.0), (-1.0, 0.0), (0.0, 0.6), (0.0, 0.4)), strict=True)) | parts
+        for method in tuned:
+            for direction in DIRECTIONS:
+                for position in POSITIONS:
+                    for group, (reduction, increase) in of_groups.items():
+                        change, erasure = reduction + increase, 1.0 if method == tuned[-1] else 0.15
+                        rows.append(
+                            {
+                                "method": method,
+                                "direction": direction,
+                                "position": position,
+                                "definition": definition,
+                                "group": group,
+                                "n_neurons": 100,
+                                "share_of_neurons": 1.0 if group == "all" else 0.25,
+                                "erasure": erasure * change,
+                                "bypass": (1 - erasure) * change,
+                                "change": change,
+                                "reduction": reduction,
+                                "increase": increase,
+                                "share_of_reduction": reduction / -3.0,
+                                "null_share_mean": np.nan if group == "all" else 0.25,
+                                "null_z": np.nan if group == "all" else 3.1,
+                                "null_p": np.nan if group == "all" else 0.002,
+                            }
+                        )
+    return pd.DataFrame(rows)
+
+
+def _neuron_curve(tuned: tuple[str, ...]) -> pd.DataFrame:
+    rows = []
+    for index, method in enumerate(tuned):
+        for direction in DIRECTIONS:
+            for position in POSITIONS:
+                for share in np.linspace(0, 1, 41):
+                    change = -(1 + index) * 4 * share * (1.25 - share)
+                    erasure = change if method == tuned[-1] else 0.15 * change
+                    rows.append(
+                        {
+                            "method": method,
+                            "direction": direction,
+                            "position": position,
+                            "n_neurons": int(3072 * share),
+                            "share_of_neurons": share,
+                            "cumulative_change": change,
+                            "cumulative_erasure": erasure,
+                            "cumulative_bypass": change - erasure,
+                            "null_low": -4 * share * (1 - share) - 0.5 * share,
+                            "null_high": -4 * share * (1 - share) + 0.5 * share,
+                        }
+                    )
+    return pd.DataFrame(rows)
+
+
+def _stream(tuned: tuple[str, ...], decomposition: pd.DataFrame) -> pd.DataFrame:
+    """MLPs as in the decomposition, attention that carries a bit on, an embedding that none has changed."""
+    rows = []
+    for method in tuned:
+        for direction in DIRECTIONS:
+            for position in POSITIONS:
+                key = {"method": method, "direction": direction, "position": position}
+                rows.append({**key, "component": "embed", "write_base": 0.1, "write": 0.1, "change": 0.0})
+                own = decomposition.query("method == @method and direction == @direction and position == @position")
+                for part in own.to_dict("records"):
+                    mlp = {name: part[name] for name in ("block", "write_base", "write", "change", "erasure", "bypass")}
+                    half = {name: mlp[name] / 2 for name in ("write_base", "write", "change")}
+                    rows.append({**key, "component": "attention", "block": part["block"], **half})
+                    rows.append({**key, "component": "mlp", **mlp})
+    table = pd.DataFrame(rows)
+    spread = 0.2 * table["change"].abs()
+    return table.assign(change_low=table["change"] - spread, change_high=table["change"] + spread)
+
+
+def _logit_lens(tuned: tuple[str, ...]) -> pd.DataFrame:
+    """Unsafe tokens rise over depth in the base, safe ones when tuned."""
+    points = [(np.nan, "embed"), *((block, point) for block in range(N_BLOCKS) for point in ("mid", "post"))]
+    rows = []
+    for index, method in enumerate(("base", *tuned)):
+        for depth, (block, point) in enumerate(points):
+            for token_set, words in (("unsafe", ("You", "Sure")), ("safe", ("I", "Sorry"))):
+                rises = (token_set == "unsafe") == (method == "base")
+                logit = depth / len(points) * (6 if rises else 1 - 0.3 * index)
+                for token in (*(json.dumps(f" {word}") for word in words), "all"):
+                    probability = 0.07 * logit
+                    rows.append(
+                        {
+                            "method": method,
+                            "position": "prompt_last",
+                            "block": block,
+                            "point": point,
+                            "token": token,
+                            "token_set": token_set,
+                            "logit": logit,
+                            "logit_low": logit - 0.3,
+                            "logit_high": logit + 0.3,
+                            "probability": probability,
+                            "probability_low": 0.8 * probability,
+                            "probability_high": 1.2 * probability,
+                        }
+                    )
+    return pd.DataFrame(rows)
+
+
+def _toxic_activations(tuned: tuple[str, ...], generator: np.random.Generator) -> pd.DataFrame:
+    """On the same text the activations fall by half; on one's own by more."""
+    base = np.sort(generator.gamma(2, 0.2, 20))[::-1]
+    return pd.DataFrame(
+        [
+            {
+                "method": method,
+                "text": text,
+                "rank": rank,
+                "block": rank % N_BLOCKS,
+                "neuron": 11 * rank,
+                "activation_base": value,
+                "activation": value * (1.0 if method == tuned[-1] else factor),
+                "n_inputs": 60,
+            }
+            for text, factor in (("same", 0.5), ("own", 0.25))
+            for method in tuned
+            for rank, value in enumerate(base, 1)
+        ]
+    )
+
+
+def _residual_shift(tuned: tuple[str, ...]) -> pd.DataFrame:
+    """The last of `tuned` shifts the last block alone."""
+    rows = []
+    for method in tuned:
+        for position in POSITIONS:
+            for block in range(N_BLOCKS):
+                size = float(block == LAST_BLOCK) if method == tuned[-1] else 0.1 * block
+                rows.append(
+                    {
+                        "method": method,
+                        "position": position,
+                        "block": block,
+                        "shift": 3 * size,
+                        "relative_shift": size / 2,
+                        "cosine_with_toxic_block": 1 - 0.1 * (LAST_BLOCK - block) if size else np.nan,
+                        **{f"cosine_{name}": -0.6 * size if size else np.nan for name in DIRECTIONS},
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def _relapse(tuned: tuple[str, ...]) -> pd.DataFrame:
+    """The last of `tuned` relapses with the base's values, the others with its activations; random neurons hardly."""
+    doses = {
+        "activations": (0, 1, 2, 3, 6),
+        "values": (0, 1, 2, 3, 6),
+        "both": (0, 1, 2, 3, 6),
+        "neurons": (0, 0.01, 0.05, 0.2),
+        "keys": (1, 2, 5, 10),
+    }
+    rows = []
+    for method in tuned:
+        for treatment, ladder in doses.items():
+            works = treatment == "both" or (treatment == "values") == (method == tuned[-1])
+            for place, dose in enumerate(ladder):
+                for control in (False, True):
+                    if control and (treatment == "both" or place in (0, len(ladder) - 1)):
+                        continue
+                    back = (0.9 if works and not control else 0.1) * place / (len(ladder) - 1)
+                    defense = 1 - 0.9 * back
+                    rows.append(
+                        {
+                            "method": method,
+                            "treatment": treatment,
+                            "control": control,
+                            "draw": int(control),
+                            "dose": float(dose),
+                            "n_neurons": 100 * place,
+                            "share_of_neurons": place / len(ladder),
+                            "defense": defense,
+                            "defense_low": max(0.0, defense - 0.12),
+                            "defense_high": min(1.0, defense + 0.08),
+                            "relapse": back,
+                            "relapse_low": back - 0.1,
+                            "relapse_high": back + 0.1,
+                            "n": 40,
+                        }
+                    )
+    return pd.DataFrame(rows)
+
+
+def _relapse_verdict(tuned: tuple[str, ...]) -> pd.DataFrame:
+    rows = []
+    for method in tuned:
+        erased = method == tuned[-1]
+        values = {"by_activations": 0.05 if erased else 0.9, "by_values": 0.95 if erased else 0.1, "by_random": 0.02}
+        values["share_by_values"] = values["by_values"] / (values["by_values"] + values["by_activations"])
+        bounds = {
+            f"{name}_{end}": value + gap
+            for name, value in values.items()
+            for end, gap in (("low", -0.08), ("high", 0.08))
+        }
+        verdict = "erased" if erased else "bypassed"
+        rest = {
+            "verdict": verdict,
+            "decomposition": verdict,
+            "agrees": "yes",
+            "reason": "what returns, returns with it",
+        }
+        rows.append({"method": method, **rest, **values, **bounds})
+    return pd.DataFrame(rows)
+
+
+def _calibration() -> pd.DataFrame:
+    """One verdict of all is not as expected: values everywhere of the GPT-2 shape along the probe."""
+    expected = {
+        "frozen_values": "bypassed",
+        "values_at_block": "erased",
+        "values_everywhere": "erased",
+        "projected_out": "erased",
+        "random_perturbation": "undecided",
+    }
+    rows = [
+        {
+            "architecture": architecture,
+            "seed": seed,
+            "checkpoint": checkpoint,
+            "truth": verdict,
+            "direction": direction,
+            "expected": verdict,
+            "found": verdict,
+            "agrees": True,
+        }
+        for architecture in ("mistral", "llama", "gpt2")
+        for seed in range(3)
+        for checkpoint, verdict in expected.items()
+        for direction in ("answer", "probe")
+    ]
+    missed = next(
+        row
+        for row in rows
+        if (row["architecture"], row["checkpoint"], row["direction"]) == ("gpt2", "values_everywhere", "probe")
+    )
+    missed.update(found="bypassed", agrees=False)
+    rows.append({**rows[0], "checkpoint": "sft at 0.5", "truth": None, "expected": None, "found": "mixed"})
+    return pd.DataFrame(rows)

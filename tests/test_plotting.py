@@ -238,6 +238,206 @@ def test_a_trajectory_is_drawn_in_the_order_of_its_steps(tables: dict[str, pd.Da
     assert len(bands) == 2
 
 
+def test_value_vectors_are_drawn_by_rank_with_their_drift(tables: dict[str, pd.DataFrame]) -> None:
+    table = tables["value_vectors"]
+    figure = plotting.plot_value_vectors(table)
+    cosines, drifts = panels(figure)[:2]
+    own = table.query("direction == 'probe' and rank <= 10")
+    assert len(panels(figure)) == 6
+    first = own.drop_duplicates("rank")
+    np.testing.assert_allclose(cosines.collections[0].get_offsets()[:, 0], first["cosine"])
+    for turn, method in enumerate(TUNED):
+        rows = own[own["method"] == method]
+        np.testing.assert_allclose(cosines.collections[1 + turn].get_offsets()[:, 0], rows["cosine_tuned"])
+        np.testing.assert_allclose(drifts.collections[turn].get_offsets()[:, 0], 100 * rows["drift_relative"])
+        assert to_hex(drifts.collections[turn].get_facecolor()[0]) == plotting.METHOD_COLOURS[method].lower()
+    row = first.iloc[0]
+    assert cosines.get_yticklabels()[0].get_text() == f'" fool" "idiot" {row["block"] + 1}.{row["neuron"]}'
+
+
+def test_tokens_that_the_font_lacks_become_boxes(tables: dict[str, pd.DataFrame]) -> None:
+    odd = tables["value_vectors"].assign(tokens='["天", "\\u0000", "é$"]')
+    figure = plotting.plot_value_vectors(odd)
+    plates.figure_bytes(figure)  # a missing letter would warn, and warnings are errors here
+    assert panels(figure)[0].get_yticklabels()[0].get_text().startswith('"□"')
+
+
+def test_groups_show_net_and_gross_together_with_the_null(tables: dict[str, pd.DataFrame]) -> None:
+    table = tables["neuron_groups"]
+    figure = plotting.plot_neuron_groups(table)
+    axes = panels(figure)[1]
+    assert axes.get_title() == "SFT: answer direction"
+    groups = ["toxic_down", "anti_toxic_up", "toxic_up", "anti_toxic_down", "neither", "all"]
+    rows = table.query(
+        "method == 'sft' and direction == 'answer' and position == 'prompt_last' and definition == 'projection'"
+    )
+    rows = rows.set_index("group").loc[groups]
+    np.testing.assert_allclose(widths(axes)[0::2], rows["erasure"])
+    np.testing.assert_allclose(widths(axes)[1::2], rows["bypass"])
+    lines = {
+        name: [line.get_xdata() for line in axes.lines if line.get_gid() == name] for name in ("gross", "net", "null")
+    }
+    np.testing.assert_allclose(lines["gross"], rows[["reduction", "increase"]])
+    np.testing.assert_allclose(np.ravel(lines["net"]), rows["change"])
+    np.testing.assert_allclose(np.ravel(lines["null"]), -3 * rows["null_share_mean"].dropna())
+    assert "67% (25%) p = 0.002" in [text.get_text() for text in axes.texts]
+
+
+def test_an_unknown_definition_of_groups_is_an_error_that_lists_those_present(tables: dict[str, pd.DataFrame]) -> None:
+    with pytest.raises(InputError, match="no definition 'size', it has activation_change, activation_sign, projection"):
+        plotting.plot_neuron_groups(tables["neuron_groups"], definition="size")
+    with pytest.raises(InputError, match="no position 'middle', it has prompt_last, response"):
+        plotting.plot_stream(tables["stream"], position="middle")
+
+
+def test_the_neuron_curve_is_drawn_with_its_parts_and_null(tables: dict[str, pd.DataFrame]) -> None:
+    figure = plotting.plot_neuron_curve(tables["neuron_curve"].sample(frac=1, random_state=0))
+    axes = panels(figure)[0]
+    rows = tables["neuron_curve"].query("method == 'sft' and direction == 'probe' and position == 'prompt_last'")
+    solid = next(
+        line
+        for line in axes.lines
+        if line.get_color() == plotting.METHOD_COLOURS["sft"] and line.get_linestyle() == "-"
+    )
+    np.testing.assert_allclose(solid.get_xdata(), 100 * rows["share_of_neurons"])
+    np.testing.assert_allclose(solid.get_ydata(), rows["cumulative_change"])
+    assert sum(band.get_gid() == "null" for band in axes.collections) == len(TUNED)
+
+
+def test_the_stream_is_drawn_by_component_and_depth(tables: dict[str, pd.DataFrame]) -> None:
+    figure = plotting.plot_stream(tables["stream"].sample(frac=1, random_state=0))
+    attention, mlp, parts = panels(figure)[3:6]
+    rows = tables["stream"].query("direction == 'answer' and position == 'prompt_last' and method == 'sft'")
+    of_mlp = rows[rows["component"] == "mlp"]
+
+    def curves(axes: Axes, line: str) -> list[np.ndarray]:
+        colour = plotting.METHOD_COLOURS["sft"]
+        return [x.get_xydata() for x in axes.lines if x.get_color() == colour and x.get_linestyle() == line]
+
+    np.testing.assert_allclose(curves(mlp, "-")[0], of_mlp[["block", "write"]] + np.array((1, 0)))
+    np.testing.assert_allclose(curves(parts, "-")[0], of_mlp[["block", "erasure"]] + np.array((1, 0)))
+    np.testing.assert_allclose(curves(parts, "--")[0], of_mlp[["block", "bypass"]] + np.array((1, 0)))
+    base = next(line for line in mlp.lines if line.get_linestyle() == "--")
+    np.testing.assert_allclose(base.get_ydata(), of_mlp["write_base"])
+    embedding = [curve for curve in curves(attention, "-") if len(curve) == 1]
+    np.testing.assert_allclose(embedding, [[(0.0, 0.1)]])
+
+
+def test_the_logit_lens_goes_up_from_the_embedding_with_the_base_dashed(tables: dict[str, pd.DataFrame]) -> None:
+    shuffled = {"logit_lens": tables["logit_lens"].sample(frac=1, random_state=0), "trajectory": tables["trajectory"]}
+    figure = plates.draw_figure("logit_lens", shuffled)  # a trajectory's step 0 is called base too
+    unsafe = panels(figure)[0]
+    base, sft = unsafe.lines[:2]
+    assert (base.get_linestyle(), sft.get_linestyle()) == ("--", "-")
+    np.testing.assert_allclose(base.get_xdata(), np.arange(0, LAST_BLOCK + 1.5, 0.5))
+    rows = tables["logit_lens"].query("token == 'all' and token_set == 'unsafe' and method == 'base'")
+    np.testing.assert_allclose(base.get_ydata(), rows["logit"])
+    assert len([band for band in unsafe.collections if band.get_gid() == "interval"]) == 1 + len(TUNED)
+    assert '" You", " Sure"' in unsafe.get_title()
+
+
+def test_activations_on_the_same_and_on_ones_own_text_are_apart(tables: dict[str, pd.DataFrame]) -> None:
+    table = tables["toxic_activations"]
+    same, own = panels(plotting.plot_toxic_activations(table))
+    assert [axes.get_title().split("\n")[0] for axes in (same, own)] == [
+        "all read the base's answer",
+        "each reads its own answer",
+    ]
+    mean = table.query("text == 'own' and method == 'dinm'")["activation_base"].mean()
+    assert f"base {mean:.2g}, SFT {mean / 4:.2g}, DPO {mean / 4:.2g}, DINM {mean:.2g}" in own.get_title()
+    assert f"SFT {mean / 2:.2g}" in same.get_title()
+    bars = [bar.get_height() for bar in own.patches]
+    np.testing.assert_allclose(bars, table.query("text == 'own' and method == 'sft'")["activation_base"])
+    drawn = own.collections[0].get_offsets()[:, 1]
+    np.testing.assert_allclose(drawn, table.query("text == 'own' and method == 'sft'")["activation"])
+
+
+def test_the_residual_shift_has_a_panel_for_every_cosine(tables: dict[str, pd.DataFrame]) -> None:
+    figure = plotting.plot_residual_shift(tables["residual_shift"])
+    assert len(panels(figure)) == 2 * 5
+    length = panels(figure)[0].lines[0]
+    rows = tables["residual_shift"].query("method == 'dinm' and position == 'prompt_last'")
+    by_colour = {line.get_color(): line for line in panels(figure)[0].lines}
+    np.testing.assert_allclose(by_colour[plotting.METHOD_COLOURS["dinm"]].get_ydata(), 100 * rows["relative_shift"])
+    assert list(length.get_xdata()) == [1, 2, 3, 4, 5, 6]
+
+
+def test_relapse_draws_defense_by_dose_and_the_controls_dashed(tables: dict[str, pd.DataFrame]) -> None:
+    table = tables["relapse"].sample(frac=1, random_state=0)
+    figure = plotting.plot_relapse(table)
+    assert [axes.get_title().split("\n")[0] for axes in panels(figure)][2] == "both"
+    values = panels(figure)[1]
+    dinm = next(line for line in values.lines if line.get_color() == plotting.METHOD_COLOURS["dinm"])
+    rows = tables["relapse"].query("method == 'dinm' and treatment == 'values' and not control")
+    np.testing.assert_allclose(dinm.get_ydata(), 100 * rows["defense"])
+    assert [label.get_text() for label in values.get_xticklabels()] == ["0", "1", "2", "3", "6"]
+    assert [label.get_text() for label in panels(figure)[3].get_xticklabels()] == ["0", "1", "5", "20"]
+    assert [label.get_text() for label in panels(figure)[4].get_xticklabels()] == ["×1", "×2", "×5", "×10"]
+    controls = [line for line in values.lines if line.get_gid() == "control"]
+    assert {line.get_linestyle() for line in controls} == {"--"}
+    assert len(controls) == len(TUNED)
+    assert not [line for line in panels(figure)[2].lines if line.get_gid() == "control"]
+
+
+def test_controls_are_averaged_over_draws(tables: dict[str, pd.DataFrame]) -> None:
+    one = tables["relapse"].query("method == 'sft' and treatment == 'values'")
+    other = one[one["control"]].assign(draw=2, defense=0.0)
+    axes = panels(plotting.plot_relapse(pd.concat([one, other])))[0]
+    control = next(line for line in axes.lines if line.get_gid() == "control")
+    np.testing.assert_allclose(control.get_ydata(), 50 * one[one["control"]]["defense"])
+
+
+def test_the_relapse_verdict_prints_both_verdicts(tables: dict[str, pd.DataFrame]) -> None:
+    table = tables["relapse_verdict"].assign(agrees=["yes", "no", "silent"])
+    figure = plotting.plot_relapse_verdict(table)
+    np.testing.assert_allclose(widths(panels(figure)[0]), 100 * table["by_activations"])
+    np.testing.assert_allclose(intervals(panels(figure)[1]), 100 * table[["by_values_low", "by_values_high"]])
+    assert "bypassed; decomposition:\nbypassed (agrees: no)" in texts(figure)
+
+
+def test_calibration_crosses_out_what_is_not_as_expected(tables: dict[str, pd.DataFrame]) -> None:
+    figure = plotting.plot_calibration(tables["calibration"])
+    probe, answer = panels(figure)
+    assert (len(probe.texts), len(answer.texts)) == (1, 0)
+    assert probe.texts[0].get_position() == (7, 2)  # gpt2 0, values_everywhere
+    assert probe.get_xticklabels()[7].get_text() == "gpt2 0"
+    assert probe.get_yticklabels()[2].get_text() == "values everywhere"
+    assert figure.get_supxlabel().startswith("found as expected: 89 of 90")
+    cells = answer.collections[0].get_array().reshape(5, 10)
+    assert (cells == cells[:, :1]).all()
+    with pytest.raises(InputError, match="has the verdict 'perhaps'"):
+        plotting.plot_calibration(tables["calibration"].assign(found="perhaps"))
+    with pytest.raises(InputError, match="expects none of"):
+        plotting.plot_calibration(tables["calibration"].assign(expected=None))
+
+
+@pytest.mark.parametrize(
+    "name", ["value_vectors", "neuron_groups", "neuron_curve", "stream", "toxic_activations", "residual_shift"]
+)
+def test_a_table_of_the_base_alone_is_an_input_error(name: str, tables: dict[str, pd.DataFrame]) -> None:
+    with pytest.raises(InputError, match="has no tuned checkpoint"):
+        plates.draw_figure(name, {name: tables[name].assign(method="base")})
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, plate in plates.PLATES.items() if plate.optional and name not in ("diff", "calibration")]
+)
+def test_numbers_that_are_not_there_are_left_out(name: str, tables: dict[str, pd.DataFrame]) -> None:
+    table = plates.PLATES[name].tables[0]
+    kept = ("rank", "block", "neuron", "dose", "draw", "step", "share_of_neurons", "control")
+    numbers = [column for column in tables[table].select_dtypes("number") if column not in kept]
+    gaps = tables[table].assign(**dict.fromkeys(numbers, np.nan))
+    plates.draw_figure(name, {table: gaps}).draw_without_rendering()
+
+
+@pytest.mark.parametrize("name", [name for name, plate in plates.PLATES.items() if plate.optional and name != "diff"])
+def test_one_block_is_enough(name: str, tables: dict[str, pd.DataFrame]) -> None:
+    table = tables[plates.PLATES[name].tables[0]]
+    if "block" in table:
+        table = table[table["block"].isna() | (table["block"] == 0)]
+    plates.draw_figure(name, {plates.PLATES[name].tables[0]: table}).draw_without_rendering()
+
+
 def test_probe_roc_states_its_area(tables: dict[str, pd.DataFrame]) -> None:
     figure = plotting.plot_probe_roc(tables["probe_roc"])
     assert "0.960" in texts(figure)  # 0.1 * (0.7 + 0.95) / 2 + 0.9 * (0.95 + 1) / 2
