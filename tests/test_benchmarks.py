@@ -20,6 +20,8 @@ BENCHMARKS = Path(__file__).parents[1] / "analyses" / "benchmarks"
 RATIOS = {
     "recording": {"recording_over_bare", "tl_one_over_ours", "tl_all_over_ours", "fixed_over_bucketed", "flops_share"},
     "editing": {"released_over_ours_12", "released_over_ours_24", "one_by_one_over_together", "memory_copies"},
+    "interventions": {"patched_over_plain", "patched_scoring_over_plain", "steered_over_plain"},
+    "neurons": {"attribution_over_region", "with_null_over_region", "recording_over_region"},
     "scaling": {"memory_growth", "time_per_prompt_growth"},
     "weights": {"load_over_lazy", "lazy_memory_over_tensor", "diff_over_reading", "help_seconds"},
 }

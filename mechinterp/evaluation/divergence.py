@@ -24,6 +24,7 @@ from mechinterp.errors import InputError
 from mechinterp.measures.divergence import jensen_shannon
 from mechinterp.measures.statistics import Interval, bootstrap
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.positions import reading
 from mechinterp.models.tokens import Encoded, encode, length_batches, pad, padding_id
 from mechinterp.models.watching import Progress, evaluating
 
@@ -160,7 +161,7 @@ def _logits(
 ) -> Float[Tensor, "row vocabulary"]:
     """Logits at the wanted columns of each sequence, one after the other, in the model's own type."""
     batch = pad(texts, pad_id=pad_id, side="right", device=checkpoint.device)
-    with evaluating(checkpoint.model):
+    with evaluating(checkpoint.model), reading(batch):
         logits = checkpoint.model(**batch.inputs(), use_cache=False).logits
     places = [(row, column) for row, columns in enumerate(rows) for column in columns]
     where = torch.tensor(places, device=logits.device)

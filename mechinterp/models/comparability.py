@@ -17,7 +17,7 @@ def check_comparable(base: Checkpoint, others: Sequence[Checkpoint]) -> None:
     agree; skeletons will do.
     """
     for other in others:
-        if differences := [*_unlike_models(base, other), *_unlike_tokenizers(base, other)]:
+        if differences := [*unlike_models(base, other), *_unlike_tokenizers(base, other)]:
             raise InputError(
                 f"{other.source} cannot be compared with {base.source}: they differ in {'; '.join(differences)}"
             )
@@ -39,7 +39,8 @@ def check_same_tokens(base: Checkpoint, other: Checkpoint, texts: Sequence[str])
             )
 
 
-def _unlike_models(base: Checkpoint, other: Checkpoint) -> Iterator[str]:
+def unlike_models(base: Checkpoint, other: Checkpoint) -> Iterator[str]:
+    """What two models differ in that makes them incomparable: architecture, parameters, settings that matter."""
     if type(base.model) is not type(other.model):
         yield f"architecture {type(base.model).__name__} and {type(other.model).__name__}"
         return

@@ -12,6 +12,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from mechinterp import processes
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.positions import reading
 from mechinterp.models.tokens import Encoded, encode, length_batches, pad, padding_id
 from mechinterp.models.watching import Progress, evaluating
 
@@ -142,7 +143,8 @@ def _continue(
             if all(i in done for i in order):
                 continue
             batch = pad([sequences[i] for i in order], pad_id=pad_id, side="left", device=checkpoint.device)
-            output = checkpoint.model.generate(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+            with reading(batch):
+                output = checkpoint.model.generate(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
             found = []
             for i, new in zip(order, output[:, batch.input_ids.shape[1] :].tolist(), strict=True):
                 before = len(list(takewhile(lambda token: token not in ends, new)))

@@ -43,9 +43,24 @@ def h_mid(block: int) -> str:
     return f"blocks.{block}.hook_resid_mid"
 
 
+def resid_pre(block: int) -> str:
+    """Name of the residual stream before a block, [batch, pos, d_model]; the embedding for the first one."""
+    return f"blocks.{block}.hook_resid_pre"
+
+
 def resid_post(block: int) -> str:
     """Name of the residual stream after a block, [batch, pos, d_model]; before the final norm for the last one."""
     return f"blocks.{block}.hook_resid_post"
+
+
+def attn_out(block: int) -> str:
+    """Name of what a block's attention adds to the residual stream, [batch, pos, d_model]."""
+    return f"blocks.{block}.hook_attn_out"
+
+
+def mlp_out(block: int) -> str:
+    """Name of what a block's MLP adds to the residual stream, [batch, pos, d_model]."""
+    return f"blocks.{block}.hook_mlp_out"
 
 
 @dataclass(frozen=True)

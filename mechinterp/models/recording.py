@@ -14,7 +14,7 @@ A recording describes activations; that they cause anything is not established b
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,7 @@ from mechinterp.errors import InputError
 from mechinterp.files import replacing
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.middle_stream import check_middle_stream
+from mechinterp.models.positions import reading
 from mechinterp.models.tokens import Encoded, Position, length_batches, pad, padding_id
 from mechinterp.models.watching import Progress, evaluating, run_until_seen, watching
 from mechinterp.models.windows import OnDevices, Window, readings
@@ -40,7 +41,8 @@ class Recording:
     """Group means of activations, with what they were measured on.
 
     Attributes:
-        groups: per hook point, mean over the inputs of each group, float64 [group, d].
+        groups: per hook point, mean over the inputs of each group, float64 [group, d]; over all of them, [1, d], where
+            no more was asked for.
         group_sizes: inputs in each group, [group].
         inputs: per kept hook point, the value of every input in the given order, [input, d] in float32 (float64 of a
             float64 model).
@@ -67,7 +69,10 @@ class Recording:
 
     def mean(self, hook: str) -> Float[Tensor, " d"]:
         """Mean over inputs at a hook point."""
-        return self.group_sizes @ self.groups[hook] / self.group_sizes.sum()
+        groups = self.groups[hook]
+        if len(groups) != len(self.group_sizes):
+            return groups[0]
+        return self.group_sizes @ groups / self.group_sizes.sum()
 
     def save(self, path: Path) -> Path:
         """Save as safetensors with the labels in its metadata."""
@@ -130,6 +135,7 @@ def record_positions(
     continuations: Sequence[Encoded] | None = None,
     keep: Sequence[str] | Mapping[Position, Sequence[str]] = (),
     project: Mapping[str, Float[Tensor, "d k"]] | None = None,
+    together: Collection[str] = (),
     groups: int = 128,
     max_tokens: int | None = None,
     max_batch: int = 256,
@@ -151,6 +157,7 @@ def record_positions(
         keep: those of the hook points whose per-input values are wanted too, at every position or by position (memory
             grows with the inputs).
         project: matrices P by hook point: every input's h(x) P is kept, k numbers an input.
+        together: those of the hook points of which the mean over all inputs is enough, without groups.
         groups: at most this many groups of inputs.
         max_tokens: padded tokens per batch; similar lengths share a batch. By default what keeps the device busy: 2,048
             on a CPU, whose caches more would overflow, and 8,192 elsewhere.
@@ -172,13 +179,15 @@ def record_positions(
         raise InputError(f"there must be at least one group of inputs, got {groups}")
     hooks = list(dict.fromkeys(hooks))
     kept = {p: keep.get(p, ()) if isinstance(keep, Mapping) else keep for p in positions}
-    if unknown := {hook for wanted in (*kept.values(), project or {}) for hook in wanted} - set(hooks):
-        raise InputError(f"keep or project names {sorted(unknown)}, which are not among the recorded hook points")
+    if unknown := {hook for wanted in (*kept.values(), project or {}, together) for hook in wanted} - set(hooks):
+        raise InputError(
+            f"keep, project or together names {sorted(unknown)}, which are not among the recorded hook points"
+        )
     sites = [checkpoint.names.site(hook) for hook in hooks]
     if any(hook.endswith("hook_resid_mid") for hook in hooks):
         check_middle_stream(checkpoint)
     read = readings(checkpoint, prompts, positions, responses=responses, continuations=continuations, truncate=truncate)
-    tallies = {position: _Tally(len(prompts), groups, kept[position], dict(project or {})) for position in positions}
+    tallies = {p: _Tally(len(prompts), groups, kept[p], dict(project or {}), together) for p in positions}
     windows: dict[Position, Window] = {}
 
     def see(hook: str, values: Tensor) -> None:
@@ -187,7 +196,7 @@ def record_positions(
 
     if max_tokens is None:
         max_tokens = 2048 if checkpoint.device.type == "cpu" else 8192
-    lengths = [len(reading.encoded.ids) for reading in read]
+    lengths = [len(r.encoded.ids) for r in read]
     batches = processes.share(
         list(length_batches(lengths, max_tokens, max_batch, apart=checkpoint.names.short_context))
     )
@@ -200,7 +209,8 @@ def record_positions(
             windows.update({p: w for p in positions if (w := Window.of(chosen, p, batch)) is not None})
             for position, window in windows.items():
                 tallies[position].expect(window.inputs)
-            run_until_seen(checkpoint.model, **batch.inputs())
+            with reading(batch):
+                run_until_seen(checkpoint.model, **batch.inputs())
             done += len(order)
             if progress is not None:
                 progress(done, total)
@@ -210,9 +220,11 @@ def record_positions(
 class _Tally:
     """What a recording of one position is made of, summed up on the devices where the values arise."""
 
-    def __init__(self, n_inputs: int, groups: int, keep: Sequence[str], project: dict[str, Tensor]) -> None:
+    def __init__(
+        self, n_inputs: int, groups: int, keep: Sequence[str], project: dict[str, Tensor], together: Collection[str]
+    ) -> None:
         self.n_inputs, self.n_groups = n_inputs, min(n_inputs, groups)
-        self.keep, self.project = frozenset(keep), project
+        self.keep, self.project, self.together = frozenset(keep), project, frozenset(together)
         self.sums: dict[str, Tensor] = {}
         self.non_finite: dict[str, Tensor] = {}
         self.kept: dict[str, Tensor] = {}
@@ -232,8 +244,11 @@ class _Tally:
         total = self.sums[hook]
         self.non_finite[hook] += (~torch.isfinite(values)).sum()
         wide = values.to(total.dtype)
-        for groups, turn in self.turns:
-            total.index_add_(0, groups.on(total.device), wide[turn.on(total.device)])
+        if hook in self.together:
+            total += wide.sum(0)
+        else:
+            for groups, turn in self.turns:
+                total.index_add_(0, groups.on(total.device), wide[turn.on(total.device)])
         if hook in self.project:
             self.projected[hook][self.inputs.on(total.device)] = wide @ self.project[hook]
         if hook in self.keep:  # these may be many: they leave the device
@@ -242,7 +257,7 @@ class _Tally:
     def _make_room(self, hook: str, d: int, dtype: torch.dtype, device: torch.device) -> None:
         # float64 sums where the device has it: thousands of inputs, and differences of means are taken later
         wide = torch.float32 if device.type == "mps" else torch.float64
-        self.sums[hook] = torch.zeros(self.n_groups, d, dtype=wide, device=device)
+        self.sums[hook] = torch.zeros(1 if hook in self.together else self.n_groups, d, dtype=wide, device=device)
         self.non_finite[hook] = torch.zeros((), dtype=torch.long, device=device)
         if hook in self.project:
             self.project[hook] = self.project[hook].to(self.sums[hook])
@@ -261,7 +276,10 @@ class _Tally:
             processes.add_up(parts[hook] for hook in hooks if hook in parts)
         sizes = torch.bincount(torch.arange(self.n_inputs) % self.n_groups).to(torch.float64)
         return Recording(
-            groups={hook: self.sums[hook].cpu().double() / sizes[:, None] for hook in hooks},
+            groups={
+                hook: self.sums[hook].cpu().double() / (self.n_inputs if hook in self.together else sizes[:, None])
+                for hook in hooks
+            },
             group_sizes=sizes,
             inputs=self.kept,
             projections={hook: rows.cpu() for hook, rows in self.projected.items()},

@@ -81,6 +81,8 @@ class Batch:
 
     Attributes:
         starts: the column at which each sequence begins.
+        lengths: of each sequence, in tokens.
+        prompt_lengths: how many of them are its prompt.
         side: where the padding is.
     """
 
@@ -88,6 +90,8 @@ class Batch:
     attention_mask: Int[Tensor, "batch pos"]
     position_ids: Int[Tensor, "batch pos"]
     starts: tuple[int, ...]
+    lengths: tuple[int, ...]
+    prompt_lengths: tuple[int, ...]
     side: Literal["left", "right"]
 
     def inputs(self) -> dict[str, Tensor]:
@@ -242,6 +246,8 @@ def pad(
         attention_mask=to_device(torch.from_numpy(real.astype(np.int64)), torch.device(device)),
         position_ids=to_device(torch.from_numpy(np.where(real, places, 0)), torch.device(device)),
         starts=starts,
+        lengths=tuple(lengths),
+        prompt_lengths=tuple(sequence.prompt_length for sequence in sequences),
         side=side,
     )
 

@@ -69,11 +69,11 @@ def watching(
             handle.remove()
 
 
-def run_until_seen(model: PreTrainedModel, **inputs: Tensor) -> None:
-    """Forward pass for the sake of its hooks: no cache, no gradient, ended by `_Stop`."""
+def run_until_seen(model: PreTrainedModel, **inputs: Any) -> None:
+    """Forward pass for the sake of its hooks: no gradient, no cache unless one is given, ended by `_Stop`."""
     try:
         with torch.no_grad():
-            model(**inputs, use_cache=False)
+            model(**inputs, use_cache="past_key_values" in inputs)
     except _Stop:
         pass
 
