@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,9 @@ from mechinterp.models.names import resid_post
 from mechinterp.models.recording import record_all
 
 INSTANCES = [make_instance(i) for i in range(10)]
-SETTINGS = ComparisonSettings(max_new_tokens=3, steering_inputs=4, middle_inputs=4)
+SETTINGS = ComparisonSettings(
+    max_new_tokens=3, steering_inputs=4, middle_inputs=4, top_vectors=5, null_draws=8, first_tokens=2
+)
 
 
 class AlternatingJudge:
@@ -237,3 +240,20 @@ def test_a_base_that_answers_all_alike_is_undecided() -> None:
     assert set(baseline.inputs.directions) == {"probe", "answer"}
     assert all(math.isnan(value) for value in found.tables["validity"]["auroc"])
     assert set(found.tables["verdict"]["verdict"]) == {"undecided"}
+
+
+def test_the_logit_lens_is_part_of_the_evidence_with_the_base_once(tmp_path: Path) -> None:
+    base = tiny_checkpoint("llama")
+    baseline = baseline_of(base)
+    baseline.save(tmp_path / "base")
+    loaded = Baseline.load(tmp_path / "base")
+    assert loaded.inputs.lens_tokens == baseline.inputs.lens_tokens
+    assert loaded.inputs.fingerprint == baseline.inputs.fingerprint
+    tuned = [(name, gather_evidence(perturbed(base, seed=seed), loaded.inputs)) for name, seed in (("a", 1), ("b", 2))]
+    table = compare(loaded, tuned).tables["logit_lens"]
+    assert list(dict.fromkeys(table["method"])) == ["base", "a", "b"]
+    same = compare(loaded, [("same", gather_evidence(base, loaded.inputs))]).tables["logit_lens"]
+    numbers = ["block", "logit", "logit_low", "logit_high", "probability", "probability_low", "probability_high"]
+    one, other = (same[same["method"] == method][numbers].reset_index(drop=True) for method in ("base", "same"))
+    pd.testing.assert_frame_equal(one, other, check_exact=True)
+    assert not table[table["method"] == "a"]["logit"].equals(table[table["method"] == "b"]["logit"])

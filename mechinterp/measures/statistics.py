@@ -66,6 +66,13 @@ def percentile_interval(value: float, draws: Float[Tensor, " resample"]) -> Inte
     return Interval(value, low, high)
 
 
+def percentile_ends(draws: Float[Tensor, "resample k"]) -> tuple[list[float], list[float]]:
+    """The lower and upper ends of the percentile intervals of k statistics from their bootstrap draws."""
+    tail = (1 - CONFIDENCE) / 2
+    ends = torch.quantile(draws.double(), torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
+    return ends[0].tolist(), ends[1].tolist()
+
+
 def bootstrap(
     statistic: Callable[[Float[Tensor, "resample n"]], Float[Tensor, " resample"]],
     n: int,

@@ -97,7 +97,8 @@ class Recording:
         """Load a saved recording."""
         with safe_open(path, framework="pt") as file:
             labels = json.loads(file.metadata()["recording"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
+            # copied: in a mapped file a tensor may lie askew, where the processor's products round otherwise
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dictionary
         parts: dict[str, dict[str, Tensor]] = {"groups": {}, "inputs": {}, "projections": {}}
         for name, value in tensors.items():
             if name != "group_sizes":
