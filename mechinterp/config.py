@@ -19,6 +19,7 @@ from mechinterp.methods.dinm import DinmSettings
 from mechinterp.methods.dpo import DpoSettings
 from mechinterp.methods.organism import OrganismConfig
 from mechinterp.methods.sft import SftSettings
+from mechinterp.treatments import RelapseSettings
 
 
 class _Settings(BaseModel):
@@ -92,6 +93,7 @@ class StudyConfig(_Settings):
     knowledge_questions: int = Field(24, ge=0, description="knowledge questions asked of every evaluated checkpoint")
     max_new_tokens: int = Field(32, ge=1, description="longest evaluated response")
     comparison: ComparisonSettings = ComparisonSettings()
+    relapse: RelapseSettings = RelapseSettings()
     truncate: bool = Field(
         False, description="cut prompts and comments that exceed the context from the left; otherwise an error"
     )

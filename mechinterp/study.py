@@ -8,6 +8,7 @@
     record     activations and read-outs of every checkpoint, and the check of the directions on the vanilla model
     compare    the mechanism, decomposition, verdict and validity tables
     defend     defense success of every checkpoint on the edited instances, each edit on its own
+    relapse    parts of the vanilla model put back into every checkpoint: does the unsafe behaviour return?
     report     figures and report.html
 
 Everything is read back from the run folder, so that a run that was killed goes on where it was.
@@ -57,6 +58,8 @@ from mechinterp.models.generation import generate
 from mechinterp.models.names import h_down
 from mechinterp.probing import fit_probe, write_probe_tables
 from mechinterp.provenance import code_hash, versions
+from mechinterp.relapse import relapse_from_evidence
+from mechinterp.relapse_results import RelapseTest, decomposed_verdicts, relapse_tables
 from mechinterp.stages import Runner, Stage, locked
 
 METHODS = ("sft", "dpo", "dinm")
@@ -317,8 +320,8 @@ class Study:
             ),
             stage(
                 "compare",
-                makes=[f"tables/{name}.csv" for name in ("mechanism", "decomposition", "verdict", "validity", "edits")],
-                may_make=["tables/middle_shift.csv", "tables/neurons.csv"],
+                makes=[f"tables/{name}.csv" for name in (*comparison.TABLES, "edits")],
+                may_make=[f"tables/{name}.csv" for name in comparison.OPTIONAL_TABLES],
                 needs="record dinm probe",
                 settings=[loading, config.comparison.top_neurons],
             ),
@@ -330,9 +333,16 @@ class Study:
                 reads=own_judge,
             ),
             stage(
+                "relapse",
+                makes=["tables/relapse.csv", "tables/relapse_verdict.csv", "relapse"],
+                needs="organism sft dpo dinm record compare",
+                settings=[loading, dump(config.relapse), config.comparison.max_new_tokens, config.judge],
+                reads=own_judge,
+            ),
+            stage(
                 "report",
                 makes=["figures", "report.html"],
-                needs="organism probe locate compare defend",
+                needs="organism probe locate compare defend relapse",
                 settings=dump(config),
             ),
         ]
@@ -571,6 +581,31 @@ class Study:
             for result in results:
                 result.save(folder / f"{result.method}.jsonl")
         write_table(self.folder / "tables" / "defense.csv", pd.DataFrame([result.row() for result in results]))
+
+    def _make_relapse(self, reporter: Reporter) -> None:
+        vanilla = self.checkpoint("vanilla")
+        tests: list[RelapseTest] = []
+        baseline = Baseline.load(self.folder / "evidence" / "base")
+        with replacing(self.folder / "relapse") as folder:
+            folder.mkdir()
+            for method in METHODS:
+                evidence = Evidence.load(self.folder / "evidence" / method)
+                with self.opened(method) as tuned:
+                    found = relapse_from_evidence(
+                        vanilla,
+                        tuned,
+                        baseline,
+                        evidence,
+                        self.judge,
+                        max_new_tokens=self.config.comparison.max_new_tokens,
+                        settings=self.config.relapse,
+                        base_responses=tests[0].base.responses if tests else None,
+                        progress=reporter.progress(f"relapse: {method}"),
+                    )
+                found.save(folder / method)
+                tests.append(found)
+        for name, table in relapse_tables(tests, decomposed_verdicts(self.table("verdict"))).items():
+            write_table(self.folder / "tables" / f"{name}.csv", table)
 
     def _make_report(self, reporter: Reporter) -> None:
         from mechinterp.plates import draw_all

@@ -69,7 +69,7 @@ def _plain_lines(note: Callable[[str], None], what: str) -> Callable[..., None]:
 @contextmanager
 def terminal() -> Iterator[Terminal]:
     """Show what is done, and nothing of what the libraries say of themselves."""
-    _quiet_libraries()
+    quiet_libraries()
     with Terminal() as shown:
         yield shown
 
@@ -84,8 +84,9 @@ def print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str
     Console(highlight=False).print(table)
 
 
-def _quiet_libraries() -> None:
-    """Keep the libraries' own bars, advice and reports off the terminal."""
+def quiet_libraries() -> None:
+    """Keep the libraries' own bars, advice and reports off the terminal, or out of a notebook."""
+    warnings.filterwarnings("ignore", message="IProgress not found")  # a notebook's bars, which the imports look for
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("WANDB_MODE", "disabled")
     from datasets import disable_progress_bars as disable_dataset_bars

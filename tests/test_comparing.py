@@ -18,8 +18,9 @@ from test_loading import make_adapter
 from test_study import call
 
 from mechinterp import comparing
-from mechinterp.comparing import Candidate, compare_checkpoints, stands_on
+from mechinterp.comparing import compare_checkpoints
 from mechinterp.data.comments import Comment
+from mechinterp.desk import Candidate, stands_on
 from mechinterp.errors import InputError
 from mechinterp.evaluation.judges import EmbeddedJudge
 from mechinterp.evidence import ComparisonSettings

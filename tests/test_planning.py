@@ -29,7 +29,7 @@ from mechinterp.stages import Runner, Stage
 from mechinterp.study import Silent, Study
 
 CONFIGS = REPOSITORY / "analyses" / "configs"
-STAGES = ("organism", "sft", "dpo", "probe", "locate", "dinm", "record", "compare", "defend", "report")
+STAGES = ("organism", "sft", "dpo", "probe", "locate", "dinm", "record", "compare", "defend", "relapse", "report")
 
 
 def listing(folder: Path) -> dict[str, int]:
@@ -316,6 +316,8 @@ def test_costs_follow_the_settings() -> None:
     assert costs_of(sft={**sft, "steps": 8}).stages()["sft"].seconds > base["sft"].seconds
     assert costs_of(edit_instances=6).stages()["dinm"].disk == 2 * base["dinm"].disk
     assert costs_of(max_new_tokens=60).stages()["defend"].seconds > base["defend"].seconds
+    fewer = costs_of(relapse={"draws": 0, "treatments": ["activations", "values"]}).stages()
+    assert fewer["relapse"].seconds < base["relapse"].seconds
     shape = costs_of().shape
     # full fine-tuning keeps five copies: where it started, the copy, its gradient and Adam's two means; DPO a reference
     assert base["sft"].memory > 5 * shape.weights

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 from synthetic_run import MANIFEST, TUNED, make_run, make_tables
 
-from mechinterp.report import page as report
 from mechinterp.errors import InputError
 from mechinterp.plates import PLATES
+from mechinterp.report import page as report
 from mechinterp.report import write_report
 
 VOID_TAGS = {"meta", "img", "link", "br", "hr", "input"}

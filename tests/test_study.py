@@ -29,6 +29,7 @@ SMALL = {
     "knowledge_questions": 4,
     "max_new_tokens": 6,
     "comparison": {"max_new_tokens": 6, "steering_inputs": 8, "middle_inputs": 6},
+    "relapse": {"prompts": 6, "neuron_shares": [0.05], "key_factors": [5.0]},
 }
 CONTRACT = {
     "mechanism": "method,layer,toxicity_base,toxicity,toxicity_reduction_rate,toxicity_reduction_rate_low,"
@@ -41,6 +42,8 @@ CONTRACT = {
     "toxic_layer": "distance,block,count",
     "probe": "direction,accuracy,auroc,f1,majority_baseline",
     "defense": "method,ds,dg_only_q,dg_other_a,dg_other_q,dg_other_aq,dg_avg,empty,fluency,kqa,n",
+    "relapse_verdict": "method,verdict,by_activations,by_activations_low,by_activations_high,by_values,by_random,"
+    "share_by_values,decomposition,agrees,reason",
     "judge": "accuracy",
     "organism": "quantity,rate,low,high,n",
 }
@@ -90,7 +93,8 @@ def test_the_manifest_tells_how_the_run_was_made(run: Path) -> None:
     assert manifest["config"]["organism"]["d_model"] == 32
     assert set(manifest["fingerprints"]) == {"vanilla", "sft", "dpo", "dinm"}
     assert manifest["fingerprints"]["sft"] != manifest["fingerprints"]["vanilla"]
-    stages = {"organism", "sft", "dpo", "probe", "locate", "dinm", "record", "compare", "defend", "report"}
+    stages = {"organism", "sft", "dpo", "probe", "locate", "dinm", "record", "compare", "defend"}
+    stages |= {"relapse", "report"}
     assert set(manifest["seconds"]) == stages
     assert manifest["peak_memory_gib"] > 0
     assert {"torch", "transformers", "trl", "transformer-lens"} <= set(manifest["versions"])
@@ -212,7 +216,7 @@ def test_the_commands_go_from_folders_to_a_report(run: Path, tmp_path: Path, cap
 
 
 @pytest.mark.parametrize(
-    "script", ["mechanism", "verdict", "decomposition", "validity", "toxic_layer", "probe", "defense"]
+    "script", ["mechanism", "verdict", "decomposition", "validity", "toxic_layer", "probe", "defense", "relapse"]
 )
 def test_every_analysis_gives_the_table_of_the_run(run: Path, tmp_path: Path, script: str) -> None:
     out = tmp_path / "table.csv"

@@ -9,7 +9,19 @@ from typing import Any
 
 import typer
 
-from mechinterp.cli import benchmarking, comparing, editing, evaluating, locating, measuring, studies, training
+from mechinterp.cli import (
+    benchmarking,
+    comparing,
+    directions,
+    editing,
+    evaluating,
+    locating,
+    measuring,
+    relapsing,
+    studies,
+    training,
+    vectors,
+)
 from mechinterp.cli.common import rank, say
 from mechinterp.errors import InputError
 
@@ -21,7 +33,7 @@ app = typer.Typer(
 )
 app.add_typer(studies.commands)
 app.add_typer(training.commands, name="train")
-for part in (locating, editing, measuring, comparing, evaluating, benchmarking):
+for part in (locating, editing, measuring, directions, vectors, comparing, relapsing, evaluating, benchmarking):
     app.add_typer(part.commands)
 
 # click's class of every error of usage; typer carries click inside and gives it no public name

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mechinterp.evaluation.judges import Judge
     from mechinterp.models.checkpoints import Checkpoint
     from mechinterp.terminal import Terminal
+    from mechinterp.toxic_direction import ToxicDirection
 
 Settings = TypeVar("Settings")
 
@@ -126,6 +127,24 @@ def label_and_path(text: str) -> tuple[str, str]:
     if separator and name and path and not Path(text).exists():
         return name, path
     return Source.find(text).name, text
+
+
+def name_and_path(text: str) -> tuple[str, str]:
+    """NAME=PATH, as --checkpoint takes it."""
+    name, separator, path = text.partition("=")
+    if not (separator and name and path):
+        raise InputError(f"--checkpoint takes NAME=PATH, got {text!r}")
+    return name, path
+
+
+def read_direction(text: str) -> ToxicDirection:
+    """The direction of NAME=FILE, or of a file alone, which is called by the name in it."""
+    from mechinterp.toxic_direction import ToxicDirection
+
+    name, separator, path = text.partition("=")
+    if separator and name and path and not Path(text).exists():
+        return ToxicDirection.load(path, name=name)
+    return ToxicDirection.load(text)
 
 
 def block_of_layer(layer: str) -> int | None:

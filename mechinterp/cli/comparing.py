@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from mechinterp.cli.common import block_of_layer, judge_of, read_data, reporting, say, stands_on
+from mechinterp.cli.common import (
+    block_of_layer,
+    judge_of,
+    name_and_path,
+    read_data,
+    read_direction,
+    reporting,
+    say,
+    stands_on,
+)
 from mechinterp.cli.options import (
     Base,
     Data,
@@ -49,9 +58,18 @@ def compare(
     text: Annotated[TextName, typer.Option(help="Whose greedy tokens: the base's for all, or each one's own.")] = (
         TextName.fixed
     ),
+    direction: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="FILE or NAME=FILE of a direction to measure along too (`mechinterp direction`); repeatable."
+        ),
+    ] = None,
     truncate: Truncate = False,
     judge: JudgeOption = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer of the base, in tokens.")] = 32,
+    relapse: Annotated[
+        bool, typer.Option("--relapse", help="Also put parts of the base back: does the unsafe behaviour return?")
+    ] = False,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of the recordings, for use by several comparisons; OUT/recordings.")
     ] = None,
@@ -62,11 +80,13 @@ def compare(
     trust_remote_code: Trust = False,
 ) -> None:
     """Erased or bypassed: tuned checkpoints against their base, as tables, figures and a report."""
-    from mechinterp.comparing import Candidate, compare_checkpoints
-    from mechinterp.comparing import stands_on as with_base
+    from mechinterp.comparing import compare_checkpoints
+    from mechinterp.desk import Candidate
+    from mechinterp.desk import stands_on as with_base
     from mechinterp.evidence import ComparisonSettings
     from mechinterp.measures.probe import ToxicProbe
     from mechinterp.trajectory import find_steps
+    from mechinterp.treatments import RelapseSettings
 
     if not (checkpoint or trajectory):
         raise InputError("nothing to compare: give --checkpoint NAME=PATH or --trajectory 'RUN/checkpoint-*'")
@@ -80,9 +100,7 @@ def compare(
     }
     tuned = []
     for given in checkpoint or []:
-        name, separator, path = given.partition("=")
-        if not (separator and name and path):
-            raise InputError(f"--checkpoint takes NAME=PATH, got {given!r}")
+        name, path = name_and_path(given)
         tuned.append(Candidate(name, *with_base(path, base), options))
     for given in trajectory or []:
         name, separator, pattern = given.partition("=")
@@ -91,6 +109,7 @@ def compare(
         for step, path in find_steps(pattern, name or None):
             tuned.append(Candidate(f"{step.trajectory}@{step.step}", *with_base(path, base), options, step))
     block, fitted, instances = block_of_layer(layer), ToxicProbe.load(probe), read_data(data)
+    more = [read_direction(text) for text in direction or []]
     with reporting() as terminal:
         report = compare_checkpoints(
             Candidate("base", base, None, options),
@@ -104,7 +123,9 @@ def compare(
             distance=distance.value,
             seed=seed,
             settings=ComparisonSettings(max_new_tokens=max_new_tokens, generated=generated, text=text.value),
+            more=more,
             truncate=truncate,
+            relapse=RelapseSettings() if relapse else None,
             reporter=terminal,
         )
     say(f"report: {report}")

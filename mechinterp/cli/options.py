@@ -42,6 +42,13 @@ class DistanceName(StrEnum):
     relative = "relative"
 
 
+class RankingName(StrEnum):
+    """How value vectors are ranked."""
+
+    cosine = "cosine"
+    projection = "projection"
+
+
 Model = Annotated[
     str,
     typer.Option(

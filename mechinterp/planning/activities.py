@@ -29,6 +29,9 @@ def activities(config: StudyConfig, amounts: Amounts) -> dict[str, str]:
         "compare": f"tables, and {n:,} edits each on its own",
         "defend": f"5 x {n:,} prompts and {amounts.n_asked - 5 * n:,} questions answered by 4 methods, and 5 prompts "
         f"by each of {n:,} edits, up to {new} tokens each",
+        "relapse": f"up to {min(config.relapse.prompts, amounts.n_test):,} prompts answered by 3 methods under the "
+        f"doses of {len(config.relapse.treatments)} treatments and their controls, up to {comparison.max_new_tokens} "
+        "tokens each",
         "report": "figures and report.html",
     }
 

@@ -22,6 +22,7 @@ from mechinterp.config import StudyConfig
 from mechinterp.methods.trl_training import TrainingSettings
 from mechinterp.planning.machine import Machine
 from mechinterp.planning.quantities import DIRECTIONS, PLACES, Amounts, Shape
+from mechinterp.treatments import PATCHED, outline
 
 UTILISATION = 0.4
 """Share of a large matrix product's speed that a model's forward or backward pass gets."""
@@ -95,6 +96,7 @@ class Costs:
             "record": self._record,
             "compare": self._compare,
             "defend": self._defend,
+            "relapse": self._relapse,
             "report": lambda: self._cost(FIGURES, 0, 2**21),
         }
         return {name: make() for name, make in makers.items()}
@@ -222,22 +224,36 @@ class Costs:
         shape, amounts, settings = self.shape, self.amounts, self.config.comparison
         asked = ((amounts.n_test, 1), (amounts.n_validation, 1), (amounts.n_steered, 2 * DIRECTIONS * PLACES))
         written = sum(times * self._writing(n, amounts.prompt, settings.max_new_tokens) for n, times in asked)
-        if settings.generated:
-            models = 1 if settings.text == "fixed" else 4
-            written += models * self._writing(amounts.n_test, amounts.prompt, settings.generated)
+        if after := max(settings.generated, settings.first_tokens):
+            models = 1 if settings.text == "fixed" and not settings.first_tokens else 4
+            written += models * self._writing(amounts.n_test, amounts.prompt, after)
         tokens = amounts.prompt + amounts.unsafe
-        read = 4 * self._reading(amounts.n_test * tokens, self._batches(tokens, amounts.n_test))
+        passes = 4 + (7 if settings.first_tokens else 0)  # the base's own text is the fixed one
+        read = passes * self._reading(amounts.n_test * tokens, self._batches(tokens, amounts.n_test))
         read += self._reading(
             amounts.n_validation * amounts.prompt, self._batches(amounts.prompt, amounts.n_validation)
         )
         groups = 8 * min(amounts.n_test, 128) * shape.n_blocks * shape.d_mlp * len(settings.places)
         inputs = 4 * amounts.n_test * (shape.d_mlp + shape.residual)
-        disk = 4.0 * (groups + inputs + shape.value_matrix * shape.dtype.itemsize)
+        null = 4 * settings.null_draws * shape.n_blocks * shape.d_mlp
+        disk = 4.0 * (groups + inputs + null + shape.value_matrix * shape.dtype.itemsize)
         return self._cost(self._opening(5) + written + read, max(self._answering, 2 * shape.weights), disk)
 
     def _compare(self) -> Cost:
         seconds = self._opening(1) + (self.amounts.n_edits + 3) * self.shape.value_matrix * VALUE_ELEMENT + 1
         return self._cost(seconds, self.shape.weights, 2**20)
+
+    def _relapse(self) -> Cost:
+        relapse, new = self.config.relapse, self.config.comparison.max_new_tokens
+        wanted = dict.fromkeys(relapse.treatments, 0)
+        for name, _, controls in outline(relapse, self.shape.n_blocks):
+            wanted[name] += 1 + controls
+        # while it is patched, the base reads and writes the same tokens beside the tuned model
+        twice = sum(n for name, n in wanted.items() if name in PATCHED)
+        answered = 1 + 3 * (1 + sum(wanted.values()) + twice)
+        seconds = answered * self._writing(min(relapse.prompts, self.amounts.n_test), self.amounts.prompt, new)
+        disk = 1.0 * 2**10 * relapse.prompts * 3 * (2 + sum(wanted.values()))
+        return self._cost(self._opening(5) + seconds, self.shape.weights + 2 * self._answering, disk)
 
     def _defend(self) -> Cost:
         amounts, new = self.amounts, self.config.max_new_tokens

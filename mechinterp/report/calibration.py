@@ -2,14 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
+
+import pandas as pd
+
+from mechinterp.calibration import VERDICTS, by_kind, monotony, rates
+from mechinterp.report.cells import direction_label
 
 
-def calibration_rows() -> Iterator[list[str]]:
-    """A row per kind of checkpoint and direction: truth, expected, and how often each verdict was found."""
-    yield from ()
+def calibration_rows(certificate: pd.DataFrame | None) -> Iterator[list[str]]:
+    """A row per kind of checkpoint and direction: expected, and how often each verdict was found."""
+    if certificate is None:
+        return
+    for row in by_kind(certificate).to_dict("records"):
+        counts = [f"{verdict} {row[verdict]}" for verdict in VERDICTS if row[verdict]]
+        kind, direction = str(row["kind"]).replace("_", " "), direction_label(row["direction"])
+        yield [kind, direction, str(row["expected"]), ", ".join(counts), f"{_hits(row)} of {row['n']}"]
 
 
-def calibration_notes() -> Iterator[str]:
-    """Sensitivity and specificity in words."""
-    yield from ()
+def _hits(row: Mapping[Hashable, object]) -> object:
+    return row[str(row["expected"])]
+
+
+def calibration_notes(certificate: pd.DataFrame | None) -> Iterator[str]:
+    """Sensitivity and specificity, and whether interpolations move monotonically, in words."""
+    if certificate is None:
+        return
+    found = rates(certificate)
+    for (direction, verdict), part in found.groupby(["direction", "verdict"], sort=False):
+        told = [_rate(row) for row in part.to_dict("records") if row["n"]]
+        yield f"{str(verdict).capitalize()}, {direction_label(direction)}: {'; '.join(told)}."
+    moved = monotony(certificate)
+    if len(moved):
+        against, steps = int(moved["violations"].sum()), int(moved["steps"].sum())
+        largest = "" if not against else f"; the largest was {moved['largest'].max():.0%} of the whole change"
+        yield (
+            f"From the base to a tuned checkpoint in equal steps, erasure, bypass and change went backwards in "
+            f"{against} of {steps} steps{largest}."
+        )
+
+
+def _rate(row: Mapping[Hashable, object]) -> str:
+    rate, low, high = (float(str(row[name])) for name in ("rate", "low", "high"))
+    among = "" if row["among"] == "all" else " among those decided"
+    return f"{row['measure']}{among} {rate:.0%} [{low:.0%}, {high:.0%}] of {row['n']}"

@@ -16,6 +16,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from mechinterp.calibration import certificate
 from mechinterp.files import write_text
 from mechinterp.plates import PLATES, draw_figures, figure_bytes, read_tables
 from mechinterp.report.calibration import calibration_notes, calibration_rows
@@ -48,7 +49,7 @@ def write_report(run: Path) -> Path:
         InputError: the folder or its tables are missing, or the page cannot be written.
     """
     run = Path(run)
-    tables = read_tables(run)
+    tables, known = read_tables(run), certificate()
     figures = {name: base64.b64encode(figure_bytes(figure)).decode() for name, figure in draw_figures(tables)}
     environment = Environment(
         loader=PackageLoader("mechinterp"),
@@ -62,8 +63,8 @@ def write_report(run: Path) -> Path:
         cards=[card_of(method, tables) for method in tuned_methods(last_steps(tables))],
         directions=list(direction_notes(tables)),
         relapse=list(relapse_rows(tables)),
-        calibration=list(calibration_rows()),
-        calibration_notes=list(calibration_notes()),
+        calibration=list(calibration_rows(known)),
+        calibration_notes=list(calibration_notes(known)),
         comparison=list(published_comparison(tables)),
         figures=figures,
         missing_figures={

@@ -1,0 +1,94 @@
+"""The relapse test without a comparison."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mechinterp.cli.common import block_of_layer, judge_of, name_and_path, read_data, reporting, say, settings_of
+from mechinterp.cli.options import (
+    Data,
+    DeviceMap,
+    DeviceOption,
+    DistanceName,
+    Dtype,
+    DtypeOption,
+    JudgeOption,
+    Seed,
+    Truncate,
+    Trust,
+)
+
+commands = typer.Typer()
+
+
+@commands.command()
+def relapse(
+    base: Annotated[str, typer.Option(help="The unedited model.")],
+    checkpoint: Annotated[
+        list[str], typer.Option(help="NAME=PATH of a tuned model, adapter, edit or state dict; repeatable.")
+    ],
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for tables, figures and the answers.")],
+    layer: Annotated[
+        str, typer.Option(help="auto (most frequent toxic layer), or the number of a block, from 0.")
+    ] = "auto",
+    distance: Annotated[DistanceName, typer.Option(help="How `auto` locates the block.")] = DistanceName.released,
+    probe: Annotated[
+        Path | None, typer.Option(help="The base's probe: also scale the keys of the most toxic value vectors.")
+    ] = None,
+    judge: JudgeOption = None,
+    prompts: Annotated[int, typer.Option(min=2, help="Prompts that the base answers unsafely.")] = 40,
+    draws: Annotated[int, typer.Option(min=0, help="Random controls of each dose.")] = 1,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 32,
+    truncate: Truncate = False,
+    seed: Seed = 0,
+    dtype: DtypeOption = Dtype.auto,
+    device: DeviceOption = "auto",
+    device_map: DeviceMap = None,
+    trust_remote_code: Trust = False,
+) -> None:
+    """Put parts of the base back into tuned checkpoints: does the unsafe behaviour return, and by which part?
+
+    --out gets tables/relapse.csv (a row per treatment and dose), tables/relapse_verdict.csv (a row per checkpoint),
+    their figures, and in answers every answer with the judge's score. `compare --relapse` also treats the neurons that
+    the decomposition ranks, and sets the verdicts side by side.
+    """
+    from mechinterp.desk import Candidate
+    from mechinterp.desk import stands_on as with_base
+    from mechinterp.measures.probe import ToxicProbe
+    from mechinterp.relapsing import treat_checkpoints
+    from mechinterp.treatments import RelapseSettings
+
+    options = {
+        "dtype": dtype.value,
+        "device": device,
+        "device_map": device_map,
+        "trust_remote_code": trust_remote_code,
+    }
+    named = [name_and_path(given) for given in checkpoint]
+    tuned = [Candidate(name, *with_base(path, base), options) for name, path in named]
+    fitted = None if probe is None else ToxicProbe.load(probe)
+    settings = settings_of(RelapseSettings, {"prompts": prompts, "draws": draws})
+    block, instances = block_of_layer(layer), read_data(data)
+    with reporting() as terminal:
+        found = treat_checkpoints(
+            Candidate("base", base, None, options),
+            tuned,
+            instances,
+            judge_of(judge, instances, seed, device, terminal.note),
+            out=out,
+            probe=fitted,
+            block=block,
+            distance=distance.value,
+            settings=settings,
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+            truncate=truncate,
+            reporter=terminal,
+        )
+    for row in found.to_dict("records"):
+        say(f"{row['method']}: {row['verdict']}; {row['reason']}")
+    say(f"tables: {out / 'tables'}")

@@ -1,0 +1,163 @@
+"""Checkpoints that are opened when their turn comes, and the desk on which one of them lies at a time."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+
+from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.errors import InputError
+from mechinterp.evaluation.judges import Judge
+from mechinterp.files import write_table
+from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.sources import Source, read_json, source_files
+from mechinterp.models.tokens import tokenizer_fingerprint
+from mechinterp.provenance import digest
+from mechinterp.stages import hash_path
+from mechinterp.store import Store
+from mechinterp.trajectory import Step
+
+if TYPE_CHECKING:
+    from mechinterp.study import Reporter
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A checkpoint that is opened when its turn comes.
+
+    Attributes:
+        name: in tables.
+        source: what `Checkpoint.load` opens.
+        base: what it stands on, where it does.
+        options: dtype, device, device_map, trust_remote_code: how it is loaded.
+        step: its place in a training run, if it is one of a trajectory.
+    """
+
+    name: str
+    source: str
+    base: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    step: Step | None = None
+
+    def open(self) -> Checkpoint:
+        """Load it."""
+        return Checkpoint.load(self.source, base=self.base, name=self.name, **self.options)
+
+    def skeleton(self) -> Checkpoint:
+        """It without its weights."""
+        trust = bool(self.options.get("trust_remote_code", False))
+        return Checkpoint.skeleton(self.source, base=self.base, trust_remote_code=trust)
+
+    def signature(self) -> Any:
+        """What changes whenever one of its files does; None if a hub id is part of it, which has none here."""
+        chain = [Source.find(self.source)]
+        while (below := chain[-1].base(self.base if len(chain) == 1 else None)) is not None:
+            chain.append(below)
+        if any(source.kind == "hub" for source in chain):
+            return None
+        files = [(str(path), path.stat()) for path in source_files(self.source, self.base)]
+        described = [[path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino] for path, stat in files]
+        return [[str(source.path) for source in chain], described, self.options.get("dtype", "auto")]
+
+
+def stands_on(source: str, base: str) -> tuple[str, str]:
+    """A checkpoint compared with `base`, and what it stands on, where it stands on anything.
+
+    That is the comparison's base; for `ADAPTER@MODEL` that model; and for an adapter whose config names a model that is
+    there, that one: it may have been trained on another than the comparison's base (DPO's on SFT's result).
+
+    Returns:
+        The source and its base.
+
+    Raises:
+        InputError: if an adapter names a model that is not there and is not `base` by its name: merged into another
+            model than its own it would be a checkpoint that never was.
+    """
+    path, separator, own = source.rpartition("@")
+    if separator and path and own and not Path(source).exists():
+        return path, own
+    found = Source.find(source)
+    if found.kind != "adapter":
+        return source, base
+    named = read_json(found.path / "adapter_config.json").get("base_model_name_or_path")
+    if not named or Path(str(named)).name == Path(base).resolve().name:
+        return source, base
+    try:
+        there = found.base(None)
+    except InputError:
+        there = None
+    if there is not None and there.kind != "hub":
+        return source, there.place
+    raise InputError(
+        f"{source}: this adapter was trained on {named}, which is not here; is that {base}? Say what it stands on: "
+        f"{source}@MODEL"
+    )
+
+
+class Desk:
+    """Where checkpoints are looked at: at most one of them lies there."""
+
+    def __init__(self, store: Store, reporter: Reporter, common: Any) -> None:
+        self.store, self.reporter, self.common = store, reporter, common
+        self.lying: tuple[Candidate, Checkpoint] | None = None
+
+    def open(self, candidate: Candidate) -> Checkpoint:
+        """The checkpoint, loaded unless it lies there already."""
+        if self.lying is None or self.lying[0] is not candidate:
+            self.close()
+            self.reporter.note(f"opening {candidate.name}: {candidate.source}")
+            checkpoint = candidate.open()
+            if checkpoint.source != candidate.source:
+                self.reporter.note(f"{candidate.name} is {checkpoint.source}")
+            self.lying = candidate, checkpoint
+        return self.lying[1]
+
+    def close(self) -> None:
+        """Put the checkpoint away, and give its memory back."""
+        self.lying = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def identify(self, candidate: Candidate) -> Mapping[str, Any]:
+        """Fingerprints of the weights as loaded and of the tokenizer; known without loading if no file changed."""
+
+        def look() -> Mapping[str, Any]:
+            checkpoint = self.open(candidate)
+            return {"weights": checkpoint.fingerprint, "tokenizer": tokenizer_fingerprint(checkpoint.tokenizer)}
+
+        signature = candidate.signature()
+        return look() if signature is None else self.store.remember("identities", [self.common, signature], look)
+
+
+@dataclass(frozen=True)
+class Located:
+    """The table of `locate`, to be kept."""
+
+    table: pd.DataFrame
+
+    def save(self, folder: Path) -> Path:
+        """Write into a folder."""
+        return write_table(folder / "located.csv", self.table)
+
+    @classmethod
+    def load(cls, folder: Path) -> Located:
+        """Read back what `save` wrote."""
+        return cls(pd.read_csv(folder / "located.csv", keep_default_na=False))
+
+
+def fingerprint_of_instances(instances: Sequence[SafeEditInstance]) -> str:
+    """Hash of everything in them."""
+    return digest([instance.model_dump(mode="json") for instance in instances])
+
+
+def fingerprint_of_judge(judge: Judge) -> str:
+    """The embedded judge is made from data and seed; one at a path is what its files are."""
+    path = Path(judge.name)
+    return digest([judge.name, hash_path(path) if path.exists() else ""])

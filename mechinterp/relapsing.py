@@ -1,0 +1,164 @@
+"""The relapse test of any number of checkpoints, without a comparison: base and one of them are in memory together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from mechinterp import processes
+from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.desk import Candidate, Desk, Located, fingerprint_of_instances, fingerprint_of_judge
+from mechinterp.errors import InputError
+from mechinterp.evaluation.judges import Judge
+from mechinterp.files import write_json, write_table
+from mechinterp.location import locate, toxic_block
+from mechinterp.measures.probe import ToxicProbe
+from mechinterp.measures.region import Distance
+from mechinterp.models.comparability import check_comparable, check_same_tokens
+from mechinterp.provenance import code_hash, versions
+from mechinterp.relapse import kept_tests, relapse_test, unsafe_prompts
+from mechinterp.relapse_results import RelapseTest, relapse_tables
+from mechinterp.stages import locked, peak_memory
+from mechinterp.store import Store
+from mechinterp.treatments import RelapseSettings
+
+if TYPE_CHECKING:
+    from mechinterp.study import Reporter
+
+
+def treat_checkpoints(
+    base: Candidate,
+    tuned: Sequence[Candidate],
+    instances: Sequence[SafeEditInstance],
+    judge: Judge,
+    *,
+    out: Path,
+    probe: ToxicProbe | None = None,
+    block: int | None = None,
+    distance: Distance = "released",
+    settings: RelapseSettings | None = None,
+    max_new_tokens: int = 32,
+    seed: int = 0,
+    truncate: bool = False,
+    reporter: Reporter | None = None,
+) -> pd.DataFrame:
+    """Put parts of the base back into checkpoints; a test that was made before is not made again.
+
+    Args:
+        base: the unedited model.
+        tuned: what is treated.
+        instances: their adversarial prompts are asked, those that the base answers unsafely are used.
+        judge: of the answers.
+        out: folder for `tables`, `figures`, `answers` and `manifest.json`.
+        probe: of the base: the keys of its most toxic value vectors are scaled too.
+        block: the toxic layer; None to locate it.
+        distance: by which it is located.
+        settings: see `RelapseSettings`; without evidence there is no ranking for `neurons`.
+        max_new_tokens: longest answer.
+        seed: of every random choice.
+        truncate: cut prompts that exceed the context from the left (responses to locate it at their end), or raise.
+
+    Returns:
+        The table `relapse_verdict`.
+
+    Raises:
+        InputError: for checkpoints that cannot be compared, a probe of other weights, or a base that answers none of
+            the prompts unsafely.
+    """
+    from mechinterp.plates import draw_all
+    from mechinterp.study import Silent
+
+    reporter, settings = reporter or Silent(), settings or RelapseSettings()
+    names = [candidate.name for candidate in (base, *tuned)]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"the checkpoints' names {repeated} occur more than once")
+    if (out / "stages").exists():
+        raise InputError(f"{out}: holds a study; choose another folder for the test")
+    skeleton = base.skeleton()
+    skeleton.names.value_parameter(0)  # refuses blocks without a single value matrix
+    for candidate in tuned:  # before anything long is started
+        check_comparable(skeleton, [other := candidate.skeleton()])
+        check_same_tokens(skeleton, other, [instance.adversarial_prompt for instance in instances])
+    with locked(out) if processes.is_main() else nullcontext():
+        code = {"versions": versions(), "code": code_hash()}
+        store = Store(out / "recordings")
+        at_base, desk = (Desk(store, reporter, code) for _ in range(2))
+        identity = at_base.identify(base)
+        common = [code, fingerprint_of_instances(instances), identity, truncate]
+        if probe is not None:
+            probe.check(identity["weights"], base.source)
+        if block is None:
+            progress = reporter.progress("locating")
+            located = store.keep(
+                "located",
+                common,
+                load=Located.load,
+                make=lambda: Located(locate(at_base.open(base), instances, truncate=truncate, progress=progress)),
+            )
+            block = toxic_block(located.table, distance)
+        block = skeleton.names.check_block(block)
+        chosen = [*common, seed, max_new_tokens, fingerprint_of_judge(judge)]
+
+        def ask() -> dict[str, Any]:
+            progress = reporter.progress("prompts that the base answers unsafely")
+            found = unsafe_prompts(
+                at_base.open(base),
+                instances,
+                judge,
+                settings.prompts,
+                seed=seed,
+                max_new_tokens=max_new_tokens,
+                truncate=truncate,
+                progress=progress,
+            )
+            return {"prompts": found}
+
+        prompts = store.remember("unsafe_prompts", [chosen, settings.prompts], ask)["prompts"]
+
+        def treat(candidate: Candidate, responses: Sequence[str] | None) -> RelapseTest:
+            return relapse_test(
+                at_base.open(base),
+                desk.open(candidate),
+                prompts,
+                judge,
+                block=block,
+                max_new_tokens=max_new_tokens,
+                settings=settings,
+                seed=seed,
+                toxic_direction=None if probe is None else probe.direction,
+                base_responses=responses,
+                truncate=truncate,
+                progress=reporter.progress(f"relapse: {candidate.name}"),
+            )
+
+        direction = None if probe is None else probe.direction.tolist()
+        depends = [chosen, block, settings.model_dump(mode="json"), direction]
+        keys = ([depends, desk.identify(candidate)] for candidate in tuned)
+        tests = kept_tests(store, tuned, keys, treat)
+        tables = relapse_tables(tests)
+        manifest = {
+            "config": {
+                "checkpoints": {candidate.name: candidate.source for candidate in (base, *tuned)},
+                "block": block,
+                "judge": judge.name,
+                "relapse": settings.model_dump(),
+                "max_new_tokens": max_new_tokens,
+                "truncate": truncate,
+            },
+            "seed": seed,
+            "versions": versions(),
+            "peak_memory_gib": round(peak_memory(), 3),
+        }
+        if processes.is_main():
+            for name, table in tables.items():
+                write_table(out / "tables" / f"{name}.csv", table)
+            for test in tests:
+                write_json(out / "answers" / f"{test.method}.json", test.answers())
+            write_json(out / "manifest.json", manifest)
+            draw_all(out)
+        processes.wait()
+        return tables["relapse_verdict"]
