@@ -5,7 +5,7 @@ SEED ?= 0
 OUT ?= runs/seed$(SEED)
 BIN := .venv/bin
 
-.PHONY: help install reproduce test check format clean
+.PHONY: help install reproduce notebooks test check format clean
 help:           ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
@@ -18,6 +18,9 @@ install: .venv/.installed  ## build .venv once
 
 reproduce: install  ## every stage of the study, resumable: tables, figures, report in $(OUT)
 	$(BIN)/mechinterp reproduce --config $(CONFIG) --out $(OUT) --seed $(SEED)
+
+notebooks: install  ## execute the notebooks, in runs/seed0, and keep their outputs in place
+	HF_HUB_OFFLINE=1 $(BIN)/python notebooks/execute.py
 
 test: install   ## the test suite, offline
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest

@@ -1,0 +1,86 @@
+"""The notebooks: they run from beginning to end, and what is committed is what a run leaves."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat import NotebookNode
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+NAMES = ("01_erase_or_bypass", "02_probe_your_checkpoint", "03_neurons_and_relapse")
+SILENT = ("quiet_libraries",)
+
+
+def read(name: str) -> NotebookNode:
+    return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+
+
+def executor() -> Callable[..., NotebookNode]:
+    """What `make notebooks` runs; the folder is no package."""
+    found = importlib.util.spec_from_file_location("execute", FOLDER / "execute.py")
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module.execute
+
+
+def code(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def shows(source: str) -> bool:
+    """Whether a cell prints, or ends with a value."""
+    last = ast.parse(source).body[-1]
+    value = isinstance(last, ast.Expr) and not ast.unparse(last).startswith(SILENT)
+    return "print(" in source or value
+
+
+def kinds(cell: NotebookNode) -> set[str]:
+    """What a cell leaves: streams by name, and types of data."""
+    found = {output.name for output in cell.outputs if output.output_type == "stream"}
+    return found | {kind for output in cell.outputs for kind in output.get("data", {})}
+
+
+def test_no_notebook_is_left_out() -> None:
+    assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == list(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_committed_with_the_outputs_of_one_run(name: str) -> None:
+    notebook = read(name)
+    nbformat.validate(notebook)
+    cells = code(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    for cell in cells:
+        assert bool(cell.outputs) == shows(cell.source), cell.source
+        assert {output.output_type for output in cell.outputs} <= {"stream", "display_data", "execute_result"}
+        assert "stderr" not in kinds(cell), cell.outputs
+        text = str(cell.outputs)
+        assert not re.search(r"(?<![\w.])/(home|root|tmp|work|Users|usr|opt|var|mnt)/", text), cell.source
+        assert " object at 0x" not in text, cell.source
+        assert "execution" not in cell.metadata, "times of one run: use `make notebooks`"
+    assert (FOLDER / f"{name}.ipynb").stat().st_size < 1e6
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The organism is trained once, by the first notebook that asks for it."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.mark.filterwarnings("ignore")  # the client's own; those of the cells would be outputs
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_from_beginning_to_end(name: str, runs: Path) -> None:
+    notebook = read(name)
+    committed = [kinds(cell) for cell in code(notebook)]
+    # raises at the first cell that does
+    executor()(notebook, env={**os.environ, "MECHINTERP_RUNS": str(runs), "HF_HUB_OFFLINE": "1"})
+    assert [kinds(cell) for cell in code(notebook)] == committed
