@@ -10,7 +10,7 @@ Resumable: what is up to date costs seconds; `--collect` reads what is there and
 `calibration.md`, the tables of the README. `--write-certificate` puts the table into the package, from where every
 report takes its rates: only of the embedded organisms.
 
-What is made, and what is expected of it, and why: `mechinterp.calibration`.
+What is made, and what is expected of it, and why: `mechinterp.calibration.table`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from pathlib import Path
 import pandas as pd
 from seeds_and_architectures import CONFIGS, markdown
 
-from mechinterp.calibrating import calibrated
-from mechinterp.calibration import CERTIFICATE, by_kind, monotony, rates, read_calibration
+from mechinterp.calibration.running import calibrated
+from mechinterp.calibration.table import CERTIFICATE, by_kind, monotony, rates, read_calibration
 from mechinterp.config import load_config
 from mechinterp.errors import InputError
 from mechinterp.files import write_table, write_text

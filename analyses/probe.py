@@ -6,7 +6,7 @@ python analyses/probe.py runs/seed0
 import pandas as pd
 from common import write_analysis
 
-from mechinterp.probing import fit_probe
+from mechinterp.directions.probing import fit_probe
 from mechinterp.study import Study
 
 

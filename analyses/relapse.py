@@ -6,7 +6,7 @@ python analyses/relapse.py runs/seed0
 import pandas as pd
 from common import write_analysis
 
-from mechinterp.relapse_results import RelapseTest, decomposed_verdicts, relapse_tables
+from mechinterp.relapse.results import RelapseTest, decomposed_verdicts, relapse_tables
 from mechinterp.study import METHODS, Study
 
 

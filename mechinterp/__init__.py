@@ -6,7 +6,6 @@ The parts, from the bottom up; `import mechinterp` itself loads none of them, so
     mechinterp.measures       probe, region toxicity, decomposition, verdict, statistics: numerics on tensors
     mechinterp.models         Checkpoint, record, generate, steer: everything that touches a model
     mechinterp.methods        SFT, DPO, DINM, FT-L, Ext-Sub, Self-Reminder, the organism; `registry` names them all
-    mechinterp.directions, .location, .evidence, .comparison      checkpoints x prompts -> tables
-    mechinterp.evaluation     defense, judges, side effects, the benchmark of methods: SafeEdit's evaluation
+        mechinterp.evaluation     defense, judges, side effects, the benchmark of methods: SafeEdit's evaluation
     mechinterp.study, .stages, .config, .planning, .report, .cli  the front
 """

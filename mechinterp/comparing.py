@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -17,7 +16,8 @@ from mechinterp import processes
 from mechinterp.comparison import compare
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.desk import Candidate, Desk, Located, fingerprint_of_instances, fingerprint_of_judge
-from mechinterp.directions import check_more
+from mechinterp.directions.standard import check_more
+from mechinterp.directions.toxic_direction import ToxicDirection
 from mechinterp.errors import InputError
 from mechinterp.evaluation.judges import Judge
 from mechinterp.evidence import Baseline, ComparisonSettings, Evidence, gather_evidence, prepare_baseline
@@ -27,16 +27,13 @@ from mechinterp.measures.probe import ToxicProbe
 from mechinterp.measures.region import Distance
 from mechinterp.models.comparability import check_comparable, check_same_tokens
 from mechinterp.provenance import code_hash, versions
-from mechinterp.relapse import kept_tests, relapse_from_evidence
-from mechinterp.relapse_results import RelapseTest, decomposed_verdicts, relapse_tables
+from mechinterp.relapse.results import RelapseTest, decomposed_verdicts, relapse_tables
+from mechinterp.relapse.testing import kept_tests, relapse_from_evidence
+from mechinterp.relapse.treatments import RelapseSettings
+from mechinterp.reporting import Reporter, Silent
 from mechinterp.stages import locked, peak_memory
 from mechinterp.store import Store
-from mechinterp.toxic_direction import ToxicDirection
 from mechinterp.trajectory import trajectory_table
-from mechinterp.treatments import RelapseSettings
-
-if TYPE_CHECKING:
-    from mechinterp.study import Reporter
 
 
 def compare_checkpoints(
@@ -78,7 +75,6 @@ def compare_checkpoints(
     """
     from mechinterp.plates import PLATES, draw_all
     from mechinterp.report import write_report
-    from mechinterp.study import Silent
 
     reporter, settings = reporter or Silent(), settings or ComparisonSettings()
     if not tuned:

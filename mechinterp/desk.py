@@ -6,7 +6,7 @@ import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import torch
@@ -19,12 +19,10 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.sources import Source, read_json, source_files
 from mechinterp.models.tokens import tokenizer_fingerprint
 from mechinterp.provenance import digest
+from mechinterp.reporting import Reporter
 from mechinterp.stages import hash_path
 from mechinterp.store import Store
 from mechinterp.trajectory import Step
-
-if TYPE_CHECKING:
-    from mechinterp.study import Reporter
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp.data.safeedit import SafeEditInstance
-from mechinterp.directions import first_tokens
+from mechinterp.directions.standard import first_tokens
 from mechinterp.errors import InputError
 from mechinterp.measures.statistics import CONFIDENCE, resample_weights
 from mechinterp.models.checkpoints import Checkpoint

@@ -19,7 +19,10 @@ def versions() -> dict[str, str]:
 
 def code_hash() -> str:
     """Hash of the package's code that numbers depend on: an update of it redoes what was made by the one before."""
-    folder, front = Path(__file__).parent, {"cli", "planning", "plotting", "plates.py", "report", "terminal.py"}
+    folder, front = (
+        Path(__file__).parent,
+        {"cli", "planning", "plotting", "plates.py", "report", "reporting.py", "terminal.py"},
+    )
     files = [path for path in sorted(folder.rglob("*.py")) if path.relative_to(folder).parts[0] not in front]
     return hashlib.blake2b(b"".join(path.read_bytes() for path in files), digest_size=8).hexdigest()
 

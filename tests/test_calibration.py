@@ -12,9 +12,10 @@ import pytest
 from conftest import make_instance, tiny_checkpoint
 from test_comparison import AlternatingJudge, baseline_of, perturbed
 
-from mechinterp import calibrating, calibration
-from mechinterp.calibrating import CalibrationSettings, calibrate, calibrated
-from mechinterp.calibration import EXPECTED, by_kind, certificate, monotony, rates, read_calibration
+from mechinterp.calibration import running as calibrating
+from mechinterp.calibration import table as calibration
+from mechinterp.calibration.running import CalibrationSettings, calibrate, calibrated
+from mechinterp.calibration.table import EXPECTED, by_kind, certificate, monotony, rates, read_calibration
 from mechinterp.config import StudyConfig
 from mechinterp.errors import InputError
 from mechinterp.files import write_table, write_text

@@ -21,13 +21,13 @@ from mechinterp import comparing
 from mechinterp.comparing import compare_checkpoints
 from mechinterp.data.comments import Comment
 from mechinterp.desk import Candidate, stands_on
+from mechinterp.directions.probing import fit_probe
 from mechinterp.errors import InputError
 from mechinterp.evaluation.judges import EmbeddedJudge
 from mechinterp.evidence import ComparisonSettings
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
-from mechinterp.probing import fit_probe
-from mechinterp.study import Silent
+from mechinterp.reporting import Silent
 from mechinterp.trajectory import find_steps, last_steps
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")

@@ -13,7 +13,7 @@ import torch
 from conftest import MAIN_ARCHITECTURES, N_BLOCKS, make_instance, tiny_checkpoint
 
 from mechinterp.comparison import MechanismComparison, compare
-from mechinterp.directions import answer_direction, class_means_direction, first_tokens
+from mechinterp.directions.standard import answer_direction, class_means_direction, first_tokens
 from mechinterp.errors import InputError
 from mechinterp.evidence import Baseline, ComparisonSettings, Evidence, gather_evidence, prepare_baseline
 from mechinterp.measures.probe import ToxicProbe

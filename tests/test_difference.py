@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from test_study import call
 
-from mechinterp.difference import Difference, diff
 from mechinterp.errors import InputError
 from mechinterp.measures import change as change_module
 from mechinterp.measures.change import measure, screen
 from mechinterp.measures.rank import EXACT, PROBE, SKETCH, RankSketch, numerical_rank, unit_roundoff
 from mechinterp.models.names import HookNames
 from mechinterp.models.weights import LazyWeights
+from mechinterp.weights_only.difference import Difference, diff
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SHAPES = ((200, 300), (300, 200), (600, 700), (1500, 400))  # exact twice, then sketched, the last one narrowed

@@ -20,7 +20,9 @@ from test_weights_only import probe_of
 from mechinterp.data.comments import Comment, write_comments
 from mechinterp.data.concepts import Concept, read_lines
 from mechinterp.data.safeedit import write_safeedit
-from mechinterp.direction_makers import effective_direction, means_direction, svd_direction
+from mechinterp.directions.made import effective_direction, means_direction, svd_direction
+from mechinterp.directions.probing import fit_probe
+from mechinterp.directions.toxic_direction import ToxicDirection
 from mechinterp.errors import InputError
 from mechinterp.measures.probe import SELECTIONS
 from mechinterp.measures.value_vectors import rank
@@ -29,8 +31,6 @@ from mechinterp.models.names import resid_post
 from mechinterp.models.recording import record_all
 from mechinterp.models.unembedding import back_through_final_norm
 from mechinterp.models.weights import LazyWeights
-from mechinterp.probing import fit_probe
-from mechinterp.toxic_direction import ToxicDirection
 
 VECTOR = torch.randn(D_MODEL, generator=torch.Generator().manual_seed(9))
 WORDS = ("river", "table", "cloud", "engine", "paper", "garden", "window", "music")

@@ -25,8 +25,9 @@ from mechinterp.planning.machine import Machine, writing_problem
 from mechinterp.planning.materials import Materials, look_at_files
 from mechinterp.planning.plan import make_plan, missing, print_plan
 from mechinterp.planning.quantities import Amounts, Shape
+from mechinterp.reporting import Silent
 from mechinterp.stages import Runner, Stage
-from mechinterp.study import Silent, Study
+from mechinterp.study import Study
 
 CONFIGS = REPOSITORY / "analyses" / "configs"
 STAGES = ("organism", "sft", "dpo", "probe", "locate", "dinm", "record", "compare", "defend", "relapse", "report")

@@ -16,11 +16,11 @@ from conftest import N_BLOCKS, PROMPTS, RESPONSES, make_instance, tiny_checkpoin
 from mechinterp import processes
 from mechinterp.data.comments import Comment
 from mechinterp.data.safeedit import write_safeedit
+from mechinterp.directions.probing import fit_probe
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.generation import generate
 from mechinterp.models.names import h_down
 from mechinterp.models.recording import Recording, record_positions
-from mechinterp.probing import fit_probe
 
 # On a machine without a GPU `accelerate launch` starts several processes only if it is told that they are several.
 LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]

@@ -18,15 +18,15 @@ from test_comparing import INSTANCES, SETTINGS, compared, folder, table  # noqa:
 from test_comparison import baseline_of
 from test_study import call
 
-from mechinterp import relapse as running
 from mechinterp.data.safeedit import write_safeedit
 from mechinterp.errors import InputError
 from mechinterp.evidence import gather_evidence
 from mechinterp.measures.relapse import Rates, agreement, judge_relapse
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.relapse import prompts_of, relapse_from_evidence, relapse_test, unsafe_prompts
-from mechinterp.relapse_results import COLUMNS, Answers, RelapseTest, decomposed_verdicts, relapse_tables
-from mechinterp.treatments import RelapseSettings, doses, nearest_blocks, outline, toxic_neurons
+from mechinterp.relapse import testing as running
+from mechinterp.relapse.results import COLUMNS, Answers, RelapseTest, decomposed_verdicts, relapse_tables
+from mechinterp.relapse.testing import prompts_of, relapse_from_evidence, relapse_test, unsafe_prompts
+from mechinterp.relapse.treatments import RelapseSettings, doses, nearest_blocks, outline, toxic_neurons
 
 ASKED = [f"{text} {i}" for i in range(3) for text in PROMPTS]
 FEW = RelapseSettings(treatments=("activations", "values"))

@@ -16,7 +16,8 @@ import yaml
 
 from mechinterp.cli import main
 from mechinterp.config import StudyConfig, load_config
-from mechinterp.study import Silent, Study
+from mechinterp.reporting import Silent
+from mechinterp.study import Study
 
 REPOSITORY = Path(__file__).parent.parent
 SMALL = {

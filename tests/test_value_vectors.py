@@ -13,6 +13,7 @@ from conftest import D_MLP, D_MODEL, MAIN_ARCHITECTURES, N_BLOCKS, PROMPTS, byte
 from test_study import call
 from test_weights_only import changed, probe_of
 
+from mechinterp.directions.toxic_direction import ToxicDirection
 from mechinterp.errors import InputError
 from mechinterp.measures.region import cosines
 from mechinterp.measures.value_vectors import TopNeurons, along, drift, rank, rank_along, subspace
@@ -28,7 +29,6 @@ from mechinterp.models.unembedding import (
     unembedding,
 )
 from mechinterp.models.weights import LazyWeights
-from mechinterp.toxic_direction import ToxicDirection
 from mechinterp.vectors import find_vectors, subspace_table, vector_table, vectors_at
 
 DIRECTION = torch.randn(D_MODEL, generator=torch.Generator().manual_seed(9))

@@ -28,9 +28,9 @@ from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.names import h_down
 from mechinterp.models.recording import Recording, record
 from mechinterp.models.weights import LazyWeights
-from mechinterp.origins import check_origin
-from mechinterp.regions import measure_regions
-from mechinterp.weights_only import block_cosines, erasure_at_base
+from mechinterp.weights_only.erasure import block_cosines, erasure_at_base
+from mechinterp.weights_only.origins import check_origin
+from mechinterp.weights_only.regions import measure_regions
 
 ARCHITECTURES = ("gpt2", "llama", "mistral", "qwen2", "gemma2")
 DIRECTION = torch.randn(D_MODEL, generator=torch.Generator().manual_seed(9))
@@ -351,7 +351,7 @@ def test_code_that_comes_with_a_checkpoint_is_run_by_the_command_only_if_asked_f
 
 def test_large_weights_are_hashed_only_on_request(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights, other = LazyWeights.open(there / "base"), ToxicProbe.load(there / "other.st")
-    monkeypatch.setattr("mechinterp.origins.HASHED", 0)
+    monkeypatch.setattr("mechinterp.weights_only.origins.HASHED", 0)
     assert "not checked" in str(check_origin(weights, other, None))
     with pytest.raises(InputError, match="belongs to other weights"):
         check_origin(weights, other, None, hash_weights=True)

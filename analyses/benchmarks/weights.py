@@ -49,12 +49,12 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
-from mechinterp.difference import diff
 from mechinterp.errors import InputError
 from mechinterp.measures.region import cosines
 from mechinterp.models.weights import LazyWeights
-from mechinterp.regions import measure_regions
-from mechinterp.weights_only import block_cosines
+from mechinterp.weights_only.difference import diff
+from mechinterp.weights_only.erasure import block_cosines
+from mechinterp.weights_only.regions import measure_regions
 
 TARGETS = {
     "load_over_lazy": ">= 20",

@@ -15,10 +15,10 @@ from mechinterp.errors import InputError
 
 if TYPE_CHECKING:
     from mechinterp.data.safeedit import SafeEditInstance
+    from mechinterp.directions.toxic_direction import ToxicDirection
     from mechinterp.evaluation.judges import Judge
     from mechinterp.models.checkpoints import Checkpoint
     from mechinterp.terminal import Terminal
-    from mechinterp.toxic_direction import ToxicDirection
 
 Settings = TypeVar("Settings")
 
@@ -139,7 +139,7 @@ def name_and_path(text: str) -> tuple[str, str]:
 
 def read_direction(text: str) -> ToxicDirection:
     """The direction of NAME=FILE, or of a file alone, which is called by the name in it."""
-    from mechinterp.toxic_direction import ToxicDirection
+    from mechinterp.directions.toxic_direction import ToxicDirection
 
     name, separator, path = text.partition("=")
     if separator and name and path and not Path(text).exists():

@@ -85,8 +85,8 @@ def compare(
     from mechinterp.desk import stands_on as with_base
     from mechinterp.evidence import ComparisonSettings
     from mechinterp.measures.probe import ToxicProbe
+    from mechinterp.relapse.treatments import RelapseSettings
     from mechinterp.trajectory import find_steps
-    from mechinterp.treatments import RelapseSettings
 
     if not (checkpoint or trajectory):
         raise InputError("nothing to compare: give --checkpoint NAME=PATH or --trajectory 'RUN/checkpoint-*'")
@@ -142,12 +142,12 @@ def diff(
     trust_remote_code: Trust = False,
 ) -> None:
     """Which weights two checkpoints differ in, by how much and of what rank; says so if they are identical."""
-    from mechinterp.difference import diff as difference
     from mechinterp.files import check_writable, write_table
     from mechinterp.models.weights import LazyWeights
     from mechinterp.plates import save_figure
     from mechinterp.plotting import plot_difference
     from mechinterp.terminal import print_table
+    from mechinterp.weights_only.difference import diff as difference
 
     if out is not None:
         check_writable(out / "tables" / "diff.csv", kind="file")

@@ -34,8 +34,8 @@ def probe(
 ) -> None:
     """Train the toxic probe of a model on labelled comments."""
     from mechinterp.data.comments import read_comments
+    from mechinterp.directions.probing import fit_probe, write_probe_tables
     from mechinterp.files import check_writable
-    from mechinterp.probing import fit_probe, write_probe_tables
 
     labelled = read_comments(comments, text_column=text_column, label_column=label_column)
     check_writable(out, kind="file")
@@ -136,8 +136,8 @@ def region(
     from mechinterp.files import check_writable
     from mechinterp.measures.probe import SELECTIONS, ToxicProbe
     from mechinterp.models.weights import LazyWeights
-    from mechinterp.origins import check_edit, check_origin, read_recording
-    from mechinterp.regions import measure_regions
+    from mechinterp.weights_only.origins import check_edit, check_origin, read_recording
+    from mechinterp.weights_only.regions import measure_regions
 
     if not (layer == "all" or layer.isdecimal()):
         raise InputError(f"--layer is all or the number of a block, got {layer!r}")

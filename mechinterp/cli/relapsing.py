@@ -59,8 +59,8 @@ def relapse(
     from mechinterp.desk import Candidate
     from mechinterp.desk import stands_on as with_base
     from mechinterp.measures.probe import ToxicProbe
-    from mechinterp.relapsing import treat_checkpoints
-    from mechinterp.treatments import RelapseSettings
+    from mechinterp.relapse.running import treat_checkpoints
+    from mechinterp.relapse.treatments import RelapseSettings
 
     options = {
         "dtype": dtype.value,

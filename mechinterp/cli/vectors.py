@@ -15,7 +15,7 @@ from mechinterp.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mechinterp.toxic_direction import ToxicDirection
+    from mechinterp.directions.toxic_direction import ToxicDirection
     from mechinterp.vectors import TopVectors
 
 commands = typer.Typer()
@@ -55,9 +55,9 @@ def vectors(
     from mechinterp.files import check_writable, write_table
     from mechinterp.models.checkpoints import Checkpoint
     from mechinterp.models.weights import LazyWeights
-    from mechinterp.origins import check_edit, check_origin
     from mechinterp.vectors import find_vectors, subspace_table, vector_table, vectors_at
-    from mechinterp.weights_only import check_shape
+    from mechinterp.weights_only.erasure import check_shape
+    from mechinterp.weights_only.origins import check_edit, check_origin
 
     if final_norm and not tokens:
         raise InputError("--final-norm is for the top tokens, and --tokens 0 asks for none")
@@ -110,8 +110,8 @@ def vectors(
 
 def _directions(probe: Path | None, given: list[str] | None) -> dict[str, ToxicDirection]:
     """The directions that the options name, by their names."""
+    from mechinterp.directions.toxic_direction import ToxicDirection
     from mechinterp.measures.probe import ToxicProbe
-    from mechinterp.toxic_direction import ToxicDirection
 
     found = [] if probe is None else [ToxicDirection.from_probe(ToxicProbe.load(probe))]
     found += [read_direction(text) for text in given or []]

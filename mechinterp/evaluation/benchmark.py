@@ -37,8 +37,9 @@ from mechinterp.methods.task import Task, Treatment, checked_settings
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.provenance import code_hash, digest
+from mechinterp.reporting import Reporter, Silent
 from mechinterp.stages import hash_path, locked
-from mechinterp.study import Reporter, Silent, Study
+from mechinterp.study import Study
 
 TRAINED = ("sft", "dpo")
 """Ways whose checkpoint is one of the study's own."""

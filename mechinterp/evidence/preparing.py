@@ -10,7 +10,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from mechinterp.data.safeedit import SafeEditInstance
-from mechinterp.directions import find_directions
+from mechinterp.directions.standard import find_directions
+from mechinterp.directions.toxic_direction import ToxicDirection
 from mechinterp.errors import InputError
 from mechinterp.evaluation.defense import score_responses
 from mechinterp.evaluation.judges import Judge
@@ -27,7 +28,6 @@ from mechinterp.models.interventions import steer
 from mechinterp.models.names import resid_post
 from mechinterp.models.recording import record_positions
 from mechinterp.models.tokens import Encoded
-from mechinterp.toxic_direction import ToxicDirection
 from mechinterp.vectors import find_vectors
 
 Note = Callable[[str], None]

@@ -22,7 +22,7 @@ from mechinterp.config import StudyConfig
 from mechinterp.methods.trl_training import TrainingSettings
 from mechinterp.planning.machine import Machine
 from mechinterp.planning.quantities import DIRECTIONS, PLACES, Amounts, Shape
-from mechinterp.treatments import PATCHED, outline
+from mechinterp.relapse.treatments import PATCHED, outline
 
 UTILISATION = 0.4
 """Share of a large matrix product's speed that a model's forward or backward pass gets."""

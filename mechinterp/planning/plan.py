@@ -27,8 +27,9 @@ from mechinterp.planning.machine import Machine, free_disk, main_memory, writing
 from mechinterp.planning.materials import GIB, Materials, Requirement, look_at_files
 from mechinterp.planning.printing import show
 from mechinterp.planning.quantities import Amounts, Shape
+from mechinterp.reporting import Silent
 from mechinterp.stages import Runner
-from mechinterp.study import Silent, Study
+from mechinterp.study import Study
 
 State = Literal["up to date", "to be done again", "to be done"]
 

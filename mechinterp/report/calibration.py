@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterator, Mapping
 
 import pandas as pd
 
-from mechinterp.calibration import VERDICTS, by_kind, monotony, rates
+from mechinterp.calibration.table import VERDICTS, by_kind, monotony, rates
 from mechinterp.report.cells import direction_label
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from mechinterp.calibration import certificate
+from mechinterp.calibration.table import certificate
 from mechinterp.files import write_text
 from mechinterp.plates import PLATES, draw_figures, figure_bytes, read_tables
 from mechinterp.report.calibration import calibration_notes, calibration_rows

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from mechinterp.directions.toxic_direction import ToxicDirection
 from mechinterp.errors import InputError
 from mechinterp.measures.probe import ToxicProbe
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.recording import Recording
 from mechinterp.models.weights import LazyWeights
-from mechinterp.toxic_direction import ToxicDirection
 
 HASHED = 4 * 10**9
 """Bytes of weights up to which they are hashed to see whether the probe is theirs: a few seconds."""

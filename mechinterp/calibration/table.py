@@ -48,7 +48,7 @@ UNCHANGED = "base"
 """The name of the interpolations' common start, t = 0."""
 
 VERDICTS: tuple[Verdict, ...] = ("erased", "bypassed", "mixed", "undecided")
-CERTIFICATE = Path(__file__).parent / "certificate" / "calibration.csv"
+CERTIFICATE = Path(__file__).parent / "calibration.csv"
 """The table of the embedded organisms, which comes with the package; `analyses/calibration.py` writes it."""
 
 _KEY = ["architecture", "seed"]

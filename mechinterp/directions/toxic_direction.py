@@ -6,7 +6,7 @@
     effective  another direction pulled back through the final norm's gain
     file       whatever a user brings
 
-Those that take a model are made in `direction_makers`. That a direction separates texts does not show that the model
+Those that take a model are made in `directions.made`. That a direction separates texts does not show that the model
 uses it.
 """
 

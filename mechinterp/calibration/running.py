@@ -1,7 +1,7 @@
 """Running a calibration on one finished study: every construction is made, recorded, asked, and judged as a method is.
 
 One constructed checkpoint is in memory at a time, beside the base and the tuned checkpoint that it is made from. What
-is expected of each, and how the table is summed up: `calibration`.
+is expected of each, and how the table is summed up: `table`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from mechinterp.calibration import EXPECTED, INTERPOLATION, UNCHANGED, read_calibration
+from mechinterp.calibration.table import EXPECTED, INTERPOLATION, UNCHANGED, read_calibration
 from mechinterp.comparison.decomposition import decomposition
 from mechinterp.comparison.validity import check_directions
+from mechinterp.config import METHODS
 from mechinterp.errors import InputError
 from mechinterp.evaluation.defense import score_responses
 from mechinterp.evidence import Baseline, gather_evidence
@@ -33,8 +34,9 @@ from mechinterp.methods.constructed import (
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.generation import generate
 from mechinterp.provenance import code_hash, versions
+from mechinterp.reporting import Reporter, Silent
 from mechinterp.stages import Runner, Stage, locked
-from mechinterp.study import METHODS, Reporter, Silent, Study
+from mechinterp.study import Study
 
 POSITION = "prompt_last"
 

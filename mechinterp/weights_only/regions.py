@@ -1,6 +1,6 @@
 """Regions from weights alone, as tables: toxicity of every block, the most toxic value vectors, and erasure.
 
-Base and tuned checkpoints are read one block at a time, see `weights_only` for what is measured and what it does not
+Base and tuned checkpoints are read one block at a time, see `erasure` for what is measured and what it does not
 show. The list of value vectors is kept as it grows, so memory is that of one block however many there are; the pages of
 a file that was read stay mapped, and are the system's to take back.
 """
@@ -24,7 +24,7 @@ from mechinterp.measures.statistics import random_directions
 from mechinterp.measures.value_vectors import TopNeurons
 from mechinterp.models.recording import Recording
 from mechinterp.models.weights import LazyWeights
-from mechinterp.weights_only import ErasureAtBase, check_shape, erasure_at_base, finite_cosines, group_means
+from mechinterp.weights_only.erasure import ErasureAtBase, check_shape, erasure_at_base, finite_cosines, group_means
 
 Progress = Callable[[int, int], None]
 

@@ -27,9 +27,9 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.comparability import check_comparable
 from mechinterp.models.generation import generate
 from mechinterp.models.watching import Progress
-from mechinterp.relapse_results import Answers, Outcome, RelapseTest
+from mechinterp.relapse.results import Answers, Outcome, RelapseTest
+from mechinterp.relapse.treatments import RelapseSettings, doses
 from mechinterp.store import Store
-from mechinterp.treatments import RelapseSettings, doses
 
 
 class _HasName(Protocol):

@@ -7,7 +7,7 @@
     class_means  mean residual stream before the final norm at the last prompt token, prompts the base answers unsafely
                  minus prompts it answers safely
 
-Others that a user may want are made in `direction_makers`.
+Others that a user may want are made in `directions.made`.
 
 The decomposition holds for any direction; it explains a method only along one that is in play.
 """
@@ -21,13 +21,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mechinterp.data.safeedit import SafeEditInstance
-from mechinterp.direction_makers import difference_of_means
+from mechinterp.directions.made import difference_of_means
+from mechinterp.directions.toxic_direction import ToxicDirection
 from mechinterp.errors import InputError
 from mechinterp.measures.probe import ToxicProbe
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.tokens import encode
 from mechinterp.models.unembedding import back_through_final_norm, unembedding
-from mechinterp.toxic_direction import ToxicDirection
 
 DIRECTIONS = ("probe", "answer", "class_means")
 """Those that every comparison has."""

@@ -17,13 +17,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp.data.concepts import Concept
+from mechinterp.directions.toxic_direction import ToxicDirection
 from mechinterp.errors import InputError
 from mechinterp.measures.value_vectors import Ranking
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.names import resid_post
 from mechinterp.models.recording import record
 from mechinterp.models.unembedding import back_through_final_norm
-from mechinterp.toxic_direction import ToxicDirection
 from mechinterp.vectors import Weights, find_vectors
 
 

@@ -22,7 +22,7 @@ from mechinterp.evaluation.judges import Judge
 from mechinterp.files import replacing, write_json
 from mechinterp.measures.relapse import NOTHING, Rates, agreement, judge_relapse
 from mechinterp.measures.statistics import Interval, wilson
-from mechinterp.treatments import Treatment
+from mechinterp.relapse.treatments import Treatment
 
 COLUMNS = (
     *("method", "treatment", "control", "draw", "dose", "n_neurons", "share_of_neurons"),

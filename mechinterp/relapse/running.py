@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -20,14 +20,12 @@ from mechinterp.measures.probe import ToxicProbe
 from mechinterp.measures.region import Distance
 from mechinterp.models.comparability import check_comparable, check_same_tokens
 from mechinterp.provenance import code_hash, versions
-from mechinterp.relapse import kept_tests, relapse_test, unsafe_prompts
-from mechinterp.relapse_results import RelapseTest, relapse_tables
+from mechinterp.relapse.results import RelapseTest, relapse_tables
+from mechinterp.relapse.testing import kept_tests, relapse_test, unsafe_prompts
+from mechinterp.relapse.treatments import RelapseSettings
+from mechinterp.reporting import Reporter, Silent
 from mechinterp.stages import locked, peak_memory
 from mechinterp.store import Store
-from mechinterp.treatments import RelapseSettings
-
-if TYPE_CHECKING:
-    from mechinterp.study import Reporter
 
 
 def treat_checkpoints(
@@ -70,7 +68,6 @@ def treat_checkpoints(
             the prompts unsafely.
     """
     from mechinterp.plates import draw_all
-    from mechinterp.study import Silent
 
     reporter, settings = reporter or Silent(), settings or RelapseSettings()
     names = [candidate.name for candidate in (base, *tuned)]
