@@ -1,4 +1,4 @@
-"""Calibration of the instrument: the verdict on checkpoints whose truth is known, over seeds and architectures.
+"""Calibration of the instruments: both verdicts on checkpoints whose truth is known, over seeds and architectures.
 
     python analyses/calibration.py --out runs/robustness --seeds 0 1 2
     python analyses/calibration.py --out runs/mine --studies runs/seed0 runs/seed1
@@ -61,7 +61,7 @@ def calibration_of(study: Study, *, run: bool, collect: bool) -> pd.DataFrame:
 
 def with_intervals(table: pd.DataFrame) -> pd.DataFrame:
     """Rates as text, with their intervals."""
-    text = table[["direction", "verdict", "measure", "among"]].copy()
+    text = table[["instrument", "direction", "verdict", "measure", "among"]].copy()
     text["rate"] = [f"{row.rate:.2f} ({row.low:.2f} to {row.high:.2f})" if row.n else "-" for row in table.itertuples()]
     return text.assign(n=table["n"])
 
@@ -75,7 +75,7 @@ def moving(table: pd.DataFrame) -> pd.DataFrame:
 
 def without_reasons(table: pd.DataFrame) -> pd.DataFrame:
     """The table in fewer bytes: numbers with six digits, and no sentences."""
-    short = table.drop(columns=["reason"])
+    short = table.drop(columns=["reason", "relapse_reason"])
     for column in short.select_dtypes("float"):
         short[column] = [float(f"{value:.6g}") for value in short[column]]
     return short

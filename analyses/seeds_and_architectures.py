@@ -22,11 +22,16 @@ from mechinterp.terminal import terminal
 CONFIGS = {"mistral": "organism.yaml", "llama": "organism-llama.yaml", "gpt2": "organism-gpt2.yaml"}
 
 
+RELAPSE = ("by_activations", "by_values", "by_both", "agrees")
+"""Columns of `relapse_verdict.csv` beside the verdict."""
+
+
 def method_rows(study: Study, key: dict[str, object]) -> list[dict[str, object]]:
-    """One row a method: Fig 5's two rates, the verdict along two directions at the last prompt token, and DS."""
+    """One row a method: Fig 5's two rates, the verdict along two directions at the last prompt token, DS, relapse."""
     mechanism = study.table("mechanism").set_index("method")
     defense = study.table("defense").set_index("method")
     verdicts = study.table("verdict").query("position == 'prompt_last'")
+    relapse = study.table("relapse_verdict").set_index("method")
     rows = []
     for method in METHODS:
         row = {**key, "method": method, "ds_vanilla": defense.at["vanilla", "ds"], "ds": defense.at[method, "ds"]}
@@ -35,6 +40,8 @@ def method_rows(study: Study, key: dict[str, object]) -> list[dict[str, object]]
         for direction in ("probe", "answer"):
             found = verdicts[(verdicts["method"] == method) & (verdicts["direction"] == direction)].iloc[0]
             row |= {f"{direction}_{name}": found[name] for name in ("erasure", "bypass", "erasure_share", "verdict")}
+        row["relapse_verdict"] = relapse.at[method, "verdict"]
+        row |= {f"relapse_{name}": relapse.at[method, name] for name in RELAPSE}
         rows.append(row)
     return rows
 
@@ -74,6 +81,19 @@ COLUMNS = {
 }
 """Columns of the README's table; erasure, bypass, share and verdict are along the answer direction if not said."""
 
+RELAPSE_COLUMNS = {
+    "architecture": "architecture",
+    "seed": "seed",
+    "method": "method",
+    "answer_verdict": "decomposition",
+    "relapse_verdict": "relapse test",
+    "relapse_by_activations": "by activations",
+    "relapse_by_values": "by values",
+    "relapse_by_both": "by both",
+    "relapse_agrees": "agrees",
+}
+"""Columns of the README's table of the relapse test: by each restoration, the share of the behaviour that returns."""
+
 
 def markdown(table: pd.DataFrame) -> str:
     """A table as Markdown, numbers with three digits."""
@@ -108,11 +128,13 @@ def main() -> None:
             rows += method_rows(study, key)
             organisms.append(organism_row(study, key))
     tables = pd.DataFrame(rows), pd.DataFrame(organisms)
+    printed = [tables[0][list(columns)].rename(columns=columns) for columns in (COLUMNS, RELAPSE_COLUMNS)]
+    printed.append(tables[1])
     write_table(arguments.out / "robustness.csv", tables[0])
     write_table(arguments.out / "organisms.csv", tables[1])
     write_text(
         arguments.out / "robustness.md",
-        "\n".join(map(markdown, (tables[0][list(COLUMNS)].rename(columns=COLUMNS), tables[1]))),
+        "\n".join(map(markdown, printed)),
     )
     sys.stdout.write((arguments.out / "robustness.md").read_text())
 

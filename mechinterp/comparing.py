@@ -208,7 +208,6 @@ def compare_checkpoints(
             for name, table in tables.items():
                 write_table(out / "tables" / f"{name}.csv", table)
             write_json(out / "manifest.json", manifest)
-            draw_all(out)
-            write_report(out)
+            write_report(out, draw_all(out))
         processes.wait()
         return out / "report.html"

@@ -186,6 +186,7 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
         paths.append(folder / f"{name}.{kind}")
         with replacing(paths[-1]) as unfinished:
             unfinished.write_bytes(figure_bytes(figure, kind))
+        figure.set_layout_engine("none")  # it stays as it was laid out
     return paths
 
 

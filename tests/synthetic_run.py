@@ -517,22 +517,27 @@ def _residual_shift(tuned: tuple[str, ...]) -> pd.DataFrame:
 
 def _relapse(tuned: tuple[str, ...]) -> pd.DataFrame:
     """The last of `tuned` relapses with the base's values, the others with its activations; random neurons hardly."""
+    groups = ("toxic_down", "anti_toxic_up", "toxic_up", "anti_toxic_down")
     doses = {
         "activations": (0, 1, 2, 3, 6),
         "values": (0, 1, 2, 3, 6),
         "both": (0, 1, 2, 3, 6),
         "neurons": (0, 0.01, 0.05, 0.2),
         "keys": (1, 2, 5, 10),
+        **dict.fromkeys(groups, (0, 0.25)),
     }
     rows = []
     for method in tuned:
         for treatment, ladder in doses.items():
             works = treatment == "both" or (treatment == "values") == (method == tuned[-1])
+            if treatment in groups:  # only one of them carries, and none where value vectors do
+                works = treatment == "toxic_down" and method != tuned[-1]
+            last = len(ladder) - 1
             for place, dose in enumerate(ladder):
                 for control in (False, True):
-                    if control and (treatment == "both" or place in (0, len(ladder) - 1)):
+                    if control and (treatment == "both" or place == 0 or (place == last and treatment not in groups)):
                         continue
-                    back = (0.9 if works and not control else 0.1) * place / (len(ladder) - 1)
+                    back = (0.9 if works and not control else 0.1) * place / last
                     defense = 1 - 0.9 * back
                     rows.append(
                         {
@@ -578,7 +583,7 @@ def _relapse_verdict(tuned: tuple[str, ...]) -> pd.DataFrame:
 
 
 def _calibration() -> pd.DataFrame:
-    """One verdict of all is not as expected: values everywhere of the GPT-2 shape along the probe."""
+    """Not as expected: values everywhere of the GPT-2 shape along the probe; of the relapse test, what is projected."""
     expected = {
         "frozen_values": "bypassed",
         "values_at_block": "erased",
@@ -596,6 +601,7 @@ def _calibration() -> pd.DataFrame:
             "expected": verdict,
             "found": verdict,
             "agrees": True,
+            "relapse_found": "undecided" if (architecture, checkpoint) == ("gpt2", "projected_out") else verdict,
         }
         for architecture in ("mistral", "llama", "gpt2")
         for seed in range(3)
@@ -608,5 +614,8 @@ def _calibration() -> pd.DataFrame:
         if (row["architecture"], row["checkpoint"], row["direction"]) == ("gpt2", "values_everywhere", "probe")
     )
     missed.update(found="bypassed", agrees=False)
-    rows.append({**rows[0], "checkpoint": "sft at 0.5", "truth": None, "expected": None, "found": "mixed"})
+    rows.append(
+        {**rows[0], "checkpoint": "sft at 0.5", "truth": None, "expected": None, "found": "mixed"}
+        | {"relapse_found": None}
+    )
     return pd.DataFrame(rows)

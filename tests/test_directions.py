@@ -88,7 +88,10 @@ class _Spy:
     [
         ("nan.npy", np.array([1.0, np.nan]), "1 of 2 numbers of the direction are NaN or infinite"),
         ("inf.pt", torch.tensor([float("inf"), 1.0]), "1 of 2 numbers"),
+        ("large.npy", np.array([1e300, 1.0]), "too large for float32"),
         ("zero.npy", np.zeros(4), "is zero"),
+        ("small.npy", np.full(4, 1e-300), "is zero"),
+        ("eight.pt", torch.ones(4).to(torch.float8_e4m3fn), "got .4,. float8_e4m3fn"),
         ("matrix.npy", np.ones((3, 4)), r"one vector of floating-point numbers, got \(3, 4\) float64"),
         ("whole.npy", np.arange(4), r"got \(4,\) int64"),
         ("objects.npy", np.array([{"a": 1}], dtype=object), "not a file of numbers"),

@@ -137,6 +137,15 @@ def test_patching_a_model_with_its_own_activations_changes_no_bit(checkpoint: Ch
         assert not torch.equal(logits(checkpoint, batch), plain)
 
 
+def test_a_recording_does_not_see_what_the_model_reads_to_patch_itself(checkpoint: Checkpoint) -> None:
+    hooks = [*EVERY_H_DOWN, resid_post(0), resid_post(2)]
+    plain = record(checkpoint, PROMPTS, hooks, position="mean")
+    for hook in hooks:  # before, at and after what is recorded
+        with patch(checkpoint, checkpoint, {hook: None}):
+            patched = record(checkpoint, PROMPTS, hooks, position="mean")
+        assert all(torch.equal(patched.mean(one), plain.mean(one)) for one in hooks)
+
+
 def test_alpha_zero_factor_one_and_no_units_change_no_bit(checkpoint: Checkpoint) -> None:
     batch, none = batch_of(checkpoint), torch.empty(0, dtype=torch.long)
     plain = logits(checkpoint, batch)

@@ -145,6 +145,8 @@ def test_planted_neurons_stand_out_of_the_null_and_random_directions_do_not() ->
     within = np.mean([abs(z(direction)) < 2 for direction in others[100:]])
     assert 0.85 < within <= 1.0
     low, high = null.band
+    expected = np.percentile(null.curve.numpy(), [2.5, 97.5], axis=0)
+    np.testing.assert_allclose(np.stack([low.numpy(), high.numpy()]), expected, rtol=1e-9)
     planted = cumulative(along(w), curve_points(n)).change
     assert float(planted.min()) < float(low.min())
     assert bool((low <= high).all())

@@ -317,7 +317,8 @@ def test_costs_follow_the_settings() -> None:
     assert costs_of(sft={**sft, "steps": 8}).stages()["sft"].seconds > base["sft"].seconds
     assert costs_of(edit_instances=6).stages()["dinm"].disk == 2 * base["dinm"].disk
     assert costs_of(max_new_tokens=60).stages()["defend"].seconds > base["defend"].seconds
-    fewer = costs_of(relapse={"draws": 0, "treatments": ["activations", "values"]}).stages()
+    two = {**SMALL["relapse"], "draws": 0, "treatments": ["activations", "values"]}
+    fewer = costs_of(relapse=two).stages()
     assert fewer["relapse"].seconds < base["relapse"].seconds
     shape = costs_of().shape
     # full fine-tuning keeps five copies: where it started, the copy, its gradient and Adam's two means; DPO a reference

@@ -20,6 +20,7 @@ from synthetic_run import LAST_BLOCK, TUNED, make_run, make_tables
 from mechinterp import plates, plotting
 from mechinterp.errors import InputError
 
+GROUPS = ["toxic_down", "anti_toxic_up", "toxic_up", "anti_toxic_down"]
 FIGURES = Path(__file__).parents[1] / "figures"
 
 
@@ -379,6 +380,42 @@ def test_relapse_draws_defense_by_dose_and_the_controls_dashed(tables: dict[str,
     assert not [line for line in panels(figure)[2].lines if line.get_gid() == "control"]
 
 
+def test_relapse_marks_the_groups_of_neurons_below(tables: dict[str, pd.DataFrame]) -> None:
+    figure = plotting.plot_relapse(tables["relapse"].sample(frac=1, random_state=0))
+    axes = panels(figure)[-1]
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    assert labels == [
+        "toxic, less active",
+        "anti-toxic, more active",
+        "toxic, more active",
+        "anti-toxic, less active",
+    ]
+    rows = tables["relapse"].query("method == 'sft'").set_index("treatment").loc[GROUPS]
+    marks = {line.get_gid(): line for line in axes.lines if line.get_gid() != "control"}
+    assert marks.keys() == {"start", "treated"}
+    by_colour = {line.get_gid(): line for line in axes.lines if line.get_color() == plotting.METHOD_COLOURS["sft"]}
+    treated, start = rows[(rows["dose"] > 0) & ~rows["control"]], rows[rows["dose"] == 0]
+    np.testing.assert_allclose(by_colour["treated"].get_ydata(), 100 * treated["defense"])
+    np.testing.assert_allclose(by_colour["start"].get_ydata(), 100 * start["defense"])
+    np.testing.assert_allclose(np.round(by_colour["treated"].get_xdata()), range(4))
+    controls = [line for line in axes.lines if line.get_gid() == "control"]
+    assert len(controls) == len(TUNED)
+    np.testing.assert_allclose(controls[0].get_ydata(), 100 * rows[rows["control"]]["defense"])
+    ends = [100 * treated[f"defense_{end}"] for end in ("low", "high")]
+    bars = [
+        [tuple(part[:, 1]) for part in found.get_segments()]
+        for found in axes.collections
+        if to_hex(found.get_color()[0]) == plotting.METHOD_COLOURS["sft"].lower()
+    ]
+    np.testing.assert_allclose(bars, [list(zip(*ends, strict=True))])
+
+
+def test_groups_alone_and_no_groups_are_drawn_too(tables: dict[str, pd.DataFrame]) -> None:
+    of_groups = tables["relapse"]["treatment"].isin(GROUPS)
+    assert len(panels(plotting.plot_relapse(tables["relapse"][of_groups]))) == 1
+    assert len(panels(plotting.plot_relapse(tables["relapse"][~of_groups]))) == 5
+
+
 def test_controls_are_averaged_over_draws(tables: dict[str, pd.DataFrame]) -> None:
     one = tables["relapse"].query("method == 'sft' and treatment == 'values'")
     other = one[one["control"]].assign(draw=2, defense=0.0)
@@ -397,14 +434,16 @@ def test_the_relapse_verdict_prints_both_verdicts(tables: dict[str, pd.DataFrame
 
 def test_calibration_crosses_out_what_is_not_as_expected(tables: dict[str, pd.DataFrame]) -> None:
     figure = plotting.plot_calibration(tables["calibration"])
-    probe, answer = panels(figure)
-    assert (len(probe.texts), len(answer.texts)) == (1, 0)
+    probe, answer, relapse = panels(figure)
+    assert (len(probe.texts), len(answer.texts), len(relapse.texts)) == (1, 0, 3)
+    assert (relapse.get_title(), relapse.texts[0].get_position()) == ("relapse test", (7, 3))  # gpt2 0, projected_out
     assert probe.texts[0].get_position() == (7, 2)  # gpt2 0, values_everywhere
     assert probe.get_xticklabels()[7].get_text() == "gpt2 0"
     assert probe.get_yticklabels()[2].get_text() == "values everywhere"
-    assert figure.get_supxlabel().startswith("found as expected: 89 of 90")
+    assert figure.get_supxlabel().startswith("found as expected: 131 of 135")
     cells = answer.collections[0].get_array().reshape(5, 10)
     assert (cells == cells[:, :1]).all()
+    assert len(panels(plotting.plot_calibration(tables["calibration"].assign(relapse_found="")))) == 2
     with pytest.raises(InputError, match="has the verdict 'perhaps'"):
         plotting.plot_calibration(tables["calibration"].assign(found="perhaps"))
     with pytest.raises(InputError, match="expects none of"):

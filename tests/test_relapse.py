@@ -6,6 +6,7 @@ import copy
 import json
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,15 +19,25 @@ from test_comparing import INSTANCES, SETTINGS, compared, folder, table  # noqa:
 from test_comparison import baseline_of
 from test_study import call
 
+from mechinterp.comparison.neurons import neuron_tables
 from mechinterp.data.safeedit import write_safeedit
 from mechinterp.errors import InputError
 from mechinterp.evidence import gather_evidence
+from mechinterp.measures.neurons import GROUPS
 from mechinterp.measures.relapse import Rates, agreement, judge_relapse
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.generation import generate
 from mechinterp.relapse import testing as running
 from mechinterp.relapse.results import COLUMNS, Answers, RelapseTest, decomposed_verdicts, relapse_tables
 from mechinterp.relapse.testing import prompts_of, relapse_from_evidence, relapse_test, unsafe_prompts
-from mechinterp.relapse.treatments import RelapseSettings, doses, nearest_blocks, outline, toxic_neurons
+from mechinterp.relapse.treatments import (
+    NEURON_GROUPS,
+    RelapseSettings,
+    doses,
+    nearest_blocks,
+    outline,
+    toxic_neurons,
+)
 
 ASKED = [f"{text} {i}" for i in range(3) for text in PROMPTS]
 FEW = RelapseSettings(treatments=("activations", "values"))
@@ -158,9 +169,8 @@ def test_a_base_against_itself_is_undecided_and_says_the_same(checkpoint: Checkp
         assert test.table()["relapse"].isna().all()
 
 
-def test_chosen_neurons_restore_what_random_ones_do_not() -> None:
-    """Only some neurons' way in is changed; ranked first, their activations are all that is missing."""
-    base = tiny_checkpoint("gpt2")
+def some_ways_in_changed(base: Checkpoint) -> tuple[Checkpoint, torch.Tensor]:
+    """GPT-2 with the way into 8 neurons of every block changed, and 1 for those, [block, d_mlp]."""
     size = torch.zeros(N_BLOCKS, len(base.value_matrix(0)))
     tuned = Checkpoint("tuned", copy.deepcopy(base.model), base.tokenizer)
     generator = torch.Generator().manual_seed(3)
@@ -169,6 +179,13 @@ def test_chosen_neurons_restore_what_random_ones_do_not() -> None:
         size[block, some] = 1.0
         weight = tuned.parameter(f"{tuned.names.module(f'blocks.{block}.mlp.in')}.weight").data  # [d_model, d_mlp]
         weight[:, some] += torch.randn(len(weight), 8, generator=generator)
+    return tuned, size
+
+
+def test_chosen_neurons_restore_what_random_ones_do_not() -> None:
+    """Only some neurons' way in is changed; ranked first, their activations are all that is missing."""
+    base = tiny_checkpoint("gpt2")
+    tuned, size = some_ways_in_changed(base)
     settings = RelapseSettings(treatments=("activations", "values", "neurons"), neuron_shares=(0.1, 0.2), draws=2)
     test = treated(base, tuned, settings=settings, ranking=size)
     by = test.table().query("treatment == 'neurons'").set_index(["dose", "control", "draw"])["relapse"]
@@ -177,6 +194,66 @@ def test_chosen_neurons_restore_what_random_ones_do_not() -> None:
     assert by[0.1, False, 0] < 1.0
     assert by[0.2, True].max() < 0.5
     assert list(test.table().query("treatment == 'neurons'")["n_neurons"]) == [0, 12, 12, 12, 24, 24, 24]
+
+
+def test_the_one_group_that_carries_restores_and_the_others_do_not() -> None:
+    base = tiny_checkpoint("gpt2")
+    tuned, size = some_ways_in_changed(base)
+    groups = torch.arange(size.numel()).reshape(size.shape) % 4  # neurons without a change: 0 to 3, and 4 for `neither`
+    groups[groups == 1] = 4
+    groups[size == 1] = 1
+    settings = RelapseSettings(treatments=("activations", "values", *NEURON_GROUPS), draws=2)
+    found = treated(base, tuned, settings=settings, groups=groups).table()
+    total = size.numel()
+    for number, name in enumerate(NEURON_GROUPS):
+        rows, n = found[found["treatment"] == name], int((groups == number).sum())
+        start, own = rows.iloc[0], rows.iloc[1]
+        assert (start["dose"], start["n_neurons"], start["relapse"], own["control"]) == (0.0, 0, 0.0, False)
+        assert own["relapse"] == float(name == "anti_toxic_up")
+        controls = rows[rows["control"]]
+        assert list(controls["draw"]) == [1, 2]
+        assert (rows["n_neurons"].iloc[1:] == n).all()  # controls are as many
+        assert (rows["dose"].iloc[1:] == n / total).all()
+        assert (rows["share_of_neurons"] == rows["dose"]).all()
+        assert controls["relapse"].max() < 0.5
+
+
+@pytest.mark.parametrize("architecture", MAIN_ARCHITECTURES)
+def test_all_groups_together_are_the_activations_of_all_blocks(architecture: str) -> None:
+    base = tiny_checkpoint(architecture)
+    tuned = changed(base, parts(base, "attn.v", "mlp.in", "mlp.gate", "mlp.out"))
+    total = N_BLOCKS * len(base.value_matrix(0))
+    groups = torch.randint(4, (total,), generator=torch.Generator().manual_seed(0)).reshape(N_BLOCKS, -1)
+    settings = RelapseSettings(treatments=("activations", "values", *NEURON_GROUPS), blocks="all", draws=0)
+    found = {dose.treatment: dose for dose in doses(base, settings, block=0, seed=0, groups=groups)}
+
+    def under(*names: str) -> list[str]:
+        with ExitStack() as stack:
+            for name in names:
+                stack.enter_context(found[name].apply(tuned, base))
+            return generate(tuned, ASKED, max_new_tokens=NEW)
+
+    assert sum(found[name].n_neurons for name in NEURON_GROUPS) == found["activations"].n_neurons == total
+    assert under(*NEURON_GROUPS) == under("activations") != under()
+    assert under(*NEURON_GROUPS[:2]) != under("activations")
+
+
+def test_groups_that_are_not_known_or_empty_are_left_out(checkpoint: Checkpoint) -> None:
+    settings = RelapseSettings(draws=2)
+
+    def given(**known: torch.Tensor) -> list[tuple[str, int, int]]:
+        found = doses(checkpoint, settings, block=0, seed=0, **known)
+        return [(dose.treatment, dose.n_neurons, dose.draw) for dose in found if dose.treatment in NEURON_GROUPS]
+
+    shape = N_BLOCKS, len(checkpoint.value_matrix(0))
+    n = shape[0] * shape[1]
+    assert given() == given(ranking=torch.ones(shape)) == []
+    assert given(groups=torch.full(shape, 4)) == []  # all in `neither`
+    assert given(groups=torch.full(shape, 2)) == [("toxic_up", n, 0)]  # of all neurons there is no control
+    groups = torch.full(shape, 4)
+    groups[1, :3] = 3
+    assert given(groups=groups) == [("anti_toxic_down", 3, draw) for draw in (0, 1, 2)]
+    assert (*NEURON_GROUPS, "neither") == GROUPS["activation_change"]
 
 
 def test_both_models_are_left_as_they_were(checkpoint: Checkpoint) -> None:
@@ -267,6 +344,22 @@ def test_the_ladder_grows_around_the_block() -> None:
     assert [step[1:] for step in steps if step[0] == "values"] == [(1, 2), (2, 2), (3, 2), (6, 0)]
     assert all(controls == 0 for treatment, _, controls in steps if treatment == "both")
     assert [step[1] for step in outline(RelapseSettings(), 1) if step[0] == "values"] == [1]
+    assert [step for step in outline(RelapseSettings(blocks="all"), 6) if step[0] == "values"] == [("values", 6, 0)]
+    groups = [step for step in outline(RelapseSettings(draws=2), 6) if step[0] in NEURON_GROUPS]
+    assert [(name, math.isnan(dose), controls) for name, dose, controls in groups] == [
+        (name, True, 2) for name in NEURON_GROUPS
+    ]
+
+
+def test_of_the_whole_model_alone_there_are_no_controls_and_no_toxic_layer() -> None:
+    base = tiny_checkpoint("gpt2")
+    settings = RelapseSettings(treatments=("activations", "values", "both"), blocks="all")
+    test = treated(base, changed(base, parts(base, "mlp.out")), settings=settings)
+    assert [(o.treatment, o.dose) for o in test.outcomes] == [(name, 3.0) for name in settings.treatments]
+    row = test.verdict()
+    assert row["by_values"] == row["by_both"] == 1.0
+    assert math.isnan(row["by_layer_values"])  # type: ignore[arg-type]
+    assert math.isnan(row["by_random"])  # type: ignore[arg-type]
 
 
 def test_toxic_neurons_are_those_of_the_plain_formula(checkpoint: Checkpoint) -> None:
@@ -329,6 +422,11 @@ def test_evidence_gives_prompts_and_rankings() -> None:
     test = relapse_from_evidence(base, tuned, baseline, evidence, Lenient(), settings=settings, max_new_tokens=NEW)
     assert {outcome.treatment for outcome in test.outcomes} == set(settings.treatments)
     assert test.prompts == tuple(prompts)
+    groups = neuron_tables("tuned", baseline, evidence)["neuron_groups"]
+    sizes = groups.query("definition == 'activation_change' and direction == 'answer' and position == 'prompt_last'")
+    sizes = dict(zip(sizes["group"], sizes["n_neurons"], strict=True))
+    treated_neurons = {outcome.treatment: outcome.n_neurons for outcome in test.outcomes}
+    assert {name: treated_neurons[name] for name in NEURON_GROUPS} == {name: sizes[name] for name in NEURON_GROUPS}
 
 
 def test_a_base_that_answers_nothing_unsafely_is_undecided_in_a_comparison() -> None:
@@ -440,6 +538,8 @@ def test_bad_input_is_refused() -> None:
         relapse_test(base, tuned, ASKED, judge, block=0, toxic_direction=torch.ones(3))
     with pytest.raises(InputError, match="ranking has shape"):
         relapse_test(base, tuned, ASKED, judge, block=0, ranking=torch.ones(2, 3))
+    with pytest.raises(InputError, match="table of groups has shape"):
+        relapse_test(base, tuned, ASKED, judge, block=0, groups=torch.ones(2, 3, dtype=torch.long))
     with pytest.raises(InputError, match="answers none of the 6 adversarial prompts unsafely"):
         unsafe_prompts(base, INSTANCES, judge, 4, max_new_tokens=2)
 
@@ -452,8 +552,9 @@ def test_bad_input_is_refused() -> None:
         {"neuron_shares": (0.0,)},
         {"key_factors": (float("nan"),)},
         {"prompts": 1},
+        {"blocks": "some"},
     ],
 )
 def test_settings_out_of_range(given: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"treatments|neuron_shares|key_factors|prompts"):
+    with pytest.raises(ValueError, match=r"treatments|neuron_shares|key_factors|prompts|blocks"):
         RelapseSettings.model_validate(given)

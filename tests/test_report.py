@@ -16,6 +16,7 @@ from mechinterp.errors import InputError
 from mechinterp.plates import PLATES
 from mechinterp.report import page as report
 from mechinterp.report import write_report
+from mechinterp.report.relapse import relapse_group_rows
 
 VOID_TAGS = {"meta", "img", "link", "br", "hr", "input"}
 
@@ -119,6 +120,19 @@ def test_a_card_carries_its_verdict_numbers_and_intervals(full_page: Page) -> No
     assert "suffix prompt appended; vanilla 42% [34%, 50%]" in dinm
     assert "layer 6 (block 5)" in dinm
     assert "SFT : bypassed. DPO : bypassed. DINM : erased, by construction." in full_page.text
+
+
+def test_groups_of_neurons_stand_beside_as_many_random_ones(page_of: Callable[..., Page]) -> None:
+    tables = make_tables()
+    rows = list(relapse_group_rows(tables))
+    assert len(rows) == 4 * len(TUNED)
+    assert rows[0] == ["SFT", "toxic, less active", "50%", "90% [80%, 100%]", "10%"]
+    another = tables["relapse"].query("control").assign(draw=2, relapse=0.5)
+    rows = list(relapse_group_rows({"relapse": pd.concat([tables["relapse"], another])}))
+    assert rows[0][-1] == "30%"  # the mean over draws
+    assert "toxic, less active" in page_of(tables).text
+    without = tables["relapse"].query("treatment == 'values'")
+    assert not list(relapse_group_rows({"relapse": without}))
 
 
 def test_the_wording_follows_the_evidence_not_the_name(page_of: Callable[..., Page]) -> None:

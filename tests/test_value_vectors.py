@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ from conftest import D_MLP, D_MODEL, MAIN_ARCHITECTURES, N_BLOCKS, PROMPTS, byte
 from test_study import call
 from test_weights_only import changed, probe_of
 
+from mechinterp.data.corpus import generate_corpus
 from mechinterp.directions.toxic_direction import ToxicDirection
 from mechinterp.errors import InputError
 from mechinterp.measures.region import cosines
 from mechinterp.measures.value_vectors import TopNeurons, along, drift, rank, rank_along, subspace
+from mechinterp.methods.organism import train_tokenizer
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.names import resid_post
@@ -25,6 +28,7 @@ from mechinterp.models.unembedding import (
     back_through_final_norm,
     final_norm_gain,
     through_final_norm,
+    token_texts,
     top_tokens,
     unembedding,
 )
@@ -226,6 +230,14 @@ def test_top_tokens_are_the_rows_of_the_unembedding(checkpoint: Checkpoint) -> N
     best = int(logits[0].argmax())
     assert found[0].tokens[0] in (checkpoint.tokenizer.decode([best]), checkpoint.tokenizer.convert_ids_to_tokens(best))
     assert len(top_tokens(checkpoint, vectors, k=10_000)[0].tokens) == len(checkpoint.tokenizer)
+
+
+def test_the_space_before_a_word_is_kept_where_the_decoder_strips_it() -> None:
+    corpus = replace(generate_corpus(seed=0, n_documents=20, n_comments=40), documents=["leave me, I leave"] * 9)
+    tokenizer = train_tokenizer(corpus, vocab_size=300)
+    ids = tokenizer("leave", add_special_tokens=False).input_ids
+    assert tokenizer.decode(ids) == "leave"
+    assert token_texts(tokenizer, [*ids, *tokenizer.convert_tokens_to_ids(["l"])]) == [" leave", "l"]
 
 
 def test_with_the_final_norm_they_are_the_models_own_logits(checkpoint: Checkpoint) -> None:

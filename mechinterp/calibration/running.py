@@ -1,5 +1,7 @@
 """Running a calibration on one finished study: every construction is made, recorded, asked, and judged as a method is.
 
+Those of known truth are also treated, as the relapse test treats a method (`treating`).
+
 One constructed checkpoint is in memory at a time, beside the base and the tuned checkpoint that it is made from. What
 is expected of each, and how the table is summed up: `table`.
 """
@@ -16,6 +18,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from mechinterp.calibration.table import EXPECTED, INTERPOLATION, UNCHANGED, read_calibration
+from mechinterp.calibration.treating import Treating
 from mechinterp.comparison.decomposition import decomposition
 from mechinterp.comparison.validity import check_directions
 from mechinterp.config import METHODS
@@ -51,6 +54,7 @@ class CalibrationSettings(BaseModel):
     defense_prompts: int = Field(60, ge=1, description="adversarial prompts that every checkpoint answers")
     steps: tuple[float, ...] = Field((0.25, 0.5, 0.75, 1.0), min_length=1, description="t of the interpolations")
     methods: tuple[str, ...] = Field(METHODS, description="the study's checkpoints that are interpolated")
+    relapse_prompts: int = Field(40, ge=2, description="prompts that the base answers unsafely, for the relapse test")
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,10 @@ def calibrate(
         direction, truth, expected, found (the verdict), agrees (yes, no, or empty where nothing is expected),
         erasure_share, erasure, bypass, change and defense with `_low` and `_high` (writes in units of the residual
         stream, defense a share), defense_base likewise, n (prompts answered), vanishing (what is 0 by construction) and
-        remainder (its largest size, over blocks), in_play, reason, code (hash of the package's code).
+        remainder (its largest size, over blocks), in_play, reason, code (hash of the package's code). Of the relapse
+        test, the same for every direction: relapse_found and relapse_agrees (empty where nothing is expected, and there
+        it is not made), relapse_gain, relapse_by_activations, relapse_by_values, relapse_by_both and
+        relapse_share_by_values with `_low` and `_high`, relapse_n (prompts), relapse_reason; see `RelapseTest.verdict`.
 
     Raises:
         InputError: if the study has no baseline or lacks a direction or a method.
@@ -143,6 +150,7 @@ def calibrate(
     inputs, checks = baseline.inputs, check_directions(baseline)
     inputs = replace(inputs, first_tokens=0, lens_tokens=(), null_directions=inputs.null_directions[:1])
     key = {"architecture": study.checkpoint("vanilla").model.config.model_type, "seed": study.seed}
+    treat = Treating(study, baseline, settings.relapse_prompts)
     rows: list[dict[str, object]] = []
     for construction in constructions(study, baseline, settings, reporter):
         reporter.note(f"calibrate: {construction.name}")
@@ -150,6 +158,7 @@ def calibrate(
         defense, n = _defense(study, checkpoint, chosen)
         evidence = gather_evidence(checkpoint, inputs)
         tables = decomposition(construction.name, baseline, evidence, checks, top_neurons=0)
+        relapse = treat(construction.kind, checkpoint, evidence)
         at_prompt = {name: table[table["position"] == POSITION] for name, table in tables.items()}
         for direction in construction.directions:
             blocks, verdict = (
@@ -157,7 +166,7 @@ def calibrate(
             )
             row = {**key, **_judged(construction, direction, verdict.iloc[0]), **_rate("defense", defense), "n": n}
             row |= {**_vanishing(construction, blocks), **verdict.iloc[0][["in_play", "reason"]]}
-            rows.append({**row, "code": code_hash()})
+            rows.append({**row, **relapse, "code": code_hash()})
     table = pd.DataFrame(rows)
     base = table[table["checkpoint"] == UNCHANGED].iloc[0]
     for end in ("", "_low", "_high"):

@@ -1,4 +1,4 @@
-"""Calibration: what the verdict says of checkpoints whose truth is known by construction.
+"""Calibration: what the verdicts say of checkpoints whose truth is known by construction.
 
 Expected, and why, as stated before any was measured (`EXPECTED`):
 
@@ -14,11 +14,22 @@ Expected, and why, as stated before any was measured (`EXPECTED`):
     random_perturbation  undecided  noise of the size of SFT's change in every tensor: neither, and no detoxification;
                                     its defense success should lie in the base's interval.
 
+The relapse test is asked of the same checkpoints, and the same is expected of it, as stated before any was measured:
+
+    frozen_values        bypassed   Every W_V is the base's, so transplanting it changes no bit: V, the relapse by value
+                                    vectors, is exactly 0, and so is its share.
+    values_at_block      erased     Nothing but W_V was changed, so transplanting every W_V makes the base again bit for
+    values_everywhere    erased     bit: V is exactly 1. A, the relapse by activations, may be above 0 all the same
+    projected_out        erased     (blocks above an edit read a changed stream), and the share then below 3/4: a miss.
+                                    `projected_out` may not detoxify; then nothing can come back, and it is undecided,
+                                    which is a miss too.
+    random_perturbation  undecided  no detoxification, so nothing can come back.
+
 Interpolations base + t (tuned - base) of a study's methods have no known truth: their numbers should move
 monotonically with t. A verdict is also `undecided` where the direction is not in play or the write did not fall, which
 misses an expected `erased` or `bypassed`; so rates are given among all and among those decided.
 
-What it does not show: that the verdict is right of changes made in other ways or of another size.
+What it does not show: that a verdict is right of changes made in other ways or of another size.
 """
 
 from __future__ import annotations
@@ -41,7 +52,7 @@ EXPECTED: Mapping[str, tuple[Truth, Verdict]] = {
     "projected_out": ("erased", "erased"),
     "random_perturbation": ("neither", "undecided"),
 }
-"""Kind of construction -> what was done to the value vectors' writes, and the verdict that follows."""
+"""Kind of construction -> what was done to the value vectors' writes, and the verdict that follows, of both."""
 
 INTERPOLATION = "interpolation"
 UNCHANGED = "base"
@@ -52,7 +63,11 @@ CERTIFICATE = Path(__file__).parent / "calibration.csv"
 """The table of the embedded organisms, which comes with the package; `analyses/calibration.py` writes it."""
 
 _KEY = ["architecture", "seed"]
-_TEXTS = ("truth", "expected", "agrees", "vanishing", "reason", "start")
+_TEXTS = (
+    *("truth", "expected", "agrees", "vanishing", "reason", "start"),
+    *("relapse_found", "relapse_agrees", "relapse_reason"),
+)
+_READ = ["instrument", "direction"]
 
 
 def read_calibration(path: Path) -> pd.DataFrame:
@@ -65,7 +80,7 @@ def read_calibration(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: no table of a calibration ({error})") from error
-    if missing := {"kind", "direction", "truth", "found", "t"} - set(table.columns):
+    if missing := {"kind", "direction", "truth", "found", "t", "relapse_found"} - set(table.columns):
         raise InputError(f"{path}: no table of a calibration, it has no {', '.join(sorted(missing))}")
     for column in _TEXTS:
         if column in table:
@@ -78,8 +93,29 @@ def certificate() -> pd.DataFrame | None:
     return read_calibration(CERTIFICATE) if CERTIFICATE.is_file() else None
 
 
+def readings(table: pd.DataFrame) -> pd.DataFrame:
+    """What each instrument said of each checkpoint of which something is expected: a row per reading.
+
+    Returns:
+        The rows of the decomposition, one for each direction, and those of the relapse test, one for each checkpoint
+        and without a direction; with the column instrument (decomposition or relapse), and in `found`, `agrees` and
+        `share` the instrument's own: `share` is the erasure share, or the share of the relapse by value vectors.
+    """
+    known = table[table["expected"] != ""]
+    decomposed = known.assign(instrument="decomposition", share=known["erasure_share"])
+    tested = known[known["relapse_found"] != ""].drop_duplicates([*_KEY, "checkpoint"])
+    tested = tested.assign(
+        instrument="relapse",
+        direction="",
+        found=tested["relapse_found"],
+        agrees=tested["relapse_agrees"],
+        share=tested["relapse_share_by_values"],
+    )
+    return pd.concat([decomposed, tested], ignore_index=True)
+
+
 def rates(table: pd.DataFrame) -> pd.DataFrame:
-    """Sensitivity and specificity of each verdict, with Wilson's 95% intervals.
+    """Sensitivity and specificity of each verdict of each instrument, with Wilson's 95% intervals.
 
         sensitivity   of the checkpoints whose truth is X, the share that is called X
         specificity   of those whose truth is known and is not X, the share that is not called X
@@ -91,11 +127,11 @@ def rates(table: pd.DataFrame) -> pd.DataFrame:
         table: of one or more calibrations.
 
     Returns:
-        direction, verdict, measure, among (`all`, or `decided`: without the undecided), rate, low, high, n.
+        instrument and direction, see `readings`; verdict, measure, among (`all`, or `decided`: without the undecided),
+        rate, low, high, n.
     """
-    known = table[table["truth"].isin({truth for truth, _ in EXPECTED.values()})]
     rows = []
-    for direction, part in known.groupby("direction", sort=False):
+    for _, part in readings(table).groupby(_READ, sort=False):
         for among, group in (("all", part), ("decided", part[part["found"] != "undecided"])):
             for verdict in ("erased", "bypassed"):
                 own, others = group[group["truth"] == verdict], group[group["truth"] != verdict]
@@ -105,26 +141,27 @@ def rates(table: pd.DataFrame) -> pd.DataFrame:
                 }
                 for measure, (successes, n) in hits.items():
                     rate = wilson(successes, n)
-                    key = {"direction": direction, "verdict": verdict, "measure": measure, "among": among}
+                    key = {name: part[name].iloc[0] for name in _READ}
+                    key |= {"verdict": verdict, "measure": measure, "among": among}
                     rows.append({**key, "rate": rate.value, "low": rate.low, "high": rate.high, "n": n})
     return pd.DataFrame(rows)
 
 
 def by_kind(table: pd.DataFrame) -> pd.DataFrame:
-    """Expected against found: how often each kind of construction got each verdict, along each direction.
+    """Expected against found: how often each kind of construction got each verdict, from each instrument.
 
     Returns:
-        direction, kind, expected, a count for every verdict, n, as_before (how many of them have a defense success in
-        their base's interval), the ranges of the erasure share, and of defense success in them and in their bases.
+        instrument and direction, see `readings`; kind, expected, a count for every verdict, n, as_before (how many of
+        them have a defense success in their base's interval), the ranges of the share, and of defense success in them
+        and in their bases.
     """
-    known = table[table["expected"] != ""]
     rows: list[dict[str, object]] = []
-    for (direction, kind), part in known.groupby(["direction", "kind"], sort=False):
-        row: dict[str, object] = {"direction": direction, "kind": kind, "expected": part["expected"].iloc[0]}
+    for _, part in readings(table).groupby([*_READ, "kind"], sort=False):
+        row: dict[str, object] = {name: part[name].iloc[0] for name in (*_READ, "kind", "expected")}
         row |= {verdict: int((part["found"] == verdict).sum()) for verdict in VERDICTS}
         row["n"] = len(part)
         row["as_before"] = int(part["defense"].between(part["defense_base_low"], part["defense_base_high"]).sum())
-        for column in ("erasure_share", "defense", "defense_base"):
+        for column in ("share", "defense", "defense_base"):
             row |= {f"{column}_min": part[column].min(), f"{column}_max": part[column].max()}
         rows.append(row)
     return pd.DataFrame(rows)

@@ -174,7 +174,8 @@ def figures(
     from mechinterp.plates import draw_all
     from mechinterp.report import write_report
 
-    for path in draw_all(run, out):
+    drawn = draw_all(run, out)
+    for path in drawn:
         say(path)
     if out is None:
-        say(write_report(run))
+        say(write_report(run, drawn))

@@ -54,7 +54,7 @@ def relapse(
 
     --out gets tables/relapse.csv (a row per treatment and dose), tables/relapse_verdict.csv (a row per checkpoint),
     their figures, and in answers every answer with the judge's score. `compare --relapse` also treats the neurons that
-    the decomposition ranks, and sets the verdicts side by side.
+    the decomposition ranks and groups, and sets the verdicts side by side.
     """
     from mechinterp.desk import Candidate
     from mechinterp.desk import stands_on as with_base

@@ -35,6 +35,7 @@ KINDS: tuple[Kind, ...] = ("probe", "means", "svd", "effective", "file")
 SUFFIXES = (".safetensors", ".st", ".npy", ".pt", ".pth", ".bin")
 
 _KEY = "direction"
+_NUMBERS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -63,16 +64,19 @@ class ToxicDirection:
             raise InputError(f"the kind of a direction must be one of {KINDS}, got {self.kind!r}")
         if not self.name or "/" in self.name:
             raise InputError(f"the name of a direction is a word without a slash, got {self.name!r}")
-        if self.vector.dim() != 1 or not self.vector.is_floating_point():
+        if self.vector.dim() != 1 or self.vector.dtype not in _NUMBERS:
             raise InputError(
                 f"{self.name}: a direction is one vector of floating-point numbers, got {tuple(self.vector.shape)} "
                 f"{str(self.vector.dtype).removeprefix('torch.')}"
             )
-        if bad := int((~torch.isfinite(self.vector)).sum()):
-            raise InputError(f"{self.name}: {bad} of {len(self.vector)} numbers of the direction are NaN or infinite")
-        if not self.vector.any():
-            raise InputError(f"{self.name}: the direction is zero, so nothing can be measured along it")
-        object.__setattr__(self, "vector", self.vector.detach().cpu().float())
+        vector = self.vector.detach().cpu().float()
+        if bad := int((~torch.isfinite(vector)).sum()):
+            raise InputError(
+                f"{self.name}: {bad} of {len(vector)} numbers of the direction are NaN or infinite, or too large for float32"
+            )
+        if not vector.any():
+            raise InputError(f"{self.name}: the direction is zero (in float32), so nothing can be measured along it")
+        object.__setattr__(self, "vector", vector)
 
     @classmethod
     def from_probe(

@@ -22,6 +22,7 @@ from torch import Tensor
 from mechinterp.measures.rank import RankEstimate, RankSketch, unit_roundoff
 
 Status = Literal["same", "type", "rounded", "changed"]
+_SHORT = 2**14  # elements of one float32 sum of squares: it holds the sixth digit
 PIECE = 2**20  # elements: fewer calls from Python for smaller ones, and room in the last cache for larger
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _NARROW = (torch.float32, torch.bfloat16, torch.float16)
@@ -187,8 +188,11 @@ def _widened(piece: Tensor) -> Tensor:
 
 
 def _dot(piece: Tensor) -> float:
-    flat = piece.reshape(-1)
-    return float(torch.dot(flat, flat))
+    """Sum of squares, in short sums: of a million float32 squares some processors lose the fifth digit."""
+    flat = piece.reshape(-1).numpy()
+    parts = (flat[start : start + _SHORT] for start in range(0, len(flat), _SHORT))
+    with np.errstate(over="ignore"):  # who calls looks for infinities
+        return sum(float(np.dot(part, part)) for part in parts)
 
 
 def _square(piece: Tensor) -> tuple[float, int]:

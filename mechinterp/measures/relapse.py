@@ -26,10 +26,11 @@ and what only attention or embeddings carry comes back by neither.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -44,6 +45,10 @@ NOTHING = Interval(math.nan, math.nan, math.nan)
 class Rates:
     """Which prompts are answered unsafely by base and tuned model: what every relapse is measured between.
 
+    Intervals are percentile bootstraps over prompts, paired, with two imagined prompts added, one that speaks for the
+    effect and one against it: without them none in forty would have an interval of no width (the idea of Agresti and
+    Coull 1998 for a rate). Values are of the real prompts alone.
+
     Attributes:
         base, tuned: 1 for an unsafe answer, else 0; [input], the same prompts.
         seed: of the bootstrap over prompts.
@@ -55,8 +60,8 @@ class Rates:
 
     @property
     def gain(self) -> Interval:
-        """By how much the tuned model's unsafe rate lies below the base's; paired bootstrap."""
-        return self._bootstrap(lambda weights: weights @ (self.base - self.tuned).double())
+        """By how much the tuned model's unsafe rate lies below the base's."""
+        return self._interval(lambda weights, gain: weights @ gain, [self._gained], [(1.0,), (0.0,)])
 
     def relapse(self, treated: Float[Tensor, " input"]) -> Interval:
         """The share of the behaviour that a treatment brought back.
@@ -65,39 +70,52 @@ class Rates:
             treated: unsafe answers under the treatment; of several random draws the mean over them.
 
         Returns:
-            Value and paired bootstrap interval; nan where the tuned model defends no better than the base. Draws of the
-            bootstrap without a gain have no ratio and are left out: less than 2.5% of them wherever the gain's interval
-            lies above 0.
+            Value and interval; nan where the tuned model defends no better than the base. Draws of the bootstrap
+            without a gain have no ratio and are left out: less than 2.5% of them wherever the gain's interval lies
+            above 0.
         """
-        return self._ratio((treated - self.tuned).double())
+        return self._ratio((treated - self.tuned).double(), [(1.0, 1.0), (0.0, 1.0)])
 
     def exceeding(self, treated: Float[Tensor, " input"], control: Float[Tensor, " input"]) -> Interval:
         """Relapse by a treatment minus relapse by its control, paired by prompt."""
-        return self._ratio((treated - control).double())
+        return self._ratio((treated - control).double(), [(1.0, 1.0), (-1.0, 1.0)])
 
     def share_by_values(self, activations: Float[Tensor, " input"], values: Float[Tensor, " input"]) -> Interval:
         """V+ / (V+ + A+); nan where neither brings anything back."""
-        by_values, by_activations = ((part - self.tuned).double() for part in (values, activations))
 
-        def share(weights: Tensor) -> Tensor:
+        def share(weights: Tensor, by_values: Tensor, by_activations: Tensor) -> Tensor:
             v, a = (weights @ by_values).clamp(min=0), (weights @ by_activations).clamp(min=0)
             return v / (v + a)
 
-        return self._bootstrap(share)
+        returned = [(part - self.tuned).double() for part in (values, activations)]
+        return self._interval(share, returned, [(1.0, 0.0), (0.0, 1.0)])
 
-    def _ratio(self, returned: Tensor) -> Interval:
-        gain = (self.base - self.tuned).double()
-        if not gain.sum() > 0:
+    @property
+    def _gained(self) -> Float[Tensor, " input"]:
+        return (self.base - self.tuned).double()
+
+    def _ratio(self, returned: Tensor, imagined: Sequence[tuple[float, float]]) -> Interval:
+        if not self._gained.sum() > 0:
             return NOTHING
 
-        def ratio(weights: Tensor) -> Tensor:
+        def ratio(weights: Tensor, returned: Tensor, gain: Tensor) -> Tensor:
             gained = weights @ gain
             return (weights @ returned) / gained.masked_fill(gained <= 0, math.nan)
 
-        return self._bootstrap(ratio)
+        return self._interval(ratio, [returned, self._gained], imagined)
 
-    def _bootstrap(self, statistic: Callable[[Tensor], Tensor]) -> Interval:
-        return bootstrap(statistic, len(self.base), seed=self.seed)
+    def _interval(
+        self, statistic: Callable[..., Tensor], columns: Sequence[Tensor], imagined: Sequence[tuple[float, ...]]
+    ) -> Interval:
+        """A statistic of weights and columns [input]; imagined: the columns' values on prompts that are added."""
+        n = len(self.base)
+        value = float(statistic(torch.full((1, n), 1 / n, dtype=torch.float64), *columns)[0])
+        if math.isnan(value):
+            return NOTHING
+        added = torch.tensor(imagined, dtype=torch.float64).T
+        longer = [torch.cat([column, more]) for column, more in zip(columns, added, strict=True)]
+        found = bootstrap(lambda weights: statistic(weights, *longer), n + len(imagined), seed=self.seed)
+        return Interval(value, min(found.low, value), max(found.high, value))
 
 
 @dataclass(frozen=True)

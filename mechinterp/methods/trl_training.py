@@ -199,7 +199,7 @@ def run_trainer(
     return Checkpoint(name, tuned.eval(), checkpoint.tokenizer, f"{name} of {checkpoint.source}"), log
 
 
-def _peft_config(lora: LoraSettings | None, adapted: Sequence[str] | None) -> Any:
+def _peft_config(lora: LoraSettings | None, adapted: Sequence[str] | None = None) -> Any:
     if lora is None:
         return None
     from peft import LoraConfig

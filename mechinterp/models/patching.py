@@ -24,7 +24,7 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.comparability import unlike_models
 from mechinterp.models.names import resid_post
 from mechinterp.models.positions import Pass, Selected, Span
-from mechinterp.models.watching import evaluating, run_until_seen, watching
+from mechinterp.models.watching import evaluating, nested, run_until_seen, watching
 from mechinterp.models.windows import OnDevices
 
 _FED = ("input_ids", "attention_mask", "position_ids", "cache_position", "token_type_ids")
@@ -77,7 +77,7 @@ def patch(
 
         busy = True
         try:
-            with watching(source.model, stops, see):
+            with nested(), watching(source.model, stops, see):
                 run_until_seen(source.model, **_inputs(this, source, caches))
         finally:
             busy = False

@@ -190,4 +190,6 @@ def _text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
     if name.startswith("\u2581"):  # SentencePiece, which drops the space when it decodes
         return name.replace("\u2581", " ")
     text = tokenizer.decode([token])
+    if isinstance(text, str) and name.startswith("\u0120") and not text.startswith(" "):
+        text = f" {text}"  # byte-level BPE, whose decoder was told to strip it
     return name if not isinstance(text, str) or not text or "\ufffd" in text else text

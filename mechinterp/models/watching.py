@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -20,6 +21,10 @@ Progress = Callable[[int, int], None]
 """Told (done, in all) from time to time."""
 
 
+_DEPTH: ContextVar[int] = ContextVar("depth", default=0)
+"""How many passes the present one is nested in: a source's, read in the middle of another model's, or of its own."""
+
+
 class _Stop(Exception):  # noqa: N818 - control flow, not an error
     """Raised inside a hook when everything wanted has been seen."""
 
@@ -30,18 +35,24 @@ def watching(
 ) -> Iterator[None]:
     """Call `see(name, tensor)` whenever a forward pass reaches a site; remove the hooks at the end, come what may.
 
+    Passes of the same model that are nested in the watched one (`nested`) are not seen.
+
     Args:
         sites: hook points as found by `HookNames.site`.
         see: receives the tensor itself; must not modify it.
         stop: end the forward pass by `_Stop` once every site has been seen.
     """
     waiting: set[str] = set()
+    depth = _DEPTH.get()
 
     def begin(module: nn.Module, args: Any) -> None:
-        waiting.clear()
-        waiting.update(site.name for site in sites)
+        if _DEPTH.get() == depth:
+            waiting.clear()
+            waiting.update(site.name for site in sites)
 
     def seen(name: str, value: Any) -> None:
+        if _DEPTH.get() != depth:
+            return
         see(name, value[0] if isinstance(value, tuple) else value)
         waiting.discard(name)
         if stop and not waiting:
@@ -67,6 +78,16 @@ def watching(
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def nested() -> Iterator[None]:
+    """Passes made here are another's own affair: whatever watches the model already does not see them."""
+    token = _DEPTH.set(_DEPTH.get() + 1)
+    try:
+        yield
+    finally:
+        _DEPTH.reset(token)
 
 
 def run_until_seen(model: PreTrainedModel, **inputs: Any) -> None:

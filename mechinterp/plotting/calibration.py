@@ -26,8 +26,9 @@ def plot_calibration(calibration: pd.DataFrame) -> Figure:
         calibration: `calibration.csv`; rows without an expected verdict are left out.
 
     Returns:
-        A panel for each direction, a row for each construction, the expected verdict in the first column and then one
-        column for each model and seed; a cross marks where the verdict is another.
+        A panel for each direction of the decomposition and one for the relapse test, where it was made; a row for each
+        construction, the expected verdict in the first column and then one column for each model and seed; a cross
+        marks where the verdict is another.
 
     Raises:
         InputError: the table is empty, lacks a column, or expects nothing.
@@ -37,21 +38,25 @@ def plot_calibration(calibration: pd.DataFrame) -> Figure:
     if rows.empty:
         raise InputError(f"tables/calibration.csv expects none of {tuple(_VERDICTS)} of any checkpoint")
     rows = rows if "direction" in rows else rows.assign(direction="answer")
-    directions = ordered(rows["direction"], DIRECTIONS)
+    parts = {DIRECTIONS.get(name, name): where(rows, direction=name) for name in ordered(rows["direction"], DIRECTIONS)}
+    if "relapse_found" in rows and not (tested := rows[rows["relapse_found"].isin(_VERDICTS)]).empty:
+        once = tested.drop_duplicates(["architecture", "seed", "checkpoint"])  # it takes no direction
+        parts["relapse test"] = once.assign(found=once["relapse_found"])
     models = list(dict.fromkeys(zip(rows["architecture"].astype(str), rows["seed"], strict=True)))
     checkpoints = list(dict.fromkeys(rows["checkpoint"].astype(str)))
     with matplotlib.rc_context(STYLE):
-        width = min(DOUBLE_COLUMN, 1.7 + 0.26 * (len(models) + 1) * len(directions))
+        width = min(DOUBLE_COLUMN, 1.7 + 0.26 * (len(models) + 1) * len(parts))
         figure = new_figure(max(SINGLE_COLUMN, width), 1.6 + 0.24 * len(checkpoints))
-        panels = figure.subplots(1, len(directions), squeeze=False, sharey=True)[0]
-        for axes, direction in zip(panels, directions, strict=True):
-            _draw_verdicts(axes, where(rows, direction=direction), checkpoints, models)
-            axes.set_title(DIRECTIONS.get(direction, direction))
+        panels = figure.subplots(1, len(parts), squeeze=False, sharey=True)[0]
+        for axes, (title, part) in zip(panels, parts.items(), strict=True):
+            _draw_verdicts(axes, part, checkpoints, models)
+            axes.set_title(title)
         panels[0].set_yticks(range(len(checkpoints)), [short(name.replace("_", " ")) for name in checkpoints])
         handles = [Patch(facecolor=colour, label=name) for name, colour in _VERDICTS.items()]
         figure.legend(handles=handles, loc="outside upper center", ncols=4)
-        right = int((rows["found"] == rows["expected"]).sum())
-        figure.supxlabel(f"found as expected: {right} of {len(rows)}; ×: not as expected", fontsize=8)
+        right = sum(int((part["found"] == part["expected"]).sum()) for part in parts.values())
+        n = sum(map(len, parts.values()))
+        figure.supxlabel(f"found as expected: {right} of {n}; ×: not as expected", fontsize=8)
     return figure
 
 

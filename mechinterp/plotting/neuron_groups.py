@@ -126,7 +126,10 @@ def _draw_groups(axes: Axes, rows: pd.DataFrame, colour: str) -> None:
             mark: dict[str, Any] = {"linestyle": "", "marker": "|", "markersize": 8, "markeredgewidth": 2}
             axes.plot(row.null_share_mean * total, at, color=FAINT, gid="null", **mark)
             note = f"{_share(row.share_of_reduction)} ({_share(row.null_share_mean)}) {p_value_label(row.null_p)}"
-            axes.text(0.01, at - 0.2, note, transform=axes.get_yaxis_transform(), va="bottom", fontsize=7, color=INK)
+            if row.share_of_reduction or row.null_share_mean:  # of some groups it is 0 by definition
+                axes.text(
+                    0.01, at - 0.2, note, transform=axes.get_yaxis_transform(), va="bottom", fontsize=7, color=INK
+                )
     axes.axvline(0, color=INK, linewidth=0.6)
     axes.xaxis.set_major_locator(MaxNLocator(3))
 

@@ -154,9 +154,12 @@ class RelapseTest:
             "share_by_values": found.share,
         }
         for kind, ending in (("activations", ""), ("values", "_values")):
+            names = (f"by_layer_{kind}", f"by_random{ending}", f"exceeds_random{ending}")
+            intervals |= dict.fromkeys(names, NOTHING)
+            if not self._has(kind, 1):
+                continue
             treated = under(kind, 1)
             intervals[f"by_layer_{kind}"] = rates.relapse(treated)
-            intervals |= {f"by_random{ending}": NOTHING, f"exceeds_random{ending}": NOTHING}
             if self._has(kind, 1, control=True):
                 control = under(kind, 1, control=True)
                 intervals[f"by_random{ending}"] = rates.relapse(control)

@@ -55,7 +55,7 @@ def treat_checkpoints(
         probe: of the base: the keys of its most toxic value vectors are scaled too.
         block: the toxic layer; None to locate it.
         distance: by which it is located.
-        settings: see `RelapseSettings`; without evidence there is no ranking for `neurons`.
+        settings: see `RelapseSettings`; without evidence there are no `neurons` and no groups of them.
         max_new_tokens: longest answer.
         seed: of every random choice.
         truncate: cut prompts that exceed the context from the left (responses to locate it at their end), or raise.

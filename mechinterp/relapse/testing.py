@@ -1,7 +1,7 @@
 """The relapse test: parts of the base put back into a tuned model, and whether the unsafe behaviour returns.
 
 The causal check of the decomposition (`comparison`): the treatments and their random controls are those of
-`treatments`, the tables and the verdict those of `relapse_results` and `measures.relapse`. Every model answers the same
+`treatments`, the tables and the verdict those of `results` and `measures.relapse`. Every model answers the same
 prompts, greedily and without a system prompt.
 """
 
@@ -13,19 +13,20 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechinterp.comparison import decompose_blocks
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
 from mechinterp.evaluation.defense import score_responses
 from mechinterp.evaluation.judges import Judge
 from mechinterp.evidence import Baseline, Evidence
+from mechinterp.measures.neurons import Neurons
 from mechinterp.measures.statistics import seeded_order
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.comparability import check_comparable
 from mechinterp.models.generation import generate
+from mechinterp.models.names import h_down
 from mechinterp.models.watching import Progress
 from mechinterp.relapse.results import Answers, Outcome, RelapseTest
 from mechinterp.relapse.treatments import RelapseSettings, doses
@@ -52,6 +53,7 @@ def relapse_test(
     seed: int = 0,
     toxic_direction: Float[Tensor, " d_model"] | None = None,
     ranking: Float[Tensor, "block d_mlp"] | None = None,
+    groups: Int[Tensor, "block d_mlp"] | None = None,
     base_responses: Sequence[str] | None = None,
     truncate: bool = False,
     progress: Progress | None = None,
@@ -69,13 +71,14 @@ def relapse_test(
         seed: of controls and intervals.
         toxic_direction: by which the value vectors of `keys` are ranked; without one `keys` is left out.
         ranking: size of every neuron's bypass; without one `neurons` is left out.
+        groups: number of every neuron's group, see `treatments.doses`; without them the groups are left out.
         base_responses: the base's own to these prompts, if known from before.
         truncate: cut prompts that exceed the context from the left instead of raising.
         progress: called with (doses answered, doses in all).
 
     Raises:
-        InputError: for no prompts, a block out of range, checkpoints that cannot be compared, or a direction or ranking
-            of another size.
+        InputError: for no prompts, a block out of range, checkpoints that cannot be compared, or a direction, ranking
+            or groups of another size.
     """
     settings = settings or RelapseSettings()
     block = base.names.check_block(block)
@@ -87,6 +90,7 @@ def relapse_test(
     for name, given, shape in (
         ("toxic direction", toxic_direction, (d_model,)),
         ("ranking", ranking, (base.n_blocks, d_mlp)),
+        ("table of groups", groups, (base.n_blocks, d_mlp)),
     ):
         if given is not None and tuple(given.shape) != shape:
             raise InputError(f"the {name} has shape {tuple(given.shape)}, {base.source} wants {shape}")
@@ -95,7 +99,8 @@ def relapse_test(
         found = generate(checkpoint, prompts, max_new_tokens=max_new_tokens, truncate=truncate)
         return Answers(tuple(found), tuple(score_responses(judge, found)))
 
-    wanted = doses(base, settings, block=block, seed=seed, toxic_direction=toxic_direction, ranking=ranking)
+    known = {"toxic_direction": toxic_direction, "ranking": ranking, "groups": groups}
+    wanted = doses(base, settings, block=block, seed=seed, **known)
     if base_responses is None:
         of_base = ask(base)
     else:
@@ -123,9 +128,10 @@ def relapse_test(
 def relapse_from_evidence(
     base: Checkpoint, tuned: Checkpoint, baseline: Baseline, evidence: Evidence, judge: Judge, **options: Any
 ) -> RelapseTest:
-    """The test of one method of a comparison: prompts, toxic layer and rankings are those of its evidence.
+    """The test of one method of a comparison: prompts, toxic layer, rankings and groups are those of its evidence.
 
     The prompts are a seeded choice of those on which the directions were checked and that the base answers unsafely.
+    Neurons are ranked and grouped along `answer` at the last prompt token.
 
     Args:
         options: of `relapse_test`.
@@ -138,7 +144,7 @@ def relapse_from_evidence(
     if not prompts:
         nothing, n = Answers((), ()), base.n_blocks * len(base.value_matrix(0))
         return RelapseTest(tuned.name, inputs.block, base.n_blocks, n, (), nothing, nothing, (), inputs.seed)
-    bypass = [part.bypass.abs() for part in decompose_blocks(baseline.evidence, evidence, "answer", "prompt_last")]
+    neurons, shape = _neurons(baseline.evidence, evidence), evidence.readouts["answer"].shape
     return relapse_test(
         base,
         tuned,
@@ -148,10 +154,20 @@ def relapse_from_evidence(
         settings=settings,
         seed=inputs.seed,
         toxic_direction=inputs.directions["probe"],
-        ranking=torch.stack(bypass),
+        ranking=neurons.bypass.abs().reshape(shape),
+        groups=neurons.assign("activation_change").reshape(shape),
         truncate=inputs.truncate,
         **options,
     )
+
+
+def _neurons(base: Evidence, tuned: Evidence) -> Neurons:
+    """Every neuron of every block along `answer` at the last prompt token."""
+    readouts = [one.readouts["answer"] for one in (base, tuned)]
+    hooks = [h_down(block) for block in range(len(readouts[0]))]
+    recordings = [one.recordings["prompt_last"] for one in (base, tuned)]
+    activations = [torch.cat([recording.mean(hook) for hook in hooks]) for recording in recordings]
+    return Neurons(*activations, *(readout.flatten() for readout in readouts))
 
 
 def kept_tests(

@@ -6,9 +6,14 @@
     both          the two together, so that the MLPs' parts after the nonlinearity are the base's
     neurons       the base's activations of the neurons with the largest |bypass| over all blocks
     keys          the keys of the base's most toxic value vectors scaled in the tuned model (Lee et al. 2024)
+    toxic_down, anti_toxic_up, toxic_up, anti_toxic_down
+                  the base's activations of one group of neurons over all blocks, each a single dose (Yang et al.): the
+                  groups of `measures.neurons` by sign of the value vector and of the change of its mean activation.
+                  The first two are where a changed activation lowers the toxic write
 
 All act at every token, of prompt and answer. A control is the same treatment of as many neurons drawn at random from
-all blocks; the sets of one draw are nested. At all blocks the control would be the treatment itself, and is left out.
+all blocks; the sets of one draw are nested. Of all neurons the control would be the treatment itself, and is left out;
+so is a group without neurons.
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, nan
 from typing import Literal, get_args
 
 import torch
@@ -34,9 +39,12 @@ from mechinterp.models.names import h_down
 
 _logger = logging.getLogger(__name__)
 
-Treatment = Literal["activations", "values", "both", "neurons", "keys"]
+NeuronGroup = Literal["toxic_down", "anti_toxic_up", "toxic_up", "anti_toxic_down"]
+Treatment = Literal["activations", "values", "both", "neurons", "keys", NeuronGroup]
 TREATMENTS: tuple[Treatment, ...] = get_args(Treatment)
-PATCHED: tuple[Treatment, ...] = ("activations", "both", "neurons")
+NEURON_GROUPS: tuple[NeuronGroup, ...] = get_args(NeuronGroup)
+"""Treatments of one group of neurons; in the order of `neurons.GROUPS["activation_change"]`."""
+PATCHED: tuple[Treatment, ...] = ("activations", "both", "neurons", *NEURON_GROUPS)
 """Treatments in which the base runs beside the tuned model."""
 Neurons = Mapping[int, Int[Tensor, " neuron"] | None]
 """Block -> indices of neurons; None for all of the block's."""
@@ -50,6 +58,9 @@ class RelapseSettings(BaseModel):
 
     prompts: int = Field(40, ge=2, description="adversarial prompts that the base answers unsafely")
     treatments: tuple[Treatment, ...] = Field(TREATMENTS, min_length=1)
+    blocks: Literal["ladder", "all"] = Field(
+        "ladder", description="doses of `activations`, `values` and `both`: growing sets of blocks, or only all of them"
+    )
     draws: int = Field(1, ge=0, description="random controls of each dose")
     neuron_shares: tuple[float, ...] = Field((0.01, 0.05, 0.2), description="doses of `neurons`, shares of all neurons")
     key_factors: tuple[float, ...] = Field((2.0, 5.0, 10.0), description="doses of `keys`")
@@ -83,7 +94,7 @@ class Dose:
 
     Attributes:
         treatment: see the module.
-        dose: number of blocks; share of all neurons for `neurons`; factor for `keys`.
+        dose: number of blocks; share of all neurons for `neurons` and the groups; factor for `keys`.
         n_neurons: how many neurons are treated.
         control: whether they are drawn at random.
         draw: number of the random draw, from 1; 0 for the treatment itself.
@@ -99,12 +110,17 @@ class Dose:
 
 
 def outline(settings: RelapseSettings, n_blocks: int) -> Iterator[tuple[Treatment, float, int]]:
-    """Every treatment and dose, with the number of its controls: one for each draw, none for the whole model."""
-    sizes = sorted({1, min(2, n_blocks), ceil(n_blocks / 2), n_blocks})
+    """Every treatment and dose, with the number of its controls: one for each draw, none for the whole model.
+
+    The dose of a group of neurons, its share of all, only the evidence tells; here it is nan.
+    """
+    sizes = [n_blocks] if settings.blocks == "all" else sorted({1, min(2, n_blocks), ceil(n_blocks / 2), n_blocks})
     for treatment in settings.treatments:
         steps: Sequence[float] = sizes
         if treatment in ("neurons", "keys"):
             steps = settings.neuron_shares if treatment == "neurons" else settings.key_factors
+        elif treatment in NEURON_GROUPS:
+            steps = (nan,)
         for dose in steps:
             whole = dose == {"keys": None, "neurons": 1}.get(treatment, n_blocks)
             yield treatment, float(dose), 0 if whole or treatment == "both" else settings.draws
@@ -135,6 +151,7 @@ def doses(
     seed: int,
     toxic_direction: Float[Tensor, " d_model"] | None = None,
     ranking: Float[Tensor, "block d_mlp"] | None = None,
+    groups: Int[Tensor, "block d_mlp"] | None = None,
 ) -> list[Dose]:
     """Every dose of every treatment that can be given.
 
@@ -144,6 +161,8 @@ def doses(
         toxic_direction: by which the vectors of `keys` are ranked; without one, or where an architecture packs the keys
             into another matrix, no `keys`.
         ranking: size by which the neurons of `neurons` are ranked; without one, no `neurons`.
+        groups: place of every neuron's group in `NEURON_GROUPS`, any other number for none of them; without them, no
+            groups.
     """
     d_mlp, n_blocks = len(base.value_matrix(0)), base.n_blocks
     total = d_mlp * n_blocks
@@ -153,14 +172,17 @@ def doses(
     for treatment, dose, controls in outline(settings, n_blocks):
         neurons: Neurons | None = toxic
         if treatment == "neurons":
-            neurons = _by_block(order[: max(1, round(dose * total))], d_mlp) if order else None
+            neurons = _by_block(order[: max(1, round(dose * total))], d_mlp)
+        elif treatment in NEURON_GROUPS:
+            members = [] if groups is None else _members(groups, NEURON_GROUPS.index(treatment))
+            neurons, dose = _by_block(members, d_mlp), len(members) / total
         elif treatment != "keys":
             neurons = dict.fromkeys(nearest_blocks(block, n_blocks, int(dose)))
-        if neurons is None:
+        if not neurons:
             continue
         n = sum(d_mlp if indices is None else len(indices) for indices in neurons.values())
         found.append(Dose(treatment, dose, n, False, 0, _applied(treatment, neurons, dose)))
-        for draw in range(1, controls + 1):
+        for draw in range(1, controls + 1 if n < total else 1):
             drawn = _by_block(seeded_order(total, seed + draw)[:n], d_mlp)
             found.append(Dose(treatment, dose, n, True, draw, _applied(treatment, drawn, dose)))
     return found
@@ -175,6 +197,12 @@ def _with_keys(base: Checkpoint, direction: Tensor, n: int) -> Neurons | None:
     except InputError as error:  # the matrix of the keys is packed into another
         _logger.warning("keys are not scaled: %s", error)
         return None
+
+
+def _members(groups: Int[Tensor, "block d_mlp"], group: int) -> list[int]:
+    """Numbers, over all blocks, of the neurons of a group."""
+    found: list[int] = (groups.flatten() == group).nonzero().flatten().tolist()
+    return found
 
 
 def _by_block(flat: Sequence[int], d_mlp: int) -> dict[int, Tensor]:

@@ -11,13 +11,17 @@ from mechinterp.report.cells import direction_label
 
 
 def calibration_rows(certificate: pd.DataFrame | None) -> Iterator[list[str]]:
-    """A row per kind of checkpoint and direction: expected, and how often each verdict was found."""
+    """A row per kind of checkpoint and instrument: expected, and how often each verdict was found."""
     if certificate is None:
         return
     for row in by_kind(certificate).to_dict("records"):
         counts = [f"{verdict} {row[verdict]}" for verdict in VERDICTS if row[verdict]]
-        kind, direction = str(row["kind"]).replace("_", " "), direction_label(row["direction"])
-        yield [kind, direction, str(row["expected"]), ", ".join(counts), f"{_hits(row)} of {row['n']}"]
+        kind, read = str(row["kind"]).replace("_", " "), _instrument(row["instrument"], row["direction"])
+        yield [kind, read, str(row["expected"]), ", ".join(counts), f"{_hits(row)} of {row['n']}"]
+
+
+def _instrument(name: object, direction: object) -> str:
+    return "relapse test" if name == "relapse" else f"decomposition, {direction_label(direction)}"
 
 
 def _hits(row: Mapping[Hashable, object]) -> object:
@@ -29,9 +33,9 @@ def calibration_notes(certificate: pd.DataFrame | None) -> Iterator[str]:
     if certificate is None:
         return
     found = rates(certificate)
-    for (direction, verdict), part in found.groupby(["direction", "verdict"], sort=False):
+    for (name, direction, verdict), part in found.groupby(["instrument", "direction", "verdict"], sort=False):
         told = [_rate(row) for row in part.to_dict("records") if row["n"]]
-        yield f"{str(verdict).capitalize()}, {direction_label(direction)}: {'; '.join(told)}."
+        yield f"{str(verdict).capitalize()}, {_instrument(name, direction)}: {'; '.join(told)}."
     moved = monotony(certificate)
     if len(moved):
         against, steps = int(moved["violations"].sum()), int(moved["steps"].sum())

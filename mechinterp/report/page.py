@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from mechinterp.report.calibration import calibration_notes, calibration_rows
 from mechinterp.report.cards import card_of, tuned_methods
 from mechinterp.report.cells import ShownTable
 from mechinterp.report.directions import direction_notes, published_comparison
-from mechinterp.report.relapse import relapse_rows
+from mechinterp.report.relapse import relapse_group_rows, relapse_rows
 from mechinterp.trajectory import last_steps
 
 TABLES = (
@@ -35,12 +35,13 @@ TABLES = (
 _logger = logging.getLogger(__name__)
 
 
-def write_report(run: Path) -> Path:
+def write_report(run: Path, drawn: Iterable[Path] | None = None) -> Path:
     """Write `report.html` of a run folder: the answer, the figures, the tables, the settings, the limits.
 
     Args:
         run: a folder with `tables/*.csv` and, if it is complete, `manifest.json`. Tables may be missing: what they
             would have shown is left out, and the page says so.
+        drawn: figures that `draw_all` has just made of these tables; without them they are drawn for the page.
 
     Returns:
         The page's path, `run/report.html`. The same tables and manifest give the same page.
@@ -50,7 +51,11 @@ def write_report(run: Path) -> Path:
     """
     run = Path(run)
     tables, known = read_tables(run), certificate()
-    figures = {name: base64.b64encode(figure_bytes(figure)).decode() for name, figure in draw_figures(tables)}
+    if drawn is None:
+        pictures = {name: figure_bytes(figure) for name, figure in draw_figures(tables)}
+    else:
+        pictures = {path.stem: path.read_bytes() for path in drawn if path.suffix == ".png"}
+    figures = {name: base64.b64encode(picture).decode() for name, picture in pictures.items()}
     environment = Environment(
         loader=PackageLoader("mechinterp"),
         autoescape=True,
@@ -63,6 +68,7 @@ def write_report(run: Path) -> Path:
         cards=[card_of(method, tables) for method in tuned_methods(last_steps(tables))],
         directions=list(direction_notes(tables)),
         relapse=list(relapse_rows(tables)),
+        relapse_groups=list(relapse_group_rows(tables)),
         calibration=list(calibration_rows(known)),
         calibration_notes=list(calibration_notes(known)),
         comparison=list(published_comparison(tables)),

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import pandas as pd
+
 from mechinterp.plotting import method_label
+from mechinterp.plotting.drawing import truths
+from mechinterp.plotting.relapse import GROUPS
 from mechinterp.report.cells import Tables, as_float, cell, estimate, rows
 
 AGREEMENT = {
@@ -46,6 +50,26 @@ def relapse_rows(tables: Tables) -> Iterator[list[str]]:
         restored = [_percent(row, name) for name in ("by_activations", "by_values", "by_random")]
         verdicts = [str(row.get("verdict")), cell("verdict", row.get("decomposition"))]
         yield [method_label(str(row["method"])), *restored, *verdicts, cell("agrees", row.get("agrees"))]
+
+
+def relapse_group_rows(tables: Tables) -> Iterator[list[str]]:
+    """The rows of the page's table of groups: checkpoint, group, share of neurons, what returns, and by as many random.
+
+    Of several random draws the mean is given.
+    """
+    of_groups = [row for row in rows(tables, "relapse") if row.get("treatment") in GROUPS]
+    controlled = truths(pd.Series([row.get("control") for row in of_groups]))
+    random: dict[tuple[object, object], list[float]] = {}
+    for row, control in zip(of_groups, controlled, strict=True):
+        if control:
+            random.setdefault((row["method"], row["treatment"]), []).append(as_float(row.get("relapse")))
+    for row, control in zip(of_groups, controlled, strict=True):
+        if not control and as_float(row.get("dose")) > 0:
+            drawn = random.get((row["method"], row["treatment"]), [])
+            by_random = cell("relapse", sum(drawn) / len(drawn)) if drawn else "–"
+            share = cell("share_of_neurons", row.get("share_of_neurons"))
+            group = GROUPS[str(row["treatment"])]
+            yield [method_label(str(row["method"])), group, share, _percent(row, "relapse"), by_random]
 
 
 def _percent(row: dict[str, Any], name: str) -> str:

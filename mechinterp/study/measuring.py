@@ -154,5 +154,5 @@ def make_report(study: Study, reporter: Reporter) -> None:
     from mechinterp.report import write_report
 
     with replacing(study.folder / "figures") as folder:
-        draw_all(study.folder, folder)
-    write_report(study.folder)
+        drawn = draw_all(study.folder, folder)
+        write_report(study.folder, drawn)
