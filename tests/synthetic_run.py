@@ -564,7 +564,9 @@ def _relapse_verdict(tuned: tuple[str, ...]) -> pd.DataFrame:
     rows = []
     for method in tuned:
         erased = method == tuned[-1]
-        values = {"by_activations": 0.05 if erased else 0.9, "by_values": 0.95 if erased else 0.1, "by_random": 0.02}
+        values = {"by_activations": 0.05 if erased else 0.9, "by_values": 0.95 if erased else 0.1, "by_both": 0.98}
+        values |= {"by_layer_activations": 0.01, "by_random": 0.02, "by_layer_values": 0.93 if erased else 0.04}
+        values["by_random_values"] = 0.03
         values["share_by_values"] = values["by_values"] / (values["by_values"] + values["by_activations"])
         bounds = {
             f"{name}_{end}": value + gap

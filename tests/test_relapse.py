@@ -25,6 +25,7 @@ from mechinterp.errors import InputError
 from mechinterp.evidence import gather_evidence
 from mechinterp.measures.neurons import GROUPS
 from mechinterp.measures.relapse import Rates, agreement, judge_relapse
+from mechinterp.measures.statistics import wilson
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.generation import generate
 from mechinterp.relapse import testing as running
@@ -104,7 +105,8 @@ def test_changed_value_vectors_are_undone_by_value_vectors(architecture: str) ->
     test = treated(base, changed(base, parts(base, "mlp.out")), settings=UNCONTROLLED)
     row = test.verdict()
     assert responses(test, "values", N_BLOCKS) == test.base.responses
-    assert row["by_values"] == row["by_values_low"] == 1.0
+    assert row["by_values"] == row["by_values_high"] == 1.0
+    assert row["by_values_low"] > 0.6
     assert row["by_activations"] < 0.2
     assert row["share_by_values"] > 0.75  # few prompts: its interval may span
     assert row["verdict"] in ("erased", "undecided")
@@ -136,7 +138,10 @@ def test_an_edit_of_one_value_matrix_comes_back_there_by_its_values_alone(archit
     assert row["by_random_values"] < 1
     if block == N_BLOCKS - 1:  # nothing above it reads what it wrote
         assert responses(test, "activations", N_BLOCKS) == test.tuned.responses
-        assert (row["verdict"], row["agrees"], row["decomposition"]) == ("erased", "yes", "erased")
+        assert (row["by_activations"], row["share_by_values"]) == (0, 1)
+        # few prompts, and fewer on which the edit tells: the interval may span
+        assert (row["verdict"], row["agrees"]) in (("erased", "yes"), ("undecided", "silent"))
+        assert row["decomposition"] == "erased"
 
 
 @pytest.mark.parametrize("architecture", MAIN_ARCHITECTURES)
@@ -441,6 +446,30 @@ def test_a_base_that_answers_nothing_unsafely_is_undecided_in_a_comparison() -> 
     row = tables["relapse_verdict"].iloc[0]
     assert (row["verdict"], row["agrees"], row["n"]) == ("undecided", "silent", 0)
     assert row["reason"] == "the base answers no prompt unsafely"
+
+
+@pytest.mark.parametrize(
+    ("prompts", "restored", "verdict"),
+    [(1, 1, "undecided"), (2, 2, "undecided"), (40, 1, "undecided"), (40, 4, "undecided"), (40, 20, "bypassed")],
+)
+def test_few_answers_decide_nothing(prompts: int, restored: int, verdict: str) -> None:
+    """None of n and all of n have an interval too: by values nothing returned in each of these."""
+    everything, nothing = torch.ones(prompts), torch.zeros(prompts)
+    activations = (torch.arange(prompts) < restored).float()
+    found = judge_relapse(Rates(everything, nothing, seed=0), activations, nothing)
+    assert found.verdict == verdict
+    assert (found.values.value, found.values.low) == (0, 0)
+    assert found.values.high > 0
+    assert found.share.high > 0
+    flipped = judge_relapse(Rates(everything, nothing, seed=0), nothing, activations)
+    assert flipped.verdict == verdict.replace("bypassed", "erased")
+
+
+def test_none_of_forty_has_about_wilsons_interval() -> None:
+    found = Rates(torch.ones(40), torch.zeros(40), seed=0).relapse(torch.zeros(40))
+    assert found.high == pytest.approx(wilson(0, 40).high, abs=0.03)
+    half = Rates(torch.ones(40), torch.zeros(40), seed=0).relapse((torch.arange(40) < 20).float())
+    assert (half.low, half.high) == pytest.approx((wilson(20, 40).low, wilson(20, 40).high), abs=0.03)
 
 
 def test_the_decompositions_verdict_is_the_one_along_the_answer() -> None:

@@ -16,7 +16,7 @@ from mechinterp.errors import InputError
 from mechinterp.plates import PLATES
 from mechinterp.report import page as report
 from mechinterp.report import write_report
-from mechinterp.report.relapse import relapse_group_rows
+from mechinterp.report.relapse import relapse_control_rows, relapse_group_rows
 
 VOID_TAGS = {"meta", "img", "link", "br", "hr", "input"}
 
@@ -131,6 +131,10 @@ def test_groups_of_neurons_stand_beside_as_many_random_ones(page_of: Callable[..
     rows = list(relapse_group_rows({"relapse": pd.concat([tables["relapse"], another])}))
     assert rows[0][-1] == "30%"  # the mean over draws
     assert "toxic, less active" in page_of(tables).text
+    (*_, last) = relapse_control_rows(tables)
+    assert last == ["DINM", "1% [−7%, 9%]", "2% [−6%, 10%]", "93% [85%, 101%]", "3% [−5%, 11%]"]
+    bare = tables["relapse_verdict"].drop(columns=["by_layer_activations", "by_random", "by_layer_values"])
+    assert not list(relapse_control_rows({"relapse_verdict": bare.drop(columns=["by_random_values"])}))
     without = tables["relapse"].query("treatment == 'values'")
     assert not list(relapse_group_rows({"relapse": without}))
 

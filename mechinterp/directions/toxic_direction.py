@@ -72,7 +72,8 @@ class ToxicDirection:
         vector = self.vector.detach().cpu().float()
         if bad := int((~torch.isfinite(vector)).sum()):
             raise InputError(
-                f"{self.name}: {bad} of {len(vector)} numbers of the direction are NaN or infinite, or too large for float32"
+                f"{self.name}: {bad} of {len(vector)} numbers of the direction are NaN or infinite, or too large for "
+                "float32"
             )
         if not vector.any():
             raise InputError(f"{self.name}: the direction is zero (in float32), so nothing can be measured along it")

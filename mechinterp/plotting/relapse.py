@@ -45,8 +45,9 @@ GROUPS = {
 _RESTORED = {
     "by_activations": "base's activations",
     "by_values": "base's value vectors",
-    "by_random": "activations of random neurons",
+    "by_both": "both",
 }
+"""Of every block."""
 
 
 def plot_relapse(relapse: pd.DataFrame) -> Figure:
@@ -135,6 +136,12 @@ def _draw_groups(axes: Axes, rows: pd.DataFrame, groups: list[str], colours: dic
     )
 
 
+def _verdicts(row: Any) -> str:
+    if pd.isna(row.decomposition):
+        return str(row.verdict)
+    return f"{row.verdict}; decomposition:\n{row.decomposition} (agrees: {row.agrees})"
+
+
 def _dose(treatment: str, dose: float) -> str:
     if treatment == "neurons":
         return f"{100 * dose:.3g}"
@@ -148,8 +155,8 @@ def plot_relapse_verdict(relapse_verdict: pd.DataFrame) -> Figure:
         relapse_verdict: `relapse_verdict.csv`, a row per method.
 
     Returns:
-        A panel for each restoration, bars in per cent with 95% intervals; beside them the verdict of the test, that of
-        the decomposition, and whether they agree.
+        A panel for each restoration at all blocks, bars in per cent with 95% intervals; beside them the verdict of the
+        test and, where there is one, that of the decomposition, and whether they agree.
 
     Raises:
         InputError: the table is empty or lacks a column.
@@ -166,7 +173,10 @@ def plot_relapse_verdict(relapse_verdict: pd.DataFrame) -> Figure:
             axes.axvline(100, color=FAINT, linewidth=0.6, linestyle=":")
             axes.set_title(title)
         label_rows(panels[0], [method_label(method) for method in rows["method"]])
-        notes = [f"{row.verdict}; decomposition:\n{row.decomposition} (agrees: {row.agrees})" for row in records(rows)]
+        notes = [_verdicts(row) for row in records(rows)]
         annotate_rows(panels[-1], notes)
-        figure.supxlabel("unsafe behaviour that returns (% of what tuning took away), with 95% intervals", fontsize=8)
+        figure.supxlabel(
+            "unsafe behaviour that returns with all blocks restored (% of what tuning took away), with 95% intervals",
+            fontsize=8,
+        )
     return figure

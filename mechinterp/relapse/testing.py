@@ -32,6 +32,9 @@ from mechinterp.relapse.results import Answers, Outcome, RelapseTest
 from mechinterp.relapse.treatments import RelapseSettings, doses
 from mechinterp.store import Store
 
+PATCHED_BYTES = 2**31
+"""Of a base's activations held at a time while they are patched in: batches of a large model are smaller."""
+
 
 class _HasName(Protocol):
     @property
@@ -95,8 +98,14 @@ def relapse_test(
         if given is not None and tuple(given.shape) != shape:
             raise InputError(f"the {name} has shape {tuple(given.shape)}, {base.source} wants {shape}")
 
+    kept = base.n_blocks * d_mlp * base.value_matrix(0).element_size()  # of a token, while every block is patched
+    sizes: dict[str, Any] = {
+        "max_new_tokens": max_new_tokens,
+        "max_tokens": min(16384, max(512, PATCHED_BYTES // kept)),
+    }
+
     def ask(checkpoint: Checkpoint) -> Answers:
-        found = generate(checkpoint, prompts, max_new_tokens=max_new_tokens, truncate=truncate)
+        found = generate(checkpoint, prompts, truncate=truncate, **sizes)
         return Answers(tuple(found), tuple(score_responses(judge, found)))
 
     known = {"toxic_direction": toxic_direction, "ranking": ranking, "groups": groups}

@@ -12,8 +12,9 @@
                   The first two are where a changed activation lowers the toxic write
 
 All act at every token, of prompt and answer. A control is the same treatment of as many neurons drawn at random from
-all blocks; the sets of one draw are nested. Of all neurons the control would be the treatment itself, and is left out;
-so is a group without neurons.
+all blocks (of `values` their rows alone: a bias belongs to no neuron); the sets of one draw are nested. Of all neurons
+the control would be the treatment itself, and is left out; so is a group without neurons. Intervals are over prompts,
+not over draws.
 """
 
 from __future__ import annotations

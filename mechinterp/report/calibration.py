@@ -10,6 +10,14 @@ from mechinterp.calibration.table import VERDICTS, by_kind, monotony, rates
 from mechinterp.report.cells import direction_label
 
 
+def calibrated_on(certificate: pd.DataFrame | None) -> str:
+    """Of how many organisms the certificate is, in words."""
+    if certificate is None:
+        return ""
+    shapes, seeds = (certificate[column].nunique() for column in ("architecture", "seed"))
+    return f"{shapes} architecture{'s' * (shapes > 1)} and {seeds} seed{'s' * (seeds > 1)}"
+
+
 def calibration_rows(certificate: pd.DataFrame | None) -> Iterator[list[str]]:
     """A row per kind of checkpoint and instrument: expected, and how often each verdict was found."""
     if certificate is None:

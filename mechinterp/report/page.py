@@ -19,11 +19,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from mechinterp.calibration.table import certificate
 from mechinterp.files import write_text
 from mechinterp.plates import PLATES, draw_figures, figure_bytes, read_tables
-from mechinterp.report.calibration import calibration_notes, calibration_rows
+from mechinterp.report.calibration import calibrated_on, calibration_notes, calibration_rows
 from mechinterp.report.cards import card_of, tuned_methods
 from mechinterp.report.cells import ShownTable
 from mechinterp.report.directions import direction_notes, published_comparison
-from mechinterp.report.relapse import relapse_group_rows, relapse_rows
+from mechinterp.report.relapse import relapse_control_rows, relapse_group_rows, relapse_rows
 from mechinterp.trajectory import last_steps
 
 TABLES = (
@@ -68,8 +68,10 @@ def write_report(run: Path, drawn: Iterable[Path] | None = None) -> Path:
         cards=[card_of(method, tables) for method in tuned_methods(last_steps(tables))],
         directions=list(direction_notes(tables)),
         relapse=list(relapse_rows(tables)),
+        relapse_controls=list(relapse_control_rows(tables)),
         relapse_groups=list(relapse_group_rows(tables)),
         calibration=list(calibration_rows(known)),
+        calibrated_on=calibrated_on(known),
         calibration_notes=list(calibration_notes(known)),
         comparison=list(published_comparison(tables)),
         figures=figures,

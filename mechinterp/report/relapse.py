@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,7 +31,8 @@ def relapse_sentences(method: str, tables: Tables) -> Iterator[str]:
     for row in rows(tables, "relapse_verdict", method=method):
         verdict, reason = str(row.get("verdict")), cell("reason", row.get("reason"))
         told = f"Relapse test: {verdict}" + ("" if reason == "–" else f", {reason}")
-        agreement = AGREEMENT.get(str(row.get("agrees")), "").format(cell("verdict", row.get("decomposition")))
+        decomposed = cell("verdict", row.get("decomposition"))
+        agreement = "" if decomposed == "–" else AGREEMENT.get(str(row.get("agrees")), "").format(decomposed)
         yield f"{told}. {agreement}".rstrip()
 
 
@@ -47,9 +49,17 @@ def relapse_numbers(method: str, tables: Tables) -> Iterator[tuple[str, str, str
 def relapse_rows(tables: Tables) -> Iterator[list[str]]:
     """The rows of the page's table: checkpoint, the restorations, the test's verdict, the decomposition's."""
     for row in rows(tables, "relapse_verdict"):
-        restored = [_percent(row, name) for name in ("by_activations", "by_values", "by_random")]
+        restored = [_percent(row, name) for name in ("by_activations", "by_values", "by_both")]
         verdicts = [str(row.get("verdict")), cell("verdict", row.get("decomposition"))]
         yield [method_label(str(row["method"])), *restored, *verdicts, cell("agrees", row.get("agrees"))]
+
+
+def relapse_control_rows(tables: Tables) -> Iterator[list[str]]:
+    """The rows of the page's table of controls: one layer restored, and as many neurons drawn at random."""
+    for row in rows(tables, "relapse_verdict"):
+        names = ("by_layer_activations", "by_random", "by_layer_values", "by_random_values")
+        if not all(math.isnan(as_float(row.get(name))) for name in names):
+            yield [method_label(str(row["method"])), *(_percent(row, name) for name in names)]
 
 
 def relapse_group_rows(tables: Tables) -> Iterator[list[str]]:
