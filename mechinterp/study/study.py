@@ -30,6 +30,7 @@ import pandas as pd
 import torch
 
 from mechinterp import comparison
+from mechinterp.calibration.table import CERTIFICATE
 from mechinterp.config import METHODS, StudyConfig
 from mechinterp.data.benign import BenignPrompt, read_benign
 from mechinterp.data.comments import Comment, read_comments
@@ -314,6 +315,7 @@ class Study:
                 makes=["figures", "report.html"],
                 needs="organism probe locate compare defend relapse",
                 settings=dump(config),
+                reads=[CERTIFICATE] if CERTIFICATE.is_file() else [],  # the page gives the instrument's rates
             ),
         ]
 
