@@ -84,9 +84,11 @@ def without_reasons(table: pd.DataFrame) -> pd.DataFrame:
 def main() -> None:
     """Calibrate what is missing, collect and sum up."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/robustness"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--architectures", nargs="+", choices=list(CONFIGS), default=list(CONFIGS))
+    parser.add_argument("--out", type=Path, default=Path("runs/robustness"), help="folder of studies and tables")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the studies")
+    parser.add_argument(
+        "--architectures", nargs="+", choices=list(CONFIGS), default=list(CONFIGS), help="of the studies"
+    )
     parser.add_argument("--studies", type=Path, nargs="+", help="folders of finished studies, instead of those")
     parser.add_argument("--collect", action="store_true", help="only collect what was calibrated before")
     parser.add_argument("--write-certificate", action="store_true", help="put the table into the package")

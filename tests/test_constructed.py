@@ -1,4 +1,8 @@
-"""Checkpoints whose truth is known: the ends, norms and zeros that their construction promises, on every shape."""
+"""Checkpoints whose truth is known: ends, norms and zeros of weights on the main shapes, of the decomposition on two.
+
+What their construction promises of the weights is checked on the main architectures, or on one where the shape does not
+matter; that erasure or bypass is exactly zero, on `DECOMPOSED`.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +57,8 @@ def test_the_ends_of_an_interpolation_are_the_two_checkpoints(checkpoint: Checkp
     between, others = weights(interpolate(checkpoint, tuned, 0.25)), (weights(checkpoint), weights(tuned))
     for name, value in between.items():
         torch.testing.assert_close(value, 0.75 * others[0][name] + 0.25 * others[1][name])
-    assert (Checkpoint("a", checkpoint.model, checkpoint.tokenizer).fingerprint, end) == (base, tuned.fingerprint)
+    again = [Checkpoint("a", one.model, one.tokenizer).fingerprint for one in (checkpoint, tuned)]
+    assert again == [base, end]  # both are left as they were
 
 
 def test_tied_weights_stay_tied(checkpoint: Checkpoint) -> None:
@@ -103,9 +108,16 @@ def test_nothing_is_written_along_a_direction_that_is_projected_out(checkpoint: 
         assert (checkpoint.value_matrix(block) @ w).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("wrong", [torch.ones(3), torch.zeros(16), torch.full((16,), torch.nan)])
-def test_a_direction_that_is_none_is_refused(wrong: torch.Tensor) -> None:
-    with pytest.raises(InputError, match="a direction"):
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (torch.ones(3), r"a direction of llama has 16 entries, got \(3,\)"),
+        (torch.zeros(16), r"a finite length above 0, got 0\.0"),
+        (torch.full((16,), torch.nan), "a finite length above 0, got nan"),
+    ],
+)
+def test_a_direction_that_is_none_is_refused(wrong: torch.Tensor, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         project_out_of_values(tiny_checkpoint("llama"), wrong)
 
 

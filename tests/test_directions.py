@@ -179,7 +179,8 @@ def test_the_first_singular_vector_of_planted_vectors_is_their_direction(tmp_pat
     for neuron in range(20):
         noise = torch.randn(D_MODEL, generator=torch.Generator().manual_seed(neuron))
         checkpoint.value_matrix(neuron % N_BLOCKS)[neuron] = 5 * unit + 0.1 * noise
-    near = unit + 0.5 * torch.nn.functional.normalize(torch.randn(D_MODEL), dim=0)  # a direction that is only close
+    other = torch.randn(D_MODEL, generator=torch.Generator().manual_seed(99))
+    near = unit + 0.5 * torch.nn.functional.normalize(other, dim=0)  # a direction that is only close
     given = ToxicDirection(near, "file", "near")
     found = svd_direction(checkpoint, given, top=20)
     assert torch.cosine_similarity(found.vector, unit, dim=0) > 0.999

@@ -171,13 +171,20 @@ def test_unknown_definitions_and_no_directions_are_refused(unchecked: None) -> N
 # -- tables ---------------------------------------------------------------------------------------------------------
 
 
-def test_group_rows_sum_to_the_decomposition_of_all_blocks(checkpoint: Checkpoint) -> None:
+def test_groups_sum_to_the_decomposition_of_each_block_and_their_rows_to_that_of_all(checkpoint: Checkpoint) -> None:
     baseline = baseline_of(checkpoint)
     evidence = gather_evidence(perturbed(checkpoint), baseline.inputs)
     tables = compare(baseline, [("tuned", evidence)]).tables
     table, curve = tables["neuron_groups"], tables["neuron_curve"]
+    both = baseline.evidence, evidence
     for (direction, position), rows in table.groupby(["direction", "position"]):
         blocks = decompose_blocks(baseline.evidence, evidence, direction, position)
+        for number, block in enumerate(blocks):
+            means = (one.recordings[position].mean(h_down(number)) for one in both)
+            neurons = Neurons(*means, *(one.readouts[direction][number] for one in both))
+            for definition in DEFINITIONS:
+                sums = sum_groups(neurons, neurons.assign(definition), len(GROUPS[definition]))
+                assert float(sums.change.sum()) == pytest.approx(block.change - block.bias, rel=1e-9, abs=1e-12)
         change = sum(block.change - block.bias for block in blocks)
         for definition in DEFINITIONS:
             of_it = rows[rows["definition"] == definition]

@@ -295,13 +295,11 @@ def test_the_neuron_curve_is_drawn_with_its_parts_and_null(tables: dict[str, pd.
     figure = plotting.plot_neuron_curve(tables["neuron_curve"].sample(frac=1, random_state=0))
     axes = panels(figure)[0]
     rows = tables["neuron_curve"].query("method == 'sft' and direction == 'probe' and position == 'prompt_last'")
-    solid = next(
-        line
-        for line in axes.lines
-        if line.get_color() == plotting.METHOD_COLOURS["sft"] and line.get_linestyle() == "-"
-    )
-    np.testing.assert_allclose(solid.get_xdata(), 100 * rows["share_of_neurons"])
-    np.testing.assert_allclose(solid.get_ydata(), rows["cumulative_change"])
+    own = [line for line in axes.lines if line.get_color() == plotting.METHOD_COLOURS["sft"]]
+    assert [line.get_linestyle() for line in own] == ["-", ":", "--"]
+    for line, part in zip(own, ("change", "erasure", "bypass"), strict=True):
+        np.testing.assert_allclose(line.get_xdata(), 100 * rows["share_of_neurons"])
+        np.testing.assert_allclose(line.get_ydata(), rows[f"cumulative_{part}"])
     assert sum(band.get_gid() == "null" for band in axes.collections) == len(TUNED)
 
 
@@ -466,7 +464,10 @@ def test_numbers_that_are_not_there_are_left_out(name: str, tables: dict[str, pd
     kept = ("rank", "block", "neuron", "dose", "draw", "step", "share_of_neurons", "control")
     numbers = [column for column in tables[table].select_dtypes("number") if column not in kept]
     gaps = tables[table].assign(**dict.fromkeys(numbers, np.nan))
-    plates.draw_figure(name, {table: gaps}).draw_without_rendering()
+    figure = plates.draw_figure(name, {table: gaps})
+    figure.draw_without_rendering()
+    written = [text.get_text() for text in figure.findobj(matplotlib.text.Text)]
+    assert not [text for text in written if re.search(r"\bnan\b", text)]
 
 
 @pytest.mark.parametrize("name", [name for name, plate in plates.PLATES.items() if plate.optional and name != "diff"])

@@ -264,7 +264,7 @@ def test_groups_that_are_not_known_or_empty_are_left_out(checkpoint: Checkpoint)
 def test_both_models_are_left_as_they_were(checkpoint: Checkpoint) -> None:
     tuned = changed(checkpoint, parts(checkpoint, "mlp.out"))
     before = [copy.deepcopy(one.model.state_dict()) for one in (checkpoint, tuned)]
-    direction = torch.randn(checkpoint.names.d_model)
+    direction = torch.randn(checkpoint.names.d_model, generator=torch.Generator().manual_seed(99))
     treated(checkpoint, tuned, settings=RelapseSettings(key_factors=(2.0,)), toxic_direction=direction)
 
     def unchanged() -> None:
@@ -273,7 +273,11 @@ def test_both_models_are_left_as_they_were(checkpoint: Checkpoint) -> None:
             assert not any(m._forward_hooks or m._forward_pre_hooks for m in one.model.modules())
 
     unchanged()
-    for dose in doses(checkpoint, RelapseSettings(), block=1, seed=0, toxic_direction=direction):
+    numbers = torch.arange(N_BLOCKS * len(checkpoint.value_matrix(0))).reshape(N_BLOCKS, -1)
+    known = {"toxic_direction": direction, "ranking": numbers.float(), "groups": numbers % 5}
+    found = doses(checkpoint, RelapseSettings(), block=1, seed=0, **known)
+    assert {dose.treatment for dose in found} == set(RelapseSettings().treatments)
+    for dose in found:
         with pytest.raises(KeyboardInterrupt), dose.apply(tuned, checkpoint):
             raise KeyboardInterrupt
     unchanged()
@@ -377,7 +381,7 @@ def test_toxic_neurons_are_those_of_the_plain_formula(checkpoint: Checkpoint) ->
 
 
 def test_controls_are_seeded_nested_and_as_many(checkpoint: Checkpoint) -> None:
-    """The same seed draws the same neurons, whatever the treatment; a larger dose has the smaller one's among them."""
+    """Of `values`: the same seed draws the same neurons; a larger dose has the smaller one's among them."""
     seen: dict[tuple[str, float], dict[str, torch.Tensor]] = {}
     for seed in (0, 0, 1):
         for dose in doses(checkpoint, FEW, block=0, seed=seed):
@@ -525,10 +529,7 @@ def test_the_command_needs_no_comparison(folder: Path, tmp_path: Path, capsys: p
     out = ["--out", tmp_path / "out"]
     code = call(*given, *out, "--probe", folder / "probe.safetensors", "--prompts", 4)
     shown = capsys.readouterr()
-    if code == 2:  # of a random model the answers may all be called safe
-        assert "answers none of the 12 adversarial prompts unsafely" in shown.err
-        pytest.fail("choose other instances")
-    assert code == 0
+    assert code == 0, shown.err  # the random model answers some of these prompts unsafely
     found = table(tmp_path / "out", "relapse")
     assert set(found["treatment"]) == {"activations", "values", "both", "keys"}
     assert list(table(tmp_path / "out", "relapse_verdict")["agrees"]) == ["silent", "silent"]
@@ -548,7 +549,7 @@ def test_what_the_command_refuses(folder: Path, tmp_path: Path, capsys: pytest.C
         (["--checkpoint", "tuned"], "--checkpoint takes NAME=PATH"),
         (["--checkpoint", f"a={tmp_path / 'other'}"], "cannot be compared"),
         (["--checkpoint", f"base={folder / 'tuned'}"], "occur more than once"),
-        (["--checkpoint", f"a={folder / 'tuned'}", "--layer", "9"], "9"),
+        (["--checkpoint", f"a={folder / 'tuned'}", "--layer", "9"], "block 9 is out of range"),
     ):
         assert call(*base, *given) == 2
         assert message in capsys.readouterr().err

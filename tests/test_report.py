@@ -16,7 +16,7 @@ from mechinterp.errors import InputError
 from mechinterp.plates import PLATES
 from mechinterp.report import page as report
 from mechinterp.report import write_report
-from mechinterp.report.relapse import relapse_control_rows, relapse_group_rows
+from mechinterp.report.relapse import relapse_control_rows, relapse_group_rows, relapse_sentences
 
 VOID_TAGS = {"meta", "img", "link", "br", "hr", "input"}
 
@@ -137,6 +137,18 @@ def test_groups_of_neurons_stand_beside_as_many_random_ones(page_of: Callable[..
     assert not list(relapse_control_rows({"relapse_verdict": bare.drop(columns=["by_random_values"])}))
     without = tables["relapse"].query("treatment == 'values'")
     assert not list(relapse_group_rows({"relapse": without}))
+
+
+def test_it_says_where_the_relapse_test_and_the_decomposition_disagree() -> None:
+    words = ("says the same", "the two disagree", "cannot be set against")
+    verdicts = make_tables()["relapse_verdict"].assign(agrees=["yes", "no", "silent"])
+    alone = verdicts.assign(decomposition=float("nan"))  # the command without a comparison
+    for method, expected in zip(TUNED, words, strict=True):
+        [said] = relapse_sentences(method, {"relapse_verdict": verdicts})
+        assert [part for part in words if part in said] == [expected]
+        [said] = relapse_sentences(method, {"relapse_verdict": alone})
+        assert said.startswith("Relapse test: ")
+        assert not [part for part in words if part in said]
 
 
 def test_the_wording_follows_the_evidence_not_the_name(page_of: Callable[..., Page]) -> None:

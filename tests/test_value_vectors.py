@@ -59,7 +59,7 @@ def blocks_of(checkpoint: Checkpoint) -> list[tuple[int, torch.Tensor]]:
 
 @pytest.mark.parametrize("by", ["cosine", "projection"])
 @pytest.mark.parametrize("architecture", MAIN_ARCHITECTURES)  # both storage orders of W_V
-def test_planted_vectors_are_exactly_the_first(architecture: str, by: str, tmp_path: Path) -> None:
+def test_planted_vectors_are_exactly_the_first(architecture: str, by: str) -> None:
     checkpoint = planted(architecture)
     found = rank(blocks_of(checkpoint), DIRECTION, by=by, top=6)
     assert list(found.places[:4]) == list(PLANTED)
@@ -72,7 +72,7 @@ def test_planted_vectors_are_exactly_the_first(architecture: str, by: str, tmp_p
     across -= (across @ DIRECTION) / (DIRECTION @ DIRECTION) * DIRECTION
     assert not set(rank(blocks_of(checkpoint), across, by="cosine", top=6).places) & set(PLANTED)
     assert not set(rank(blocks_of(checkpoint), -DIRECTION, by=by, top=6).places) & set(PLANTED)
-    assert set(rank(blocks_of(tiny_checkpoint(architecture)), DIRECTION, by=by, top=4).places) != set(PLANTED)
+    assert rank(blocks_of(tiny_checkpoint(architecture)), DIRECTION, by="cosine", top=1).cosine[0] < 0.95
 
 
 @pytest.mark.parametrize("by", ["cosine", "projection"])

@@ -66,7 +66,9 @@ def compare(
     ] = None,
     truncate: Truncate = False,
     judge: JudgeOption = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer of the base, in tokens.")] = 32,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Longest answer, of the base and under --relapse, in tokens.")
+    ] = 32,
     relapse: Annotated[
         bool, typer.Option("--relapse", help="Also put parts of the base back: does the unsafe behaviour return?")
     ] = False,

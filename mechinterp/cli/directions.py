@@ -65,7 +65,8 @@ def direction(
         KindName,
         typer.Option(
             help="probe: one of a probe's. means: of texts with a concept, less texts without. svd: of the value "
-            "vectors along --probe or --direction. effective: it, back through the final norm's gain. file: a bare one."
+            "vectors along --probe or --direction. effective: --probe or --direction pulled back through the "
+            "final norm's gain. file: a bare one."
         ),
     ],
     out: Annotated[Path, typer.Option(help="File of the direction (.safetensors).")],
@@ -81,9 +82,7 @@ def direction(
     text_column: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
     data: Annotated[Path | None, typer.Option(help="SafeEdit instances: unsafe responses against safe ones.")] = None,
-    layer: Annotated[str, typer.Option(help="last, or the number of the block after which the stream is read.")] = (
-        "last"
-    ),
+    layer: Annotated[str, typer.Option(help="last, or the block, from 0, after which the stream is read.")] = ("last"),
     position: Annotated[PositionName, typer.Option(help="The last token of each text, or the mean over all.")] = (
         PositionName.last
     ),

@@ -40,7 +40,7 @@ def relapse(
         Path | None, typer.Option(help="The base's probe: also scale the keys of the most toxic value vectors.")
     ] = None,
     judge: JudgeOption = None,
-    prompts: Annotated[int, typer.Option(min=2, help="Prompts that the base answers unsafely.")] = 40,
+    prompts: Annotated[int, typer.Option(min=2, help="At most so many prompts that the base answers unsafely.")] = 40,
     draws: Annotated[int, typer.Option(min=0, help="Random controls of each dose.")] = 1,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 32,
     truncate: Truncate = False,

@@ -45,7 +45,7 @@ MaxLength = Annotated[
 ]
 Only = Annotated[
     list[str] | None,
-    typer.Option(help="Train this component alone, by TransformerLens's name: mlp.out, blocks.3.mlp.out; repeatable."),
+    typer.Option(help="Train only this component, by TransformerLens's name: mlp.out, blocks.3.mlp.out; repeatable."),
 ]
 Freeze = Annotated[list[str] | None, typer.Option(help="Keep this component's weights, likewise; repeatable.")]
 OutModel = Annotated[Path, typer.Option(help="Folder of the new checkpoint, new or empty.")]
