@@ -47,7 +47,9 @@ def calibration_notes(certificate: pd.DataFrame | None) -> Iterator[str]:
     moved = monotony(certificate)
     if len(moved):
         against, steps = int(moved["violations"].sum()), int(moved["steps"].sum())
-        largest = "" if not against else f"; the largest was {moved['largest'].max():.0%} of the whole change"
+        largest = (
+            "" if not against else f"; the largest by {moved['largest'].max():.0%} of what that quantity changes in all"
+        )
         yield (
             f"From the base to a tuned checkpoint in equal steps, erasure, bypass and change went backwards in "
             f"{against} of {steps} steps{largest}."
