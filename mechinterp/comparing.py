@@ -15,17 +15,16 @@ import pandas as pd
 from mechinterp import processes
 from mechinterp.comparison import compare
 from mechinterp.data.safeedit import SafeEditInstance
-from mechinterp.desk import Candidate, Desk, Located, fingerprint_of_instances, fingerprint_of_judge
+from mechinterp.desk import Candidate, Desk, check_tuned, fingerprint_of_instances, fingerprint_of_judge, skeleton_of
 from mechinterp.directions.standard import check_more
 from mechinterp.directions.toxic_direction import ToxicDirection
 from mechinterp.errors import InputError
 from mechinterp.evaluation.judges import Judge
 from mechinterp.evidence import Baseline, ComparisonSettings, Evidence, gather_evidence, prepare_baseline
 from mechinterp.files import write_json, write_table
-from mechinterp.location import histogram, locate, toxic_block
+from mechinterp.location import histogram, toxic_block
 from mechinterp.measures.probe import ToxicProbe
 from mechinterp.measures.region import Distance
-from mechinterp.models.comparability import check_comparable, check_same_tokens
 from mechinterp.provenance import code_hash, versions
 from mechinterp.relapse.results import RelapseTest, decomposed_verdicts, relapse_tables
 from mechinterp.relapse.testing import kept_tests, relapse_from_evidence
@@ -79,27 +78,11 @@ def compare_checkpoints(
     reporter, settings = reporter or Silent(), settings or ComparisonSettings()
     if not tuned:
         raise InputError("there are no tuned checkpoints to compare with the base")
-    names = [candidate.name for candidate in (base, *tuned)]
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise InputError(f"the checkpoints' names {repeated} occur more than once")
-    if (out / "stages").exists():
-        raise InputError(f"{out}: holds a study; choose another folder for the comparison")
-    skeleton = base.skeleton()
-    skeleton.names.value_parameter(0)  # refuses blocks without a single value matrix
+    skeleton = skeleton_of(base, tuned, out=out, purpose="comparison")
     check_more(more, skeleton.names.d_model, skeleton.source)
     texts = [text for i in instances for text in (i.adversarial_prompt, i.unsafe_generation)]
-    sources = {base.name: skeleton.source}
-    for candidate in tuned:  # before anything long is started
-        other = candidate.skeleton()
-        check_comparable(skeleton, [other])
-        check_same_tokens(skeleton, other, texts)
-        contexts = skeleton.names.context_length, other.names.context_length
-        if truncate and contexts[0] != contexts[1]:
-            raise InputError(
-                f"{other.source} has a context of {contexts[1]} tokens, {skeleton.source} of {contexts[0]}: with "
-                "--truncate they would not read the same"
-            )
-        sources[candidate.name] = other.source
+    # before anything long is started
+    sources = {base.name: skeleton.source, **check_tuned(skeleton, tuned, texts, truncate=truncate)}
     with locked(out) if processes.is_main() else nullcontext():
         code = {"versions": versions(), "code": code_hash()}
         desk = Desk(Store(cache or out / "recordings"), reporter, code)
@@ -110,16 +93,9 @@ def compare_checkpoints(
             direction.check(identity["weights"], base.source)
         tables: dict[str, pd.DataFrame] = {}
         if block is None:
-            located = desk.store.keep(
-                "located",
-                [common, identity, truncate],
-                load=Located.load,
-                make=lambda: Located(
-                    locate(desk.open(base), instances, truncate=truncate, progress=reporter.progress("locating"))
-                ),
-            )
-            block = toxic_block(located.table, distance)
-            tables["toxic_layer"] = histogram(located.table, skeleton.n_blocks)
+            located = desk.locate(base, instances, common, truncate=truncate)
+            block = toxic_block(located, distance)
+            tables["toxic_layer"] = histogram(located, skeleton.n_blocks)
         at = skeleton.names.check_block(block)
         recorded = settings.model_dump(exclude={"top_neurons"})
         chosen = [at, seed, truncate, recorded, fingerprint_of_judge(judge), probe.direction.tolist()]

@@ -15,7 +15,9 @@ from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
 from mechinterp.evaluation.judges import Judge
 from mechinterp.files import write_table
+from mechinterp.location import locate
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.comparability import check_comparable, check_same_tokens
 from mechinterp.models.sources import Source, read_json, source_files
 from mechinterp.models.tokens import tokenizer_fingerprint
 from mechinterp.provenance import digest
@@ -98,6 +100,49 @@ def stands_on(source: str, base: str) -> tuple[str, str]:
     )
 
 
+def skeleton_of(base: Candidate, tuned: Sequence[Candidate], *, out: Path, purpose: str) -> Checkpoint:
+    """The base without its weights, if checkpoints can be set against it in a folder.
+
+    Args:
+        out: where the results go.
+        purpose: for which they are made, as an error names it.
+
+    Raises:
+        InputError: for names that occur twice, a folder that holds a study, or blocks without a single value matrix.
+    """
+    names = [candidate.name for candidate in (base, *tuned)]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"the checkpoints' names {repeated} occur more than once")
+    if (out / "stages").exists():
+        raise InputError(f"{out}: holds a study; choose another folder for the {purpose}")
+    skeleton = base.skeleton()
+    skeleton.names.value_parameter(0)
+    return skeleton
+
+
+def check_tuned(
+    skeleton: Checkpoint, tuned: Sequence[Candidate], texts: Sequence[str], *, truncate: bool
+) -> dict[str, str]:
+    """What every tuned checkpoint is opened from, by its name, if all can be set against a base on these texts.
+
+    Raises:
+        InputError: for other architectures, sizes or tokens, or with `truncate` another context.
+    """
+    sources = {}
+    for candidate in tuned:
+        other = candidate.skeleton()
+        check_comparable(skeleton, [other])
+        check_same_tokens(skeleton, other, texts)
+        contexts = skeleton.names.context_length, other.names.context_length
+        if truncate and contexts[0] != contexts[1]:
+            raise InputError(
+                f"{other.source} has a context of {contexts[1]} tokens, {skeleton.source} of {contexts[0]}: with "
+                "--truncate they would not read the same"
+            )
+        sources[candidate.name] = other.source
+    return sources
+
+
 class Desk:
     """Where checkpoints are looked at: at most one of them lies there."""
 
@@ -132,6 +177,22 @@ class Desk:
 
         signature = candidate.signature()
         return look() if signature is None else self.store.remember("identities", [self.common, signature], look)
+
+    def locate(
+        self, base: Candidate, instances: Sequence[SafeEditInstance], common: Any, *, truncate: bool
+    ) -> pd.DataFrame:
+        """The toxic layer of every instance (`location.locate`), from the store where it was made before.
+
+        Args:
+            common: what the table depends on besides the base and `truncate`.
+        """
+
+        def make() -> Located:
+            progress = self.reporter.progress("locating")
+            return Located(locate(self.open(base), instances, truncate=truncate, progress=progress))
+
+        key = [common, self.identify(base), truncate]
+        return self.store.keep("located", key, load=Located.load, make=make).table
 
 
 @dataclass(frozen=True)

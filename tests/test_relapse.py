@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -540,15 +541,20 @@ def test_the_command_needs_no_comparison(folder: Path, tmp_path: Path, capsys: p
     pd.testing.assert_frame_equal(table(tmp_path / "out", "relapse"), found)
 
 
+@undisturbed  # the folder is made by whichever test asks first
 def test_what_the_command_refuses(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:  # noqa: F811
     data = tmp_path / "data.json"
     write_safeedit(INSTANCES, data)
     tiny_checkpoint("gpt2").save(tmp_path / "other")
+    shutil.copytree(folder / "tuned", tmp_path / "short")
+    config = json.loads((tmp_path / "short" / "config.json").read_text())
+    (tmp_path / "short" / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 64}))
     base = ["relapse", "--base", folder / "base", "--data", data, "--out", tmp_path / "out", "--layer", 1]
     for given, message in (
         (["--checkpoint", "tuned"], "--checkpoint takes NAME=PATH"),
         (["--checkpoint", f"a={tmp_path / 'other'}"], "cannot be compared"),
         (["--checkpoint", f"base={folder / 'tuned'}"], "occur more than once"),
+        (["--checkpoint", f"a={tmp_path / 'short'}", "--truncate"], "would not read the same"),
         (["--checkpoint", f"a={folder / 'tuned'}", "--layer", "9"], "block 9 is out of range"),
     ):
         assert call(*base, *given) == 2

@@ -46,6 +46,16 @@ def reporting() -> AbstractContextManager[Terminal]:
     return terminal()
 
 
+def loading_options(dtype: Dtype, device: str, device_map: str | None, *, trust_remote_code: bool) -> dict[str, Any]:
+    """How a checkpoint is loaded, as `Checkpoint.load` takes it."""
+    return {
+        "dtype": dtype.value,
+        "device": device,
+        "device_map": device_map,
+        "trust_remote_code": trust_remote_code,
+    }
+
+
 def load(
     model: str,
     dtype: Dtype,
@@ -58,14 +68,8 @@ def load(
     """The checkpoint that the options name."""
     from mechinterp.models.checkpoints import Checkpoint
 
-    return Checkpoint.load(
-        model,
-        base=base,
-        dtype=dtype.value,
-        device=device,
-        device_map=device_map,
-        trust_remote_code=trust_remote_code,
-    )
+    options = loading_options(dtype, device, device_map, trust_remote_code=trust_remote_code)
+    return Checkpoint.load(model, base=base, **options)
 
 
 def settings_of(kind: type[Settings], given: dict[str, Any]) -> Settings:

@@ -10,6 +10,7 @@ import typer
 from mechinterp.cli.common import (
     block_of_layer,
     judge_of,
+    loading_options,
     name_and_path,
     read_data,
     read_direction,
@@ -22,10 +23,12 @@ from mechinterp.cli.options import (
     Data,
     DeviceMap,
     DeviceOption,
+    Distance,
     DistanceName,
     Dtype,
     DtypeOption,
     JudgeOption,
+    Layer,
     Seed,
     TextName,
     Truncate,
@@ -50,10 +53,8 @@ def compare(
         list[str] | None,
         typer.Option(help="'RUN/checkpoint-*' or NAME='RUN/checkpoint-*', quoted: a training run's steps; repeatable."),
     ] = None,
-    layer: Annotated[
-        str, typer.Option(help="auto (most frequent toxic layer), or the number of a block, from 0.")
-    ] = "auto",
-    distance: Annotated[DistanceName, typer.Option(help="How `auto` locates the block.")] = DistanceName.released,
+    layer: Layer = "auto",
+    distance: Distance = DistanceName.released,
     generated: Annotated[int, typer.Option(min=0, help="Also measure the first N greedy tokens after the prompt.")] = 0,
     text: Annotated[TextName, typer.Option(help="Whose greedy tokens: the base's for all, or each one's own.")] = (
         TextName.fixed
@@ -94,12 +95,7 @@ def compare(
         raise InputError("nothing to compare: give --checkpoint NAME=PATH or --trajectory 'RUN/checkpoint-*'")
     if text is not TextName.fixed and not generated:
         raise InputError(f"--text {text.value} is of greedy tokens: say how many with --generated N")
-    options = {
-        "dtype": dtype.value,
-        "device": device,
-        "device_map": device_map,
-        "trust_remote_code": trust_remote_code,
-    }
+    options = loading_options(dtype, device, device_map, trust_remote_code=trust_remote_code)
     tuned = []
     for given in checkpoint or []:
         name, path = name_and_path(given)

@@ -68,6 +68,8 @@ Truncate = Annotated[
     bool, typer.Option("--truncate", help="Cut texts that exceed the context on the left; otherwise an error.")
 ]
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint.")]
+Layer = Annotated[str, typer.Option(help="auto (most frequent toxic layer), or the number of a block, from 0.")]
+Distance = Annotated[DistanceName, typer.Option(help="How `auto` locates the block.")]
 JudgeOption = Annotated[
     str | None, typer.Option(help="A sequence classifier of responses; else one made from the data.")
 ]

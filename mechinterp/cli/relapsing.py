@@ -7,15 +7,26 @@ from typing import Annotated
 
 import typer
 
-from mechinterp.cli.common import block_of_layer, judge_of, name_and_path, read_data, reporting, say, settings_of
+from mechinterp.cli.common import (
+    block_of_layer,
+    judge_of,
+    loading_options,
+    name_and_path,
+    read_data,
+    reporting,
+    say,
+    settings_of,
+)
 from mechinterp.cli.options import (
     Data,
     DeviceMap,
     DeviceOption,
+    Distance,
     DistanceName,
     Dtype,
     DtypeOption,
     JudgeOption,
+    Layer,
     Seed,
     Truncate,
     Trust,
@@ -32,10 +43,8 @@ def relapse(
     ],
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for tables, figures and the answers.")],
-    layer: Annotated[
-        str, typer.Option(help="auto (most frequent toxic layer), or the number of a block, from 0.")
-    ] = "auto",
-    distance: Annotated[DistanceName, typer.Option(help="How `auto` locates the block.")] = DistanceName.released,
+    layer: Layer = "auto",
+    distance: Distance = DistanceName.released,
     probe: Annotated[
         Path | None, typer.Option(help="The base's probe: also scale the keys of the most toxic value vectors.")
     ] = None,
@@ -62,12 +71,7 @@ def relapse(
     from mechinterp.relapse.running import treat_checkpoints
     from mechinterp.relapse.treatments import RelapseSettings
 
-    options = {
-        "dtype": dtype.value,
-        "device": device,
-        "device_map": device_map,
-        "trust_remote_code": trust_remote_code,
-    }
+    options = loading_options(dtype, device, device_map, trust_remote_code=trust_remote_code)
     named = [name_and_path(given) for given in checkpoint]
     tuned = [Candidate(name, *with_base(path, base), options) for name, path in named]
     fitted = None if probe is None else ToxicProbe.load(probe)

@@ -11,14 +11,12 @@ import pandas as pd
 
 from mechinterp import processes
 from mechinterp.data.safeedit import SafeEditInstance
-from mechinterp.desk import Candidate, Desk, Located, fingerprint_of_instances, fingerprint_of_judge
-from mechinterp.errors import InputError
+from mechinterp.desk import Candidate, Desk, check_tuned, fingerprint_of_instances, fingerprint_of_judge, skeleton_of
 from mechinterp.evaluation.judges import Judge
 from mechinterp.files import write_json, write_table
-from mechinterp.location import locate, toxic_block
+from mechinterp.location import toxic_block
 from mechinterp.measures.probe import ToxicProbe
 from mechinterp.measures.region import Distance
-from mechinterp.models.comparability import check_comparable, check_same_tokens
 from mechinterp.provenance import code_hash, versions
 from mechinterp.relapse.results import RelapseTest, relapse_tables
 from mechinterp.relapse.testing import kept_tests, relapse_test, unsafe_prompts
@@ -70,35 +68,21 @@ def treat_checkpoints(
     from mechinterp.plates import draw_all
 
     reporter, settings = reporter or Silent(), settings or RelapseSettings()
-    names = [candidate.name for candidate in (base, *tuned)]
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise InputError(f"the checkpoints' names {repeated} occur more than once")
-    if (out / "stages").exists():
-        raise InputError(f"{out}: holds a study; choose another folder for the test")
-    skeleton = base.skeleton()
-    skeleton.names.value_parameter(0)  # refuses blocks without a single value matrix
-    for candidate in tuned:  # before anything long is started
-        check_comparable(skeleton, [other := candidate.skeleton()])
-        check_same_tokens(skeleton, other, [instance.adversarial_prompt for instance in instances])
+    skeleton = skeleton_of(base, tuned, out=out, purpose="test")
+    # before anything long is started
+    check_tuned(skeleton, tuned, [instance.adversarial_prompt for instance in instances], truncate=truncate)
     with locked(out) if processes.is_main() else nullcontext():
         code = {"versions": versions(), "code": code_hash()}
         store = Store(out / "recordings")
         at_base, desk = (Desk(store, reporter, code) for _ in range(2))
         identity = at_base.identify(base)
-        common = [code, fingerprint_of_instances(instances), identity, truncate]
+        data = {**code, "data": fingerprint_of_instances(instances)}
         if probe is not None:
             probe.check(identity["weights"], base.source)
         if block is None:
-            progress = reporter.progress("locating")
-            located = store.keep(
-                "located",
-                common,
-                load=Located.load,
-                make=lambda: Located(locate(at_base.open(base), instances, truncate=truncate, progress=progress)),
-            )
-            block = toxic_block(located.table, distance)
+            block = toxic_block(at_base.locate(base, instances, data, truncate=truncate), distance)
         block = skeleton.names.check_block(block)
-        chosen = [*common, seed, max_new_tokens, fingerprint_of_judge(judge)]
+        chosen = [data, identity, truncate, seed, max_new_tokens, fingerprint_of_judge(judge)]
 
         def ask() -> dict[str, Any]:
             progress = reporter.progress("prompts that the base answers unsafely")
