@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import make_instance, tiny_checkpoint
 from safetensors.torch import save_file
-from test_study import call
+from test_study import call, refused
 
 from mechinterp.data.comments import Comment, write_comments
 from mechinterp.data.safeedit import write_safeedit
@@ -176,11 +176,9 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(
     there: Path, command: str, message: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(there)
-    assert call(*command.split()) == 2
-    err = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mechinterp:")]
-    assert len(err) == 1
-    assert message in err[0]
-    assert "Traceback" not in err[0]
+    told = refused(capsys, *command.split())
+    assert message in told
+    assert "Traceback" not in told
 
 
 def test_help_loads_nothing_heavy() -> None:

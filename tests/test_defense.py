@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import PROMPTS, make_instance, tiny_checkpoint
 from test_processes import launched
-from test_study import call
+from test_study import call, refused
 
 from mechinterp.data.safeedit import write_safeedit
 from mechinterp.errors import InputError
@@ -538,10 +538,7 @@ def test_bad_options_of_evaluate_are_one_clear_line(
     there: Path, options: str, message: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(there)
-    assert call("evaluate", *options.split()) == 2
-    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mechinterp:")]
-    assert len(told) == 1
-    assert message in told[0]
+    assert message in refused(capsys, "evaluate", *options.split())
 
 
 # -- judging and generating -----------------------------------------------------------------------------------------

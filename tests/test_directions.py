@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 from test_comparing import INSTANCES, compared, table
-from test_study import call
+from test_study import call, refused
 from test_weights_only import probe_of
 
 from mechinterp.data.comments import Comment, write_comments
@@ -362,10 +362,7 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(
     there: Path, command: str, message: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(there)
-    assert call(*command.split()) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mechinterp:")]
-    assert len(lines) == 1
-    assert message in lines[0]
+    assert message in refused(capsys, *command.split())
     assert not (there / "o.st").exists()
 
 

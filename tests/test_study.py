@@ -62,6 +62,14 @@ def call(*arguments: object) -> int:
     return 0
 
 
+def refused(capsys: pytest.CaptureFixture, *arguments: object) -> str:
+    """The one line in which a command tells the user's mistake, with exit code 2."""
+    assert call(*arguments) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mechinterp:")]
+    assert len(lines) == 1
+    return lines[0]
+
+
 def tables(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in sorted((folder / "tables").glob("*.csv"))}
 

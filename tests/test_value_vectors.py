@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import D_MLP, D_MODEL, MAIN_ARCHITECTURES, N_BLOCKS, PROMPTS, byte_tokenizer, tiny_checkpoint
-from test_study import call
+from test_study import call, refused
 from test_weights_only import changed, probe_of
 
 from mechinterp.data.corpus import generate_corpus
@@ -452,7 +452,4 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(
     there: Path, command: str, message: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(there)
-    assert call(*command.split()) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mechinterp:")]
-    assert len(lines) == 1
-    assert message in lines[0]
+    assert message in refused(capsys, *command.split())

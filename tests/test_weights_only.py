@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import D_MLP, D_MODEL, N_BLOCKS, PROMPTS, tiny_checkpoint
 from safetensors.torch import save_file
-from test_study import call
+from test_study import call, refused
 
 from mechinterp.errors import InputError
 from mechinterp.measures import pieces, statistics
@@ -306,10 +306,7 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(
     there: Path, command: str, message: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(there)
-    assert call(*command.split()) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mechinterp:")]
-    assert len(lines) == 1
-    assert message in lines[0]
+    assert message in refused(capsys, *command.split())
 
 
 def test_an_edit_is_read_on_its_base(there: Path, tmp_path: Path) -> None:
