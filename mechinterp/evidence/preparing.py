@@ -139,14 +139,14 @@ def answers_unsafely(
 
 
 def _stream_lengths(base: Checkpoint, inputs: Inputs, chosen: Sequence[int]) -> dict[str, float]:
-    """Mean length of the residual stream after the toxic layer, by place."""
+    """Mean length of the residual stream after the toxic layer, over tokens and then over inputs, by place."""
     hook = resid_post(inputs.block)
     prompts, responses = ([texts[i] for i in chosen] for texts in (inputs.prompts, inputs.responses))
     positions = [place.position for place in PLACES]
     found = record_positions(
-        base, prompts, [hook], positions, responses=responses, keep=[hook], truncate=inputs.truncate
+        base, prompts, [hook], positions, responses=responses, lengths=[hook], groups=1, truncate=inputs.truncate
     )
-    return {place.name: float(found[place.position].inputs[hook].norm(dim=1).mean()) for place in PLACES}
+    return {place.name: float(found[place.position].lengths[hook].mean()) for place in PLACES}
 
 
 def _some(n: int, wanted: int, seed: int) -> tuple[int, ...]:

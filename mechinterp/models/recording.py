@@ -47,6 +47,8 @@ class Recording:
         inputs: per kept hook point, the value of every input in the given order, [input, d] in float32 (float64 of a
             float64 model).
         projections: per projected hook point, h(x) P of every input, float64 [input, k].
+        lengths: per measured hook point, the mean over the positions of each input of the length of what is there,
+            [input]; vectors that point different ways are longer than their mean, so that it is not ||h(x)||.
         non_finite: per hook point, how many measured values were NaN or infinite (they are kept, so the means show it).
         position: the token positions averaged over in each input, see `tokens.Encoded.positions`.
         checkpoint: name of the model recorded.
@@ -57,6 +59,7 @@ class Recording:
     group_sizes: Float[Tensor, " group"]
     inputs: Mapping[str, Float[Tensor, "input d"]] = field(default_factory=dict)
     projections: Mapping[str, Float[Tensor, "input k"]] = field(default_factory=dict)
+    lengths: Mapping[str, Float[Tensor, " input"]] = field(default_factory=dict)
     non_finite: Mapping[str, int] = field(default_factory=dict)
     position: str = "last"
     checkpoint: str = ""
@@ -79,6 +82,7 @@ class Recording:
         tensors = {f"groups/{name}": value.contiguous() for name, value in self.groups.items()}
         tensors |= {f"inputs/{name}": value.contiguous() for name, value in self.inputs.items()}
         tensors |= {f"projections/{name}": value.contiguous() for name, value in self.projections.items()}
+        tensors |= {f"lengths/{name}": value.contiguous() for name, value in self.lengths.items()}
         tensors["group_sizes"] = self.group_sizes
         with replacing(path) as partial:
             save_file(tensors, partial, metadata={"recording": json.dumps(self._labels())})
@@ -99,12 +103,12 @@ class Recording:
             labels = json.loads(file.metadata()["recording"])
             # copied: in a mapped file a tensor may lie askew, where the processor's products round otherwise
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dictionary
-        parts: dict[str, dict[str, Tensor]] = {"groups": {}, "inputs": {}, "projections": {}}
+        parts: dict[str, dict[str, Tensor]] = {kind: {} for kind in ("groups", "inputs", "projections", "lengths")}
         for name, value in tensors.items():
             if name != "group_sizes":
                 kind, _, hook = name.partition("/")
                 parts[kind][hook] = value
-        return cls(parts["groups"], tensors["group_sizes"], parts["inputs"], parts["projections"], **labels)
+        return cls(group_sizes=tensors["group_sizes"], **parts, **labels)
 
 
 def record(
@@ -137,6 +141,7 @@ def record_positions(
     keep: Sequence[str] | Mapping[Position, Sequence[str]] = (),
     project: Mapping[str, Float[Tensor, "d k"]] | None = None,
     together: Collection[str] = (),
+    lengths: Collection[str] = (),
     groups: int = 128,
     max_tokens: int | None = None,
     max_batch: int = 256,
@@ -159,6 +164,7 @@ def record_positions(
             grows with the inputs).
         project: matrices P by hook point: every input's h(x) P is kept, k numbers an input.
         together: those of the hook points of which the mean over all inputs is enough, without groups.
+        lengths: those of the hook points at which lengths are wanted too: a number an input.
         groups: at most this many groups of inputs.
         max_tokens: padded tokens per batch; similar lengths share a batch. By default what keeps the device busy: 2,048
             on a CPU, whose caches more would overflow, and 8,192 elsewhere.
@@ -180,27 +186,29 @@ def record_positions(
         raise InputError(f"there must be at least one group of inputs, got {groups}")
     hooks = list(dict.fromkeys(hooks))
     kept = {p: keep.get(p, ()) if isinstance(keep, Mapping) else keep for p in positions}
-    if unknown := {hook for wanted in (*kept.values(), project or {}, together) for hook in wanted} - set(hooks):
+    if unknown := {hook for wanted in (*kept.values(), project or {}, together, lengths) for hook in wanted} - set(
+        hooks
+    ):
         raise InputError(
-            f"keep, project or together names {sorted(unknown)}, which are not among the recorded hook points"
+            f"keep, project, together or lengths names {sorted(unknown)}, which are not among the recorded hook points"
         )
     sites = [checkpoint.names.site(hook) for hook in hooks]
     if any(hook.endswith("hook_resid_mid") for hook in hooks):
         check_middle_stream(checkpoint)
     read = readings(checkpoint, prompts, positions, responses=responses, continuations=continuations, truncate=truncate)
-    tallies = {p: _Tally(len(prompts), groups, kept[p], dict(project or {}), together) for p in positions}
+    tallies = {p: _Tally(len(prompts), groups, kept[p], dict(project or {}), together, lengths) for p in positions}
     windows: dict[Position, Window] = {}
 
     def see(hook: str, values: Tensor) -> None:
         for position, window in windows.items():
             tallies[position].add(hook, window.mean(values))
+            if hook in lengths:
+                tallies[position].measure(hook, window.mean_length(values))
 
     if max_tokens is None:
         max_tokens = 2048 if checkpoint.device.type == "cpu" else 8192
-    lengths = [len(r.encoded.ids) for r in read]
-    batches = processes.share(
-        list(length_batches(lengths, max_tokens, max_batch, apart=checkpoint.names.short_context))
-    )
+    sizes = [len(r.encoded.ids) for r in read]
+    batches = processes.share(list(length_batches(sizes, max_tokens, max_batch, apart=checkpoint.names.short_context)))
     pad_id, done, total = padding_id(checkpoint.tokenizer), 0, sum(len(order) for order in batches)
     with evaluating(checkpoint.model), watching(checkpoint.model, sites, see):
         for order in batches:
@@ -222,7 +230,13 @@ class _Tally:
     """What a recording of one position is made of, summed up on the devices where the values arise."""
 
     def __init__(
-        self, n_inputs: int, groups: int, keep: Sequence[str], project: dict[str, Tensor], together: Collection[str]
+        self,
+        n_inputs: int,
+        groups: int,
+        keep: Sequence[str],
+        project: dict[str, Tensor],
+        together: Collection[str],
+        lengths: Collection[str],
     ) -> None:
         self.n_inputs, self.n_groups = n_inputs, min(n_inputs, groups)
         self.keep, self.project, self.together = frozenset(keep), project, frozenset(together)
@@ -230,6 +244,7 @@ class _Tally:
         self.non_finite: dict[str, Tensor] = {}
         self.kept: dict[str, Tensor] = {}
         self.projected: dict[str, Tensor] = {}
+        self.measured, self.lengths = frozenset(lengths), dict[str, Tensor]()
 
     def expect(self, inputs: Int[Tensor, " row"]) -> None:
         """Say which inputs the values to come are of."""
@@ -255,6 +270,11 @@ class _Tally:
         if hook in self.keep:  # these may be many: they leave the device
             self.kept[hook][self.inputs.host] = values.cpu()
 
+    def measure(self, hook: str, lengths: Float[Tensor, " row"]) -> None:
+        """Keep the lengths of the expected inputs at a hook point whose values were added."""
+        kept = self.lengths[hook]
+        kept[self.inputs.on(kept.device)] = lengths.to(kept)
+
     def _make_room(self, hook: str, d: int, dtype: torch.dtype, device: torch.device) -> None:
         # float64 sums where the device has it: thousands of inputs, and differences of means are taken later
         wide = torch.float32 if device.type == "mps" else torch.float64
@@ -263,6 +283,8 @@ class _Tally:
         if hook in self.project:
             self.project[hook] = self.project[hook].to(self.sums[hook])
             self.projected[hook] = torch.zeros(self.n_inputs, self.project[hook].shape[1], dtype=wide, device=device)
+        if hook in self.measured:
+            self.lengths[hook] = torch.zeros(self.n_inputs, dtype=wide, device=device)
         if hook in self.keep:
             self.kept[hook] = torch.zeros(self.n_inputs, d, dtype=dtype)
 
@@ -273,7 +295,7 @@ class _Tally:
             for hook, d in share.items():
                 if hook not in self.sums:  # a process without a single batch has seen nothing
                     self._make_room(hook, d, kept, checkpoint.device)
-        for parts in (self.sums, self.non_finite, self.kept, self.projected):
+        for parts in (self.sums, self.non_finite, self.kept, self.projected, self.lengths):
             processes.add_up(parts[hook] for hook in hooks if hook in parts)
         sizes = torch.bincount(torch.arange(self.n_inputs) % self.n_groups).to(torch.float64)
         return Recording(
@@ -284,6 +306,7 @@ class _Tally:
             group_sizes=sizes,
             inputs=self.kept,
             projections={hook: rows.cpu() for hook, rows in self.projected.items()},
+            lengths={hook: found.cpu() for hook, found in self.lengths.items()},
             non_finite={hook: int(self.non_finite[hook]) for hook in hooks},
             position=position,
             checkpoint=checkpoint.name,

@@ -143,6 +143,11 @@ class Window:
         summed = torch.where(self._mask.on(values.device)[..., None], part, 0).sum(1, dtype=wide)
         return summed / self._lengths.on(values.device).to(summed)[:, None]
 
+    def mean_length(self, values: Tensor) -> Float[Tensor, " row"]:
+        """Mean over the window of each sequence of the lengths of the values there; `values` as in `mean`."""
+        wide = values.dtype if values.dtype == torch.float64 else torch.float32
+        return self.mean(torch.linalg.vector_norm(values, dim=-1, keepdim=True, dtype=wide))[:, 0]
+
     @cached_property
     def _rows(self) -> OnDevices:
         return OnDevices(self.rows)
