@@ -2,13 +2,14 @@
 
 Every process holds the whole model and makes the same calls; inside, `record`, `generate` and `locate` do their share
 of the batches and join the results once, so that all of them go on with the same numbers, those of one process. Only
-the main one writes. Started without a launcher there is one process, and nothing here does anything.
+the main one writes. What one process alone can see, such as whether a file can be read on its machine, none decides
+alone: it would go on to other calls than the others, and their exchanges would be taken for each other. Started
+without a launcher there is one process, and nothing here does anything.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import torch
@@ -16,26 +17,16 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
+from mechinterp.errors import InputError
+from mechinterp.launcher import is_main as is_main
+from mechinterp.launcher import launched as launched
+from mechinterp.launcher import rank as rank
+
 Item = TypeVar("Item")
-
-
-def launched() -> bool:
-    """Whether a launcher started this process as one of several."""
-    return "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def _state() -> PartialState | None:
     return PartialState(cpu=not torch.cuda.is_available()) if launched() else None
-
-
-def is_main() -> bool:
-    """Whether this is the process that writes and speaks."""
-    return not launched() or os.environ.get("RANK", "0") == "0"
-
-
-def rank() -> int:
-    """This process's number, 0 without a launcher."""
-    return int(os.environ.get("RANK", "0")) if launched() else 0
 
 
 def default_device() -> str:
@@ -79,6 +70,31 @@ def from_main(value: Item) -> Item:
     if _state() is None:
         return value
     return broadcast_object_list([value])[0]
+
+
+def decided(find: Callable[[], Item]) -> Item:
+    """What the main process finds, in every process, be it an `InputError`: for looks at files that change meanwhile.
+
+    Raises:
+        InputError: that of the main process.
+    """
+    if not launched():
+        return find()
+    found: Item | InputError | None = None
+    if is_main():
+        try:
+            found = find()
+        except InputError as error:
+            found = error
+    found = from_main(found)
+    if isinstance(found, InputError):
+        raise found
+    return found  # type: ignore[return-value]  # the main process's
+
+
+def all_of(here: bool) -> bool:
+    """Whether something holds in every process; all of them are told the same."""
+    return all(gather([here]))
 
 
 def wait() -> None:

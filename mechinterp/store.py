@@ -39,7 +39,7 @@ class Store:
     folder: Path
 
     def keep(self, kind: str, key: Any, *, load: Callable[[Path], Kept], make: Callable[[], Kept]) -> Kept:
-        """The piece under a key: loaded if it is there, else made and saved by the main process.
+        """The piece under a key: loaded if every process can, else made by all and saved by the main one.
 
         Args:
             kind: the folder it is in.
@@ -48,11 +48,11 @@ class Store:
             make: makes it; called in every process.
         """
         folder = self.folder / kind / digest(key)
-        if processes.from_main(folder.is_dir()):
-            try:
-                return load(folder)
-            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-                logger.warning("%s: made anew, it cannot be read (%s)", folder, error)
+        found = _load(folder, load)
+        # together: one that alone made it anew would meet the others, which have gone on, in another exchange
+        if processes.all_of(found is not None):
+            return found  # type: ignore[return-value]  # not None
+        del found
         made = make()
         if processes.is_main():
             made.save(folder)
@@ -62,12 +62,22 @@ class Store:
     def remember(self, kind: str, key: Any, make: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
         """The same for a few labels, as JSON."""
         path = self.folder / kind / f"{digest(key)}.json"
-        found = processes.from_main(_read(path))
+        found = processes.decided(lambda: _read(path))
         if found is None:
             found = make()
             if processes.is_main():
                 write_json(path, dict(found))
         return found
+
+
+def _load(folder: Path, load: Callable[[Path], Kept]) -> Kept | None:
+    if not folder.is_dir():
+        return None
+    try:
+        return load(folder)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        logger.warning("%s: made anew, it cannot be read (%s)", folder, error)
+        return None
 
 
 def _read(path: Path) -> Mapping[str, Any] | None:

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TextIO
 
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
+
+from mechinterp import launcher
+
+LIBRARIES = (
+    *("accelerate", "datasets", "huggingface_hub", "lm_eval", "peft", "safetensors", "sklearn", "tokenizers"),
+    *("torch", "tqdm", "transformer_lens", "transformers", "trl"),
+)
+"""Whose warnings, about themselves and each other, a user of the commands and notebooks cannot act on."""
 
 
 class Terminal:
     """Progress bars with rates on a terminal, a plain line every few seconds elsewhere."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")  # one process speaks for all
+        quiet = not launcher.is_main()  # one process speaks for all
+        self.console = Console(stderr=True, quiet=quiet, force_terminal=_moves_cursor(sys.stderr))
         self.bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.speed:.1f}/s"),
+            _Rate(),
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
@@ -35,7 +46,10 @@ class Terminal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bars.stop()
+        try:
+            self.bars.stop()
+        finally:  # interrupted again meanwhile
+            self.console.show_cursor()
 
     def note(self, text: str) -> None:
         """One line."""
@@ -51,6 +65,19 @@ class Terminal:
             self.bars.update(task, completed=done, total=total, visible=done < total)
 
         return advance
+
+
+class _Rate(ProgressColumn):
+    """Steps a second, nothing until there have been enough of them to tell."""
+
+    def render(self, task: Task) -> Text:
+        """Of one task."""
+        return Text("" if task.speed is None else f"{task.speed:.1f}/s")
+
+
+def _moves_cursor(stream: TextIO | None) -> bool:
+    """Whether a stream is a terminal on which a bar can be drawn again; whatever FORCE_COLOR says of colours."""
+    return stream is not None and stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
 
 
 def _plain_lines(note: Callable[[str], None], what: str) -> Callable[..., None]:
@@ -69,23 +96,28 @@ def _plain_lines(note: Callable[[str], None], what: str) -> Callable[..., None]:
 @contextmanager
 def terminal() -> Iterator[Terminal]:
     """Show what is done, and nothing of what the libraries say of themselves."""
-    quiet_libraries()
-    with Terminal() as shown:
-        yield shown
+    with warnings.catch_warnings():
+        quiet_libraries()
+        with Terminal() as shown:
+            yield shown
 
 
 def print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table on standard output: the first column to the left, the others, numbers, to the right."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    # Text: names and paths may have brackets, which are no markup
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
     for place, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if place else "left", overflow="fold")
+        table.add_column(Text(heading), justify="right" if place else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(escape, row))
-    Console(highlight=False).print(table)
+        table.add_row(*map(Text, row))
+    Console(highlight=False, force_terminal=_moves_cursor(sys.stdout)).print(table)
 
 
 def quiet_libraries() -> None:
-    """Keep the libraries' own bars, advice and reports off the terminal, or out of a notebook."""
+    """Keep the libraries' own bars, advice and reports off the terminal, or out of a notebook.
+
+    Warnings of the user's own code, and of this package, stay as they are.
+    """
     warnings.filterwarnings("ignore", message="IProgress not found")  # a notebook's bars, which the imports look for
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("WANDB_MODE", "disabled")
@@ -97,5 +129,5 @@ def quiet_libraries() -> None:
     disable_hub_bars()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", category=UserWarning)
+    for category in (FutureWarning, UserWarning):
+        warnings.filterwarnings("ignore", category=category, module=rf"({'|'.join(LIBRARIES)})(\.|$)")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import signal
 import sys
 import time
 from typing import Any
@@ -22,8 +24,9 @@ from mechinterp.cli import (
     training,
     vectors,
 )
-from mechinterp.cli.common import rank, say
+from mechinterp.cli.common import say, write_line
 from mechinterp.errors import InputError
+from mechinterp.launcher import forget_leftovers, launched, rank
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,39 +41,56 @@ for part in (locating, editing, measuring, directions, vectors, comparing, relap
 
 # click's class of every error of usage; typer carries click inside and gives it no public name
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
+_INTERRUPTED = 128 + signal.SIGINT
 
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error and exit code 2."""
-    handler = logging.StreamHandler()
-    handler.addFilter(_Once())
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[handler])
+    for stream in (sys.stdout, sys.stderr):  # what they cannot spell is escaped
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    logging.basicConfig(level=logging.WARNING, handlers=[_Warnings()])
+    code: Any = 2
     try:
-        sys.exit(app(standalone_mode=False))
+        forget_leftovers()
+        if not launched():  # a launcher ends its processes by this signal, and tells why itself
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+        code = app(standalone_mode=False)
+        if code == _INTERRUPTED:  # typer's word for it
+            raise KeyboardInterrupt
     except InputError as error:
-        line = f"mechinterp: {' '.join(str(error).split())}"
-        say(line, err=True)
-        if rank() > 0:  # of this process's share alone, unless the main one ends all of them first
-            time.sleep(3)
-            typer.echo(f"[process {rank()}] {line}", err=True)
-        sys.exit(2)
+        _tell(f"mechinterp: {' '.join(str(error).split())}")
     except _USAGE_ERROR as error:  # an option that is unknown, missing or out of range
         say(f"mechinterp: {' '.join(error.format_message().split())}", err=True)
-        sys.exit(2)
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends what is left to do at once
         say("mechinterp: stopped; call again to go on where it was", err=True)
-        sys.exit(130)
+        code = _INTERRUPTED
+    sys.exit(code)
 
 
-class _Once(logging.Filter):
-    """Lets a message pass the first time, and only in the process that speaks for all."""
+def _tell(line: str) -> None:
+    """Print an error, of one process's share too."""
+    try:
+        number = rank()
+    except InputError:  # the error itself
+        number = 0
+    if number > 0:  # of this process's share alone, unless the main one ends all of them first
+        time.sleep(3)
+        line = f"[process {number}] {line}"
+    write_line(line, err=True)
+
+
+class _Warnings(logging.Handler):
+    """Shows a message the first time, only in the process that speaks for all, and above a bar that is drawn."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: set[str] = set()
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether to show a message."""
-        new = record.getMessage() not in self.seen
-        self.seen.add(record.getMessage())
-        return new and rank() == 0
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a message, unless that was done before."""
+        message = record.getMessage()
+        if message not in self.seen:
+            self.seen.add(message)
+            say(message, err=True)

@@ -54,7 +54,7 @@ def benchmark(
     if dry_run:
         from mechinterp.planning.plan import print_plan
 
-        print_plan(study)
+        print_plan(study, say)
         return
     with reporting() as terminal:
         bench, rows = Benchmark(study, terminal), []

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import typer
-
 from mechinterp.cli.options import Dtype
 from mechinterp.errors import InputError
+from mechinterp.launcher import is_main as is_main
+from mechinterp.launcher import rank as rank
 
 if TYPE_CHECKING:
     from mechinterp.data.safeedit import SafeEditInstance
@@ -23,20 +23,18 @@ if TYPE_CHECKING:
 Settings = TypeVar("Settings")
 
 
-def rank() -> int:
-    """This process's number under a launcher, 0 without."""
-    return int(os.environ.get("RANK", "0"))
-
-
-def is_main() -> bool:
-    """Whether this is the process that writes and speaks."""
-    return rank() == 0
-
-
 def say(text: object, *, err: bool = False) -> None:
     """Print a line; under a launcher only the main process does."""
-    if rank() == 0:
-        typer.echo(text, err=err)
+    if is_main():
+        write_line(text, err=err)
+
+
+def write_line(text: object, *, err: bool = False) -> None:
+    """Print a line, in this process; to nobody where the stream is closed, or nobody reads the errors any more."""
+    if (stream := sys.stderr if err else sys.stdout) is not None:
+        with suppress(BrokenPipeError) if err else nullcontext():
+            stream.write(f"{text}\n")
+            stream.flush()
 
 
 def reporting() -> AbstractContextManager[Terminal]:

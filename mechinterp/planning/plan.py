@@ -10,7 +10,7 @@ written, weights that do not fit into the device's memory even alone, checkpoint
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -129,14 +129,14 @@ def make_plan(study: Study) -> Plan:
     )
 
 
-def print_plan(study: Study) -> None:
-    """Print the plan of a study.
+def print_plan(study: Study, say: Callable[[str], None]) -> None:
+    """Print the plan of a study, a line at a time.
 
     Raises:
         InputError: listing everything that keeps it from running.
     """
     plan = make_plan(study)
-    show(plan, study.folder)
+    show(plan, study.folder, say)
     if plan.problems:
         listed = "; ".join(f"({number}) {problem}" for number, problem in enumerate(plan.problems, 1))
         raise InputError(f"the study cannot run, {len(plan.problems)} to put right: {listed}")
