@@ -1,4 +1,5 @@
-"""The command line: `mechinterp COMMAND`. Heavy imports wait until a command needs them, so that help is instant."""
+"""The command line: `mechinterp COMMAND`. Heavy imports wait until a command needs them, so that help is
+instant."""
 
 from __future__ import annotations
 
@@ -9,38 +10,10 @@ import sys
 import time
 from typing import Any
 
-import typer
-
-from mechinterp.cli import (
-    benchmarking,
-    comparing,
-    directions,
-    editing,
-    evaluating,
-    locating,
-    measuring,
-    relapsing,
-    studies,
-    training,
-    vectors,
-)
-from mechinterp.cli.common import say, write_line
+from mechinterp.cli.speaking import say, write_line
 from mechinterp.errors import InputError
 from mechinterp.launcher import forget_leftovers, launched, rank
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Did a detoxified language model have its toxicity erased, or does it only walk around it?",
-)
-app.add_typer(studies.commands)
-app.add_typer(training.commands, name="train")
-for part in (locating, editing, measuring, directions, vectors, comparing, relapsing, evaluating, benchmarking):
-    app.add_typer(part.commands)
-
-# click's class of every error of usage; typer carries click inside and gives it no public name
-_USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
 _INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -55,18 +28,36 @@ def main() -> None:
         forget_leftovers()
         if not launched():  # a launcher ends its processes by this signal, and tells why itself
             signal.signal(signal.SIGTERM, signal.default_int_handler)
-        code = app(standalone_mode=False)
-        if code == _INTERRUPTED:  # typer's word for it
-            raise KeyboardInterrupt
+        code = _run()
     except InputError as error:
         _tell(f"mechinterp: {' '.join(str(error).split())}")
-    except _USAGE_ERROR as error:  # an option that is unknown, missing or out of range
-        say(f"mechinterp: {' '.join(error.format_message().split())}", err=True)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends what is left to do at once
         say("mechinterp: stopped; call again to go on where it was", err=True)
+        exec("")  # Python would end by the signal, without an exit code, had the interrupt met it within another exec
         code = _INTERRUPTED
     sys.exit(code)
+
+
+def _run() -> Any:
+    """The command that was called for; its exit code.
+
+    Raises:
+        InputError: for a user's mistake, in the options too.
+        KeyboardInterrupt: if it was stopped.
+    """
+    import typer
+
+    from mechinterp.cli.app import app
+
+    usage_error: Any = typer.BadParameter.__mro__[2]  # click's class of all such errors, for which typer has no name
+    try:
+        code = app(standalone_mode=False)
+    except usage_error as error:
+        raise InputError(error.format_message()) from error
+    if code == _INTERRUPTED:  # typer's word for it
+        raise KeyboardInterrupt
+    return code
 
 
 def _tell(line: str) -> None:

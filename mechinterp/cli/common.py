@@ -1,14 +1,14 @@
-"""What several commands do: load, read, judge, and say one line."""
+"""What several commands do: load, read, judge."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mechinterp.cli.options import Dtype
+from mechinterp.cli.speaking import say as say
 from mechinterp.errors import InputError
 from mechinterp.launcher import is_main as is_main
 from mechinterp.launcher import rank as rank
@@ -21,20 +21,6 @@ if TYPE_CHECKING:
     from mechinterp.terminal import Terminal
 
 Settings = TypeVar("Settings")
-
-
-def say(text: object, *, err: bool = False) -> None:
-    """Print a line; under a launcher only the main process does."""
-    if is_main():
-        write_line(text, err=err)
-
-
-def write_line(text: object, *, err: bool = False) -> None:
-    """Print a line, in this process; to nobody where the stream is closed, or nobody reads the errors any more."""
-    if (stream := sys.stderr if err else sys.stdout) is not None:
-        with suppress(BrokenPipeError) if err else nullcontext():
-            stream.write(f"{text}\n")
-            stream.flush()
 
 
 def reporting() -> AbstractContextManager[Terminal]:

@@ -1,0 +1,30 @@
+"""All commands in one application."""
+
+from __future__ import annotations
+
+import typer
+
+from mechinterp.cli import (
+    benchmarking,
+    comparing,
+    directions,
+    editing,
+    evaluating,
+    locating,
+    measuring,
+    relapsing,
+    studies,
+    training,
+    vectors,
+)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Did a detoxified language model have its toxicity erased, or does it only walk around it?",
+)
+app.add_typer(studies.commands)
+app.add_typer(training.commands, name="train")
+for part in (locating, editing, measuring, directions, vectors, comparing, relapsing, evaluating, benchmarking):
+    app.add_typer(part.commands)
