@@ -21,6 +21,7 @@ from mechinterp.directions.toxic_direction import ToxicDirection
 from mechinterp.errors import InputError
 from mechinterp.evaluation.judges import Judge
 from mechinterp.evidence import Baseline, ComparisonSettings, Evidence, gather_evidence, prepare_baseline
+from mechinterp.evidence.preparing import fitting_half
 from mechinterp.files import write_json, write_table
 from mechinterp.location import histogram, toxic_block
 from mechinterp.measures.probe import ToxicProbe
@@ -58,7 +59,8 @@ def compare_checkpoints(
     Args:
         base: the unedited model.
         tuned: what is compared with it.
-        instances: test instances; half of them, seeded, serve to fit the directions that are checked on the others.
+        instances: test instances; half of them, seeded and by question, serve to fit the directions that are checked on
+            the others.
         probe: of the base.
         judge: of the base's answers.
         out: folder for `tables`, `figures`, `manifest.json` and `report.html`.
@@ -78,10 +80,13 @@ def compare_checkpoints(
     reporter, settings = reporter or Silent(), settings or ComparisonSettings()
     if not tuned:
         raise InputError("there are no tuned checkpoints to compare with the base")
+    if not instances:
+        raise InputError("there are no instances to compare on")
     skeleton = skeleton_of(base, tuned, out=out, purpose="comparison")
     check_more(more, skeleton.names.d_model, skeleton.source)
     texts = [text for i in instances for text in (i.adversarial_prompt, i.unsafe_generation)]
     # before anything long is started
+    fitting_half(instances, seed)
     sources = {base.name: skeleton.source, **check_tuned(skeleton, tuned, texts, truncate=truncate)}
     with locked(out) if processes.is_main() else nullcontext():
         code = {"versions": versions(), "code": code_hash()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,9 +12,12 @@ import torch
 from mechinterp.data.comments import Comment
 from mechinterp.files import write_table
 from mechinterp.measures.probe import ToxicProbe
+from mechinterp.measures.splitting import Distinct
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.names import resid_post
 from mechinterp.models.recording import record_all
+
+_logger = logging.getLogger(__name__)
 
 
 def fit_probe(
@@ -25,14 +29,19 @@ def fit_probe(
     truncate: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> ToxicProbe:
-    """Train a toxic probe on the mean residual stream of comments.
+    """Train a toxic probe on the mean residual stream of comments, each text once.
+
+    So no text that it is scored on is one that it was trained on. Repeated texts and contradictory labels are counted
+    in warnings; of contradictory labels the more frequent one counts.
 
     Comments that exceed the context are an error, or with `truncate` lose their left end.
     """
     hook = "ln_final.hook_out" if final_norm else resid_post(checkpoint.n_blocks - 1)
-    texts = [comment.text for comment in comments]
+    distinct = Distinct.of([comment.text for comment in comments], [comment.toxic for comment in comments])
+    distinct.warn(_logger, f"{len(comments)} comments")
+    texts = [comments[row].text for row in distinct.rows]
     features = record_all(checkpoint, texts, [hook], position="mean", truncate=truncate, progress=progress)[hook]
-    toxic = torch.tensor([comment.toxic for comment in comments])
+    toxic = torch.tensor(distinct.labels, dtype=torch.bool)
     return ToxicProbe.fit(features, toxic, seed=seed, final_norm=final_norm, fingerprint=checkpoint.fingerprint)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -21,6 +22,7 @@ from mechinterp.evidence.inputs import Inputs
 from mechinterp.evidence.settings import PLACES, ComparisonSettings
 from mechinterp.logit_lens import answer_tokens
 from mechinterp.measures.probe import ToxicProbe
+from mechinterp.measures.splitting import groups_of, half_of, normalised
 from mechinterp.measures.statistics import random_directions, seeded_order
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.generation import continue_greedily, generate
@@ -31,6 +33,8 @@ from mechinterp.models.tokens import Encoded
 from mechinterp.vectors import find_vectors
 
 Note = Callable[[str], None]
+
+_logger = logging.getLogger(__name__)
 
 
 def prepare_baseline(
@@ -56,31 +60,35 @@ def prepare_baseline(
         judge: of the base's answers.
         block: the toxic layer, from 0.
         seed: of every random choice.
-        fitting: instances for the `answer` and `class_means` directions; by default a seeded half of `instances`, and
-            the directions are then checked on the other half only.
+        fitting: instances for the `answer` and `class_means` directions; those that share a question or a prompt with
+            `instances` are left out, and a warning counts them. By default a seeded half of `instances`, parted by
+            question and prompt, and the directions are then checked on the other half only.
         settings: see `ComparisonSettings`.
         more: directions to measure along besides those that every comparison has.
         truncate: cut prompts that exceed the context from the left instead of raising.
         note: told what is being done.
 
     Raises:
-        InputError: for no instances, a block out of range, or a probe that belongs to other weights.
+        InputError: for no instances, instances that all share one question, a block out of range, or a probe that
+            belongs to other weights.
     """
     settings = settings or ComparisonSettings()
     base.names.check_block(block)
     base.names.value_parameter(block)  # refuses blocks without a single value matrix before anything long
-    if not instances:
-        raise InputError("there are no instances to compare on")
     probe.check(base.fingerprint, base.source)
     for each in more:
         each.check(base.fingerprint, base.source)
+    if not instances:
+        raise InputError("there are no instances to compare on")
+    half = fitting_half(instances, seed) if fitting is None else []
+    if fitting is not None:
+        fitting = _apart_from(instances, fitting)
     prompts = [instance.adversarial_prompt for instance in instances]
     answer = partial(answers_unsafely, base, judge=judge, settings=settings, truncate=truncate)
     note("the base's own answers")
     unsafe = answer(prompts)
     checked = torch.ones(len(prompts), dtype=torch.bool)
     if fitting is None:
-        half = seeded_order(len(prompts), seed)[: (len(prompts) + 1) // 2]
         checked[half] = False
         fitting, fitting_unsafe = [instances[i] for i in half], unsafe[half]
     else:
@@ -123,6 +131,44 @@ def prepare_baseline(
                     outcomes.append(~answer([prompts[i] for i in chosen]))
             steering[name, at] = Steering(alpha, minus=outcomes[0], none=~unsafe[chosen], plus=outcomes[1])
     return Baseline(inputs, evidence, unsafe, checked, steering)
+
+
+def _shared_by(instance: SafeEditInstance) -> set[str]:
+    """What no two instances may share of which one is fitted on and the other checked."""
+    return {normalised(instance.question), normalised(instance.adversarial_prompt)}
+
+
+def fitting_half(instances: Sequence[SafeEditInstance], seed: int) -> list[int]:
+    """The numbers of the instances to fit on: a seeded half, parted by question and prompt.
+
+    Raises:
+        InputError: if they all share one question.
+    """
+    half = half_of(groups_of([_shared_by(instance) for instance in instances]), seed)
+    if not half:
+        raise InputError(
+            f"all {len(instances)} instances share one question: directions cannot be fitted on some and checked on "
+            "others; give instances of at least two questions"
+        )
+    return half
+
+
+def _apart_from(instances: Sequence[SafeEditInstance], fitting: Sequence[SafeEditInstance]) -> list[SafeEditInstance]:
+    """The fitting instances that share no question and no prompt with those that directions are checked on."""
+    checked = set[str]().union(*(_shared_by(instance) for instance in instances))
+    apart = [instance for instance in fitting if not _shared_by(instance) & checked]
+    if not apart:
+        raise InputError(
+            f"the {len(fitting)} instances to fit directions on share their questions with those to check them on; "
+            "give others"
+        )
+    if shared := len(fitting) - len(apart):
+        _logger.warning(
+            "%d of %d instances to fit directions on share a question with those to check them on, and are left out",
+            shared,
+            len(fitting),
+        )
+    return apart
 
 
 def answers_unsafely(

@@ -107,7 +107,8 @@ class ToxicProbe:
         """Train on a stratified, seeded share of the comments and score on the rest.
 
         Args:
-            features: h of every comment.
+            features: h of every comment, of distinct texts (see `splitting.Distinct`): what is repeated could stand on
+                both sides of the split.
             toxic: its label.
             test_share: held out for the scores (the paper holds out a tenth).
             regularisation: scikit-learn's C, for features scaled as a whole to root mean square 1 (a single number,
