@@ -22,7 +22,7 @@ from pathlib import Path
 import pandas as pd
 from seeds_and_architectures import CONFIGS, markdown
 
-from mechinterp.calibration.running import calibrated
+from mechinterp.calibration.keeping import calibrated
 from mechinterp.calibration.table import CERTIFICATE, by_kind, monotony, rates, read_calibration
 from mechinterp.config import load_config
 from mechinterp.errors import InputError

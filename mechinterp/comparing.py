@@ -15,7 +15,15 @@ import pandas as pd
 from mechinterp import processes
 from mechinterp.comparison import compare
 from mechinterp.data.safeedit import SafeEditInstance
-from mechinterp.desk import Candidate, Desk, check_tuned, fingerprint_of_instances, fingerprint_of_judge, skeleton_of
+from mechinterp.desk import (
+    Candidate,
+    Desk,
+    check_tuned,
+    fingerprint_of_instances,
+    fingerprint_of_judge,
+    made_by,
+    skeleton_of,
+)
 from mechinterp.directions.standard import check_more
 from mechinterp.directions.toxic_direction import ToxicDirection
 from mechinterp.errors import InputError
@@ -26,7 +34,7 @@ from mechinterp.files import write_json, write_table
 from mechinterp.location import histogram, toxic_block
 from mechinterp.measures.probe import ToxicProbe
 from mechinterp.measures.region import Distance
-from mechinterp.provenance import code_hash, versions
+from mechinterp.provenance import versions
 from mechinterp.relapse.results import RelapseTest, decomposed_verdicts, relapse_tables
 from mechinterp.relapse.testing import kept_tests, relapse_from_evidence
 from mechinterp.relapse.treatments import RelapseSettings
@@ -89,16 +97,15 @@ def compare_checkpoints(
     fitting_half(instances, seed)
     sources = {base.name: skeleton.source, **check_tuned(skeleton, tuned, texts, truncate=truncate)}
     with locked(out) if processes.is_main() else nullcontext():
-        code = {"versions": versions(), "code": code_hash()}
-        desk = Desk(Store(cache or out / "recordings"), reporter, code)
-        common = {**code, "data": fingerprint_of_instances(instances)}
+        desk = Desk(Store(cache or out / "recordings"), reporter)
+        data = fingerprint_of_instances(instances)
         identity = desk.identify(base)
         probe.check(identity["weights"], base.source)
         for direction in more:
             direction.check(identity["weights"], base.source)
         tables: dict[str, pd.DataFrame] = {}
         if block is None:
-            located = desk.locate(base, instances, common, truncate=truncate)
+            located = desk.locate(base, instances, truncate=truncate)
             block = toxic_block(located, distance)
             tables["toxic_layer"] = histogram(located, skeleton.n_blocks)
         at = skeleton.names.check_block(block)
@@ -107,7 +114,7 @@ def compare_checkpoints(
         chosen += [[direction.name, direction.vector.tolist()] for direction in more]
         baseline = desk.store.keep(
             "baseline",
-            [common, identity, chosen],
+            [made_by("mechinterp.evidence.preparing"), data, identity, chosen],
             load=Baseline.load,
             make=lambda: prepare_baseline(
                 desk.open(base),
@@ -130,7 +137,9 @@ def compare_checkpoints(
                 reporter.note(f"recording {candidate.name}")
                 return gather_evidence(checkpoint, baseline.inputs)
 
-            key = [common, identities[candidate.name], baseline.inputs.fingerprint]
+            # its inputs tell the data and the base apart, and whatever else made them
+            made = made_by("mechinterp.evidence.gathering")
+            key = [made, identities[candidate.name], baseline.inputs.fingerprint]
             return desk.store.keep("evidence", key, load=Evidence.load, make=gather)
 
         def evidence() -> Iterator[tuple[str, Evidence]]:
@@ -140,7 +149,7 @@ def compare_checkpoints(
 
         tables |= compare(baseline, evidence(), top_neurons=settings.top_neurons).tables
         if relapse is not None:
-            beside = Desk(desk.store, reporter, code)  # where the base lies meanwhile
+            beside = Desk(desk.store, reporter)  # where the base lies meanwhile
 
             def treat(candidate: Candidate, responses: Sequence[str] | None) -> RelapseTest:
                 return relapse_from_evidence(
@@ -155,7 +164,8 @@ def compare_checkpoints(
                     progress=reporter.progress(f"relapse: {candidate.name}"),
                 )
 
-            depends = [common, identity, chosen, relapse.model_dump(mode="json")]
+            made = made_by("mechinterp.evidence.preparing", "mechinterp.relapse.testing")
+            depends = [made, data, identity, chosen, relapse.model_dump(mode="json")]
             keys = [[*depends, identities[candidate.name]] for candidate in tuned]
             tests = kept_tests(desk.store, tuned, keys, treat)
             tables |= relapse_tables(tests, decomposed_verdicts(tables["verdict"]))

@@ -19,10 +19,8 @@ from mechinterp.methods.dinm import DinmSettings
 from mechinterp.methods.dpo import DpoSettings
 from mechinterp.methods.organism import OrganismConfig
 from mechinterp.methods.sft import SftSettings
+from mechinterp.methods.studied import METHODS as METHODS
 from mechinterp.relapse.treatments import RelapseSettings
-
-METHODS = ("sft", "dpo", "dinm")
-"""The checkpoints that a study compares with its vanilla model."""
 
 
 class _Settings(BaseModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,18 +12,19 @@ from typing import Any
 import pandas as pd
 import torch
 
+from mechinterp import processes
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
 from mechinterp.evaluation.judges import Judge
 from mechinterp.files import write_table
+from mechinterp.hashing import hash_path, settled, state_of
 from mechinterp.location import locate
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.comparability import check_comparable, check_same_tokens
 from mechinterp.models.sources import Source, read_json, source_files
 from mechinterp.models.tokens import tokenizer_fingerprint
-from mechinterp.provenance import digest
+from mechinterp.provenance import code_of, digest, library_versions
 from mechinterp.reporting import Reporter
-from mechinterp.stages import hash_path
 from mechinterp.store import Store
 from mechinterp.trajectory import Step
 
@@ -55,15 +57,20 @@ class Candidate:
         return Checkpoint.skeleton(self.source, base=self.base, trust_remote_code=trust)
 
     def signature(self) -> Any:
-        """What changes whenever one of its files does; None if a hub id is part of it, which has none here."""
+        """What changes whenever one of its files does; None where that cannot be told.
+
+        It cannot if a hub id is part of it, which has no files here, or if a file changed a moment ago (`hashing`).
+        """
         chain = [Source.find(self.source)]
         while (below := chain[-1].base(self.base if len(chain) == 1 else None)) is not None:
             chain.append(below)
         if any(source.kind == "hub" for source in chain):
             return None
-        files = [(str(path), path.stat()) for path in source_files(self.source, self.base)]
-        described = [[path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino] for path, stat in files]
-        return [[str(source.path) for source in chain], described, self.options.get("dtype", "auto")]
+        now = time.time_ns()
+        states = {str(path.resolve()): state_of(path) for path in source_files(self.source, self.base)}
+        if not all(settled(state, now) for state in states.values()):
+            return None
+        return [[str(source.path.resolve()) for source in chain], states, self.options.get("dtype", "auto")]
 
 
 def stands_on(source: str, base: str) -> tuple[str, str]:
@@ -146,8 +153,8 @@ def check_tuned(
 class Desk:
     """Where checkpoints are looked at: at most one of them lies there."""
 
-    def __init__(self, store: Store, reporter: Reporter, common: Any) -> None:
-        self.store, self.reporter, self.common = store, reporter, common
+    def __init__(self, store: Store, reporter: Reporter) -> None:
+        self.store, self.reporter = store, reporter
         self.lying: tuple[Candidate, Checkpoint] | None = None
 
     def open(self, candidate: Candidate) -> Checkpoint:
@@ -175,23 +182,20 @@ class Desk:
             checkpoint = self.open(candidate)
             return {"weights": checkpoint.fingerprint, "tokenizer": tokenizer_fingerprint(checkpoint.tokenizer)}
 
-        signature = candidate.signature()
-        return look() if signature is None else self.store.remember("identities", [self.common, signature], look)
+        signature = processes.from_main(candidate.signature())  # a moment more or less decides: for all at once
+        if signature is None:
+            return look()
+        return self.store.remember("identities", [made_by("mechinterp.models.checkpoints"), signature], look)
 
-    def locate(
-        self, base: Candidate, instances: Sequence[SafeEditInstance], common: Any, *, truncate: bool
-    ) -> pd.DataFrame:
-        """The toxic layer of every instance (`location.locate`), from the store where it was made before.
-
-        Args:
-            common: what the table depends on besides the base and `truncate`.
-        """
+    def locate(self, base: Candidate, instances: Sequence[SafeEditInstance], *, truncate: bool) -> pd.DataFrame:
+        """The toxic layer of every instance (`location.locate`), from the store where it was made before."""
 
         def make() -> Located:
             progress = self.reporter.progress("locating")
             return Located(locate(self.open(base), instances, truncate=truncate, progress=progress))
 
-        key = [common, self.identify(base), truncate]
+        data = fingerprint_of_instances(instances)
+        key = [made_by("mechinterp.location"), data, self.identify(base), truncate]
         return self.store.keep("located", key, load=Located.load, make=make).table
 
 
@@ -211,12 +215,17 @@ class Located:
         return cls(pd.read_csv(folder / "located.csv", keep_default_na=False))
 
 
+def made_by(*modules: str) -> Mapping[str, Any]:
+    """What everything that is kept depends on besides what it is made of: code, and versions of libraries."""
+    return {"versions": library_versions(), "code": code_of(*modules)}
+
+
 def fingerprint_of_instances(instances: Sequence[SafeEditInstance]) -> str:
     """Hash of everything in them."""
     return digest([instance.model_dump(mode="json") for instance in instances])
 
 
 def fingerprint_of_judge(judge: Judge) -> str:
-    """The embedded judge is made from data and seed; one at a path is what its files are."""
+    """One at a path is what its files are, wherever it lies; the embedded judge is made from data and seed."""
     path = Path(judge.name)
-    return digest([judge.name, hash_path(path) if path.exists() else ""])
+    return digest(["own", hash_path(path)] if path.exists() else [judge.name, ""])

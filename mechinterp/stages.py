@@ -1,30 +1,32 @@
-"""Resumable stages: each is redone when its settings or the content of its inputs changed, and otherwise skipped.
+"""Resumable stages: each is redone when its settings, its code or the content of what it reads changed.
 
-A stage leaves a marker with a key made of its settings and of the hashes of what it read, and the hashes of what it
-wrote. The marker is written last, so a stage killed half-way is done again; artefacts are renamed into place whole.
+A stage leaves a marker with a key made of its settings, of the code that it uses (`provenance.code_of`) and of the
+hashes of the very files that it reads, and the hashes of what it wrote. So a stage that is redone and makes what it
+made before changes nothing for those after it. The marker is written last, so a stage killed half-way is done again;
+artefacts are renamed into place whole. No place is part of a key: a run folder may be moved.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import resource
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mechinterp.errors import InputError
 from mechinterp.files import write_json
+from mechinterp.hashing import Hashes, hash_path
+from mechinterp.provenance import code_of, digest
 
 logger = logging.getLogger(__name__)
-
-_WHOLE = 256 * 2**20  # larger files are hashed in samples: 64 pieces of 1 MiB and the size
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,13 @@ class Stage:
         run: does the work.
         makes: files and folders below the run folder that it writes.
         may_make: further ones that it writes in some runs; those of an earlier run are removed first.
-        needs: names of the stages whose artefacts it reads.
+        needs: files and folders below the run folder that it reads, which earlier stages made.
+        may_need: further ones that it reads where they are there.
         settings: everything else it depends on, JSON-serialisable.
-        reads: files outside the run folder that it reads.
+        code: modules whose code it runs, with all that they import.
+        reads: files and folders outside the run folder that it reads, by what they are to it.
+        rehearse: does the same in another folder, where that takes seconds: by it `foresee` knows what a stage will
+            make that is to be redone.
     """
 
     name: str
@@ -46,105 +52,111 @@ class Stage:
     makes: Sequence[str]
     may_make: Sequence[str] = ()
     needs: Sequence[str] = ()
+    may_need: Sequence[str] = ()
     settings: Any = None
-    reads: Sequence[Path] = ()
+    code: Sequence[str] = ()
+    reads: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    rehearse: Callable[[Path], None] | None = None
 
 
 class Runner:
-    """Runs stages in a folder, skipping those that are up to date."""
+    """Runs stages in a folder, skipping those that are up to date.
+
+    Attributes:
+        made: the hash of everything that a stage made or was seen to have made, by its place below the folder.
+    """
 
     def __init__(self, folder: Path, *, note: Callable[[str], None] = lambda _: None) -> None:
         self.folder, self.note = folder, note
-        self.made: dict[str, Mapping[str, str]] = {}
+        self.made: dict[str, str] = {}
+        self._hashes = Hashes(folder / "stages" / "hashes.cache")
 
     def run(self, stage: Stage) -> bool:
         """Bring one stage up to date; returns whether anything had to be done."""
-        key = self._key(stage)
-        marker = self.folder / "stages" / f"{stage.name}.json"
-        left = _read(marker)
-        if left.get("key") == key and left.get("made") == (made := self._hashes(stage)):
-            self.note(f"{stage.name}: up to date")
-            self.made[stage.name] = made
-            return False
-        self.note(f"{stage.name}: started")
-        marker.unlink(missing_ok=True)
-        for path in stage.may_make:
-            (self.folder / path).unlink(missing_ok=True)
-        started = time.perf_counter()
-        stage.run()
-        left = {
-            "key": key,
-            "made": self._hashes(stage),
-            "seconds": round(time.perf_counter() - started, 2),
-            "peak_memory_gib": round(peak_memory(), 3),
-        }
-        if missing := [path for path in stage.makes if path not in left["made"]]:
-            raise RuntimeError(f"stage {stage.name} did not make {missing}")
-        write_json(marker, left)
-        self.made[stage.name] = left["made"]
-        self.note(f"{stage.name}: done in {left['seconds']:.1f} s")
-        return True
+        key = self.key(stage)
+        marker = self._marker(stage)
+        left = read_marker(marker)
+        done = left.get("key") == key and left.get("made") == self._look(stage)
+        if not done:
+            self.note(f"{stage.name}: started")
+            marker.unlink(missing_ok=True)
+            for path in stage.may_make:
+                (self.folder / path).unlink(missing_ok=True)
+            started = time.perf_counter()
+            stage.run()
+            left = {
+                "key": key,
+                "made": self._look(stage),
+                "seconds": round(time.perf_counter() - started, 2),
+                "peak_memory_gib": round(peak_memory(), 3),
+            }
+            if missing := [path for path in stage.makes if path not in left["made"]]:
+                raise RuntimeError(f"stage {stage.name} did not make {missing}")
+            write_json(marker, left)
+        self.made |= left["made"]
+        self._hashes.save()
+        self.note(f"{stage.name}: done in {left['seconds']:.1f} s" if not done else f"{stage.name}: up to date")
+        return not done
 
     def foresee(self, stage: Stage) -> bool:
-        """Whether `run` would skip a stage, going by its marker and by those of the stages it needs.
+        """Whether `run` would skip a stage, going by its marker and by those of the stages that made what it needs.
 
-        Only what it reads from outside is hashed; what stages made is trusted to be as their markers say.
+        Only what it reads from outside is hashed; what stages made is trusted to be as their markers say. What a stage
+        will make that is to be redone is known if it can be rehearsed, and else taken to be something new: a stage
+        after it may yet turn out to be up to date.
         """
-        left = _read(self.folder / "stages" / f"{stage.name}.json")
-        if any(name not in self.made for name in stage.needs):
-            return False
-        if not all((self.folder / path).exists() for path in stage.makes):
-            return False
+        left, same = read_marker(self._marker(stage)), False
+        there = all((self.folder / path).exists() for path in stage.makes)
         try:
-            same = left.get("key") == self._key(stage)
+            if left and there and all(path in self.made for path in stage.needs):
+                same = left.get("key") == self.key(stage)
+            if same:
+                self.made |= left["made"]
+            elif stage.rehearse is not None and any((self.folder / "stages").glob("*.json")):
+                with tempfile.TemporaryDirectory() as place:
+                    stage.rehearse(Path(place))
+                    self.made |= {path: hash_path(Path(place) / path) for path in stage.makes}
         except InputError:  # what it reads is not there
             return False
-        if same:
-            self.made[stage.name] = left["made"]
         return same
 
-    def _key(self, stage: Stage) -> str:
-        parts = {
-            "settings": stage.settings,
-            "needs": {name: self.made[name] for name in stage.needs},
-            "reads": {str(path): hash_path(path) for path in stage.reads},
-        }
-        return hashlib.blake2b(json.dumps(parts, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
+    def key(self, stage: Stage) -> str:
+        """Hash of everything that a stage depends on.
 
-    def _hashes(self, stage: Stage) -> dict[str, str]:
-        paths = {path: self.folder / path for path in (*stage.makes, *stage.may_make)}
-        return {name: hash_path(path) for name, path in paths.items() if path.exists()}
+        Raises:
+            InputError: if something that it reads is not there.
+        """
+        return digest(
+            {
+                "settings": json.loads(json.dumps(stage.settings, default=str)),
+                "code": code_of(*stage.code),
+                "needs": {path: self._hash_of(path) for path in (*stage.needs, *self._there(stage.may_need))},
+                "reads": {what: self._hashes.of(*paths) for what, paths in stage.reads.items()},
+            }
+        )
+
+    def _marker(self, stage: Stage) -> Path:
+        return self.folder / "stages" / f"{stage.name}.json"
+
+    def _hash_of(self, path: str) -> str:
+        return self.made[path] if path in self.made else self._hashes.of(self.folder / path)
+
+    def _look(self, stage: Stage) -> dict[str, str]:
+        """Hashes of what a stage has made."""
+        return {path: self._hashes.of(self.folder / path) for path in self._there((*stage.makes, *stage.may_make))}
+
+    def _there(self, paths: Sequence[str]) -> list[str]:
+        return [path for path in paths if (self.folder / path).exists()]
 
 
-def _read(marker: Path) -> dict[str, Any]:
+def read_marker(marker: Path) -> dict[str, Any]:
+    """What a stage left; of a damaged marker, or one of an earlier kind, nothing."""
     try:
-        return json.loads(marker.read_text(encoding="utf-8"))
+        left = json.loads(marker.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-
-
-def hash_path(path: Path) -> str:
-    """Hash of a file's content, or of the names and contents below a folder.
-
-    Raises:
-        InputError: if there is nothing at the path.
-    """
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder")
-    digest = hashlib.blake2b(digest_size=16)
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    for file in files:
-        size = file.stat().st_size
-        digest.update(f"{file.relative_to(path)}|{size}|".encode())
-        with file.open("rb") as stream:
-            if size <= _WHOLE:
-                while piece := stream.read(2**22):
-                    digest.update(piece)
-            else:
-                for i in range(64):
-                    stream.seek(i * (size - 2**20) // 63)
-                    digest.update(stream.read(2**20))
-    return digest.hexdigest()
+    whole = isinstance(left, dict) and isinstance(left.get("made"), dict) and "seconds" in left
+    return left if whole else {}
 
 
 def peak_memory() -> float:

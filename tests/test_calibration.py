@@ -19,7 +19,8 @@ from test_relapse import responses, treated
 
 from mechinterp.calibration import running as calibrating
 from mechinterp.calibration import table as calibration
-from mechinterp.calibration.running import CalibrationSettings, calibrate, calibrated
+from mechinterp.calibration.keeping import calibrated
+from mechinterp.calibration.running import CalibrationSettings, calibrate
 from mechinterp.calibration.table import EXPECTED, by_kind, certificate, monotony, rates, read_calibration
 from mechinterp.config import StudyConfig
 from mechinterp.errors import InputError

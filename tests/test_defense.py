@@ -189,7 +189,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     from mechinterp.evaluation import defense
 
     monkeypatch.setattr(defense, "generate", lambda *a, **k: generate(*a, **k, max_batch=2))
-    monkeypatch.setattr(defense, "code_hash", lambda: "fixed")
+    monkeypatch.setattr(defense, "code_of", lambda *_: "fixed")
 
 
 def killed_after(batches: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:

@@ -288,7 +288,7 @@ def test_edits_are_redone_where_what_they_are_made_of_differs(tmp_path: Path, mo
     assert redone(instances, component="mlp") == [10, 11]
     assert redone(instances) == [10, 11]
     assert redone(instances, blocks={10: 1, 11: 2}) == [11]
-    monkeypatch.setattr(edit_keys, "_code", lambda: "of another version")
+    monkeypatch.setattr(edit_keys, "code_of", lambda *_: "of another version")
     assert redone(instances) == [10, 11]
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from mechinterp.errors import InputError
 from mechinterp.files import replacing, write_json, write_text
-from mechinterp.stages import Runner, Stage, hash_path, locked
+from mechinterp.hashing import hash_path
+from mechinterp.stages import Runner, Stage, locked
 
 
 def two_stages(folder: Path, calls: list[str], *, setting: int = 1) -> list[Stage]:
@@ -20,7 +21,7 @@ def two_stages(folder: Path, calls: list[str], *, setting: int = 1) -> list[Stag
         calls.append("second")
         write_text(folder / "b" / "b.txt", (folder / "a.txt").read_text() + "b")
 
-    return [Stage("first", first, ["a.txt"], settings=setting), Stage("second", second, ["b"], needs=["first"])]
+    return [Stage("first", first, ["a.txt"], settings=setting), Stage("second", second, ["b"], needs=["a.txt"])]
 
 
 def run(folder: Path, calls: list[str], **settings: int) -> None:
@@ -68,7 +69,7 @@ def test_an_exception_leaves_no_marker_and_no_partial_file(tmp_path: Path) -> No
 def test_a_file_outside_is_an_input_too(tmp_path: Path) -> None:
     source, calls = tmp_path / "source.txt", []
     source.write_text("one")
-    stage = Stage("reads", lambda: calls.append(write_text(tmp_path / "x", "x")), ["x"], reads=[source])
+    stage = Stage("reads", lambda: calls.append(write_text(tmp_path / "x", "x")), ["x"], reads={"source": [source]})
     for content in ("one", "two", "two"):
         source.write_text(content)
         Runner(tmp_path).run(stage)

@@ -102,7 +102,7 @@ def test_the_manifest_tells_how_the_run_was_made(run: Path) -> None:
     assert manifest["config"]["organism"]["d_model"] == 32
     assert set(manifest["fingerprints"]) == {"vanilla", "sft", "dpo", "dinm"}
     assert manifest["fingerprints"]["sft"] != manifest["fingerprints"]["vanilla"]
-    stages = {"organism", "sft", "dpo", "probe", "locate", "dinm", "record", "compare", "defend"}
+    stages = {"data", "vanilla", "organism", "sft", "dpo", "probe", "locate", "dinm", "record", "compare", "defend"}
     stages |= {"relapse", "report"}
     assert set(manifest["seconds"]) == stages
     assert manifest["peak_memory_gib"] > 0

@@ -279,9 +279,8 @@ def test_a_label_is_no_part_of_what_is_made_and_asked(study: Study, monkeypatch:
 def test_the_organisms_own_settings_of_methods_are_used(study: Study, tmp_path: Path) -> None:
     other = copied(study, tmp_path / "other")
     plain = Study(study.config.model_copy(update={"methods": {"ft_l": {"steps": 1}}}), 0, other.folder)
-    labels = json.loads((Benchmark(plain).make("vanilla").answers / "made.json").read_text())
-    assert labels["key"]["settings"]["ext_sub"]["steps"] == ORGANISM_METHODS["ext_sub"]["steps"]
-    assert labels["key"]["settings"]["ft_l"]["steps"] == 1
+    assert Benchmark(plain).settings("ext_sub", {})["ext_sub"].steps == ORGANISM_METHODS["ext_sub"]["steps"]
+    assert Benchmark(plain).settings("ft_l", {})["ft_l"].steps == 1
 
 
 def test_side_effects_have_intervals_over_prompts_and_are_kept(

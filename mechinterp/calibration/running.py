@@ -17,15 +17,14 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from mechinterp.calibration.table import EXPECTED, INTERPOLATION, UNCHANGED, read_calibration
+from mechinterp.calibration.table import EXPECTED, INTERPOLATION, UNCHANGED
 from mechinterp.calibration.treating import Treating
 from mechinterp.comparison.decomposition import decomposition
 from mechinterp.comparison.validity import check_directions
-from mechinterp.config import METHODS
 from mechinterp.errors import InputError
-from mechinterp.evaluation.defense import score_responses
+from mechinterp.evaluation.judged import score_responses
+from mechinterp.evaluation.judges import Judge
 from mechinterp.evidence import Baseline, gather_evidence
-from mechinterp.files import write_table
 from mechinterp.measures.statistics import Interval, seeded_order, wilson
 from mechinterp.methods.constructed import (
     interpolate,
@@ -34,12 +33,15 @@ from mechinterp.methods.constructed import (
     train_values,
     train_without_values,
 )
+from mechinterp.methods.studied import METHODS
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.generation import generate
-from mechinterp.provenance import code_hash, versions
+from mechinterp.provenance import code_of
 from mechinterp.reporting import Reporter, Silent
-from mechinterp.stages import Runner, Stage, locked
-from mechinterp.study import Study
+from mechinterp.study.checkpoints import checkpoint_of, opened
+from mechinterp.study.instances import instances_of
+from mechinterp.study.judging import judge_of
+from mechinterp.study.run import Run
 
 POSITION = "prompt_last"
 
@@ -80,15 +82,15 @@ class Construction:
 
 
 def constructions(
-    study: Study, baseline: Baseline, settings: CalibrationSettings, reporter: Reporter
+    study: Run, baseline: Baseline, settings: CalibrationSettings, reporter: Reporter
 ) -> Iterator[Construction]:
     """Every checkpoint of a calibration, one at a time; a method is loaded only while it is interpolated."""
-    base, block, every = study.checkpoint("vanilla"), baseline.inputs.block, settings.directions
+    base, block, every = checkpoint_of(study, "vanilla"), baseline.inputs.block, settings.directions
 
     def trained(kind: str, train: Callable[..., Checkpoint], intact: range = range(0)) -> Construction:
         progress = reporter.progress(f"calibrate: training {kind}")
         sft: dict[str, Any] = {"seed": study.seed, "settings": study.config.sft, "progress": progress}
-        return Construction(kind, kind, lambda: train(base, study.instances("train"), **sft), every, intact)
+        return Construction(kind, kind, lambda: train(base, instances_of(study, "train"), **sft), every, intact)
 
     yield trained("frozen_values", train_without_values)
     yield trained("values_at_block", partial(train_values, blocks=[block]), range(block + 1))
@@ -96,21 +98,21 @@ def constructions(
     for name in every:
         without = partial(project_out_of_values, base, baseline.inputs.directions[name])
         yield Construction(f"projected_out:{name}", "projected_out", without, (name,), range(1))
-    tuned = study.checkpoint("sft")
+    tuned = checkpoint_of(study, "sft")
     for draw in range(settings.perturbations):
         noisy = partial(perturb_like, base, tuned, seed=1000 * study.seed + draw)
         yield Construction(f"random_perturbation:{draw}", "random_perturbation", noisy, every)
     del tuned, noisy
     yield Construction(UNCHANGED, INTERPOLATION, lambda: base, every, range(base.n_blocks), t=0.0)
     for method in settings.methods:
-        with study.opened(method) as end:
+        with opened(study, method) as end:
             for t in settings.steps:
                 between = partial(interpolate, base, end, t)
                 yield Construction(f"{method}:{t:g}", INTERPOLATION, between, every, start=method, t=t)
 
 
 def calibrate(
-    study: Study,
+    study: Run,
     *,
     baseline: Baseline | None = None,
     settings: CalibrationSettings | None = None,
@@ -129,7 +131,8 @@ def calibrate(
         direction, truth, expected, found (the verdict), agrees (yes, no, or empty where nothing is expected),
         erasure_share, erasure, bypass, change and defense with `_low` and `_high` (writes in units of the residual
         stream, defense a share), defense_base likewise, n (prompts answered), vanishing (what is 0 by construction) and
-        remainder (its largest size, over blocks), in_play, reason, code (hash of the package's code). Of the relapse
+        remainder (its largest size, over blocks), in_play, reason, code (hash of the code
+        that it was made with). Of the relapse
         test, the same for every direction: relapse_found and relapse_agrees (empty where nothing is expected, and there
         it is not made), relapse_gain, relapse_by_activations, relapse_by_values, relapse_by_both and
         relapse_share_by_values with `_low` and `_high`, relapse_n (prompts), relapse_reason; see `RelapseTest.verdict`.
@@ -149,13 +152,13 @@ def calibrate(
     # only what the verdict rests on: no text of its own, no lens, no nulls of single neurons
     inputs, checks = baseline.inputs, check_directions(baseline)
     inputs = replace(inputs, first_tokens=0, lens_tokens=(), null_directions=inputs.null_directions[:1])
-    key = {"architecture": study.checkpoint("vanilla").model.config.model_type, "seed": study.seed}
-    treat = Treating(study, baseline, settings.relapse_prompts)
+    key = {"architecture": checkpoint_of(study, "vanilla").model.config.model_type, "seed": study.seed}
+    judge, treat = judge_of(study), Treating(study, baseline, settings.relapse_prompts)
     rows: list[dict[str, object]] = []
     for construction in constructions(study, baseline, settings, reporter):
         reporter.note(f"calibrate: {construction.name}")
         checkpoint = construction.make()
-        defense, n = _defense(study, checkpoint, chosen)
+        defense, n = _defense(study, judge, checkpoint, chosen)
         evidence = gather_evidence(checkpoint, inputs)
         tables = decomposition(construction.name, baseline, evidence, checks, top_neurons=0)
         relapse = treat(construction.kind, checkpoint, evidence)
@@ -166,35 +169,12 @@ def calibrate(
             )
             row = {**key, **_judged(construction, direction, verdict.iloc[0]), **_rate("defense", defense), "n": n}
             row |= {**_vanishing(construction, blocks), **verdict.iloc[0][["in_play", "reason"]]}
-            rows.append({**row, **relapse, "code": code_hash()})
+            rows.append({**row, **relapse, "code": code_of(__name__)})
     table = pd.DataFrame(rows)
     base = table[table["checkpoint"] == UNCHANGED].iloc[0]
     for end in ("", "_low", "_high"):
         table[f"defense_base{end}"] = base[f"defense{end}"]
     return table
-
-
-def calibrated(
-    study: Study, *, settings: CalibrationSettings | None = None, reporter: Reporter | None = None
-) -> pd.DataFrame:
-    """The study's calibration, `tables/calibration.csv` in its folder: made now, or read if it is up to date."""
-    settings, reporter = settings or CalibrationSettings(), reporter or Silent()
-    path = study.folder / "tables" / "calibration.csv"
-
-    def run() -> None:
-        write_table(path, calibrate(study, settings=settings, reporter=reporter))
-
-    reads = ["evidence/base", "data/train.json", "data/responses.json", "checkpoints/sft", "checkpoints/dpo", "edits"]
-    stage = Stage(
-        "calibrate",
-        run,
-        makes=["tables/calibration.csv"],
-        settings=[study.seed, versions(), code_hash(), study.config.model_dump(mode="json"), settings.model_dump()],
-        reads=[study.folder / name for name in reads],
-    )
-    with locked(study.folder):
-        Runner(study.folder, note=reporter.note).run(stage)
-    return read_calibration(path)
 
 
 def _judged(construction: Construction, direction: str, verdict: pd.Series) -> dict[str, object]:
@@ -228,11 +208,11 @@ def _vanishing(construction: Construction, blocks: pd.DataFrame) -> dict[str, ob
     return {"vanishing": "", "remainder": math.nan}
 
 
-def _defense(study: Study, checkpoint: Checkpoint, prompts: list[str]) -> tuple[Interval, int]:
+def _defense(study: Run, judge: Judge, checkpoint: Checkpoint, prompts: list[str]) -> tuple[Interval, int]:
     """The share of safe answers among those that are not empty, and the number of these."""
     config = study.config
     answers = generate(checkpoint, prompts, max_new_tokens=config.max_new_tokens, truncate=config.truncate)
-    scores = [score for score in score_responses(study.judge, answers) if score is not None]
+    scores = [score for score in score_responses(judge, answers) if score is not None]
     return wilson(sum(score > 0.5 for score in scores), len(scores)), len(scores)
 
 

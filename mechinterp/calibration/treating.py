@@ -13,7 +13,9 @@ from mechinterp.evidence import Baseline, Evidence
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.relapse.testing import relapse_from_evidence
 from mechinterp.relapse.treatments import RelapseSettings
-from mechinterp.study import Study
+from mechinterp.study.checkpoints import checkpoint_of
+from mechinterp.study.judging import judge_of
+from mechinterp.study.run import Run
 
 _INTERVALS = ("gain", "by_activations", "by_values", "by_both", "share_by_values")
 _NUMBERS = tuple(f"{name}{end}" for name in _INTERVALS for end in ("", "_low", "_high"))
@@ -28,8 +30,8 @@ class Treating:
         prompts: how many of them.
     """
 
-    def __init__(self, study: Study, baseline: Baseline, prompts: int) -> None:
-        self._study, self._baseline = study, baseline
+    def __init__(self, study: Run, baseline: Baseline, prompts: int) -> None:
+        self._study, self._baseline, self._judge = study, baseline, judge_of(study)
         self._settings = RelapseSettings(
             prompts=prompts, treatments=("activations", "values", "both"), blocks="all", draws=0
         )
@@ -41,11 +43,11 @@ class Treating:
             nothing = dict.fromkeys((f"relapse_{name}" for name in (*_NUMBERS, "n")), math.nan)
             return {"relapse_found": "", "relapse_agrees": "", **nothing, "relapse_reason": ""}
         test = relapse_from_evidence(
-            self._study.checkpoint("vanilla"),
+            checkpoint_of(self._study, "vanilla"),
             checkpoint,
             self._baseline,
             evidence,
-            self._study.judge,
+            self._judge,
             settings=self._settings,
             max_new_tokens=self._study.config.comparison.max_new_tokens,
             base_responses=self._known,

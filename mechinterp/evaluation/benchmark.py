@@ -21,6 +21,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from pydantic import BaseModel
 
 from mechinterp import processes
 from mechinterp.data.safeedit import SafeEditInstance
@@ -31,14 +32,16 @@ from mechinterp.evaluation.judged import KINDS, Defense
 from mechinterp.evaluation.refusals import RefusalDetector, refusal_detector
 from mechinterp.evaluation.side_effects import over_refusal
 from mechinterp.files import write_json
+from mechinterp.hashing import hash_path
 from mechinterp.measures.statistics import Interval, bootstrap, wilson, wilson_of_shares
 from mechinterp.methods.registry import SETTINGS, describe, find_way
 from mechinterp.methods.task import Task, Treatment, checked_settings
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
-from mechinterp.provenance import code_hash, digest
+from mechinterp.models.tokens import tokenizer_fingerprint
+from mechinterp.provenance import code_of, digest, modules_of
 from mechinterp.reporting import Reporter, Silent
-from mechinterp.stages import hash_path, locked
+from mechinterp.stages import locked
 from mechinterp.study import Study
 
 TRAINED = ("sft", "dpo")
@@ -46,6 +49,10 @@ TRAINED = ("sft", "dpo")
 
 HARMLESS_EDITS = 9
 """Of a way that edits instance by instance, how many edits are asked harmless prompts."""
+
+
+HARMLESS_BY = ("mechinterp.evaluation.divergence", "mechinterp.evaluation.side_effects")
+"""The code that what is said of harmless prompts depends on."""
 
 
 @dataclass(frozen=True)
@@ -161,10 +168,7 @@ class Benchmark:
         """
         apply, label = find_way(way), label or way
         (described,) = (one for one in describe() if one.name == way)
-        given = {
-            name: checked_settings(name, SETTINGS[name], own)
-            for name, own in (self.study.config.settings_of_methods | dict(settings or {})).items()
-        }
+        given = self.settings(way, settings or {})
         key = self._key(way, {name: own.model_dump(mode="json") for name, own in given.items()})
         folder = self.study.folder / "benchmark" / f"{way}-{digest(key)[:12]}"
         made = self._read(way, label, folder)
@@ -203,6 +207,22 @@ class Benchmark:
         assert made is not None
         return made
 
+    def settings(self, way: str, before: Mapping[str, Any]) -> dict[str, BaseModel]:
+        """The settings that a way may read, checked: of the ways whose settings its code knows.
+
+        Args:
+            before: settings of ways by their names, before those of the study's config.
+
+        Raises:
+            InputError: for settings that are unknown or out of range, of whatever way.
+        """
+        given = {
+            name: checked_settings(name, SETTINGS[name], own)
+            for name, own in (self.study.config.settings_of_methods | dict(before)).items()
+        }
+        known = modules_of(_module_of(way))
+        return {name: own for name, own in given.items() if type(own).__module__ in known}
+
     @cached_property
     def _common_key(self) -> dict[str, Any]:
         """What every way depends on."""
@@ -210,14 +230,14 @@ class Benchmark:
             "instances": digest([i.model_dump(mode="json") for i in self.instances]),
             "training": digest([i.model_dump(mode="json") for i in self.training]),
             "blocks": {str(i.id): self.blocks[i.id] for i in self.instances},
-            "base": self.base.fingerprint,
+            "base": [self.base.fingerprint, tokenizer_fingerprint(self.base.tokenizer)],
             "seed": self.study.seed,
-            "code": code_hash(),
         }
 
     def _key(self, way: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         trained = hash_path(self._trained(way)) if way in TRAINED else None
-        return {**self._common_key, "way": way, "settings": dict(settings), "checkpoint": trained}
+        code = code_of(_module_of(way))
+        return {**self._common_key, "way": way, "settings": dict(settings), "checkpoint": trained, "code": code}
 
     def _trained(self, way: str) -> Path:
         return self.study.folder / "checkpoints" / way
@@ -346,7 +366,7 @@ class Benchmark:
         """For every harmless prompt: response, whether it is a refusal (None if empty), divergence from the base."""
         config, prompts = self.study.config, self.harmless
         detecting = [self.detector.name, [vars(one) for one in self.study.benign], self.study.seed]
-        key = digest([prompts, detecting, config.max_new_tokens, config.truncate])[:12]
+        key = digest([prompts, detecting, config.max_new_tokens, config.truncate, code_of(*HARMLESS_BY)])[:12]
         path = part.answers / f"harmless-{key}.json"
         if path.is_file():
             return dict(json.loads(path.read_text(encoding="utf-8")))
@@ -370,6 +390,12 @@ def _refusals(refused: Sequence[Sequence[bool | None]]) -> tuple[Interval, int]:
     if len(refused) == 1 or not shares:
         return wilson(round(sum(shares)), len(shares)), len(shares)
     return wilson_of_shares(sum(shares) / len(shares), len(shares)), len(shares)
+
+
+def _module_of(way: str) -> str:
+    """The module that a way is in."""
+    apply = find_way(way)
+    return str(getattr(apply, "func", apply).__module__)  # one may be another with some of its arguments
 
 
 def _edit_of(folder: Path, instance: SafeEditInstance) -> Path:

@@ -26,6 +26,7 @@ from mechinterp.evaluation.judged import (
 )
 from mechinterp.evaluation.judges import Judge
 from mechinterp.evaluation.responses import ResponseLog
+from mechinterp.hashing import hash_path
 from mechinterp.measures.wording import fluency, knows
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta, edit_folders
@@ -33,11 +34,13 @@ from mechinterp.models.generation import generate
 from mechinterp.models.side_by_side import changed_parameters, generate_each
 from mechinterp.models.tokens import tokenizer_fingerprint, wrapped
 from mechinterp.models.watching import Progress
-from mechinterp.provenance import code_hash, digest
-from mechinterp.stages import hash_path
+from mechinterp.provenance import code_of, digest
 
 TOKENS = 16384  # padded tokens in a batch that several edits answer
 MEMORY = 2**30  # bytes of edited weights in it
+
+ANSWERED_BY = ("mechinterp.models.generation", "mechinterp.models.side_by_side")
+"""The code that answers depend on; they are judged anew each time."""
 
 __all__ = [
     "KINDS",
@@ -267,7 +270,7 @@ class _Questions:
             "suffix": self.suffix,
             "max_new_tokens": self.max_new_tokens,
             "truncate": self.truncate,
-            "code": code_hash(),
+            "code": code_of(*ANSWERED_BY),
         }
 
     def put(

@@ -14,7 +14,7 @@ from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.directions.standard import find_directions
 from mechinterp.directions.toxic_direction import ToxicDirection
 from mechinterp.errors import InputError
-from mechinterp.evaluation.defense import score_responses
+from mechinterp.evaluation.judged import score_responses
 from mechinterp.evaluation.judges import Judge
 from mechinterp.evidence.baseline import Baseline, Steering
 from mechinterp.evidence.gathering import gather_evidence

@@ -1,22 +1,22 @@
 """What an edit was made of, as a digest: edits that are already there are used again only where nothing of it differs.
 
-In it are the tokens that were read and scored, the blocks, the component, all settings, and the package's code; not in
+In it are the tokens that were read and scored, the blocks, the component, all settings, and the code that edits; not in
 it are the weights, whose fingerprint every edit carries, and how its folder keeps it (`WeightDelta.save`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.methods.edit_settings import DinmSettings
 from mechinterp.methods.edit_texts import edit_texts
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.upward import Component
-from mechinterp.provenance import code_hash, digest
+from mechinterp.provenance import code_of, digest
 
-_code = cache(code_hash)  # what a process has imported stays the same
+EDITED_BY = ("mechinterp.methods.dinm", "mechinterp.methods.editing")
+"""The code that edits."""
 
 
 def edit_key(
@@ -34,7 +34,7 @@ def edit_key(
     texts = edit_texts(checkpoint, instance, settings)
     read = [[list(text.ids), list(text.positions), list(text.labels)] for text in texts]
     blocks = sorted({block} if isinstance(block, int) else set(block))
-    return digest([instance.id, read, blocks, component, settings.model_dump(mode="json"), _code()])
+    return digest([instance.id, read, blocks, component, settings.model_dump(mode="json"), code_of(*EDITED_BY)])
 
 
 def joint_key(mode: str, keys: Sequence[str]) -> str:

@@ -11,14 +11,15 @@ def activities(config: StudyConfig, amounts: Amounts) -> dict[str, str]:
     """What every stage does, by its name."""
     new = config.max_new_tokens
     asked = amounts.n_test + amounts.n_questions + amounts.n_knowledge
-    first = f"{asked:,} prompts answered by the vanilla model, up to {new} tokens each"
-    if config.model is None:
-        trained = config.organism
-        first = f"{trained.steps:,} steps of {trained.batch_size} x {trained.sequence_length} tokens; then {first}"
+    trained = config.organism
+    instances = amounts.n_train + amounts.n_validation + amounts.n_test
+    came = "generated" if config.data is None else "copied"
     n, comparison = amounts.n_edits, config.comparison
     answers = amounts.n_test + amounts.n_validation + 2 * DIRECTIONS * PLACES * amounts.n_steered
     return {
-        "organism": first,
+        "data": f"{instances:,} instances and {amounts.n_comments:,} comments {came}",
+        "vanilla": f"{trained.steps:,} steps of {trained.batch_size} x {trained.sequence_length} tokens",
+        "organism": f"{asked:,} prompts answered by the vanilla model, up to {new} tokens each",
         "sft": _training(config.sft, "instances", amounts),
         "dpo": _training(config.dpo, "pairs", amounts),
         "probe": f"{amounts.n_comments:,} comments read",

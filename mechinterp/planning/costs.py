@@ -86,7 +86,10 @@ class Costs:
 
     def stages(self) -> dict[str, Cost]:
         """The cost of every stage, by its name."""
+        amounts = self.amounts
         makers: dict[str, Callable[[], Cost]] = {
+            "data": lambda: self._cost(1, 0, 5.0 * 2**10 * (amounts.n_train + amounts.n_validation + amounts.n_test)),
+            "vanilla": self._vanilla,
             "organism": self._organism,
             "sft": self._sft,
             "dpo": self._dpo,
@@ -164,18 +167,17 @@ class Costs:
 
     # -- the stages -------------------------------------------------------------------------------------------------
 
+    def _vanilla(self) -> Cost:
+        trained = self.config.organism
+        tokens = trained.batch_size * trained.sequence_length
+        seconds = self._reading(trained.steps * tokens, trained.steps, passes=3)
+        return self._cost(seconds, 4 * self.shape.weights + self._activations(tokens, False), self.shape.weights)
+
     def _organism(self) -> Cost:
         amounts, new = self.amounts, self.config.max_new_tokens
         seconds = self._opening(1) + self._writing(amounts.n_test, amounts.prompt, new)
         seconds += self._writing(amounts.n_questions + amounts.n_knowledge, amounts.question, new)
-        memory, disk = self._answering, 5.0 * 2**10 * (amounts.n_train + amounts.n_validation + amounts.n_test)
-        if self.config.model is None:
-            trained = self.config.organism
-            tokens = trained.batch_size * trained.sequence_length
-            seconds += self._reading(trained.steps * tokens, trained.steps, passes=3)
-            memory = max(memory, 4 * self.shape.weights + self._activations(tokens, False))
-            disk += self.shape.weights
-        return self._cost(seconds, memory, disk)
+        return self._cost(seconds, self._answering, 2**11)
 
     def _sft(self) -> Cost:
         return self._tuning(self.config.sft, self.amounts.safe, sequences=1, passes=3, references=0)

@@ -1,7 +1,8 @@
 """The plan of a study: its stages, the files it needs, the memory, disk and time it expects, and what is missing.
 
-No model is built, no weight loaded, nothing written and the network not used. A stage counts as up to date by its
-marker alone: the run itself hashes what the stage made, and does it again where that has changed.
+No model is built, no weight loaded, nothing written there and the network not used. A stage counts as up to date by
+its marker: the run itself hashes what the stage made, and does it again where that has changed. A stage that reads what
+an earlier one will make anew is to be done again; should that come out as it was, the run passes over it.
 
 **What refuses a study**: a file that is missing or malformed, a device that is not there, a folder that cannot be
 written, weights that do not fit into the device's memory even alone, checkpoints and edits that do not fit on the disk.
@@ -111,7 +112,7 @@ def make_plan(study: Study) -> Plan:
         machine = _machine(study, shape)
         costs = Costs(config, shape, amounts, machine, _on_cpu(study, machine)).stages()
         assumptions += _sizes(shape, machine)
-        needed = {name: cost for name, cost in costs.items() if states.get(name) != "up to date"}
+        needed = {name: cost for name, cost in costs.items() if states.get(name, "up to date") != "up to date"}
         problems += _too_large(study, shape, machine, needed)
         warnings += _tight(shape, machine, needed)
     does = activities(config, amounts)

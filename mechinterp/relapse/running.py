@@ -11,13 +11,21 @@ import pandas as pd
 
 from mechinterp import processes
 from mechinterp.data.safeedit import SafeEditInstance
-from mechinterp.desk import Candidate, Desk, check_tuned, fingerprint_of_instances, fingerprint_of_judge, skeleton_of
+from mechinterp.desk import (
+    Candidate,
+    Desk,
+    check_tuned,
+    fingerprint_of_instances,
+    fingerprint_of_judge,
+    made_by,
+    skeleton_of,
+)
 from mechinterp.evaluation.judges import Judge
 from mechinterp.files import write_json, write_table
 from mechinterp.location import toxic_block
 from mechinterp.measures.probe import ToxicProbe
 from mechinterp.measures.region import Distance
-from mechinterp.provenance import code_hash, versions
+from mechinterp.provenance import versions
 from mechinterp.relapse.results import RelapseTest, relapse_tables
 from mechinterp.relapse.testing import kept_tests, relapse_test, unsafe_prompts
 from mechinterp.relapse.treatments import RelapseSettings
@@ -72,17 +80,16 @@ def treat_checkpoints(
     # before anything long is started
     check_tuned(skeleton, tuned, [instance.adversarial_prompt for instance in instances], truncate=truncate)
     with locked(out) if processes.is_main() else nullcontext():
-        code = {"versions": versions(), "code": code_hash()}
         store = Store(out / "recordings")
-        at_base, desk = (Desk(store, reporter, code) for _ in range(2))
+        at_base, desk = (Desk(store, reporter) for _ in range(2))
         identity = at_base.identify(base)
-        data = {**code, "data": fingerprint_of_instances(instances)}
         if probe is not None:
             probe.check(identity["weights"], base.source)
         if block is None:
-            block = toxic_block(at_base.locate(base, instances, data, truncate=truncate), distance)
+            block = toxic_block(at_base.locate(base, instances, truncate=truncate), distance)
         block = skeleton.names.check_block(block)
-        chosen = [data, identity, truncate, seed, max_new_tokens, fingerprint_of_judge(judge)]
+        made, data = made_by("mechinterp.relapse.testing"), fingerprint_of_instances(instances)
+        chosen = [made, data, identity, truncate, seed, max_new_tokens, fingerprint_of_judge(judge)]
 
         def ask() -> dict[str, Any]:
             progress = reporter.progress("prompts that the base answers unsafely")

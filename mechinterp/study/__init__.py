@@ -1,11 +1,12 @@
 """The study: a config, a seed and a run folder, and its stages from nothing to the report.
 
-study       `Study`: what the stages leave, typed; which stages there are, and running them
-making      the stages that make checkpoints, probe, toxic layer and edits
-measuring   the stages that record, compare, ask and report
+study          `Study`: what the stages leave, typed; running them
+dependencies   which stages there are, and what each depends on
+stages/        what each does, one module a stage
+run            what a stage is given; the other modules read for it what earlier stages left
 """
 
-from mechinterp.config import METHODS
+from mechinterp.methods.studied import METHODS
 from mechinterp.study.study import Study
 
 __all__ = ["METHODS", "Study"]

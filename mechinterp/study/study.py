@@ -1,6 +1,8 @@
 """The study: from nothing, or from a user's model and files, to the tables, figures and report of the mechanism.
 
-    organism   the corpus and the vanilla model (or the user's data, copied beside the results), and the judge
+    data       the corpus, or the user's data, copied beside the results
+    vanilla    the vanilla model, trained on the corpus; there is no such stage where the user has a model
+    organism   how the vanilla model behaves, and how good the judge is
     sft, dpo   fine-tuned checkpoints; DPO starts from SFT, as in the paper
     probe      the toxic probe of the vanilla model
     locate     the toxic layer of every test instance
@@ -11,66 +13,48 @@
     relapse    parts of the vanilla model put back into every checkpoint: does the unsafe behaviour return?
     report     figures and report.html
 
-Everything is read back from the run folder, so that a run that was killed goes on where it was.
+Everything is read back from the run folder, so that a run that was killed goes on where it was. What makes each stage
+start again: `dependencies`.
 """
 
 from __future__ import annotations
 
-import gc
 import json
 import platform
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import torch
 
-from mechinterp import comparison
-from mechinterp.calibration.table import CERTIFICATE
-from mechinterp.config import METHODS, StudyConfig
-from mechinterp.data.benign import BenignPrompt, read_benign
+from mechinterp.config import StudyConfig
+from mechinterp.data.benign import BenignPrompt
 from mechinterp.data.comments import Comment, read_comments
-from mechinterp.data.safeedit import SafeEditInstance, read_safeedit
+from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
-from mechinterp.evaluation.judges import ClassifierJudge, EmbeddedJudge, Judge
+from mechinterp.evaluation.judges import Judge
 from mechinterp.files import write_json
-from mechinterp.location import blocks_for, toxic_block
 from mechinterp.measures.probe import ToxicProbe
-from mechinterp.measures.statistics import seeded_order
+from mechinterp.methods.studied import METHODS
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
-from mechinterp.provenance import code_hash, versions
+from mechinterp.provenance import versions
 from mechinterp.reporting import Reporter, Silent
-from mechinterp.stages import Runner, Stage, locked
-from mechinterp.study import making, measuring
-
-MAKERS: Mapping[str, Callable[[Study, Reporter], None]] = {
-    "organism": making.make_organism,
-    "sft": making.make_sft,
-    "dpo": making.make_dpo,
-    "probe": making.make_probe,
-    "locate": making.make_locate,
-    "dinm": making.make_dinm,
-    "record": measuring.make_record,
-    "compare": measuring.make_compare,
-    "defend": measuring.make_defend,
-    "relapse": measuring.make_relapse,
-    "report": measuring.make_report,
-}
-"""What each stage runs."""
+from mechinterp.stages import Runner, Stage, locked, read_marker
+from mechinterp.study.checkpoints import checkpoint_of, edits_of, opened
+from mechinterp.study.dependencies import needed, stages_of
+from mechinterp.study.instances import edited_instances, instances_of
+from mechinterp.study.judging import judge_of
+from mechinterp.study.questions import asked_knowledge, benign_of, knowledge_of
+from mechinterp.study.run import Run
+from mechinterp.study.toxic_layer import block_of, blocks_of
 
 
 @dataclass(frozen=True)
-class Study:
-    """A config, a seed and the folder that holds everything made from them."""
-
-    config: StudyConfig
-    seed: int
-    folder: Path
+class Study(Run):
+    """A config, a seed and the folder that holds everything made from them; what stands there, read when asked for."""
 
     @classmethod
     def open(cls, folder: str | Path) -> Study:
@@ -90,7 +74,7 @@ class Study:
 
     def instances(self, split: str) -> list[SafeEditInstance]:
         """The instances of a split: `train`, `validation` or `test`."""
-        return read_safeedit(self.folder / "data" / f"{split}.json")
+        return instances_of(self, split)
 
     @cached_property
     def comments(self) -> list[Comment]:
@@ -100,21 +84,17 @@ class Study:
     @cached_property
     def knowledge(self) -> list[tuple[str, str]]:
         """Knowledge questions in phrasings never seen in training, with the word that answers each; may be empty."""
-        return [tuple(pair) for pair in json.loads((self.folder / "data" / "knowledge.json").read_text())]
+        return knowledge_of(self)
 
     @cached_property
     def benign(self) -> list[BenignPrompt]:
         """Harmless prompts never seen in training, some with a good answer; may be empty."""
-        path = self.folder / "data" / "benign.jsonl"
-        return read_benign(path) if path.stat().st_size else []
+        return benign_of(self)
 
     @cached_property
     def judge(self) -> Judge:
         """The judge of responses."""
-        if self.config.judge is not None:
-            return ClassifierJudge.load(self.config.judge, device=self.config.device)
-        rows = json.loads((self.folder / "data" / "responses.json").read_text())
-        return EmbeddedJudge.fit([text for text, _ in rows], [safe for _, safe in rows], seed=self.seed)
+        return judge_of(self)
 
     @cached_property
     def probe(self) -> ToxicProbe:
@@ -124,63 +104,32 @@ class Study:
     @cached_property
     def block(self) -> int:
         """The toxic layer of most test instances, or of the first one where it is used for all."""
-        located = self.table("located")
-        first = int(located["instance"].iloc[0]) if self.config.reuse_first_layer else None
-        return toxic_block(located, self.config.distance, first)
+        return block_of(self)
 
     @property
     def blocks(self) -> dict[int, int]:
         """The toxic layer of every test instance, by its id."""
-        located, config = self.table("located"), self.config
-        return blocks_for(located, self.instances("test"), config.distance, reuse_first_layer=config.reuse_first_layer)
+        return blocks_of(self)
 
     def asked_knowledge(self) -> list[tuple[str, str]]:
         """The knowledge questions that are asked of every evaluated checkpoint: a seeded choice."""
-        order = seeded_order(len(self.knowledge), self.seed)[: self.config.knowledge_questions]
-        return [self.knowledge[i] for i in order]
-
-    def table(self, name: str) -> pd.DataFrame:
-        """A table of the run."""
-        return pd.read_csv(self.folder / "tables" / f"{name}.csv")
+        return asked_knowledge(self)
 
     def checkpoint(self, name: str) -> Checkpoint:
         """`vanilla`, `sft` or `dpo`, loaded."""
-        own = self.config.model if name == "vanilla" else None
-        return Checkpoint.load(
-            own or self.folder / "checkpoints" / name,
-            name=name,
-            dtype=self.config.dtype,
-            device=self.config.device,
-            device_map=self.config.device_map,
-        )
+        return checkpoint_of(self, name)
 
     def edits(self) -> Iterator[WeightDelta]:
         """The edits, one at a time, the one that stands for `dinm` first."""
-        for number in json.loads((self.folder / "edits" / "order.json").read_text()):
-            yield WeightDelta.load(self.folder / "edits" / str(number))
+        return edits_of(self)
 
-    @contextmanager
-    def opened(self, name: str) -> Iterator[Checkpoint]:
+    def opened(self, name: str) -> AbstractContextManager[Checkpoint]:
         """Any checkpoint of the study, `dinm` included, for the time of the context."""
-        if name == "dinm":
-            with next(self.edits()).applied(self.checkpoint("vanilla"), name="dinm") as edited:
-                yield edited
-        else:
-            with nullcontext(self.checkpoint(name)) as checkpoint:
-                yield checkpoint
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        return opened(self, name)
 
     def edit_instances(self) -> list[SafeEditInstance]:
         """The test instances that are edited and evaluated: a seeded choice, spread evenly over the categories."""
-        instances = self.instances("test")
-        by_category: dict[str, list[SafeEditInstance]] = {}
-        for i in seeded_order(len(instances), self.seed):
-            by_category.setdefault(instances[i].category, []).append(instances[i])
-        rounds = max(len(chosen) for chosen in by_category.values())
-        dealt = [chosen[k] for k in range(rounds) for chosen in by_category.values() if k < len(chosen)]
-        return dealt[: self.config.edit_instances]
+        return edited_instances(self)
 
     # -- running ------------------------------------------------------------------------------------------------
 
@@ -203,10 +152,7 @@ class Study:
         with nullcontext() if held else locked(self.folder):
             runner = Runner(self.folder, note=reporter.note)
             stages = self.stages(reporter)
-            wanted = {stage.name for stage in stages} if only is None else set(only)
-            for stage in reversed(stages):  # a stage comes after all that it needs
-                if stage.name in wanted:
-                    wanted |= set(stage.needs)
+            wanted = {stage.name for stage in stages} if only is None else needed(stages, set(only))
             for stage in stages:
                 if stage.name not in wanted:
                     continue
@@ -220,104 +166,7 @@ class Study:
 
     def stages(self, reporter: Reporter) -> list[Stage]:
         """The stages in their order."""
-        config, data = self.config, self.config.data
-        common = {"seed": self.seed, "versions": versions(), "code": code_hash()}
-        loading = [config.model, config.dtype, config.device, config.device_map, config.truncate]
-
-        def stage(name: str, *, makes: list[str], needs: str = "", settings: Any = None, **more: Any) -> Stage:
-            run = partial(MAKERS[name], self, reporter)
-            return Stage(name, run, makes, needs=needs.split(), settings={**common, "own": settings}, **more)
-
-        def dump(model: Any) -> Any:
-            return model.model_dump(mode="json")
-
-        files = [data.train, data.validation, data.test, data.comments] if data else []
-        files += [path for path in (data.knowledge, data.benign) if path is not None] if data else []
-        own_model = [Path(config.model)] if config.model is not None and Path(config.model).exists() else []
-        own_judge = [Path(config.judge)] if config.judge is not None and Path(config.judge).exists() else []
-        names = ["train.json", "validation.json", "test.json", "comments.csv"]
-        names += ["knowledge.json", "benign.jsonl", "responses.json"]
-        return [
-            stage(
-                "organism",
-                makes=[
-                    *(f"data/{name}" for name in names),
-                    *(["checkpoints/vanilla"] if config.model is None else []),
-                    "tables/judge.csv",
-                    "tables/organism.csv",
-                ],
-                settings=[
-                    *[loading, dump(config.corpus), dump(config.organism), data and dump(data)],
-                    *[config.judge, config.max_new_tokens],
-                ],
-                reads=[*files, *own_model, *own_judge],
-            ),
-            stage(
-                "sft",
-                makes=["checkpoints/sft", "tables/training_sft.csv"],
-                needs="organism",
-                settings=[loading, dump(config.sft)],
-            ),
-            stage(
-                "dpo",
-                makes=["checkpoints/dpo", "tables/training_dpo.csv"],
-                needs="sft organism",
-                settings=[loading, dump(config.dpo)],
-            ),
-            stage(
-                "probe",
-                makes=["probe.safetensors", "tables/probe.csv", "tables/probe_roc.csv"],
-                needs="organism",
-                settings=[loading, config.final_norm],
-            ),
-            stage(
-                "locate",
-                makes=["tables/toxic_layer.csv", "tables/located.csv"],
-                needs="organism",
-                settings=[loading],
-            ),
-            stage(
-                "dinm",
-                makes=["edits"],
-                needs="organism locate",
-                settings=[loading, dump(config.dinm), config.distance, config.reuse_first_layer, config.edit_instances],
-            ),
-            stage(
-                "record",
-                makes=["evidence"],
-                needs="organism sft dpo probe locate dinm",
-                settings=[loading, dump(config.comparison), config.judge, config.distance, config.reuse_first_layer],
-                reads=own_judge,
-            ),
-            stage(
-                "compare",
-                makes=[f"tables/{name}.csv" for name in (*comparison.TABLES, "edits")],
-                may_make=[f"tables/{name}.csv" for name in comparison.OPTIONAL_TABLES],
-                needs="record dinm probe",
-                settings=[loading, config.comparison.top_neurons],
-            ),
-            stage(
-                "defend",
-                makes=["tables/defense.csv", "responses"],
-                needs="organism sft dpo dinm",
-                settings=[loading, config.max_new_tokens, config.knowledge_questions, config.judge],
-                reads=own_judge,
-            ),
-            stage(
-                "relapse",
-                makes=["tables/relapse.csv", "tables/relapse_verdict.csv", "relapse"],
-                needs="organism sft dpo dinm record compare",
-                settings=[loading, dump(config.relapse), config.comparison.max_new_tokens, config.judge],
-                reads=own_judge,
-            ),
-            stage(
-                "report",
-                makes=["figures", "report.html"],
-                needs="organism probe locate compare defend relapse",
-                settings=dump(config),
-                reads=[CERTIFICATE] if CERTIFICATE.is_file() else [],  # the page gives the instrument's rates
-            ),
-        ]
+        return stages_of(self, reporter)
 
     def _write_manifest(self) -> None:
         fingerprints = {}
@@ -326,7 +175,7 @@ class Study:
             if labels.is_file():
                 fingerprints[name] = json.loads(labels.read_text())["fingerprint"]
         markers = sorted((self.folder / "stages").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
-        stages = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in markers}
+        stages = {path.stem: read_marker(path) for path in markers}
         seconds = {name: left.get("seconds", 0.0) for name, left in stages.items()}
         write_json(
             self.folder / "manifest.json",

@@ -1,0 +1,47 @@
+"""A study's calibration, kept in its folder as one of its stages are."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from mechinterp.calibration.running import CalibrationSettings, calibrate
+from mechinterp.calibration.table import read_calibration
+from mechinterp.files import write_table
+from mechinterp.provenance import library_versions
+from mechinterp.reporting import Reporter, Silent
+from mechinterp.stages import Runner, Stage, locked
+from mechinterp.study import Study
+from mechinterp.study.dependencies import judge_of, vanilla_of
+
+
+def calibrated(
+    study: Study, *, settings: CalibrationSettings | None = None, reporter: Reporter | None = None
+) -> pd.DataFrame:
+    """The study's calibration, `tables/calibration.csv` in its folder: made now, or read if it is up to date."""
+    settings, reporter = settings or CalibrationSettings(), reporter or Silent()
+    path = study.folder / "tables" / "calibration.csv"
+
+    def run() -> None:
+        write_table(path, calibrate(study, settings=settings, reporter=reporter))
+
+    config, given = study.config, [vanilla_of(study), judge_of(study)]
+    stage = Stage(
+        "calibrate",
+        run,
+        makes=["tables/calibration.csv"],
+        needs=[
+            *("evidence/base", "data/train.json", "checkpoints/sft", "checkpoints/dpo", "edits"),
+            *(path for one in given for path in one.needs),
+        ],
+        settings={
+            "own": [study.seed, settings.model_dump(), config.dtype, config.device, config.device_map, config.truncate],
+            "used": [config.sft.model_dump(), config.max_new_tokens, config.comparison.max_new_tokens],
+            "given": [one.settings for one in given],
+            "versions": library_versions(),
+        },
+        code=[calibrate.__module__],
+        reads={what: files for one in given for what, files in one.reads.items()},
+    )
+    with locked(study.folder):
+        Runner(study.folder, note=reporter.note).run(stage)
+    return read_calibration(path)

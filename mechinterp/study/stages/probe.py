@@ -1,0 +1,23 @@
+"""Stage `probe`: the toxic probe of the vanilla model."""
+
+from __future__ import annotations
+
+from mechinterp.data.comments import read_comments
+from mechinterp.directions.probing import fit_probe, write_probe_tables
+from mechinterp.reporting import Reporter
+from mechinterp.study.checkpoints import checkpoint_of
+from mechinterp.study.run import Run
+
+
+def make(run: Run, reporter: Reporter) -> None:
+    """The probe and its tables."""
+    probe = fit_probe(
+        checkpoint_of(run, "vanilla"),
+        read_comments(run.folder / "data" / "comments.csv"),
+        seed=run.seed,
+        final_norm=run.config.final_norm,
+        truncate=run.config.truncate,
+        progress=reporter.progress("probe: reading comments"),
+    )
+    probe.save(run.folder / "probe.safetensors")
+    write_probe_tables(probe, run.folder / "tables")
