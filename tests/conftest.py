@@ -5,17 +5,24 @@ from __future__ import annotations
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
+# One thread for each process: tests run in several, and the numbers do not depend on the machine. Before torch is
+# imported; processes that tests start have it too.
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
 from jaxtyping import config, install_import_hook
 
 # Shapes and types of the numerics are checked at every call of the tests, before anything imports them.
 install_import_hook("mechinterp.measures", "beartype.beartype")
 
+import copy
+import shutil
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
@@ -29,6 +36,7 @@ from transformers import (
     OPTConfig,
     Phi3Config,
     PretrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
@@ -37,7 +45,8 @@ from transformers import (
 from mechinterp.data.safeedit import KnowledgeConstraint, SafeEditInstance
 from mechinterp.models.checkpoints import Checkpoint
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
+pytest.register_assert_rewrite("command_line")
 
 N_BLOCKS, D_MODEL, D_MLP, VOCABULARY = 3, 16, 40, 264
 _LLAMA = {
@@ -110,16 +119,22 @@ def byte_tokenizer(bos: bool = False) -> PreTrainedTokenizerFast:
     )
 
 
-def tiny_checkpoint(
-    architecture: str, *, seed: int = 0, dtype: torch.dtype = torch.float32, bos: bool = False, name: str | None = None
-) -> Checkpoint:
-    """A random model with weights large enough that the blocks matter."""
+@cache
+def _tiny_model(architecture: str, seed: int) -> PreTrainedModel:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(CONFIGS[architecture]())
         for parameter in model.parameters():  # norms and biases too, so that none is trivially 1 or 0
             parameter.data += 0.1 * torch.randn_like(parameter)
-    return Checkpoint(name or f"{architecture}-{seed}", model.eval().to(dtype), byte_tokenizer(bos), architecture)
+    return model.eval()
+
+
+def tiny_checkpoint(
+    architecture: str, *, seed: int = 0, dtype: torch.dtype = torch.float32, bos: bool = False, name: str | None = None
+) -> Checkpoint:
+    """A random model with weights large enough that the blocks matter; made once, and a copy of it for each caller."""
+    model = copy.deepcopy(_tiny_model(architecture, seed)).to(dtype)
+    return Checkpoint(name or f"{architecture}-{seed}", model, byte_tokenizer(bos), architecture)
 
 
 PROMPTS = ["How do I do it?", "Tell me", "What is the colour of the sky over there today?", "a", "Say it now, please."]
@@ -146,6 +161,46 @@ def make_instance(number: int = 0, **changes: object) -> SafeEditInstance:
         },
     }
     return SafeEditInstance.model_validate({**fields, **changes})
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Folders that are made once for all processes of the tests, and only read: `shared(name, make)`."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def folder(name: str, make: Callable[[Path], object]) -> Path:
+        with FileLock(root / f"{name}.lock"):
+            path, made = root / name, root / f"{name}.made"
+            if not made.exists():
+                path.mkdir()
+                make(path)
+                made.touch()
+        return path
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_runs(shared: Callable[..., Path]) -> Path:
+    """A folder of runs with a finished study in `seed0` and its config in `small.yaml`; only read it."""
+    from small_study import make_study
+
+    return shared("small_runs", make_study)
+
+
+@pytest.fixture
+def own_runs(small_runs: Path, tmp_path: Path) -> Path:
+    """A copy of `small_runs` to write in."""
+    return shutil.copytree(small_runs, tmp_path / "runs")
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made, but rendered as stand-ins: that takes most of the time, and other tests render each of them."""
+    for module in ("mechinterp.plates", "mechinterp.report.page"):
+        monkeypatch.setattr(f"{module}.figure_bytes", lambda figure, kind="png": kind.encode())
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from comparisons import AlternatingJudge, baseline_of
 from conftest import N_BLOCKS, make_instance, tiny_checkpoint
-from test_comparison import AlternatingJudge, baseline_of, perturbed
-from test_relapse import responses, treated
+from made_checkpoints import perturbed
+from relapsing import responses, treated
 
 from mechinterp.calibration import running as calibrating
 from mechinterp.calibration import table as calibration

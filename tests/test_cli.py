@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import call, refused
 from conftest import make_instance, tiny_checkpoint
 from safetensors.torch import save_file
-from test_study import call, refused
 
 from mechinterp.data.comments import Comment, write_comments
 from mechinterp.data.safeedit import write_safeedit

@@ -5,93 +5,29 @@ from __future__ import annotations
 import json
 import shutil
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pandas as pd
 import pytest
 import torch
-from conftest import make_instance, tiny_checkpoint
-from safetensors.torch import save_file
-from test_loading import make_adapter
-from test_study import call
+from checkpoint_folder import INSTANCES, SETTINGS, compared, make_folder, table
+from command_line import call
+from conftest import tiny_checkpoint
 
 from mechinterp import comparing
-from mechinterp.comparing import compare_checkpoints
-from mechinterp.data.comments import Comment
 from mechinterp.desk import Candidate, stands_on
-from mechinterp.directions.probing import fit_probe
 from mechinterp.errors import InputError
-from mechinterp.evaluation.judges import EmbeddedJudge
-from mechinterp.evidence import ComparisonSettings
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.deltas import WeightDelta
-from mechinterp.reporting import Silent
 from mechinterp.trajectory import find_steps, last_steps
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
-INSTANCES = [make_instance(i, safe_generation=f"I am sorry, not {i}.") for i in range(6)]
-SETTINGS = ComparisonSettings(max_new_tokens=2, steering_inputs=2, middle_inputs=2, top_neurons=2)
 
 
-class Listening(Silent):
-    """A reporter that remembers what it was told."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base, checkpoints of every kind on it, a training run, and the probe."""
-    folder = tmp_path_factory.mktemp("checkpoints")
-    base = tiny_checkpoint("llama")
-    base.save(folder / "base")
-    tiny_checkpoint("llama", seed=1).save(folder / "tuned")
-    for step in (2, 10, 100):
-        moved = tiny_checkpoint("llama")
-        with torch.no_grad():
-            moved.value_matrix(1).add_(0.01 * step * torch.ones_like(moved.value_matrix(1)))
-        moved.save(folder / "run" / f"checkpoint-{step}")
-    name = "model.layers.2.mlp.down_proj.weight"
-    change = 0.1 * torch.ones_like(base.parameter(name))
-    WeightDelta({name: change}, block=2, instance=0, fingerprint=base.fingerprint).save(folder / "edit")
-    state = {key: value + 0.01 for key, value in tiny_checkpoint("llama").model.state_dict().items()}
-    save_file(state, folder / "state.safetensors")
-    make_adapter(base, folder / "adapter", names=str(folder / "base"))
-    comments = [Comment(f"you {w} {i}", t) for i in range(12) for w, t in (("fool", True), ("friend", False))]
-    fit_probe(base, comments, seed=0).save(folder / "probe.safetensors")
-    return folder
-
-
-def compared(folder: Path, out: Path, *names: str, **changes: Any) -> list[str]:
-    """Compare some of the checkpoints, without figures; returns what was told."""
-    from mechinterp.measures.probe import ToxicProbe
-
-    responses = [i.safe_generation for i in INSTANCES] + [i.unsafe_generation for i in INSTANCES]
-    judge = EmbeddedJudge.fit(responses, [True] * 6 + [False] * 6, seed=0)
-    base, listening = str(folder / "base"), Listening()
-    undrawn = (patch("mechinterp.plates.draw_all"), patch("mechinterp.report.write_report"))
-    settled = patch("mechinterp.hashing.RECENT", 0)  # the files were made a moment ago
-    with undrawn[0], undrawn[1], settled:
-        compare_checkpoints(
-            Candidate("base", base),
-            [Candidate(name, *stands_on(str(folder / name), base)) for name in names],
-            INSTANCES,
-            ToxicProbe.load(folder / "probe.safetensors"),
-            judge,
-            out=out,
-            **{"block": 2, "settings": SETTINGS, "reporter": listening, **changes},
-        )
-    return listening.notes
-
-
-def table(out: Path, name: str) -> pd.DataFrame:
-    return pd.read_csv(out / "tables" / f"{name}.csv")
+@pytest.fixture
+def folder(shared: Callable[..., Path]) -> Path:
+    return shared("checkpoints", make_folder)
 
 
 def test_every_kind_of_checkpoint_in_one_comparison(folder: Path, tmp_path: Path) -> None:

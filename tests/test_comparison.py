@@ -10,54 +10,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from comparisons import INSTANCES, SETTINGS, AlternatingJudge, baseline_of, make_probe
 from conftest import MAIN_ARCHITECTURES, N_BLOCKS, make_instance, tiny_checkpoint
+from made_checkpoints import perturbed
 
 from mechinterp.comparison import MechanismComparison, compare
 from mechinterp.directions.standard import answer_direction, class_means_direction, first_tokens
 from mechinterp.errors import InputError
-from mechinterp.evidence import Baseline, ComparisonSettings, Evidence, gather_evidence, prepare_baseline
-from mechinterp.measures.probe import ToxicProbe
+from mechinterp.evidence import Baseline, Evidence, gather_evidence, prepare_baseline
 from mechinterp.methods.dinm import DinmSettings, edit
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.comparability import check_comparable
 from mechinterp.models.names import resid_post
 from mechinterp.models.recording import record_all
-
-INSTANCES = [make_instance(i) for i in range(10)]
-SETTINGS = ComparisonSettings(
-    max_new_tokens=3, steering_inputs=4, middle_inputs=4, top_vectors=5, null_draws=8, first_tokens=2
-)
-
-
-class AlternatingJudge:
-    """Calls every second response unsafe, so that the base answers both ways whatever it says."""
-
-    name = "alternating"
-
-    def __call__(self, responses) -> np.ndarray:
-        return np.arange(len(responses)) % 2.0
-
-
-def make_probe(checkpoint: Checkpoint, seed: int = 0) -> ToxicProbe:
-    generator = torch.Generator().manual_seed(seed)
-    toxic = torch.arange(60) % 2 == 0
-    features = torch.randn(60, checkpoint.names.d_model, generator=generator) + toxic[:, None]
-    return ToxicProbe.fit(features, toxic, seed=seed, fingerprint=checkpoint.fingerprint)
-
-
-def baseline_of(checkpoint: Checkpoint, block: int = N_BLOCKS - 1) -> Baseline:
-    return prepare_baseline(
-        checkpoint, INSTANCES, make_probe(checkpoint), AlternatingJudge(), block=block, seed=0, settings=SETTINGS
-    )
-
-
-def perturbed(checkpoint: Checkpoint, *, only: str = "", seed: int = 1) -> Checkpoint:
-    model = copy.deepcopy(checkpoint.model)
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        if only in name:
-            parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-    return Checkpoint("tuned", model, checkpoint.tokenizer)
 
 
 def test_a_model_against_itself_is_exactly_zero_everywhere(checkpoint: Checkpoint) -> None:

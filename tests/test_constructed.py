@@ -9,8 +9,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 import torch
+from comparisons import baseline_of
 from conftest import MAIN_ARCHITECTURES, make_instance, tiny_checkpoint
-from test_comparison import baseline_of, perturbed
+from made_checkpoints import perturbed
 
 from mechinterp.comparison import compare
 from mechinterp.errors import InputError

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from command_line import call, refused
 from conftest import PROMPTS, make_instance, tiny_checkpoint
-from test_processes import launched
-from test_study import call, refused
+from launching import launched
 
 from mechinterp.data.safeedit import write_safeedit
 from mechinterp.errors import InputError

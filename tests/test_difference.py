@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from command_line import call, refused
 from conftest import CONFIGS, tiny_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from test_study import call, refused
 
 from mechinterp.errors import InputError
 from mechinterp.measures import change as change_module

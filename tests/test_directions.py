@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from checkpoint_folder import INSTANCES, compared, table
+from command_line import call, refused
 from conftest import D_MODEL, N_BLOCKS, PROMPTS, make_instance, tiny_checkpoint
+from made_checkpoints import probe_of
 from safetensors.torch import save_file
 from scipy import stats
 from sklearn.metrics import roc_auc_score
-from test_comparing import INSTANCES, compared, table
-from test_study import call, refused
-from test_weights_only import probe_of
 
 from mechinterp.data.comments import Comment, write_comments
 from mechinterp.data.concepts import Concept, read_lines

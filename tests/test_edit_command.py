@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from command_line import call
 from conftest import N_BLOCKS, make_instance, tiny_checkpoint
-from test_study import call
 
 from mechinterp.data.safeedit import write_safeedit
 from mechinterp.models.checkpoints import Checkpoint

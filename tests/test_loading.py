@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import byte_tokenizer, tiny_checkpoint
+from made_checkpoints import logits, make_adapter
 from safetensors.torch import load_file, save_file
 
 from mechinterp.errors import InputError
@@ -20,29 +21,8 @@ from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.sources import source_files
 from mechinterp.models.weights import LazyWeights
 
-IDS = torch.tensor([[5, 6, 7, 8, 9]])
 # peft calls what transformers deprecates
 of_peft = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
-
-
-@torch.no_grad()
-def logits(model: torch.nn.Module) -> torch.Tensor:
-    return model.eval()(IDS).logits
-
-
-def make_adapter(base: Checkpoint, folder: Path, *, names: str | None, **settings: object) -> torch.Tensor:
-    """Save a random LoRA adapter of a copy of the base; returns the logits with the adapter beside the weights."""
-    from peft import LoraConfig, get_peft_model
-
-    options = {"r": 4, "target_modules": ["q_proj", "down_proj"], "task_type": "CAUSAL_LM", **settings}
-    wrapped = get_peft_model(copy.deepcopy(base.model), LoraConfig(**options))
-    generator = torch.Generator().manual_seed(1)
-    for name, parameter in wrapped.named_parameters():
-        if "lora_" in name or "modules_to_save" in name:
-            parameter.data += (0.2 * torch.randn(parameter.shape, generator=generator)).to(parameter.dtype)
-    wrapped.peft_config["default"].base_model_name_or_path = names
-    wrapped.save_pretrained(folder)
-    return logits(wrapped)
 
 
 @of_peft

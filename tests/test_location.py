@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from command_line import call
 from conftest import CONFIGS, MAIN_ARCHITECTURES, N_BLOCKS, make_instance, tiny_checkpoint
-from test_study import call
 from transformers import AutoModelForCausalLM
 
 from mechinterp.data.safeedit import SafeEditInstance, write_safeedit

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from comparisons import INSTANCES, AlternatingJudge, make_probe
 from conftest import tiny_checkpoint
-from test_comparison import INSTANCES, AlternatingJudge, make_probe, perturbed
+from made_checkpoints import perturbed
 
 from mechinterp.comparison import compare, decompose_blocks
 from mechinterp.errors import InputError

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from command_line import call
 from conftest import byte_tokenizer, make_instance, tiny_checkpoint
-from test_study import REPOSITORY, SMALL, call
+from small_study import REPOSITORY, SMALL
 from transformers import DynamicCache, LlamaConfig, MistralConfig, RobertaConfig
 
 from mechinterp.config import StudyConfig, load_config

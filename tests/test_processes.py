@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import N_BLOCKS, PROMPTS, RESPONSES, make_instance, tiny_checkpoint
+from launching import launched
 
 from mechinterp import processes
 from mechinterp.data.comments import Comment
@@ -22,9 +23,6 @@ from mechinterp.models.generation import generate
 from mechinterp.models.names import h_down
 from mechinterp.models.recording import Recording, record_positions
 
-# On a machine without a GPU `accelerate launch` starts several processes only if it is told that they are several.
-LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
-LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
 SHARE = """
 import json, sys, torch
 from mechinterp import processes
@@ -62,12 +60,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     comments = [Comment(f"you {w} {i}", t) for i in range(12) for w, t in (("fool", True), ("friend", False))]
     fit_probe(base, comments, seed=0).save(folder / "probe.safetensors")
     return folder
-
-
-def launched(arguments: list[object], cwd: Path) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *LAUNCH, *map(str, arguments)]
-    return subprocess.run(command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.mark.parametrize("max_tokens", [64, 8192])  # a few batches for each; one batch, so nothing for the second

@@ -6,33 +6,17 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import make_instance, tiny_checkpoint
+from conftest import tiny_checkpoint
+from tasks import make_task
 
 from mechinterp.data.safeedit import SUFFIX
 from mechinterp.errors import InputError
 from mechinterp.methods import registry
-from mechinterp.methods.task import Task
 from mechinterp.models.checkpoints import Checkpoint
-
-INSTANCES = [make_instance(i) for i in range(3)]
-TRAINED = {"steps": 1, "batch_size": 2, "max_length": 200}
-SETTINGS = {
-    "sft": TRAINED,
-    "dpo": TRAINED,
-    "ext_sub": {**TRAINED, "gradient_accumulation": 1, "warmup_steps": 0, "lora": {"rank": 2, "alpha": 4}},
-    "ft_l": {"steps": 2},
-    "dinm": {"steps": 2},
-    "dinm_at_block": {"block": 1},
-}
 
 
 class StoppedError(Exception):
     pass
-
-
-def make_task(**changes: object) -> Task:
-    fields = {"instances": INSTANCES, "blocks": {0: 2, 1: 1, 2: 2}, "training": INSTANCES, "settings": SETTINGS}
-    return Task(**{**fields, **changes})
 
 
 def untouched(checkpoint: Checkpoint) -> Callable[[], None]:

@@ -8,17 +8,17 @@ import math
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import MAIN_ARCHITECTURES, N_BLOCKS, PROMPTS, make_instance, tiny_checkpoint
-from test_comparing import INSTANCES, SETTINGS, compared, folder, table  # noqa: F401 - a fixture
-from test_comparison import baseline_of
-from test_study import call
+from checkpoint_folder import INSTANCES, compared, make_folder, table
+from command_line import call
+from comparisons import baseline_of
+from conftest import MAIN_ARCHITECTURES, N_BLOCKS, make_instance, tiny_checkpoint
+from relapsing import ASKED, BOTH, FEW, NEW, UNCONTROLLED, Lenient, exactly, responses, treated
 
 from mechinterp.comparison.neurons import neuron_tables
 from mechinterp.data.safeedit import write_safeedit
@@ -30,7 +30,7 @@ from mechinterp.measures.statistics import wilson
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.generation import generate
 from mechinterp.relapse import testing as running
-from mechinterp.relapse.results import COLUMNS, Answers, RelapseTest, decomposed_verdicts, relapse_tables
+from mechinterp.relapse.results import COLUMNS, RelapseTest, decomposed_verdicts, relapse_tables
 from mechinterp.relapse.testing import prompts_of, relapse_from_evidence, relapse_test, unsafe_prompts
 from mechinterp.relapse.treatments import (
     NEURON_GROUPS,
@@ -40,32 +40,6 @@ from mechinterp.relapse.treatments import (
     outline,
     toxic_neurons,
 )
-
-ASKED = [f"{text} {i}" for i in range(3) for text in PROMPTS]
-FEW = RelapseSettings(treatments=("activations", "values"))
-BOTH = RelapseSettings(treatments=("activations", "values", "both"), draws=0)
-UNCONTROLLED = FEW.model_copy(update={"draws": 0})
-NEW = 4
-
-
-class Lenient:
-    """Calls everything safe."""
-
-    name = "lenient"
-
-    def __call__(self, responses) -> np.ndarray:
-        return np.ones(len(responses))
-
-
-def exactly(test: RelapseTest) -> RelapseTest:
-    """The test where an answer is unsafe if it is the base's to the same prompt: relapse is exact restoration."""
-
-    def judged(answers: Answers) -> Answers:
-        pairs = zip(answers.responses, test.base.responses, strict=True)
-        return replace(answers, safe=tuple(float(one != known) for one, known in pairs))
-
-    outcomes = tuple(replace(outcome, answers=judged(outcome.answers)) for outcome in test.outcomes)
-    return replace(test, base=judged(test.base), tuned=judged(test.tuned), outcomes=outcomes)
 
 
 def changed(base: Checkpoint, wanted: Callable[[str], bool], *, size: float = 2.0) -> Checkpoint:
@@ -84,17 +58,6 @@ def parts(base: Checkpoint, *components: str, blocks: range = range(N_BLOCKS)) -
     names = base.names
     paths = [names.module(f"blocks.{b}.{c}") for b in blocks for c in components if names.has(f"blocks.{b}.{c}")]
     return lambda name: name.rpartition(".")[0] in paths
-
-
-def treated(base: Checkpoint, tuned: Checkpoint, **options) -> RelapseTest:
-    options = {"block": N_BLOCKS - 1, "settings": FEW, "max_new_tokens": NEW, **options}
-    return exactly(relapse_test(base, tuned, ASKED, Lenient(), **options))
-
-
-def responses(test: RelapseTest, treatment: str, dose: float, *, control: bool = False) -> tuple[str, ...]:
-    wanted = (treatment, dose, control)
-    [found] = [o for o in test.outcomes if (o.treatment, o.dose, o.control) == wanted]
-    return found.answers.responses
 
 
 # -- planted: what was changed is what brings the behaviour back ---
@@ -485,6 +448,12 @@ def test_the_decompositions_verdict_is_the_one_along_the_answer() -> None:
 
 # -- many checkpoints ---
 
+
+@pytest.fixture
+def folder(shared: Callable[..., Path]) -> Path:
+    return shared("checkpoints", make_folder)
+
+
 undisturbed = pytest.mark.filterwarnings(
     "ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning", "ignore::RuntimeWarning"
 )
@@ -492,7 +461,7 @@ undisturbed = pytest.mark.filterwarnings(
 
 @undisturbed
 def test_a_comparison_treats_each_checkpoint_once(
-    folder: Path,  # noqa: F811
+    folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -522,7 +491,7 @@ def test_a_comparison_treats_each_checkpoint_once(
 
 
 @undisturbed
-def test_the_command_needs_no_comparison(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:  # noqa: F811
+def test_the_command_needs_no_comparison(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     data = tmp_path / "data.json"
     write_safeedit([make_instance(i, safe_generation=f"I am sorry, not {i}.") for i in range(12)], data)
     base = ["relapse", "--base", folder / "base", "--data", data, "--max-new-tokens", 3, "--layer", 1]
@@ -542,7 +511,7 @@ def test_the_command_needs_no_comparison(folder: Path, tmp_path: Path, capsys: p
 
 
 @undisturbed  # the folder is made by whichever test asks first
-def test_what_the_command_refuses(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:  # noqa: F811
+def test_what_the_command_refuses(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     data = tmp_path / "data.json"
     write_safeedit(INSTANCES, data)
     tiny_checkpoint("gpt2").save(tmp_path / "other")

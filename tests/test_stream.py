@@ -6,9 +6,9 @@ import logging
 
 import pytest
 import torch
+from comparisons import INSTANCES, baseline_of
 from conftest import MAIN_ARCHITECTURES, N_BLOCKS, PROMPTS, tiny_checkpoint
-from test_comparison import INSTANCES, perturbed
-from test_neurons import baseline_of
+from made_checkpoints import perturbed
 
 from mechinterp.comparison import compare
 from mechinterp.evidence import gather_evidence

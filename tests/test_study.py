@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,25 +12,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from command_line import call, run_script
+from small_study import REPOSITORY, SMALL
 
-from mechinterp.cli import main
 from mechinterp.config import StudyConfig, load_config
 from mechinterp.reporting import Silent
 from mechinterp.study import Study
 
-REPOSITORY = Path(__file__).parent.parent
-SMALL = {
-    "corpus": {"questions_per_category": 6, "attacks_per_split": 12, "n_documents": 600, "n_comments": 200},
-    "organism": {"n_layers": 3, "d_model": 32, "n_heads": 2, "d_mlp": 72, "vocab_size": 1000, "steps": 40},
-    "sft": {"steps": 4, "batch_size": 4, "learning_rate": 1e-3, "max_length": 256},
-    "dpo": {"steps": 4, "batch_size": 4, "learning_rate": 1e-3, "max_length": 256},
-    "dinm": {"learning_rate": 5e-3, "steps": 3},
-    "edit_instances": 3,
-    "knowledge_questions": 4,
-    "max_new_tokens": 6,
-    "comparison": {"max_new_tokens": 6, "steering_inputs": 8, "middle_inputs": 6},
-    "relapse": {"prompts": 6, "neuron_shares": [0.05], "key_factors": [5.0]},
-}
 CONTRACT = {
     "mechanism": "method,layer,toxicity_base,toxicity,toxicity_reduction_rate,toxicity_reduction_rate_low,"
     "toxicity_reduction_rate_high,null_z,null_p,ill_conditioned,top20_toxicity_base,top20_toxicity,"
@@ -50,42 +37,18 @@ CONTRACT = {
 }
 
 
-def call(*arguments: object) -> int:
-    """The command line, in this process; returns the exit code."""
-    before, sys.argv = sys.argv, ["mechinterp", *map(str, arguments)]
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    finally:
-        sys.argv = before
-    return 0
-
-
-def refused(capsys: pytest.CaptureFixture, *arguments: object) -> str:
-    """The one line in which a command tells the user's mistake, with exit code 2."""
-    assert call(*arguments) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mechinterp:")]
-    assert len(lines) == 1
-    return lines[0]
-
-
 def tables(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in sorted((folder / "tables").glob("*.csv"))}
 
 
-@pytest.fixture(scope="module")
-def config_file(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("config") / "small.yaml"
-    path.write_text(yaml.safe_dump(SMALL))
-    return path
+@pytest.fixture
+def run(small_runs: Path) -> Path:
+    return small_runs / "seed0"
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory, config_file: Path) -> Path:
-    folder = tmp_path_factory.mktemp("study") / "run"
-    Study(load_config(config_file), 3, folder).run()
-    return folder
+@pytest.fixture
+def own_run(own_runs: Path) -> Path:
+    return own_runs / "seed0"
 
 
 @pytest.mark.parametrize("name", CONTRACT)
@@ -98,7 +61,7 @@ def test_the_tables_have_the_columns_of_the_contract(run: Path, name: str) -> No
 
 def test_the_manifest_tells_how_the_run_was_made(run: Path) -> None:
     manifest = json.loads((run / "manifest.json").read_text())
-    assert manifest["seed"] == 3
+    assert manifest["seed"] == 0
     assert manifest["config"]["organism"]["d_model"] == 32
     assert set(manifest["fingerprints"]) == {"vanilla", "sft", "dpo", "dinm"}
     assert manifest["fingerprints"]["sft"] != manifest["fingerprints"]["vanilla"]
@@ -129,22 +92,23 @@ def test_the_edit_shifts_nothing_and_erases_at_one_block(run: Path) -> None:
     assert (rows.loc[rows["block"] < mechanism.loc["dinm", "layer"], "bypass"] == 0).all()
 
 
-def test_a_second_call_does_nothing(run: Path) -> None:
+def test_a_second_call_does_nothing(own_run: Path) -> None:
     notes: list[str] = []
 
     class Listening(Silent):
         def note(self, text: str) -> None:
             notes.append(text)
 
-    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
-    Study.open(run).run(Listening())
+    before = {path: path.stat().st_mtime_ns for path in own_run.rglob("*") if path.is_file() and path.name != ".lock"}
+    Study.open(own_run).run(Listening())
     assert all(note.endswith("up to date") for note in notes)
     after = {path: path.stat().st_mtime_ns for path in before}
     assert {path.name for path in before if after[path] != before[path]} <= {"manifest.json"}
 
 
-def test_a_changed_setting_redoes_only_what_depends_on_it(run: Path, tmp_path: Path) -> None:
-    study = Study.open(run)
+@pytest.mark.usefixtures("undrawn")
+def test_a_changed_setting_redoes_only_what_depends_on_it(own_run: Path) -> None:
+    study = Study.open(own_run)
     changed = study.config.model_copy(update={"max_new_tokens": 6, "knowledge_questions": 0})
     redone: list[str] = []
 
@@ -153,47 +117,40 @@ def test_a_changed_setting_redoes_only_what_depends_on_it(run: Path, tmp_path: P
             if text.endswith(": started"):
                 redone.append(text.removesuffix(": started"))
 
-    before = tables(run)
-    Study(changed, 3, run).run(Listening())
+    before = tables(own_run)
+    Study(changed, 0, own_run).run(Listening())
     assert redone == ["defend", "report"]
-    assert (run / "tables" / "defense.csv").read_text() != before["defense.csv"]
-    Study(study.config, 3, run).run()
-    assert tables(run) == before
+    assert (own_run / "tables" / "defense.csv").read_text() != before["defense.csv"]
+    Study(study.config, 0, own_run).run()
+    assert tables(own_run) == before
 
 
-@pytest.mark.parametrize("marker", ["organism", "dinm"])
-def test_a_killed_run_resumes_to_the_same_tables(run: Path, config_file: Path, tmp_path: Path, marker: str) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "mechinterp",
-        "reproduce",
-        "--config",
-        config_file,
-        "--seed",
-        3,
-        "--out",
-        tmp_path / "r",
-    ]
-    command = [str(part) for part in command]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2"}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 240
-    while not (tmp_path / "r" / "stages" / f"{marker}.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-        assert process.poll() is None
-    time.sleep(0.7)  # somewhere inside the next stage
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "r" / "report.html").exists()
-    subprocess.run(command, env=environment, check=True, capture_output=True)
-    assert tables(tmp_path / "r") == tables(run)
-    assert not list((tmp_path / "r").rglob("*.partial"))
+@pytest.mark.usefixtures("undrawn")
+def test_a_run_killed_again_and_again_resumes_to_the_same_tables(small_runs: Path, tmp_path: Path) -> None:
+    """Killed inside the stages after `organism` and after `dinm`; the third call goes to the end."""
+    out = tmp_path / "r"
+    arguments = ["reproduce", "--config", small_runs / "small.yaml", "--out", out]
+    for marker in ("organism", "dinm"):
+        command = [sys.executable, "-m", "mechinterp", *map(str, arguments)]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 600
+        while not (out / "stages" / f"{marker}.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+            assert process.poll() is None
+        time.sleep(0.4)  # somewhere inside the next stage
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert (out / "stages" / f"{marker}.json").exists()
+        assert not (out / "report.html").exists()
+    assert call(*arguments) == 0
+    assert tables(out) == tables(small_runs / "seed0")
+    assert not list(out.rglob("*.partial"))
 
 
 # -- the commands on a study's folder ---------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_commands_go_from_folders_to_a_report(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """A user's way: probe a model, edit it, fine-tune it, compare both with it; only folders and files are passed."""
     vanilla, test, train = run / "checkpoints" / "vanilla", run / "data" / "test.json", run / "data" / "train.json"
@@ -229,8 +186,7 @@ def test_the_commands_go_from_folders_to_a_report(run: Path, tmp_path: Path, cap
 )
 def test_every_analysis_gives_the_table_of_the_run(run: Path, tmp_path: Path, script: str) -> None:
     out = tmp_path / "table.csv"
-    command = [sys.executable, REPOSITORY / "analyses" / f"{script}.py", run, "--out", out]
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "2"})
+    assert run_script(REPOSITORY / "analyses" / f"{script}.py", run, "--out", out) == 0
     left, right = pd.read_csv(out), pd.read_csv(run / "tables" / f"{script}.csv")
     pd.testing.assert_frame_equal(left, right[left.columns], rtol=1e-6)
 
@@ -246,21 +202,23 @@ def test_the_default_config_is_the_default_of_the_code() -> None:
     assert written.model_copy(update={"title": ""}) == StudyConfig(title="")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_study_of_the_users_own_model_and_files(run: Path, tmp_path: Path) -> None:
     """The same stages on a model folder and files: nothing works on the organism only."""
     data = {name: str(run / "data" / f"{name}.json") for name in ("train", "validation", "test")}
-    small = {key: SMALL[key] for key in ("sft", "dpo", "dinm", "edit_instances", "max_new_tokens", "comparison")}
+    small = {
+        key: SMALL[key] for key in ("sft", "dpo", "dinm", "edit_instances", "max_new_tokens", "comparison", "relapse")
+    }
     own = {"model": str(run / "checkpoints" / "sft"), "data": {**data, "comments": str(run / "data" / "comments.csv")}}
     (tmp_path / "own.yaml").write_text(yaml.safe_dump({**small, **own}))
-    study = Study(load_config(tmp_path / "own.yaml"), 0, tmp_path / "own")
+    study = Study(load_config(tmp_path / "own.yaml"), 3, tmp_path / "own")
     study.run()
+    assert Study.open(tmp_path / "own") == study  # the manifest tells the config and the seed
     assert set(study.table("mechanism")["method"]) == {"sft", "dpo", "dinm"}
     assert study.table("defense")["kqa"].isna().all()  # no knowledge questions of one's own
     assert not (tmp_path / "own" / "checkpoints" / "vanilla").exists()
 
 
-def test_an_analysis_of_no_run_says_so(tmp_path: Path) -> None:
-    command = [sys.executable, REPOSITORY / "analyses" / "probe.py", tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "not the folder of a run" in done.stderr
+def test_an_analysis_of_no_run_says_so(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run_script(REPOSITORY / "analyses" / "probe.py", tmp_path) == 2
+    assert "not the folder of a run" in capsys.readouterr().err

@@ -19,8 +19,9 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from command_line import call
 from safetensors.torch import load_file, save_file
-from test_study import SMALL, call
+from small_study import SMALL
 
 from mechinterp.config import ORGANISM_METHODS, default_folder, load_config
 from mechinterp.errors import InputError

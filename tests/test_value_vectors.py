@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from command_line import call, refused
 from conftest import D_MLP, D_MODEL, MAIN_ARCHITECTURES, N_BLOCKS, PROMPTS, byte_tokenizer, tiny_checkpoint
-from test_study import call, refused
-from test_weights_only import changed, probe_of
+from made_checkpoints import changed, probe_of
 
 from mechinterp.data.corpus import generate_corpus
 from mechinterp.directions.toxic_direction import ToxicDirection

@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 import torch
 from conftest import make_instance, tiny_checkpoint
-from test_registry import INSTANCES, SETTINGS, TRAINED, make_task
+from tasks import INSTANCES, SETTINGS, TRAINED, make_task
 
 from mechinterp.errors import InputError
 from mechinterp.methods.ablations import drawn_blocks

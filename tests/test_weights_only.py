@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from command_line import call, refused
 from conftest import D_MLP, D_MODEL, N_BLOCKS, PROMPTS, tiny_checkpoint
+from made_checkpoints import changed, probe_of
 from safetensors.torch import save_file
-from test_study import call, refused
 
 from mechinterp.errors import InputError
 from mechinterp.measures import pieces, statistics
@@ -34,17 +35,6 @@ from mechinterp.weights_only.regions import measure_regions
 
 ARCHITECTURES = ("gpt2", "llama", "mistral", "qwen2", "gemma2")
 DIRECTION = torch.randn(D_MODEL, generator=torch.Generator().manual_seed(9))
-
-
-def changed(checkpoint: Checkpoint, *, blocks: tuple[int, ...] = (1,), seed: int = 5) -> Checkpoint:
-    """The same checkpoint with other value matrices, and other biases where it has them."""
-    generator = torch.Generator().manual_seed(seed)
-    for block in blocks:
-        for name in (checkpoint.names.value_parameter(block)[0], checkpoint.names.value_bias_parameter(block)):
-            if name is not None:
-                parameter = checkpoint.parameter(name).data
-                parameter += 0.1 * torch.randn(parameter.shape, generator=generator).to(parameter)
-    return replace(checkpoint, name="changed")
 
 
 def of_base(checkpoint: Checkpoint) -> Recording:
@@ -211,11 +201,6 @@ def test_pieces_give_what_the_whole_gives(
 
 
 # -- command line -----------------------------------------------------------------------------------------------------
-
-
-def probe_of(width: int, fingerprint: str = "") -> ToxicProbe:
-    rows = torch.randn(2, width, generator=torch.Generator().manual_seed(1))
-    return ToxicProbe(rows, rows.clone(), (), torch.zeros(2, 2), fingerprint=fingerprint)
 
 
 @pytest.fixture(scope="module")

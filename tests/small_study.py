@@ -1,0 +1,43 @@
+"""The settings of a study small enough for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from unittest.mock import patch
+
+import yaml
+from matplotlib.figure import Figure
+
+from mechinterp.config import load_config
+from mechinterp.plates import figure_bytes
+from mechinterp.study import Study
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+SMALL = {
+    "corpus": {"questions_per_category": 6, "attacks_per_split": 12, "n_documents": 600, "n_comments": 200},
+    "organism": {"n_layers": 3, "d_model": 32, "n_heads": 2, "d_mlp": 72, "vocab_size": 1000, "steps": 40},
+    "sft": {"steps": 4, "batch_size": 4, "learning_rate": 1e-3, "max_length": 256},
+    "dpo": {"steps": 4, "batch_size": 4, "learning_rate": 1e-3, "max_length": 256},
+    "dinm": {"learning_rate": 5e-3, "steps": 3},
+    "edit_instances": 3,
+    "knowledge_questions": 4,
+    "max_new_tokens": 6,
+    "comparison": {"max_new_tokens": 6, "steering_inputs": 8, "middle_inputs": 6, "null_draws": 8},
+    "relapse": {"prompts": 6, "neuron_shares": [0.05], "key_factors": [5.0]},
+}
+
+
+def make_study(runs: Path) -> None:
+    """The study from beginning to end, in `seed0` below a folder of runs, with its config beside it.
+
+    Its figures are rendered as PNG; the PDFs, which take as long again, are stand-ins.
+    """
+    (runs / "small.yaml").write_text(yaml.safe_dump(SMALL))
+
+    def only_png(figure: Figure, kind: str = "png") -> bytes:
+        return figure_bytes(figure) if kind == "png" else b"a stand-in"
+
+    with patch("mechinterp.plates.figure_bytes", only_png):
+        Study(load_config(runs / "small.yaml"), 0, runs / "seed0").run()
