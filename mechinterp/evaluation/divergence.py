@@ -26,6 +26,7 @@ from mechinterp.measures.statistics import Interval, bootstrap
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.positions import reading
 from mechinterp.models.tokens import Encoded, encode, length_batches, pad, padding_id
+from mechinterp.models.unembedding import unembedded_at
 from mechinterp.models.watching import Progress, evaluating
 
 Opened = Callable[[], AbstractContextManager[Checkpoint]]
@@ -34,7 +35,8 @@ Opened = Callable[[], AbstractContextManager[Checkpoint]]
 POSITIONS = ("last", "response")
 
 _LOGITS = 2**26  # numbers of one batch's logits: 256 MiB in float32
-_ROWS = 256  # distributions compared at a time, in float64
+_TOKENS = 2048  # of a batch, where few of them have logits
+_WIDE = 2**22  # numbers of the distributions compared at a time: 32 MiB in float64
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,10 @@ def next_token_divergence(
         vocabulary, apart = base.model.config.get_text_config().vocab_size, base.names.short_context
         tokenizer, pad_id = base.tokenizer, padding_id(base.tokenizer)
     rows = [_predicting(text, position) for text in texts]
-    batches = processes.share(
-        list(length_batches([len(t.ids) for t in texts], max(1, _LOGITS // vocabulary), max_batch=64, apart=apart))
-    )
+    most = max(1, _LOGITS // vocabulary)
+    if position == "last":  # one of their positions is unembedded
+        most = max(most, _TOKENS)
+    batches = processes.share(list(length_batches([len(t.ids) for t in texts], most, max_batch=64, apart=apart)))
     found: list[tuple[int, float]] = []
     total = sum(map(len, batches))
     for group in _groups(batches, lambda order: sum(len(rows[i]) for i in order) * vocabulary, memory):
@@ -161,18 +164,19 @@ def _logits(
 ) -> Float[Tensor, "row vocabulary"]:
     """Logits at the wanted columns of each sequence, one after the other, in the model's own type."""
     batch = pad(texts, pad_id=pad_id, side="right", device=checkpoint.device)
-    with evaluating(checkpoint.model), reading(batch):
-        logits = checkpoint.model(**batch.inputs(), use_cache=False).logits
-    places = [(row, column) for row, columns in enumerate(rows) for column in columns]
-    where = torch.tensor(places, device=logits.device)
-    return logits[where[:, 0], where[:, 1]]
+    where = [row for row, columns in enumerate(rows) for _ in columns]
+    columns = [column for columns in rows for column in columns]
+    width = batch.input_ids.shape[1]
+    with evaluating(checkpoint.model), reading(batch), unembedded_at(checkpoint, where, columns, width):
+        logits: Tensor = checkpoint.model(**batch.inputs(), use_cache=False).logits
+    return logits[0]
 
 
 def _divergences(
     before: Float[Tensor, "row vocabulary"], after: Float[Tensor, "row vocabulary"]
 ) -> Float[Tensor, " row"]:
-    parts = []
-    for one, other in zip(before.split(_ROWS), after.split(_ROWS), strict=True):
+    parts, at_a_time = [], max(1, _WIDE // before.shape[1])
+    for one, other in zip(before.split(at_a_time), after.split(at_a_time), strict=True):
         p, q = (part.to(before.device).double().softmax(1) for part in (one, other))
         parts.append(jensen_shannon(p, q).cpu())
     return torch.cat(parts)

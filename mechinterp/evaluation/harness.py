@@ -21,6 +21,7 @@ import torch
 
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.generation import ending
 from mechinterp.models.watching import evaluating
 
 TASKS = ("triviaqa", "xsum")
@@ -43,7 +44,8 @@ def run_harness(
     """Run tasks of the harness on a checkpoint.
 
     Args:
-        checkpoint: the model; it and the global random states are left as they were.
+        checkpoint: the model; it and the global random states are left as they were. Answers end as everywhere here,
+            see `generation.end_tokens`.
         tasks: by the harness's names.
         limit: documents per task, all if not given.
         shots: examples in the prompt; the task's own number if not given.
@@ -60,7 +62,11 @@ def run_harness(
         raise InputError(f"name at least one task of lm-evaluation-harness, such as {', '.join(TASKS)}")
     states = random.getstate(), np.random.get_state()  # noqa: NPY002 - the harness seeds the global ones
     try:
-        with torch.random.fork_rng(range(torch.cuda.device_count())), evaluating(checkpoint.model):
+        with (
+            torch.random.fork_rng(range(torch.cuda.device_count())),
+            evaluating(checkpoint.model),
+            ending(checkpoint),
+        ):
             model = wrap(  # it sets the tokenizer's padding: it gets one of its own
                 pretrained=checkpoint.model, tokenizer=copy.deepcopy(checkpoint.tokenizer), batch_size=batch_size
             )

@@ -33,7 +33,7 @@ from mechinterp.methods.descent import Run, Trained, descend, ready
 from mechinterp.methods.edit_keys import edit_key, joint_key
 from mechinterp.methods.edit_memory import allowed, bytes_kept
 from mechinterp.methods.edit_settings import DinmSettings
-from mechinterp.methods.edit_texts import edit_text
+from mechinterp.methods.edit_texts import edit_text, say_of_texts
 from mechinterp.methods.parts import Parts
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import EditStep, WeightDelta
@@ -93,6 +93,8 @@ def edit(
     Raises:
         InputError: for a block out of range, a text that does not fit, or a loss that is not finite (with its step).
     """
+    settings = settings or DinmSettings()
+    say_of_texts(checkpoint, [instance], settings)
     (found,) = edit_together(
         checkpoint, [instance], block=block, settings=settings, component=component, progress=progress
     )
@@ -166,6 +168,7 @@ def edit_batch(
         raise InputError("there are no instances to edit")
     settings = settings or DinmSettings()
     blocks = _checked_blocks(checkpoint, block)
+    say_of_texts(checkpoint, instances, settings)
     lengths = [len(edit_text(checkpoint, instance, settings).ids) for instance in instances]
     parts = [
         [instances[i] for i in order]

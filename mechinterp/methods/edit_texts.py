@@ -6,6 +6,8 @@ follows after one more space. The released code tokenises otherwise, see `DinmSe
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from typing import Protocol
 
 from transformers import PreTrainedTokenizerBase
@@ -13,8 +15,11 @@ from transformers import PreTrainedTokenizerBase
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.special_tokens import Around, SpelledOut
 from mechinterp.models.tokens import encode, keep_right
 from mechinterp.models.upward import Scored
+
+logger = logging.getLogger(__name__)
 
 
 class TextSettings(Protocol):
@@ -92,6 +97,37 @@ def constraint_text(checkpoint: Checkpoint, instance: SafeEditInstance, settings
     return Scored(text.ids, range(len(text.ids) - width, len(text.ids)))
 
 
+def say_of_texts(checkpoint: Checkpoint, instances: Sequence[SafeEditInstance], settings: TextSettings) -> None:
+    """Warn, once for all instances, of what may not be meant: special tokens in their texts, and prompts that are cut.
+
+    The texts of one edit are tokenised again and again, and nothing is said there.
+    """
+    tokenizer, suffix = checkpoint.tokenizer, settings.suffix
+    read = [(f"instance {i.id}", _with_suffix(i.adversarial_prompt, suffix), i.safe_generation) for i in instances]
+    if settings.use_constraint:
+        pairs = [(i.id, i.knowledge_constraint) for i in instances]
+        read += [(f"knowledge constraint of instance {n}", _with_suffix(p.prompt, suffix), p.answer) for n, p in pairs]
+    read = [(name, prompt, response) for name, prompt, response in read if prompt.strip() and response.strip()]
+    if not read:
+        return
+    names, prompts, responses = map(list, zip(*read, strict=True))
+    if settings.released:  # which tokenises otherwise, and cuts nothing
+        spelled = SpelledOut(tokenizer, Around.of(tokenizer))
+        for name, text in zip(names * 2, prompts + responses, strict=True):
+            spelled.look(name, text, _ids(tokenizer, text))
+        spelled.warn()
+        return
+    texts = encode(tokenizer, prompts, responses, max_length=2**31, called=names)
+    if cut := [name for name, text in zip(names, texts, strict=True) if text.prompt_length > settings.max_input_tokens]:
+        logger.warning(
+            "%d of %d prompts are cut on the left to max_input_tokens, %d, the first is that of %s",
+            len(cut),
+            len(names),
+            settings.max_input_tokens,
+            cut[0],
+        )
+
+
 def _with_suffix(prompt: str, suffix: str | None) -> str:
     return f"{prompt} {suffix}" if suffix else prompt
 
@@ -116,9 +152,11 @@ def _scored(
         ids = _ids(tokenizer, f"{prompt}{' ' * spaces}{response}")
         labels = _ids(tokenizer, f" {response}")
     else:
-        (text,) = encode(tokenizer, [prompt], [response], max_length=2**31)
+        (text,) = encode(tokenizer, [prompt], [response], max_length=2**31, quiet=True)  # see `say_of_texts`
         labels = list(text.ids[text.prompt_length :][: settings.max_output_tokens])
-        ids = [*keep_right(text.ids[: text.prompt_length], settings.max_input_tokens, tokenizer.bos_token_id), *labels]
+        head = text.ids[: text.prompt_length]
+        left = Around.of(tokenizer).in_front(head)
+        ids = [*keep_right(head, settings.max_input_tokens, left), *labels]
     context = checkpoint.names.context_length
     if len(ids) > context:
         advice = "lower max_input_tokens or max_output_tokens"

@@ -24,6 +24,7 @@ from mechinterp.errors import InputError
 from mechinterp.methods.dinm import DinmSettings, FailedEdit, checked, edit_together
 from mechinterp.methods.edit_keys import edit_key, joint_key
 from mechinterp.methods.edit_memory import allowed, bytes_of_edit
+from mechinterp.methods.edit_texts import say_of_texts
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import EditStep, WeightDelta, edit_folders
 from mechinterp.models.tokens import length_batches
@@ -68,6 +69,7 @@ def edit_each(
         raise InputError(f"together must be at least 1, got {together}")
     if missing := [instance.id for instance in instances if instance.id not in blocks]:
         raise InputError(f"no block is given for the instances {missing[:5]}; locate them first")
+    say_of_texts(checkpoint, instances, settings)
     groups = _groups(checkpoint, instances, blocks, settings, component, together)
     own, done = processes.share(groups), 0
     total = sum(len(group) for group in own)
@@ -106,6 +108,7 @@ def edit_sequentially(
             the first instances.
     """
     settings = settings or DinmSettings()
+    say_of_texts(checkpoint, instances, settings)
     first = 0 if start is None else len(start.instances)
     keys = [edit_key(checkpoint, i, blocks[i.id], settings, component) for i in instances[:first]]
     if start is not None:

@@ -21,7 +21,8 @@ from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
 from mechinterp.methods.trained_parameters import linear_maps, trained_parameters
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.tokens import encode
+from mechinterp.models.special_tokens import Around, SpelledOut
+from mechinterp.models.tokens import Cut, keep_right
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +93,8 @@ def training_rows(
     """
     if not instances:
         raise InputError("there are no instances to train on")
+    around, cut = Around.of(tokenizer), Cut()
+    spelled = SpelledOut(tokenizer, around)
     rows = []
     for instance in instances:
         responses = {column: f" {getattr(instance, name)}" for column, name in columns.items()}
@@ -102,10 +105,19 @@ def training_rows(
                 f"instance {instance.id}: a response of {max(lengths)} tokens leaves no room in {max_length}"
             )
         prompt = instance.adversarial_prompt
-        if len(tokenizer(prompt, verbose=False)["input_ids"]) > room:
-            (kept,) = encode(tokenizer, [prompt], max_length=room, truncate=True)
-            prompt = tokenizer.decode(list(kept.ids), skip_special_tokens=True)
+        ids = around.open_end(tokenizer(prompt, verbose=False)["input_ids"])
+        for text in (prompt, *responses.values()):
+            spelled.look(f"instance {instance.id}", text, tokenizer(text, verbose=False)["input_ids"])
+        if len(ids) > room:
+            front = around.in_front(ids)
+            if room <= front:
+                raise InputError(f"instance {instance.id}: its responses leave no room for its prompt in {max_length}")
+            kept = keep_right(ids, room, front)
+            cut.add(f"that of instance {instance.id}", kept, spelled.among(ids[front : front + len(ids) - room]))
+            prompt = tokenizer.decode(kept[front:])  # what the tokenizer adds in front, it will add again
         rows.append({"prompt": prompt, **responses})
+    cut.warn(len(rows), max_length)
+    spelled.warn()
     return rows
 
 

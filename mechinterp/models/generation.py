@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
@@ -14,7 +16,10 @@ from mechinterp import processes
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.positions import reading
 from mechinterp.models.tokens import Encoded, encode, length_batches, pad, padding_id
+from mechinterp.models.unembedding import last_unembedded
 from mechinterp.models.watching import Progress, evaluating
+
+logger = logging.getLogger(__name__)
 
 
 def generate(
@@ -44,14 +49,16 @@ def generate(
         settings: of `continue_greedily`.
 
     Returns:
-        The responses without special tokens and outer blanks, in the order of the prompts; "" for an empty one.
+        The responses without special tokens and outer blanks, in the order of the prompts; "" for an empty one. They
+        end before the first of `end_tokens`.
     """
     answers: dict[int, str] = {}
+    ends = end_tokens(checkpoint)
 
     def add(batch: list[tuple[int, Encoded]]) -> None:
-        texts = checkpoint.tokenizer.batch_decode(
-            [list(text.ids[text.prompt_length :]) for _, text in batch], skip_special_tokens=True
-        )
+        # without the end token, which need be no special one of the tokenizer's
+        new_ids = [list(takewhile(lambda i: i not in ends, text.ids[text.prompt_length :])) for _, text in batch]
+        texts = checkpoint.tokenizer.batch_decode(new_ids, skip_special_tokens=True)
         new = {i: text.strip() for (i, _), text in zip(batch, texts, strict=True)}
         answers.update(new)
         if see is not None:
@@ -82,7 +89,7 @@ def continue_greedily(
     Args:
         checkpoint: the model; left as it was.
         prompts: texts.
-        max_new_tokens: longest continuation; it ends with the end-of-sequence token where that comes earlier.
+        max_new_tokens: longest continuation; it ends with the first of `end_tokens` where that comes earlier.
         settings: `max_tokens`: padded tokens per batch, continuations included; `max_batch`: prompts per batch;
             `as_one_batch`: all of them in one, in their order, whatever the others say;
             `prefix`, `suffix`: put around every prompt; `truncate`: cut prompts that leave no room for the continuation
@@ -127,7 +134,8 @@ def _continue(
         suffix=suffix,
         called=called,
     )
-    pad_id, ends, finished = padding_id(checkpoint.tokenizer), _end_tokens(checkpoint), 0
+    pad_id, ends, finished = padding_id(checkpoint.tokenizer), end_tokens(checkpoint), 0
+    _say_of_ends(checkpoint, ends)
     lengths = [len(sequence.ids) + max_new_tokens for sequence in sequences]
     groups = [list(range(len(sequences)))]
     if not as_one_batch:
@@ -137,7 +145,7 @@ def _continue(
     greedy = GenerationConfig(
         do_sample=False, max_new_tokens=max_new_tokens, pad_token_id=pad_id, eos_token_id=sorted(ends) or None
     )
-    with evaluating(checkpoint.model), _generating_by(checkpoint.model, greedy):
+    with evaluating(checkpoint.model), last_unembedded(checkpoint), _generating_by(checkpoint.model, greedy):
         for order in batches:
             finished += len(order)
             if all(i in done for i in order):
@@ -166,7 +174,56 @@ def _generating_by(model: PreTrainedModel, config: GenerationConfig) -> Iterator
         model.generation_config = own
 
 
-def _end_tokens(checkpoint: Checkpoint) -> frozenset[int]:
-    """The tokens after which generation stops."""
-    ends = checkpoint.model.generation_config.eos_token_id
-    return frozenset() if ends is None else frozenset([ends] if isinstance(ends, int) else ends)
+@contextmanager
+def ending(checkpoint: Checkpoint) -> Iterator[None]:
+    """For the time of the context the model's own `generate` ends with `end_tokens` too, other settings kept."""
+    ends, config = end_tokens(checkpoint), copy.deepcopy(checkpoint.model.generation_config)
+    _say_of_ends(checkpoint, ends)
+    config.eos_token_id = sorted(ends) or None
+    with _generating_by(checkpoint.model, config):
+        yield
+
+
+def end_tokens(checkpoint: Checkpoint) -> frozenset[int]:
+    """The tokens that end an answer: those that generation config, config or tokenizer call end-of-sequence.
+
+    Configs often leave out the token that the tokenizer knows, or the one that a chat model ends its turns with. What a
+    config's class falls back on where the file names none counts only if the tokenizer has it as a special token.
+    """
+    return frozenset().union(*_ends(checkpoint).values())
+
+
+def _ends(checkpoint: Checkpoint) -> dict[str, frozenset[int]]:
+    """The end tokens by who names them."""
+    tokenizer, config = checkpoint.tokenizer, checkpoint.model.config.get_text_config()
+    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    by_default = _ids(getattr(type(config), "eos_token_id", None)) - special
+    generation = checkpoint.model.generation_config
+    own = _ids(generation.eos_token_id)
+    if getattr(generation, "_from_model_config", False):  # there is no file of it
+        own -= by_default
+    return {
+        "the generation config": own,
+        "the config": _ids(getattr(config, "eos_token_id", None)) - by_default,
+        "the tokenizer": _ids(tokenizer.eos_token_id),
+    }
+
+
+def _say_of_ends(checkpoint: Checkpoint, ends: frozenset[int]) -> None:
+    """Warn where answers end with more than the generation config says."""
+    named = _ends(checkpoint)
+    if ends == named["the generation config"]:
+        return
+
+    def words(ids: frozenset[int]) -> str:
+        return ", ".join(f"{checkpoint.tokenizer.convert_ids_to_tokens(i)!r} (id {i})" for i in sorted(ids)) or "none"
+
+    logger.warning(
+        "%s: the end of an answer is named differently, and each ends one: %s",
+        checkpoint.source,
+        "; ".join(f"{who}: {words(ids)}" for who, ids in named.items()),
+    )
+
+
+def _ids(value: int | Sequence[int] | None) -> frozenset[int]:
+    return frozenset() if value is None else frozenset([value] if isinstance(value, int) else value)

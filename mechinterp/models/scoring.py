@@ -9,26 +9,26 @@ the model would come to write it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from mechinterp import processes
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.positions import reading
 from mechinterp.models.tokens import Encoded, encode, length_batches, pad, padding_id, to_device
+from mechinterp.models.unembedding import unembedded_at
 from mechinterp.models.watching import Progress, evaluating
 
 Reduction = Literal["mean", "sum", "first"]
 """Over the tokens of a response: their mean, their sum, or the first one alone."""
 
 _LOGITS = 2**26  # numbers of one batch's logits: 256 MiB in float32
-_ROWS = 256  # distributions in float32 at a time
+_WIDE = 2**24  # numbers of logits in float32 at a time: 64 MiB
 
 
 @torch.no_grad()
@@ -119,46 +119,24 @@ def _scores(
     """The scores of the texts of one batch."""
     batch = pad(texts, pad_id=padding_id(checkpoint.tokenizer), side=side, device=checkpoint.device)
     counts = [1 if reduce == "first" else len(text.ids) - text.prompt_length for text in texts]
-    rows = torch.repeat_interleave(torch.arange(len(texts)), torch.tensor(counts))
-    columns = torch.cat(
-        [
-            torch.arange(count) + start + text.prompt_length - 1
-            for text, start, count in zip(texts, batch.starts, counts, strict=True)
-        ]
-    )
+    places = [
+        (row, start + text.prompt_length - 1 + i)
+        for row, (text, start, count) in enumerate(zip(texts, batch.starts, counts, strict=True))
+        for i in range(count)
+    ]
     labels = torch.cat(
         [
             torch.tensor(text.ids[text.prompt_length : text.prompt_length + count])
             for text, count in zip(texts, counts, strict=True)
         ]
     )
-    with reading(batch), _unembedding_only(checkpoint, rows, columns, batch.input_ids.shape[1]):
+    rows, columns = zip(*places, strict=True)
+    with reading(batch), unembedded_at(checkpoint, rows, columns, batch.input_ids.shape[1]):
         logits = checkpoint.model(**batch.inputs(), use_cache=False).logits[0]
     labels = to_device(labels.long(), logits.device)
-    parts = []
-    for part, wanted in zip(logits.split(_ROWS), labels.split(_ROWS), strict=True):
+    parts, at_a_time = [], max(1, _WIDE // logits.shape[1])
+    for part, wanted in zip(logits.split(at_a_time), labels.split(at_a_time), strict=True):
         wide = part.to(torch.promote_types(part.dtype, torch.float32))
         parts.append(wide.gather(1, wanted[:, None])[:, 0] - wide.logsumexp(1))
     each = torch.cat(parts).cpu().double().split(counts)
     return torch.stack([values.sum() if reduce == "sum" else values.mean() for values in each])
-
-
-@contextmanager
-def _unembedding_only(checkpoint: Checkpoint, rows: Tensor, columns: Tensor, width: int) -> Iterator[None]:
-    """Only these positions of a batch are unembedded, in one row; logits of all would not fit with large vocabularies.
-
-    A hook rather than `logits_to_keep`, which not every model takes and which keeps the same columns of every row.
-    """
-    flat = rows * width + columns
-
-    def select(_: nn.Module, args: Any) -> Any:
-        hidden = args[0]
-        return (hidden.reshape(-1, hidden.shape[-1])[to_device(flat, hidden.device)][None], *args[1:])
-
-    handle = None
-    try:
-        handle = checkpoint.module("unembed").register_forward_pre_hook(select)
-        yield
-    finally:
-        if handle is not None:
-            handle.remove()

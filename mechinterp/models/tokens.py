@@ -1,7 +1,9 @@
 """Texts as tokens: what is fed, which positions count, and how sequences are padded into batches.
 
 A response is joined to its prompt by one space. Sequences longer than the context are an error unless truncation is
-asked for, which then removes tokens on the left of the prompt: the harmful question stands at its right.
+asked for, which then removes tokens on the left of the prompt: the harmful question stands at its right. What the
+tokenizer itself puts in front (a BOS) stays. Of what may not have been meant, it is said: special tokens that a text
+spells out, cut headers of turns, prompts whose end merges with the response.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import json
 import logging
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -20,6 +22,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from mechinterp.errors import InputError
+from mechinterp.models.joining import Joining, common
+from mechinterp.models.special_tokens import Around, SpelledOut, shown
 from mechinterp.provenance import digest
 
 Position = str
@@ -119,6 +123,7 @@ def encode(
     prefix: str | None = None,
     suffix: str | None = None,
     called: Sequence[str] | None = None,
+    quiet: bool = False,
 ) -> list[Encoded]:
     """Tokenise prompts, or prompts with the responses teacher-forced after them.
 
@@ -131,6 +136,7 @@ def encode(
         prefix: text before every prompt, see `wrapped`; like the suffix it is never cut, and counts as prompt.
         suffix: text after every prompt.
         called: what each prompt is called in errors; by default "prompt" and its number.
+        quiet: say nothing of special tokens in the texts, as the caller has: see `special_tokens` and `joining`.
 
     Raises:
         InputError: for an empty prompt or response, or one that is too long and `truncate` is off, or whose prefix and
@@ -140,33 +146,38 @@ def encode(
         return []
     if responses is not None and len(responses) != len(prompts):
         raise InputError(f"{len(prompts)} prompts but {len(responses)} responses")
-    encoded, cut = [], 0
+    around = Around.of(tokenizer)
+    joining, spelled, cut = Joining(tokenizer, around), SpelledOut(tokenizer, around), Cut()
+    names = [f"prompt {row}" for row in range(len(prompts))] if called is None else called
+    encoded = []
     for start in range(0, len(prompts), _CHUNK):  # a tokenizer's own output is many times larger than the ids
         rows = slice(start, start + _CHUNK)
         texts = [wrapped(prompt, prefix, suffix) for prompt in prompts[rows]]
-        heads, tails = _tokenise(tokenizer, texts, None if responses is None else responses[rows])
-        for row, (head, tail) in enumerate(zip(heads, tails, strict=True), start):
-            name = f"prompt {row}" if called is None else called[row]
+        heads, tails = joining.tokens(texts, None if responses is None else responses[rows], names[rows])
+        for row, (text, head, tail) in enumerate(zip(texts, heads, tails, strict=True), start):
             if not prompts[row].strip():
-                raise InputError(f"{name} is empty")
+                raise InputError(f"{names[row]} is empty")
             if responses is not None and not responses[row].strip():
                 raise InputError(f"response {row} is empty")
+            spelled.look(names[row], text, head)
+            if responses is not None:
+                spelled.look(f"response {row}", responses[row], tail)
             room = max_length - reserve - len(tail)
             if len(head) > room:
-                left, right = _ends(tokenizer, head, prompts[row], prefix, suffix)
+                left, right = _ends(joining, around, head, prompts[row], prefix, suffix)
                 if not truncate or room <= left + right:
-                    around = f" (prefix and suffix take {left + right})" if prefix or suffix else ""
+                    taken = f" (prefix and suffix take {left + right})" if prefix or suffix else ""
                     raise InputError(
-                        f"{name} has {len(head)} tokens, {max(room, 0)} fit into the context of {max_length}"
-                        f"{around}; truncate from the left (--truncate) or use a model with a longer context"
+                        f"{names[row]} has {len(head)} tokens, {max(room, 0)} fit into the context of {max_length}"
+                        f"{taken}; truncate from the left (--truncate) or use a model with a longer context"
                     )
-                head = [*head[:left], *keep_right(head[left:], room - left, tokenizer.bos_token_id)]
-                cut += 1
+                whole, head = head, keep_right(head, room, left)
+                cut.add(names[row], head, spelled.among(whole[left : left + len(whole) - len(head)]))
             encoded.append(Encoded.of([*head, *tail], len(head)))
-    if cut:
-        logger.warning(
-            "%d of %d prompts were cut on the left to fit into the context of %d tokens", cut, len(prompts), max_length
-        )
+    cut.warn(len(prompts), max_length)
+    if not quiet:
+        joining.warn()
+        spelled.warn()
     return encoded
 
 
@@ -176,51 +187,21 @@ def wrapped(prompt: str, prefix: str | None = None, suffix: str | None = None) -
 
 
 def _ends(
-    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], prompt: str, prefix: str | None, suffix: str | None
+    joining: Joining, around: Around, ids: Sequence[int], prompt: str, prefix: str | None, suffix: str | None
 ) -> tuple[int, int]:
-    """How many tokens of a query are its prefix, and how many its suffix; a BOS counts with what it stands before."""
-    left = right = 0
+    """How many tokens of a query are never cut: at its left what the tokenizer adds and the prefix, then the suffix."""
+    left, right = around.in_front(ids), 0
     if prefix:
-        left = _common(tokenizer(f"{prefix} ", verbose=False)["input_ids"], ids)
-    elif suffix:
-        left = int(ids[0] == tokenizer.bos_token_id)
+        left = common(joining.alone(f"{prefix} "), ids)
     if suffix:
-        right = len(ids) - _common(tokenizer(wrapped(prompt, prefix), verbose=False)["input_ids"], ids)
+        right = len(ids) - common(joining.alone(wrapped(prompt, prefix)), ids)
     return left, right
 
 
-def _tokenise(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], responses: Sequence[str] | None
-) -> tuple[list[list[int]], list[list[int]]]:
-    """Ids of the prompts, and of what comes after them.
-
-    Tokenised together, as the model would meet it: a SentencePiece tokenizer puts a blank of its own before a text that
-    stands alone. The response begins where the whole departs from the prompt.
-    """
-    # verbose=False: the tokenizer's own length warning; the caller raises instead
-    heads = tokenizer(list(prompts), verbose=False)["input_ids"]
-    if responses is None:
-        return heads, [[] for _ in heads]
-    texts = [f"{prompt} {response}" for prompt, response in zip(prompts, responses, strict=True)]
-    wholes = tokenizer(texts, verbose=False)["input_ids"]
-    lengths = [_common(head, whole) for head, whole in zip(heads, wholes, strict=True)]
-    return (
-        [whole[:length] for whole, length in zip(wholes, lengths, strict=True)],
-        [whole[length:] for whole, length in zip(wholes, lengths, strict=True)],
-    )
-
-
-def keep_right(ids: Sequence[int], length: int, bos: int | None) -> list[int]:
-    """The last `length` tokens, of which the first is the BOS if the text had one."""
-    if len(ids) <= length:
-        return list(ids)
-    special = 1 if ids[0] == bos and length > 1 else 0
-    return [*ids[:special], *ids[len(ids) - length + special :]]
-
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """Length of the common beginning."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+def keep_right(ids: Sequence[int], length: int, left: int) -> list[int]:
+    """At most `length` tokens: the first `left` of a text, and as many of its last ones as fit."""
+    left = min(left, length - 1)
+    return list(ids) if len(ids) <= length else [*ids[:left], *ids[len(ids) - length + left :]]
 
 
 def pad(
@@ -250,6 +231,36 @@ def pad(
         prompt_lengths=tuple(sequence.prompt_length for sequence in sequences),
         side=side,
     )
+
+
+@dataclass
+class Cut:
+    """Counts prompts that were cut, and special tokens that went with what was cut."""
+
+    prompts: int = 0
+    first: str = ""
+    bare: dict[str, int] = field(default_factory=dict)
+
+    def add(self, name: str, ids: Sequence[int], lost: Sequence[str]) -> None:
+        """Add a prompt: its ids as they are now, and the special tokens that it lost."""
+        self.prompts += 1
+        self.first = self.first or f"{name}, whose first ids are now {shown(ids)}"
+        for token in lost:
+            self.bare[token] = self.bare.get(token, 0) + 1
+
+    def warn(self, total: int, length: int) -> None:
+        """Say it, if there was any."""
+        if not self.prompts:
+            return
+        lost = "; ".join(f"{token} in {count}" for token, count in self.bare.items())
+        logger.warning(
+            "%d of %d prompts were cut on the left to fit into the context of %d tokens, the first is %s%s",
+            self.prompts,
+            total,
+            length,
+            self.first,
+            f"; special tokens were cut away ({lost}), so that a turn may lack its header" if lost else "",
+        )
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

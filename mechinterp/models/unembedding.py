@@ -10,9 +10,11 @@ and are no log-odds. A bias of the unembedding, and a cap on the logits (Gemma 2
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -20,12 +22,62 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from mechinterp.errors import InputError
+from mechinterp.models.tokens import to_device
 from mechinterp.models.weights import LazyWeights
 
 if TYPE_CHECKING:
     from mechinterp.models.checkpoints import Checkpoint
 
 _ROWS, _VECTORS = 8192, 128  # of the unembedding and of the vectors at a time: 4 MB of logits, and rows in float32
+
+
+@contextmanager
+def unembedded_at(checkpoint: Checkpoint, rows: Sequence[int], columns: Sequence[int], width: int) -> Iterator[None]:
+    """Only these positions of a batch are unembedded, in one row; logits of all would not fit with large vocabularies.
+
+    A hook rather than `logits_to_keep`, which not every model takes and which keeps the same columns of every row. What
+    an architecture does to logits after the unembedding (a cap, a scale) it does to these.
+
+    Args:
+        checkpoint: whose model is called in the context.
+        rows, columns: of the positions.
+        width: columns of the batch, padding included.
+    """
+    flat = torch.tensor(rows) * width + torch.tensor(columns)
+    copies: dict[torch.device, Tensor] = {}
+
+    def select(hidden: Tensor) -> Tensor:
+        places = copies.setdefault(hidden.device, to_device(flat, hidden.device))
+        return hidden.reshape(-1, hidden.shape[-1])[places][None]
+
+    with _entering_unembedding(checkpoint, select):
+        yield
+
+
+@contextmanager
+def last_unembedded(checkpoint: Checkpoint) -> Iterator[None]:
+    """Of every pass only the last column is unembedded, as generation needs it; most models see to it themselves."""
+    if "logits_to_keep" in inspect.signature(checkpoint.model.forward).parameters:
+        yield
+        return
+    with _entering_unembedding(checkpoint, lambda hidden: hidden[:, -1:]):
+        yield
+
+
+@contextmanager
+def _entering_unembedding(checkpoint: Checkpoint, select: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """What enters the unembedding is what `select` makes of it."""
+
+    def hook(_: nn.Module, args: Any) -> Any:
+        return (select(args[0]), *args[1:])
+
+    handle = None
+    try:
+        handle = checkpoint.module("unembed").register_forward_pre_hook(hook)
+        yield
+    finally:
+        if handle is not None:
+            handle.remove()
 
 
 @torch.no_grad()
