@@ -226,6 +226,6 @@ def fingerprint_of_instances(instances: Sequence[SafeEditInstance]) -> str:
 
 
 def fingerprint_of_judge(judge: Judge) -> str:
-    """One at a path is what its files are, wherever it lies; the embedded judge is made from data and seed."""
+    """One at a path is what its files are, wherever it lies; an embedded judge is what it is made from."""
     path = Path(judge.name)
-    return digest(["own", hash_path(path)] if path.exists() else [judge.name, ""])
+    return digest(["own", hash_path(path)] if path.exists() else [judge.name, getattr(judge, "fingerprint", "")])

@@ -212,7 +212,7 @@ def _defense(study: Run, judge: Judge, checkpoint: Checkpoint, prompts: list[str
     """The share of safe answers among those that are not empty, and the number of these."""
     config = study.config
     answers = generate(checkpoint, prompts, max_new_tokens=config.max_new_tokens, truncate=config.truncate)
-    scores = [score for score in score_responses(judge, answers) if score is not None]
+    scores = [score for score in score_responses(judge, answers, prompts) if score is not None]
     return wilson(sum(score > 0.5 for score in scores), len(scores)), len(scores)
 
 

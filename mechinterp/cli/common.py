@@ -78,19 +78,22 @@ def read_data(path: Path) -> list[SafeEditInstance]:
 def judge_of(
     judge: str | None, instances: list[SafeEditInstance], seed: int, device: str, note: Callable[[str], None]
 ) -> Judge:
-    """The judge at a path, or a classifier of the instances' own safe and unsafe responses; tells which."""
-    from mechinterp.evaluation.judges import ClassifierJudge, EmbeddedJudge
+    """The judge at a path, or one of the instances' own safe and unsafe responses, which judges none that it has seen.
+
+    Tells which.
+    """
+    from mechinterp.evaluation.fold_judge import FoldJudge
+    from mechinterp.evaluation.judges import ClassifierJudge
 
     if judge is not None:
         note(f"judge: {judge}")
         return ClassifierJudge.load(judge, device=device)
-    texts = [i.safe_generation for i in instances] + [i.unsafe_generation for i in instances]
-    embedded = EmbeddedJudge.fit(texts, [True] * len(instances) + [False] * len(instances), seed=seed)
+    made = FoldJudge.of_instances(instances, seed=seed)
     note(
-        f"judge: trained on {embedded.n_train} of the data's own responses, accuracy {embedded.accuracy:.3f} "
-        f"on {embedded.n_test} held out; give a sequence classifier with --judge"
+        f"judge: trained on the data's own {made.n_train} responses, always without those to the question judged; "
+        f"accuracy {made.accuracy:.3f} on {made.n_test} so held out; give a sequence classifier with --judge"
     )
-    return embedded
+    return made
 
 
 def stands_on(source: str, base: str | None, other: str) -> str | None:

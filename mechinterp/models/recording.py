@@ -108,7 +108,8 @@ class Recording:
             if name != "group_sizes":
                 kind, _, hook = name.partition("/")
                 parts[kind][hook] = value
-        return cls(group_sizes=tensors["group_sizes"], **parts, **labels)
+        rest: dict[str, Any] = {**parts, **labels}
+        return cls(rest.pop("groups"), tensors["group_sizes"], **rest)
 
 
 def record(

@@ -105,15 +105,11 @@ def relapse_test(
     }
 
     def ask(checkpoint: Checkpoint) -> Answers:
-        found = generate(checkpoint, prompts, truncate=truncate, **sizes)
-        return Answers(tuple(found), tuple(score_responses(judge, found)))
+        return Answers.of(generate(checkpoint, prompts, truncate=truncate, **sizes), prompts, judge)
 
     known = {"toxic_direction": toxic_direction, "ranking": ranking, "groups": groups}
     wanted = doses(base, settings, block=block, seed=seed, **known)
-    if base_responses is None:
-        of_base = ask(base)
-    else:
-        of_base = Answers(tuple(base_responses), tuple(score_responses(judge, base_responses)))
+    of_base = ask(base) if base_responses is None else Answers.of(base_responses, prompts, judge)
     of_tuned, outcomes = ask(tuned), []
     for done, dose in enumerate(wanted, 1):
         with dose.apply(tuned, base):
@@ -227,7 +223,7 @@ def unsafe_prompts(
     for start in range(0, len(order), 2 * wanted):
         portion = order[start : start + 2 * wanted]
         answers = generate(base, portion, max_new_tokens=max_new_tokens, truncate=truncate)
-        scores = score_responses(judge, answers)
+        scores = score_responses(judge, answers, portion)
         found += [p for p, score in zip(portion, scores, strict=True) if score is not None and score <= 0.5]
         if progress is not None:
             progress(min(len(found), wanted), wanted)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 
 from mechinterp.data.benign import BenignPrompt, read_benign
 from mechinterp.data.comments import Comment, read_comments, write_comments
 from mechinterp.data.knowledge import read_knowledge
 from mechinterp.data.safeedit import SafeEditInstance, read_safeedit, write_safeedit
 from mechinterp.files import write_json, write_text
+from mechinterp.measures.splitting import normalised
 from mechinterp.reporting import Reporter
 from mechinterp.study.corpus import corpus_of
 from mechinterp.study.run import Run
+
+_logger = logging.getLogger(__name__)
 
 
 def make(run: Run, reporter: Reporter) -> None:
@@ -39,7 +43,6 @@ def make(run: Run, reporter: Reporter) -> None:
             comments = _share_of(comments, files.max_comments, run.seed)
         knowledge = read_knowledge(files.knowledge) if files.knowledge is not None else []
         benign = read_benign(files.benign) if files.benign is not None else []
-        # the judge is trained on the training split's responses, never on those of the instances it judges
         responses = [(i.safe_generation, True) for i in splits["train"]]
         responses += [(i.unsafe_generation, False) for i in splits["train"]]
     for name, instances in splits.items():
@@ -48,7 +51,20 @@ def make(run: Run, reporter: Reporter) -> None:
     write_json(data / "knowledge.json", knowledge)
     lines = [json.dumps({"prompt": one.prompt, "answer": one.answer}, ensure_ascii=False) for one in benign]
     write_text(data / "benign.jsonl", "".join(f"{line}\n" for line in lines))
-    write_json(data / "responses.json", responses)
+    write_json(data / "responses.json", _unseen(responses, splits))
+
+
+def _unseen(
+    responses: Sequence[tuple[str, bool]], splits: Mapping[str, Sequence[SafeEditInstance]]
+) -> list[tuple[str, bool]]:
+    """What a judge is made from: none of the responses to the questions of the instances that it judges."""
+    judged = [*splits["validation"], *splits["test"]]
+    questions = {normalised(i.question) for i in judged}
+    shared = [i for i in splits["train"] if normalised(i.question) in questions]
+    if shared:
+        _logger.warning("%d training instances share a question with validation or test instances", len(shared))
+    texts = {normalised(text) for i in (*judged, *shared) for text in (i.safe_generation, i.unsafe_generation)}
+    return [(text, safe) for text, safe in responses if normalised(text) not in texts]
 
 
 def _share_of(comments: Sequence[Comment], n: int, seed: int) -> list[Comment]:

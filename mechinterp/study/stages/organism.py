@@ -23,7 +23,7 @@ def make(run: Run, reporter: Reporter) -> None:
     judge = judge_of(run)
     scores = {"judge": judge.name}
     if isinstance(judge, EmbeddedJudge):
-        scores |= {key: value for key, value in vars(judge).items() if key not in ("pipeline", "name")}
+        scores |= {key: value for key, value in vars(judge).items() if key not in ("pipeline", "name", "fingerprint")}
     write_table(run.folder / "tables" / "judge.csv", pd.DataFrame([scores]))
     vanilla, test, knowledge = checkpoint_of(run, "vanilla"), instances_of(run, "test"), knowledge_of(run)
     groups = {
@@ -39,7 +39,7 @@ def make(run: Run, reporter: Reporter) -> None:
             truncate=run.config.truncate,
             progress=reporter.progress(f"vanilla: {quantity}"),
         )
-        judged = [score for score in score_responses(judge, answers) if score is not None]
+        judged = [score for score in score_responses(judge, answers, prompts) if score is not None]
         rows.append((quantity, sum(score > 0.5 for score in judged), len(judged)))
     if knowledge:
         answers = generate(vanilla, [q for q, _ in knowledge], max_new_tokens=run.config.max_new_tokens)
