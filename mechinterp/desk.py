@@ -21,7 +21,7 @@ from mechinterp.hashing import hash_path, settled, state_of
 from mechinterp.location import locate
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.comparability import check_comparable, check_same_tokens
-from mechinterp.models.sources import Source, read_json, source_files
+from mechinterp.models.sources import Source, source_files
 from mechinterp.models.tokens import tokenizer_fingerprint
 from mechinterp.provenance import code_of, digest, library_versions
 from mechinterp.reporting import Reporter
@@ -71,40 +71,6 @@ class Candidate:
         if not all(settled(state, now) for state in states.values()):
             return None
         return [[str(source.path.resolve()) for source in chain], states, self.options.get("dtype", "auto")]
-
-
-def stands_on(source: str, base: str) -> tuple[str, str]:
-    """A checkpoint compared with `base`, and what it stands on, where it stands on anything.
-
-    That is the comparison's base; for `ADAPTER@MODEL` that model; and for an adapter whose config names a model that is
-    there, that one: it may have been trained on another than the comparison's base (DPO's on SFT's result).
-
-    Returns:
-        The source and its base.
-
-    Raises:
-        InputError: if an adapter names a model that is not there and is not `base` by its name: merged into another
-            model than its own it would be a checkpoint that never was.
-    """
-    path, separator, own = source.rpartition("@")
-    if separator and path and own and not Path(source).exists():
-        return path, own
-    found = Source.find(source)
-    if found.kind != "adapter":
-        return source, base
-    named = read_json(found.path / "adapter_config.json").get("base_model_name_or_path")
-    if not named or Path(str(named)).name == Path(base).resolve().name:
-        return source, base
-    try:
-        there = found.base(None)
-    except InputError:
-        there = None
-    if there is not None and there.kind != "hub":
-        return source, there.place
-    raise InputError(
-        f"{source}: this adapter was trained on {named}, which is not here; is that {base}? Say what it stands on: "
-        f"{source}@MODEL"
-    )
 
 
 def skeleton_of(base: Candidate, tuned: Sequence[Candidate], *, out: Path, purpose: str) -> Checkpoint:

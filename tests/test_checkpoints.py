@@ -96,7 +96,7 @@ def damage(folder: Path, how: str) -> None:
         ("no weight", "1 weights are missing .model.layers.1.mlp.down_proj.weight"),
         ("no tokenizer", "there are no tokenizer files in it; give the base that has one"),
         ("damaged tokenizer", "its tokenizer cannot be read"),
-        ("damaged config", "cannot be loaded as a causal language model"),
+        ("damaged config", "config.json: cannot be read as JSON"),
         ("also an adapter", "holds a whole model and an adapter"),
         ("gone", "no such folder"),
     ],

@@ -395,7 +395,7 @@ def test_the_command_says_that_checkpoints_are_identical(folder: Path, capsys: p
     [
         ("model ./nowhere", "no such folder"),
         ("model mistyped", "mistyped: no such folder"),
-        ("model adapter", "Checkpoint.load('adapter', base='model').save(FOLDER)"),  # as an edit, it stands on A
+        ("model adapter", "Checkpoint.load('adapter', base=MODEL).save(FOLDER)"),  # as an edit, it stands on A
         ("model adapter --base copy", "Checkpoint.load('adapter', base='copy').save(FOLDER)"),
         ("model named", "Checkpoint.load('named').save(FOLDER)"),  # on the base that it names, which is not A
         ("empty model", "not a model folder"),

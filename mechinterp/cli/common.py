@@ -96,20 +96,6 @@ def judge_of(
     return made
 
 
-def stands_on(source: str, base: str | None, other: str) -> str | None:
-    """What a checkpoint is opened on: --base, the base that an adapter names itself, else what it is set against."""
-    from mechinterp.models.sources import Source
-
-    found = Source.find(source)
-    if base is None and found.kind == "adapter":
-        try:
-            found.base(None)
-        except InputError:
-            return other
-        return None
-    return base or other
-
-
 def label_and_path(text: str) -> tuple[str, str]:
     """NAME=PATH, or a path alone, which is called by its last part."""
     from mechinterp.models.sources import Source

@@ -16,7 +16,6 @@ from mechinterp.cli.common import (
     read_direction,
     reporting,
     say,
-    stands_on,
 )
 from mechinterp.cli.options import (
     Base,
@@ -85,9 +84,9 @@ def compare(
     """Erased or bypassed: tuned checkpoints against their base, as tables, figures and a report."""
     from mechinterp.comparing import compare_checkpoints
     from mechinterp.desk import Candidate
-    from mechinterp.desk import stands_on as with_base
     from mechinterp.evidence import ComparisonSettings
     from mechinterp.measures.probe import ToxicProbe
+    from mechinterp.models.sources import stands_on
     from mechinterp.relapse.treatments import RelapseSettings
     from mechinterp.trajectory import find_steps
 
@@ -99,13 +98,13 @@ def compare(
     tuned = []
     for given in checkpoint or []:
         name, path = name_and_path(given)
-        tuned.append(Candidate(name, *with_base(path, base), options))
+        tuned.append(Candidate(name, *stands_on(path, base), options))
     for given in trajectory or []:
         name, separator, pattern = given.partition("=")
         if not separator or "/" in name:  # the = is one of a folder's name
             name, pattern = "", given
         for step, path in find_steps(pattern, name or None):
-            tuned.append(Candidate(f"{step.trajectory}@{step.step}", *with_base(path, base), options, step))
+            tuned.append(Candidate(f"{step.trajectory}@{step.step}", *stands_on(path, base), options, step))
     block, fitted, instances = block_of_layer(layer), ToxicProbe.load(probe), read_data(data)
     more = [read_direction(text) for text in direction or []]
     with reporting() as terminal:
@@ -151,7 +150,7 @@ def diff(
         check_writable(out / "tables" / "diff.csv", kind="file")
     with reporting() as terminal:
         before = LazyWeights.open(a, base, trust_remote_code)
-        after = LazyWeights.open(b, stands_on(b, base, a), trust_remote_code)
+        after = LazyWeights.against(b, a, base, trust_remote_code)
         found = difference(before, after, rank=rank, seed=seed, progress=terminal.progress("comparing tensors"))
     say(found.summary())
     if not found.identical:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mechinterp.cli.common import judge_of, load, rank, read_data, reporting, say, stands_on
+from mechinterp.cli.common import judge_of, load, rank, read_data, reporting, say
 from mechinterp.cli.options import (
     Base,
     DeviceMap,
@@ -105,6 +105,7 @@ def evaluate(
     from mechinterp.evaluation.harness import check_harness
     from mechinterp.files import check_writable
     from mechinterp.models.deltas import WeightDelta
+    from mechinterp.models.sources import stands_on
 
     if out is not None:
         check_writable(out / "defense.csv", kind="file")
@@ -125,8 +126,9 @@ def evaluate(
         if edit is not None and not suffix:
             _note_own_suffix(next(iter(edits.values()), edit), terminal.note)
         chosen_judge = judge_of(judge, everything, seed, device, terminal.note)
-        stand = base if against is None else stands_on(model, base, against)
-        checkpoint = load(model, dtype, device, device_map, base=stand, trust_remote_code=trust_remote_code)
+        if against is not None:
+            model, base = stands_on(model, against, base)
+        checkpoint = load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code)
         asking: dict[str, Any] = {"max_new_tokens": max_new_tokens, "knowledge": questions, **around}
         asking["responses"] = None if out is None else out / "responses.jsonl"
         if edits:

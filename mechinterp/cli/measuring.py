@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mechinterp.cli.common import label_and_path, load, rank, read_data, reporting, say, stands_on
+from mechinterp.cli.common import label_and_path, load, rank, read_data, reporting, say
 from mechinterp.cli.options import Base, DeviceMap, DeviceOption, Dtype, DtypeOption, Model, Seed, Truncate, Trust
 from mechinterp.errors import InputError
 
@@ -154,7 +154,7 @@ def region(
         weights = LazyWeights.open(model, base, trust_remote_code)
         for _, path in named if base is None else []:
             check_edit(path, fitted)
-        tuned = {name: LazyWeights.open(path, stands_on(path, base, model), trust_remote_code) for name, path in named}
+        tuned = {name: LazyWeights.against(path, model, base, trust_remote_code) for name, path in named}
         if left_out := check_origin(weights, fitted, recorded, hash_weights=check):
             terminal.note(left_out)
         tables = measure_regions(

@@ -66,14 +66,14 @@ def relapse(
     the decomposition ranks and groups, and sets the verdicts side by side.
     """
     from mechinterp.desk import Candidate
-    from mechinterp.desk import stands_on as with_base
     from mechinterp.measures.probe import ToxicProbe
+    from mechinterp.models.sources import stands_on
     from mechinterp.relapse.running import treat_checkpoints
     from mechinterp.relapse.treatments import RelapseSettings
 
     options = loading_options(dtype, device, device_map, trust_remote_code=trust_remote_code)
     named = [name_and_path(given) for given in checkpoint]
-    tuned = [Candidate(name, *with_base(path, base), options) for name, path in named]
+    tuned = [Candidate(name, *stands_on(path, base), options) for name, path in named]
     fitted = None if probe is None else ToxicProbe.load(probe)
     settings = settings_of(RelapseSettings, {"prompts": prompts, "draws": draws})
     block, instances = block_of_layer(layer), read_data(data)

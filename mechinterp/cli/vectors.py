@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mechinterp.cli.common import label_and_path, rank, read_direction, reporting, say, stands_on
+from mechinterp.cli.common import label_and_path, rank, read_direction, reporting, say
 from mechinterp.cli.options import RankingName, Trust
 from mechinterp.errors import InputError
 
@@ -76,7 +76,7 @@ def vectors(
                 check_edit(path, each)
         for each in wanted.values():
             each.check_width(weights.names.d_model, weights.source)
-        tuned = {name: LazyWeights.open(path, stands_on(path, base, model), trust_remote_code) for name, path in named}
+        tuned = {name: LazyWeights.against(path, model, base, trust_remote_code) for name, path in named}
         for other in tuned.values():
             for block in range(weights.names.n_blocks):
                 check_shape(other, weights, block, weights.names.d_model)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from pickle import UnpicklingError
 from typing import Any
 
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
 from mechinterp.errors import InputError
-from mechinterp.models.sources import Source
+from mechinterp.models.sources import Source, read_json
 
-# What transformers and peft raise for files that are damaged or do not fit.
-LOADING_ERRORS = (
-    *(OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError),
-    *(SafetensorError, UnpicklingError),
-)
+# What transformers, peft, tokenizers and safetensors raise for files that are damaged or do not fit, or for a package
+# that is missing: classes of their own, built-in ones of every kind, and Exception itself. To be caught around a call
+# into these libraries, never around code of this package, whose own faults must show.
+LOADING_ERRORS = Exception
 
 
 def read_config(source: Source, base: Source | None = None, *, trust_remote_code: bool) -> PretrainedConfig:
@@ -29,13 +27,50 @@ def read_config(source: Source, base: Source | None = None, *, trust_remote_code
         below, base = below.base(None if base is None else base.place), None
     if below is None:  # base() raises where a base is needed, so this is for the type checker
         raise InputError(f"{source.given}: there is no config")
+    if below.kind == "model":
+        read_json(below.path / "config.json")  # names the file, where transformers says that there is no such model
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(
             below.place, **loading_options(below, trust_remote_code=trust_remote_code)
         )
     except LOADING_ERRORS as error:
         raise cannot_load(below, error) from error
+    if (kind := _not_causal(config)) is not None:
+        raise InputError(
+            f"{below.given}: {config.model_type} is {kind}, not a causal language model, which is what is measured "
+            "here; give a decoder-only one"
+        )
     return config
+
+
+def _not_causal(config: PretrainedConfig) -> str | None:
+    """What a config is of that is no decoder alone; None for a causal language model, or for code of its own."""
+    if config.is_encoder_decoder:
+        return "an encoder-decoder model"
+    decoder = getattr(config, "is_decoder", False) or getattr(config, "causal", False)
+    if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not decoder:  # its class is there, but sees what comes after
+        return "an encoder"
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and not hasattr(config, "auto_map"):
+        return "another kind of model"
+    return None
+
+
+def read_generation(source: Source) -> GenerationConfig | None:
+    """How a local model generates, if a file says so; transformers takes its defaults where it cannot read the file.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    path = source.path / "generation_config.json"
+    if source.kind != "model" or not path.is_file():
+        return None
+    try:
+        found: GenerationConfig = GenerationConfig.from_dict(read_json(path))
+    except InputError:
+        raise
+    except LOADING_ERRORS as error:
+        raise InputError(f"{path}: not the settings of generation ({one_line(error)})") from error
+    return found
 
 
 def read_tokenizer(
@@ -69,10 +104,15 @@ def loading_options(source: Source, *, trust_remote_code: bool) -> dict[str, Any
 def cannot_load(source: Source, error: Exception) -> InputError:
     """The one-line error for what a library could not open."""
     where = "no such folder, and as a hub id it " if source.kind == "hub" else ""
-    return InputError(f"{source.given}: {where}cannot be loaded as a causal language model ({one_line(error)})")
+    remedy = ""
+    if isinstance(error, ImportError):
+        remedy = "; install the package, or take the setting that needs it out of config.json"
+    return InputError(f"{source.given}: {where}cannot be loaded as a causal language model ({one_line(error)}){remedy}")
 
 
 def one_line(error: Exception) -> str:
     """What an error says, in one line: its first, and the next if that one only announces it."""
-    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if isinstance(error, KeyError):
+        lines[0] = f"no {lines[0]}"
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from mechinterp.errors import InputError
+from mechinterp.models.descriptions import LOADING_ERRORS, one_line
 
 Side = Literal["input", "output"]
 
@@ -74,10 +76,13 @@ class HookNames:
     @cached_property
     def skeleton(self) -> PreTrainedModel:
         """The model without a byte of weights: module classes, names and shapes."""
-        with torch.device("meta"):
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(
-                self.config, trust_remote_code=self.trust_remote_code
-            )
+        try:
+            with torch.device("meta"):  # nothing is run, so that the config's own kernel of attention is not needed
+                model: PreTrainedModel = AutoModelForCausalLM.from_config(
+                    deepcopy(self.config), trust_remote_code=self.trust_remote_code, attn_implementation="eager"
+                )
+        except LOADING_ERRORS as error:
+            raise InputError(f"{self.source}: no model can be built of its config ({one_line(error)})") from error
         return model
 
     @cached_property

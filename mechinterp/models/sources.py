@@ -153,16 +153,63 @@ class Source:
                 f"{self.given}: its adapter_config.json names the base by a {type(name).__name__}, not by a path or "
                 "hub id; give one (base)"
             )
-        beside = [self.path / name, self.path.parent / name]
-        for place in [Path(name), *beside]:
-            if place.is_dir() and place.resolve() != self.path.resolve():
-                return Source.find(place)
+        places = [Path(name).expanduser(), self.path / name, self.path.parent / name]
+        there = {place.resolve(): place for place in reversed(places) if place.is_dir()}
+        there.pop(self.path.resolve(), None)
+        if len(there) > 1:
+            listed = " and ".join(sorted(map(str, there)))
+            raise InputError(
+                f"{self.given}: the base that its adapter_config.json names ({name}) may be {listed}; give one (base)"
+            )
+        for place in there.values():
+            return Source.find(place)
         try:
             return Source.find(name)
         except InputError as error:
             raise InputError(
                 f"{self.given}: the base that its adapter_config.json names is not there ({name}); give one (base)"
             ) from error
+
+
+def stands_on(source: str, other: str, base: str | None = None) -> tuple[str, str]:
+    """A checkpoint set against another one, and the model that it stands on, where it stands on anything.
+
+    That is the base that is given: as an option, or as `ADAPTER@MODEL`. Else, for an adapter, the model that its config
+    names: it may have been trained on another than `other` (DPO's on SFT's result), and only paths tell which; two
+    folders of one name need not hold the same weights. Whatever else stands on a model stands on `other`.
+
+    Args:
+        source: what is opened, or `ADAPTER@MODEL`.
+        other: what it is set against.
+        base: what it stands on, if that is said.
+
+    Returns:
+        The source and its base; `other` as it was given where it is the same folder by another path.
+
+    Raises:
+        InputError: if an adapter names no model, or one that is not here: merged into another model than its own it
+            would be a checkpoint that never was.
+    """
+    path, separator, own = source.rpartition("@")
+    if separator and path and own and not Path(source).exists():
+        return path, own
+    found = Source.find(source)
+    if base is not None or found.kind != "adapter":
+        return source, base or other
+    where = f"{source}@MODEL, or --base MODEL where the command has it"
+    try:
+        below = found.base(None)
+    except InputError as error:
+        raise InputError(f"{error}: {where}") from error
+    assert below is not None  # an adapter always has one
+    if below.place == other or (below.kind != "hub" and below.path.resolve() == Path(other).expanduser().resolve()):
+        return source, other
+    if below.kind == "hub":
+        raise InputError(
+            f"{source}: this adapter was trained on {below.given}, which is not here, and no path says that it is "
+            f"{other}; give its base: {where}"
+        )
+    return source, below.place
 
 
 def _kind(given: str, folder: Path) -> Kind:

@@ -8,7 +8,8 @@ read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -17,6 +18,36 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
+
+from mechinterp.models.sources import first_few
+
+# Buffers that old versions stored and that are no weights: causal masks, rotary frequencies, positions, and what
+# torch keeps beside a module.
+_BUFFERS = re.compile(
+    r"(^|\.)(attn|attention)\.(masked_)?bias$|rotary_\w+\.(inv_freq|cos_cached|sin_cached)$|(^|\.)position_ids$"
+    r"|(^|[._])extra_state$"
+)
+# What quantisers store beside their codes (fp8, bitsandbytes, GPTQ, AWQ, compressed-tensors, quanto, ...).
+_OF_QUANTISER = re.compile(
+    r"[._](scales?|scale_inv|zeros?|zero_point|qweight|qzeros|g_idx|absmax|quant_map|SCB|weight_format|weight_packed"
+    r"|weight_shape|codebooks?|codes)$|[._]quant_state\.|[._]nested_(absmax|quant_map)$|\.(weight|bias)\._(data|scale)$"
+)
+
+
+def harmless(name: str) -> bool:
+    """Whether a stored tensor that a model has no use for is a buffer, so that nothing is lost with it."""
+    return _BUFFERS.search(name) is not None
+
+
+def unused(names: Collection[str], architecture: str) -> tuple[str, str]:
+    """What is wrong with tensors that a model has no use for, and what to do about it."""
+    if codes := [name for name in names if _OF_QUANTISER.search(name)]:
+        fault = f"{len(codes)} belong to a quantiser ({first_few(codes)}), without which the weights are codes"
+        return fault, "save the model dequantised"
+    fault = f"{len(names)} are unknown to {architecture} ({first_few(names)})"
+    if any("lora_" in name or ".base_layer." in name for name in names):
+        return fault, "merge the adapter into its base first"
+    return fault, "what a model has no use for is in none of its numbers: mend config.json, or remove these tensors"
 
 
 @dataclass(frozen=True)
@@ -60,7 +91,8 @@ class StoredNames:
         recipes: the model's own name (aliases of tied parameters and buffers too) -> how it is made.
         aliases: the model's parameter names, each with all names of the same (tied) parameter, its own first.
         missing: parameters that no stored tensor gives under any of their names, and
-        unexpected: stored names that the model has no use for; both but for those that its class says to ignore.
+        unexpected: stored names that the model has no use for; both but for those that its class says to ignore, and
+            the buffers that every version of a model computes for itself (`harmless`).
     """
 
     recipes: Mapping[str, Recipe]
@@ -97,7 +129,8 @@ class StoredNames:
         missing = {name for name, names in aliases.items() if not any(alias in recipes for alias in names)}
         report = SimpleNamespace(missing_keys=missing, unexpected_keys=unexpected)
         skeleton._adjust_missing_and_unexpected_keys(report)  # buffers that old versions stored, and the like
-        return cls(recipes, aliases, tuple(sorted(report.missing_keys)), tuple(sorted(report.unexpected_keys)))
+        useless = sorted(name for name in report.unexpected_keys if not harmless(name))
+        return cls(recipes, aliases, tuple(sorted(report.missing_keys)), tuple(useless))
 
 
 def _aliases(skeleton: PreTrainedModel) -> dict[str, tuple[str, ...]]:

@@ -135,10 +135,12 @@ class TensorFiles:
     Attributes:
         source: what it is called in errors.
         places: name -> (file, name in the file).
+        unlisted: names in the shards that the index does not list.
     """
 
     source: str
     places: Mapping[str, tuple[TensorFile, str]]
+    unlisted: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, source: Source) -> TensorFiles:
@@ -155,7 +157,8 @@ class TensorFiles:
             for name, file in index.items():
                 if name not in held[file]:
                     raise InputError(f"{source.given}: {file} lacks {name}, which the index says is in it")
-            return cls(source.given, {name: (shards[file], name) for name, file in index.items()})
+            unlisted = sorted({name for names in held.values() for name in names} - index.keys())
+            return cls(source.given, {name: (shards[file], name) for name, file in index.items()}, tuple(unlisted))
         single = open_file(files[0])
         names = list(single.names())
         prefix = _common_prefix(names) if source.kind == "tensors" else ""

@@ -17,11 +17,16 @@ from mechinterp.errors import InputError
 from mechinterp.models.deltas import WeightDelta, added
 from mechinterp.models.descriptions import read_config
 from mechinterp.models.names import HookNames
-from mechinterp.models.sources import Source, first_few
-from mechinterp.models.stored_names import Recipe, StoredNames
+from mechinterp.models.sources import Source, first_few, stands_on
+from mechinterp.models.stored_names import Recipe, StoredNames, unused
 from mechinterp.models.tensor_files import TensorFiles
 
 _THREADS = 2  # hashing and reading from the disk at once; more gain little
+
+
+def is_code(dtype: torch.dtype) -> bool:
+    """Whether numbers of a type are a quantiser's codes where weights should be: whole ones, and floats of a byte."""
+    return not dtype.is_floating_point or dtype.itemsize < 2
 
 
 def fingerprint_tensors(names: Iterable[str], read: Callable[[str], Tensor]) -> str:
@@ -106,21 +111,38 @@ class LazyWeights:
             return replace(weights, source=f"{found.given} on {weights.source}", delta=delta.tensors)
         config = read_config(below or found, trust_remote_code=trust_remote_code)
         weights = cls(found.given, HookNames(config, found.given, trust_remote_code), TensorFiles.open(found))
-        weights.check_fit(unexpected=found.kind == "tensors")
+        weights.check_fit()
         return weights
+
+    @classmethod
+    def against(
+        cls, source: str, other: str, base: str | Path | None = None, trust_remote_code: bool = False
+    ) -> LazyWeights:
+        """Open a checkpoint that is set against another one: it stands on what `sources.stands_on` says.
+
+        Raises:
+            InputError: as `open` and `stands_on` do.
+        """
+        if Path(source).is_dir() and Source.find(source).kind == "adapter":
+            return cls.open(source, base)  # which refuses it, whatever it stands on
+        return cls.open(*stands_on(source, other, None if base is None else str(base)), trust_remote_code)
 
     @cached_property
     def stored(self) -> StoredNames:
         """Which stored tensors make up each parameter."""
         return StoredNames.translate(self.names.skeleton, self.files.names)
 
-    def check_fit(self, *, unexpected: bool) -> None:
-        """Raise one `InputError`: what is missing, has another shape or type or (if asked) is not known."""
+    def check_fit(self) -> None:
+        """Raise one `InputError`: what is missing, not known, or has another shape or type."""
         faults = []
         if missing := self.stored.missing:
             faults.append(f"{len(missing)} weights are missing ({first_few(missing)})")
-        if unexpected and (unknown := self.stored.unexpected):
-            faults.append(f"{len(unknown)} are unknown to {type(self.names.skeleton).__name__} ({first_few(unknown)})")
+        if unlisted := self.files.unlisted:
+            faults.append(f"{len(unlisted)} of the shards' tensors are not in the index ({first_few(unlisted)})")
+        remedy = None
+        if unknown := self.stored.unexpected:
+            fault, remedy = unused(unknown, type(self.names.skeleton).__name__)
+            faults.append(fault)
         shapes = {name: tuple(tensor.shape) for name, tensor in self.names.skeleton.state_dict().items()}
         wrong = [
             f"{name} {found} instead of {shapes[name]}"
@@ -129,13 +151,14 @@ class LazyWeights:
         ]
         if wrong:
             faults.append(f"{len(wrong)} have other shapes than the config says ({first_few(wrong)})")
-        if packed := self._not_floating():
+        if packed := self._codes():
             faults.append(f"{len(packed)} hold no floating-point numbers ({first_few(packed)})")
         if faults:
+            faults += [] if remedy is None else [remedy]
             raise InputError(f"{self.source}: the weights do not fit the architecture: {'; '.join(faults)}")
 
-    def _not_floating(self) -> list[str]:
-        """Stored tensors of whole numbers where the model has floating-point ones, as a quantiser leaves them."""
+    def _codes(self) -> list[str]:
+        """Stored tensors of whole numbers or of eight bits where the model has weights, as a quantiser leaves them."""
         floating = {
             name
             for name, parameter in self.names.skeleton.named_parameters(remove_duplicate=False)
@@ -143,7 +166,7 @@ class LazyWeights:
         }
         stored = {name for own, r in self.stored.recipes.items() if own in floating for name, _ in r.stored}
         types = {name: self.files.dtype(name) for name in stored}
-        return [f"{name} {str(t).removeprefix('torch.')}" for name, t in types.items() if not t.is_floating_point]
+        return [f"{name} {str(t).removeprefix('torch.')}" for name, t in types.items() if is_code(t)]
 
     @cached_property
     def parameters(self) -> tuple[str, ...]:
