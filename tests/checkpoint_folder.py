@@ -14,11 +14,12 @@ from safetensors.torch import save_file
 
 from mechinterp.comparing import compare_checkpoints
 from mechinterp.data.comments import Comment
-from mechinterp.desk import Candidate, stands_on
+from mechinterp.desk import Candidate
 from mechinterp.directions.probing import fit_probe
 from mechinterp.evaluation.judges import EmbeddedJudge
 from mechinterp.evidence import ComparisonSettings
 from mechinterp.models.deltas import WeightDelta
+from mechinterp.models.sources import stands_on
 from mechinterp.reporting import Silent
 
 INSTANCES = [make_instance(i, safe_generation=f"I am sorry, not {i}.") for i in range(6)]

@@ -30,9 +30,7 @@ def test_a_base_of_the_same_name_is_not_the_same_base(tmp_path: Path) -> None:
     assert stands_on(f"{adapter}@{mine}", str(mine)) == (adapter, str(mine))  # as the user says
     assert stands_on(adapter, str(mine), str(mine)) == (adapter, str(mine))
     other.rename(tmp_path / "away")
-    with pytest.raises(
-        InputError, match=r"not there \(.*other/vanilla\); give one \(base\): .*adapter@MODEL, or"
-    ):
+    with pytest.raises(InputError, match=r"not there \(.*other/vanilla\); give one \(base\): .*adapter@MODEL, or"):
         stands_on(adapter, str(mine))
 
 
