@@ -2,8 +2,9 @@
 
     python notebooks/execute.py
 
-Runs lie in `runs` at the root of the repository, or in the folder that MECHINTERP_RUNS names. Nothing of the time or
-the machine is written, so that the same code gives the same files.
+Runs lie in `runs` at the root of the repository, or in the folder that MECHINTERP_RUNS names; the study's config is the
+default one, or the file that MECHINTERP_CONFIG names. Nothing of the time or the machine is written, so that the same
+code gives the same files.
 """
 
 from __future__ import annotations

@@ -80,17 +80,13 @@ def test_committed_with_the_outputs_of_one_run(name: str) -> None:
     assert (FOLDER / f"{name}.ipynb").stat().st_size < 1e6
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The organism is trained once, by the first notebook that asks for it."""
-    return tmp_path_factory.mktemp("runs")
-
-
 @pytest.mark.filterwarnings("ignore")  # the client's own; those of the cells would be outputs
 @pytest.mark.parametrize("name", NAMES)
-def test_runs_from_beginning_to_end(name: str, runs: Path) -> None:
+def test_runs_from_beginning_to_end(name: str, own_runs: Path) -> None:
+    """On a small study that is finished; `make notebooks` runs them on the default one."""
     notebook = read(name)
     committed = [(kinds(cell), headings(cell)) for cell in code(notebook)]
     # raises at the first cell that does
-    executor()(notebook, env={**os.environ, "MECHINTERP_RUNS": str(runs), "HF_HUB_OFFLINE": "1"})
+    where = {"MECHINTERP_RUNS": str(own_runs), "MECHINTERP_CONFIG": str(own_runs / "small.yaml")}
+    executor()(notebook, env={**os.environ, **where})
     assert [(kinds(cell), headings(cell)) for cell in code(notebook)] == committed
