@@ -34,7 +34,20 @@ def make_probe(checkpoint: Checkpoint, seed: int = 0) -> ToxicProbe:
     return ToxicProbe.fit(features, toxic, seed=seed, fingerprint=checkpoint.fingerprint)
 
 
-def baseline_of(checkpoint: Checkpoint, block: int = N_BLOCKS - 1) -> Baseline:
+def make_baseline(
+    checkpoint: Checkpoint, block: int = N_BLOCKS - 1, settings: ComparisonSettings = SETTINGS
+) -> Baseline:
     return prepare_baseline(
-        checkpoint, INSTANCES, make_probe(checkpoint), AlternatingJudge(), block=block, seed=0, settings=SETTINGS
+        checkpoint, INSTANCES, make_probe(checkpoint), AlternatingJudge(), block=block, seed=0, settings=settings
     )
+
+
+_MADE: dict[tuple[object, ...], Baseline] = {}
+
+
+def baseline_of(checkpoint: Checkpoint, block: int = N_BLOCKS - 1, settings: ComparisonSettings = SETTINGS) -> Baseline:
+    """The same as `make_baseline`, made once for the same weights."""
+    key = (checkpoint.name, checkpoint.fingerprint, block, settings)
+    if key not in _MADE:
+        _MADE[key] = make_baseline(checkpoint, block, settings)
+    return _MADE[key]

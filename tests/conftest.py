@@ -163,6 +163,14 @@ def make_instance(number: int = 0, **changes: object) -> SafeEditInstance:
     return SafeEditInstance.model_validate({**fields, **changes})
 
 
+LONGEST = ("test_study", "test_relapse", "test_tables", "test_comparison", "test_notebooks", "test_processes")
+"""Started first, so that no process ends with a long file while the others have nothing left to do."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
     """Folders that are made once for all processes of the tests, and only read: `shared(name, make)`."""

@@ -1,4 +1,4 @@
-"""What stands on a tiny checkpoint: the same with other weights, an adapter, a probe."""
+"""What stands on a tiny checkpoint: the same with other weights, an adapter, a probe, edits."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 
 from mechinterp.measures.probe import ToxicProbe
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.deltas import WeightDelta
 
 IDS = torch.tensor([[5, 6, 7, 8, 9]])
 
@@ -57,3 +58,12 @@ def changed(checkpoint: Checkpoint, *, blocks: tuple[int, ...] = (1,), seed: int
 def probe_of(width: int, fingerprint: str = "") -> ToxicProbe:
     rows = torch.randn(2, width, generator=torch.Generator().manual_seed(1))
     return ToxicProbe(rows, rows.clone(), (), torch.zeros(2, 2), fingerprint=fingerprint)
+
+
+def edits_in(folder: Path, checkpoint: Checkpoint, ids: list[int]) -> Path:
+    """Edits that change the answers, one for each id."""
+    name, _ = checkpoint.names.value_parameter(1)
+    for i in ids:
+        change = torch.randn(checkpoint.parameter(name).shape, generator=torch.Generator().manual_seed(i))
+        WeightDelta({name: change}, 1, i, fingerprint=checkpoint.fingerprint).save(folder / str(i))
+    return folder

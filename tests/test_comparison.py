@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from comparisons import INSTANCES, SETTINGS, AlternatingJudge, baseline_of, make_probe
+from comparisons import INSTANCES, SETTINGS, AlternatingJudge, baseline_of, make_baseline, make_probe
 from conftest import MAIN_ARCHITECTURES, N_BLOCKS, make_instance, tiny_checkpoint
 from made_checkpoints import perturbed
 
@@ -104,7 +104,7 @@ def test_evidence_and_baseline_survive_their_folders(tmp_path) -> None:
 
 def test_the_base_is_left_as_it_was(checkpoint: Checkpoint) -> None:
     before = {name: value.clone() for name, value in checkpoint.model.state_dict().items()}
-    baseline_of(checkpoint)
+    make_baseline(checkpoint)
     assert all(torch.equal(value, before[name]) for name, value in checkpoint.model.state_dict().items())
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in checkpoint.model.modules())
 

@@ -15,9 +15,9 @@ import pytest
 import torch
 from command_line import call, refused
 from conftest import PROMPTS, make_instance, tiny_checkpoint
-from launching import launched
+from launching import EVALUATE_ALL, EVALUATE_EDITS, make_evaluated, make_together, told
+from made_checkpoints import edits_in
 
-from mechinterp.data.safeedit import write_safeedit
 from mechinterp.errors import InputError
 from mechinterp.evaluation import defense as defense_module
 from mechinterp.evaluation import responses as kept
@@ -305,15 +305,6 @@ def replace_responses(defense: Defense, **changes: object) -> Defense:
 # -- many edits -----------------------------------------------------------------------------------------------------
 
 
-def edits_in(folder: Path, checkpoint: Checkpoint, ids: list[int]) -> Path:
-    """Edits that change the answers, one for each id."""
-    name, _ = checkpoint.names.value_parameter(1)
-    for i in ids:
-        change = torch.randn(checkpoint.parameter(name).shape, generator=torch.Generator().manual_seed(i))
-        WeightDelta({name: change}, 1, i, fingerprint=checkpoint.fingerprint).save(folder / str(i))
-    return folder
-
-
 @pytest.mark.usefixtures("small_batches")
 def test_every_edit_answers_the_prompts_of_its_own_instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint, judge = tiny_checkpoint("llama"), EmbeddedJudge.fit(SAFE + UNSAFE, [True] * 10 + [False] * 10, seed=0)
@@ -403,15 +394,7 @@ def test_a_prompt_that_is_too_long_is_named_by_its_instance(tmp_path: Path) -> N
 @pytest.fixture(scope="module")
 def there(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("evaluate")
-    checkpoint = tiny_checkpoint("llama")
-    checkpoint.save(folder / "model")
-    tiny_checkpoint("llama", seed=1).save(folder / "tuned")
-    edits_in(folder / "edits", Checkpoint.load(folder / "model", device="cpu"), [1, 2, 9])
-    instances = [make_instance(i, safe_generation=f"I am sorry, not {i}.") for i in range(4)]
-    write_safeedit(instances, folder / "data.json")
-    write_safeedit([i.model_copy(update={"generalization_test": None}) for i in instances], folder / "train.json")
-    (folder / "benign.txt").write_text("How do I bake bread?\nWhat is a tree?\n\nTell me a story.\n")
-    (folder / "known.json").write_text('[["What?", "x"]]')
+    make_evaluated(folder)
     return folder
 
 
@@ -430,54 +413,35 @@ def test_evaluate_keeps_what_it_can_judge_again(there: Path, tmp_path: Path, cap
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_two_processes_write_the_files_of_one(there: Path, tmp_path: Path) -> None:
-    asked = [
-        "-m",
-        "mechinterp",
-        "evaluate",
-        "--model",
-        there / "model",
-        "--data",
-        there / "data.json",
-        "--device",
-        "cpu",
-    ]
-    asked += ["--knowledge", there / "known.json", "--benign", there / "benign.txt", "--against", there / "tuned"]
-    asked += ["--max-new-tokens", 3, "--out"]
-    done = launched([*asked, tmp_path / "two"], there)
-    assert done.returncode == 0, done.stderr
+def test_two_processes_write_the_files_of_one(
+    shared: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = shared("together", make_together)
+    done = told(together, "evaluate")
+    assert done.codes == (0, 0), done.stderr
     assert done.stdout.count("95% interval") == 2
-    assert call(*asked[2:], tmp_path / "one") == 0
-    two, one = files(tmp_path / "two"), files(tmp_path / "one")
+    monkeypatch.chdir(together / "evaluated")
+    assert call(*EVALUATE_ALL, tmp_path / "one") == 0
+    two, one = files(together / "evaluated" / "two"), files(tmp_path / "one")
     divergence = [pd.read_csv(io.BytesIO(found.pop("side_effects.csv"))) for found in (two, one)]
     assert two == one
     # on some processors the divergence depends, in its last digits, on the number of threads
     pd.testing.assert_frame_equal(*divergence, rtol=1e-6, check_exact=False)
 
 
-def test_two_processes_share_the_edits(there: Path, tmp_path: Path) -> None:
-    asked = ["-m", "mechinterp", "evaluate", "--model", there / "model", "--data", there / "data.json"]
-    asked += ["--device", "cpu", "--knowledge", there / "known.json", "--edit", there / "edits"]
-    asked += ["--max-new-tokens", 3, "--out"]
-    (there / "shared.py").write_text(
-        "import os, sys\nfrom mechinterp import processes\nfrom mechinterp.evaluation import defense\n"
-        "from mechinterp.cli import main\n"
-        "defense.TOKENS = 1  # an edit a batch\n"
-        "real = defense.generate_each\n"
-        "def told(checkpoint, edits, *a, **k):\n"
-        "    line = f'answering {processes.rank()} {[e.instance for e in edits]}\\n'\n"
-        "    os.write(2, line.encode())  # whole, whatever the other process writes\n"
-        "    return real(checkpoint, edits, *a, **k)\n"
-        "defense.generate_each = told\nsys.argv[0] = 'mechinterp'\nmain()\n"
-    )
-    done = launched([there / "shared.py", *asked[2:], tmp_path / "two"], there)
-    assert done.returncode == 0, done.stderr
+def test_two_processes_share_the_edits(
+    shared: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = shared("together", make_together)
+    done = told(together, "edits")
+    assert done.codes == (0, 0), done.stderr
     assert done.stdout.count("95% interval") == 1
     assert "answering 0 [1]" in done.stderr
     assert "answering 1 [2]" in done.stderr
     assert done.stderr.count("answering ") - done.stderr.count("answering, edit") == 2
-    assert call(*asked[2:], tmp_path / "one") == 0
-    assert files(tmp_path / "two") == files(tmp_path / "one")
+    monkeypatch.chdir(together / "evaluated")
+    assert call(*EVALUATE_EDITS, tmp_path / "one") == 0
+    assert files(together / "evaluated" / "two-edits") == files(tmp_path / "one")
 
 
 def test_evaluate_tells_of_a_suffix_that_is_not_asked_with(
@@ -486,14 +450,14 @@ def test_evaluate_tells_of_a_suffix_that_is_not_asked_with(
     plain = WeightDelta.load(there / "edits" / "1")
     replace(plain, settings={"suffix": "Please:"}).save(tmp_path / "edit")
     model = ["--model", there / "model", "--data", there / "data.json", "--max-new-tokens", 3, "--device", "cpu"]
-    for edit, suffix, told in (
+    for edit, suffix, is_told in (
         (tmp_path / "edit", [], True),
         (tmp_path, [], True),
         (tmp_path / "edit", ["--suffix", "Please:"], False),
         (there / "edits" / "1", [], False),
     ):
         assert call("evaluate", *model, "--edit", edit, *suffix) == 0
-        assert ('--suffix "Please:"' in " ".join(capsys.readouterr().err.split())) == told
+        assert ('--suffix "Please:"' in " ".join(capsys.readouterr().err.split())) == is_told
 
 
 def test_evaluate_takes_a_folder_of_edits(there: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

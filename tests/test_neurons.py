@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 
+import comparisons
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from comparisons import INSTANCES, AlternatingJudge, make_probe
 from conftest import tiny_checkpoint
 from made_checkpoints import perturbed
 
 from mechinterp.comparison import compare, decompose_blocks
 from mechinterp.errors import InputError
-from mechinterp.evidence import Baseline, ComparisonSettings, gather_evidence, prepare_baseline
+from mechinterp.evidence import Baseline, ComparisonSettings, gather_evidence
 from mechinterp.measures.decomposition import decompose
 from mechinterp.measures.neurons import (
     DEFINITIONS,
@@ -40,9 +40,7 @@ def random_neurons(n: int = 50, seed: int = 0) -> Neurons:
 
 
 def baseline_of(checkpoint: Checkpoint, settings: ComparisonSettings = SETTINGS) -> Baseline:
-    return prepare_baseline(
-        checkpoint, INSTANCES, make_probe(checkpoint), AlternatingJudge(), block=1, seed=0, settings=settings
-    )
+    return comparisons.baseline_of(checkpoint, 1, settings)
 
 
 # -- numerics -------------------------------------------------------------------------------------------------------

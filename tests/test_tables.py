@@ -55,8 +55,12 @@ def config_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory, config_file: Path) -> Study:
-    found = Study(load_config(config_file), 0, tmp_path_factory.mktemp("tables") / "run")
+def study(tmp_path_factory: pytest.TempPathFactory, small_runs: Path, config_file: Path) -> Study:
+    """The small study with other settings: what was trained there is up to date here."""
+    folder = shutil.copytree(small_runs / "seed0", tmp_path_factory.mktemp("tables") / "run")
+    for later in ("responses", "relapse", "evidence", "edits", "figures"):
+        shutil.rmtree(folder / later)
+    found = Study(load_config(config_file), 0, folder)
     found.run(only={"locate", "sft", "dpo"})
     return found
 
