@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ LAST_BLOCK = N_BLOCKS - 1
 
 def make_tables(tuned: tuple[str, ...] = TUNED, *, seed: int = 0) -> dict[str, pd.DataFrame]:
     """The tables of a run: the last of `tuned` changes W_V of the last block only, the others steer around."""
+    return {name: table.copy() for name, table in _made(tuned, seed).items()}
+
+
+@cache
+def _made(tuned: tuple[str, ...], seed: int) -> dict[str, pd.DataFrame]:
     generator = np.random.default_rng(seed)
     decomposition = _decomposition(tuned)
     return {

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import patch
 
 import pandas as pd
 import pytest
@@ -61,9 +62,10 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def full_page(tmp_path_factory: pytest.TempPathFactory) -> Page:
-    """The page of a whole run, with its real pictures."""
+    """The page of a whole run; its pictures are stand-ins, as of `quick_pictures`."""
     run = make_run(tmp_path_factory.mktemp("full") / "run")
-    return Page(write_report(run).read_text(encoding="utf-8"))
+    with patch("mechinterp.report.page.figure_bytes", lambda figure: b"a picture"):
+        return Page(write_report(run).read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -264,6 +266,7 @@ def test_the_settings_are_those_of_the_manifest(full_page: Page) -> None:
     assert "peak_memory_gb 1.73" in text
 
 
+@pytest.mark.usefixtures("quick_pictures")
 @pytest.mark.parametrize("content", [None, "", "not json", "[1]"])
 def test_an_unreadable_manifest_leaves_the_settings_unknown(content: str | None, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", answer_tables())
@@ -273,6 +276,7 @@ def test_an_unreadable_manifest_leaves_the_settings_unknown(content: str | None,
     assert "its settings are unknown" in write_report(run).read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("quick_pictures")
 def test_the_papers_claims_stand_beside_the_runs_numbers(tmp_path: Path) -> None:
     text = Page(write_report(make_run(tmp_path / "a", answer_tables())).read_text(encoding="utf-8")).text
     assert "lower by 2.72%, no interval given reduction 38.2% [−1.8%, 88.2%], p = 0.09" in text
@@ -280,8 +284,14 @@ def test_the_papers_claims_stand_beside_the_runs_numbers(tmp_path: Path) -> None
     assert "No checkpoint of this run bears the name of a method of the paper" in others
 
 
-def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", answer_tables())
+@pytest.mark.parametrize("names", [("defense",), tuple(answer_tables())])
+def test_the_same_run_gives_the_same_page(
+    names: tuple[str, ...], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """With its picture where there is one; with stand-ins where there are many."""
+    if len(names) > 1:
+        request.getfixturevalue("quick_pictures")
+    run = make_run(tmp_path / "run", {name: answer_tables()[name] for name in names})
     once = write_report(run).read_bytes()
     assert write_report(run).read_bytes() == once
     assert sorted(path.name for path in run.iterdir()) == ["manifest.json", "report.html", "tables"]
