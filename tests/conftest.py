@@ -204,9 +204,9 @@ def own_runs(small_runs: Path, tmp_path: Path) -> Path:
     return shutil.copytree(small_runs, tmp_path / "runs")
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are made, but rendered as stand-ins: that takes most of the time, and other tests render each of them."""
+    """Figures are made, but a stand-in is written for each: test_plotting renders each of them."""
     for module in ("mechinterp.plates", "mechinterp.report.page"):
         monkeypatch.setattr(f"{module}.figure_bytes", lambda figure, kind="png": kind.encode())
 

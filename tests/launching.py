@@ -217,5 +217,5 @@ def _work(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    with patch("mechinterp.plates.figure_bytes", lambda figure, kind="png": kind.encode()):  # as the fixture `undrawn`
+    with patch("mechinterp.plates.figure_bytes", lambda figure, kind="png": kind.encode()):  # as in the tests
         _work(Path(sys.argv[1]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -206,32 +207,16 @@ def test_the_probe_command_runs_on_real_comments(there: Path, tmp_path: Path, fi
     assert (tmp_path / "probe.csv").is_file()
 
 
-def test_long_prompts_are_cut_when_asked_for_and_that_is_said(there: Path, tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "mechinterp",
-        "compare",
-        "--base",
-        "model",
-        "--checkpoint",
-        "t=tuned",
-        "--layer",
-        "1",
-    ]
-    command += [
-        "--probe",
-        "p.st",
-        "--data",
-        "long.json",
-        "--max-new-tokens",
-        "2",
-        "--truncate",
-        "--out",
-        tmp_path / "out",
-    ]
-    done = subprocess.run([str(part) for part in command], cwd=there, capture_output=True, text=True, check=True)
-    assert done.stderr.count("6 of 6 prompts were cut on the left to fit into the context of 256 tokens") == 1
+def test_long_prompts_are_cut_when_asked_for_and_that_is_said(
+    there: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(there)
+    monkeypatch.setattr(logging.root, "handlers", [])  # without those of the tests, the command sets up its own
+    command = ["compare", "--base", "model", "--checkpoint", "t=tuned", "--layer", "1", "--probe", "p.st"]
+    command += ["--data", "long.json", "--max-new-tokens", "2", "--truncate", "--out", tmp_path / "out"]
+    assert call(*command) == 0
+    told = capsys.readouterr().err
+    assert told.count("6 of 6 prompts were cut on the left to fit into the context of 256 tokens") == 1
 
 
 @pytest.mark.parametrize("position", ["last", "mean", "response", "all", "generated:3"])

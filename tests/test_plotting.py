@@ -25,6 +25,11 @@ FIGURES = Path(__file__).parents[1] / "figures"
 
 
 @pytest.fixture
+def undrawn() -> None:
+    """Here figures are rendered."""
+
+
+@pytest.fixture
 def tables() -> dict[str, pd.DataFrame]:
     return make_tables()
 

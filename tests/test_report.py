@@ -69,6 +69,11 @@ def full_page(tmp_path_factory: pytest.TempPathFactory) -> Page:
 
 
 @pytest.fixture
+def undrawn() -> None:
+    """Here figures are rendered, unless a test asks for `quick_pictures`."""
+
+
+@pytest.fixture
 def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put stand-ins for the pictures, which take most of the time, into the page."""
     monkeypatch.setattr(report, "figure_bytes", lambda figure: b"a picture")

@@ -106,7 +106,6 @@ def test_a_second_call_does_nothing(own_run: Path) -> None:
     assert {path.name for path in before if after[path] != before[path]} <= {"manifest.json"}
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_changed_setting_redoes_only_what_depends_on_it(own_run: Path) -> None:
     study = Study.open(own_run)
     changed = study.config.model_copy(update={"max_new_tokens": 6, "knowledge_questions": 0})
@@ -125,7 +124,6 @@ def test_a_changed_setting_redoes_only_what_depends_on_it(own_run: Path) -> None
     assert tables(own_run) == before
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_run_killed_again_and_again_resumes_to_the_same_tables(small_runs: Path, tmp_path: Path) -> None:
     """Killed inside the stages after `organism` and after `dinm`; the third call goes to the end."""
     out = tmp_path / "r"
@@ -150,7 +148,6 @@ def test_a_run_killed_again_and_again_resumes_to_the_same_tables(small_runs: Pat
 # -- the commands on a study's folder ---------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_the_commands_go_from_folders_to_a_report(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """A user's way: probe a model, edit it, fine-tune it, compare both with it; only folders and files are passed."""
     vanilla, test, train = run / "checkpoints" / "vanilla", run / "data" / "test.json", run / "data" / "train.json"
@@ -202,7 +199,6 @@ def test_the_default_config_is_the_default_of_the_code() -> None:
     assert written.model_copy(update={"title": ""}) == StudyConfig(title="")
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_study_of_the_users_own_model_and_files(run: Path, tmp_path: Path) -> None:
     """The same stages on a model folder and files: nothing works on the organism only."""
     data = {name: str(run / "data" / f"{name}.json") for name in ("train", "validation", "test")}

@@ -80,8 +80,8 @@ def on_a_terminal(
     if child == 0:
         os.execvpe(command[0], command, environment(**more))
     fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    shown, ends = "", time.monotonic() + 60
-    while time.monotonic() < ends and select.select([fd], [], [], 60)[0]:
+    shown, ends = "", time.monotonic() + 600
+    while time.monotonic() < ends and select.select([fd], [], [], 600)[0]:
         try:
             piece = os.read(fd, 65536)
         except OSError:  # Linux's word for the end
@@ -155,7 +155,7 @@ def test_a_terminated_command_says_so(commands: list[str]) -> None:
     assert process.stderr is not None
     assert process.stderr.readline() == "one of them was cut\n"
     process.terminate()
-    assert process.communicate(timeout=60)[1] == f"{STOPPED}\n"
+    assert process.communicate(timeout=600)[1] == f"{STOPPED}\n"
     assert process.returncode == 130
 
 
