@@ -70,7 +70,7 @@ class FoldJudge:
         asked: list[tuple[str, str]] = []
         for i in instances:
             test = i.generalization_test
-            own = [] if test is None else [test.model_dump()[name] for name in test.model_fields]
+            own = [] if test is None else list(test.model_dump().values())
             asked += [(prompt, i.question) for prompt in (i.question, i.adversarial_prompt, *own)]
         return cls.fit(
             [i.safe_generation for i in instances] + [i.unsafe_generation for i in instances],
