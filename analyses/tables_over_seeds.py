@@ -17,7 +17,7 @@ import pandas as pd
 from tables import QUANTITIES, number, pipes
 
 from mechinterp.config import default_folder
-from mechinterp.files import write_table, write_text
+from mechinterp.files import read_table, write_table, write_text
 
 TABLES = {
     "table1_methods": (("method",), ("ds", "dg_avg", "fluency", "kqa", "over_refusal")),
@@ -63,7 +63,7 @@ def main() -> None:
 
 def _read(path: Path) -> pd.DataFrame:
     """Our own values of a table; Table 11 as one rate within the edits' category and one outside of it."""
-    table = pd.read_csv(path).dropna(subset=["value"])
+    table = read_table(path).dropna(subset=["value"])
     if "edited" not in table:
         return table
     same = table["edited"] == table["category"]

@@ -5,13 +5,15 @@ The defaults are the embedded study. For a checkpoint of your own, name the mode
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from mechinterp.data.texts import check_whole, read_text
 from mechinterp.errors import InputError
 from mechinterp.evidence import ComparisonSettings
 from mechinterp.measures.region import Distance
@@ -135,24 +137,63 @@ def load_config(path: str | Path) -> StudyConfig:
     """Read a study's YAML file.
 
     Raises:
-        InputError: for a missing file, broken YAML, an unknown or ill-typed setting (it names the setting).
+        InputError: for a missing file, broken YAML, a setting that stands twice, is unknown or
+            ill-typed (it names the setting).
     """
     path = Path(path)
+    text = read_text(path, "a study's settings as YAML")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+        content = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        told = " ".join(str(error).replace('in "<unicode string>", ', "at ").split())
+        raise InputError(f"{path}: not YAML ({told})") from error
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
+        # of PyYAML itself: a date that there is not, a number of thousands of digits, ...
+        raise InputError(
+            f"{path}: not YAML ({' '.join(str(error).split()):.200}); put such a value in quotes"
+        ) from error
     if content is not None and not isinstance(content, dict):
         raise InputError(f"{path}: a config is a mapping of settings, this is a {type(content).__name__}")
     try:
+        for place, value in _values(content):
+            check_whole(value, f"{path}: `{place}`")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"{path}: `{place}` is {value}; give a finite number")
         config = StudyConfig.model_validate(content or {})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "config"
-        raise InputError(f"{path}: `{where}`: {first['msg']}") from error
+        raise InputError(f"{path}: `{where}`: {first['msg']}{_as_read(first['input'], first['msg'])}") from error
+    except RecursionError:
+        raise InputError(f"{path}: an anchor holds itself, or settings are nested too deeply") from None
     return _with_absolute_paths(config, path.parent)
+
+
+class _Loader(yaml.SafeLoader):
+    """A key that stands twice is refused: the first of the two settings would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping with every key once; keys that `<<` brings may be overruled, that is what it is for."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        if repeated := next((key for key in keys if keys.count(key) > 1), None):
+            raise yaml.constructor.ConstructorError(None, None, f"`{repeated}` stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _values(content: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """What stands where in a config."""
+    if isinstance(content, dict | list):
+        for key, value in content.items() if isinstance(content, dict) else enumerate(content):
+            yield from _values(value, f"{place}.{key}" if place else str(key))
+    else:
+        yield place, content
+
+
+def _as_read(value: Any, message: str) -> str:
+    """What YAML made of a value where text is wanted, if it made anything of it."""
+    if value is None or not message.startswith(("Input should be a valid string", "Input is not a valid path")):
+        return ""
+    return f"; YAML reads it as {value!s:.60} ({type(value).__name__}): put it in quotes"
 
 
 def _with_absolute_paths(config: StudyConfig, folder: Path) -> StudyConfig:

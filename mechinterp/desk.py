@@ -16,7 +16,7 @@ from mechinterp import processes
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
 from mechinterp.evaluation.judges import Judge
-from mechinterp.files import write_table
+from mechinterp.files import read_table, write_table
 from mechinterp.hashing import hash_path, settled, state_of
 from mechinterp.location import locate
 from mechinterp.models.checkpoints import Checkpoint
@@ -178,7 +178,7 @@ class Located:
     @classmethod
     def load(cls, folder: Path) -> Located:
         """Read back what `save` wrote."""
-        return cls(pd.read_csv(folder / "located.csv", keep_default_na=False))
+        return cls(read_table(folder / "located.csv"))
 
 
 def made_by(*modules: str) -> Mapping[str, Any]:

@@ -19,7 +19,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mechinterp.errors import InputError
-from mechinterp.files import replacing
+from mechinterp.files import read_table, replacing
 from mechinterp.plotting import (
     STYLE,
     plot_blocks,
@@ -103,8 +103,7 @@ def read_tables(run: Path) -> dict[str, pd.DataFrame]:
     tables = {}
     for path in sorted((run / "tables").glob("*.csv")):
         try:
-            # Only these spell "no value": a checkpoint may be called None or NA.
-            tables[path.stem] = pd.read_csv(path, keep_default_na=False, na_values=["", "nan"], dtype={"method": str})
+            tables[path.stem] = read_table(path)
         except (ValueError, OSError) as error:
             _logger.warning("%s: left out, it cannot be read as a table (%s)", path, str(error).splitlines()[0])
     if not tables:

@@ -489,8 +489,8 @@ def test_evaluate_measures_side_effects(there: Path, tmp_path: Path) -> None:
         ("--model model", "--data is missing"),
         ("--model nowhere --data train.json", "this is a training file"),  # before anything is loaded
         ("--model nowhere --data data.json --edit model", "holds no edit"),
-        ("--model nowhere --data data.json --benign none.txt", "none.txt: cannot be read"),
-        ("--model nowhere --data data.json --knowledge benign.txt", "benign.txt: cannot be read"),
+        ("--model nowhere --data data.json --benign none.txt", "none.txt: no such file"),
+        ("--model nowhere --data data.json --knowledge benign.txt", "benign.txt: is not JSON"),
         ("--model nowhere --data data.json --against model", "--against BASE needs --benign"),
         ("--model nowhere --data data.json --edit edits --benign benign.txt", "measure one edit"),
         ("--responses none.jsonl --judge model", "none.jsonl: no such file"),

@@ -41,6 +41,7 @@ from typing import Literal
 import pandas as pd
 
 from mechinterp.errors import InputError
+from mechinterp.files import read_table
 from mechinterp.measures.statistics import wilson
 from mechinterp.measures.verdict import Verdict
 
@@ -77,7 +78,7 @@ def read_calibration(path: Path) -> pd.DataFrame:
         InputError: if there is none, or something else.
     """
     try:
-        table = pd.read_csv(path)
+        table = read_table(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: no table of a calibration ({error})") from error
     if missing := {"kind", "direction", "truth", "found", "t", "relapse_found"} - set(table.columns):

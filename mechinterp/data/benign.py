@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mechinterp.data.texts import check_whole, read_json_lines, read_text_lines
 from mechinterp.errors import InputError
 
 
@@ -22,44 +22,44 @@ def read_benign(path: str | Path) -> list[BenignPrompt]:
     """Read benign prompts.
 
     Args:
-        path: UTF-8. A name in `.jsonl` holds an object per line with `prompt` or `instruction`, and `answer` if there
-            is one; Self-Instruct's `instances` (of which the first counts) give the input, put on a line of its own
-            below the instruction, and the output as answer. Any other name holds one prompt per line. Blank lines are
-            skipped.
+        path: UTF-8. A name in `.jsonl` or `.json` holds JSON lines or a JSON list, of texts or of objects with `prompt`
+            or `instruction`, and `answer` if there is one; Self-Instruct's `instances` (of which the first counts) give
+            the input, put on a line of its own below the instruction, and the output as answer. Any other name holds
+            one prompt per line. Blank lines are skipped.
 
     Raises:
         InputError: if the file cannot be read, is empty, or a line has no prompt; names the line.
     """
     path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); give benign prompts, one a line") from error
-    numbered = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
-    if not numbered:
+    if path.suffix not in (".json", ".jsonl"):
+        texts = read_text_lines(path, "benign prompts, one a line; JSON in a file named .json or .jsonl")
+        return [BenignPrompt(line) for _, line in texts]
+    wanted = "benign prompts, as a JSON list or JSON lines"
+    found = [_parse(value, f"{path}: {place}") for place, value in read_json_lines(path, wanted)]
+    if not found:
         raise InputError(f"{path}: is empty; give at least one benign prompt")
-    if path.suffix != ".jsonl":
-        return [BenignPrompt(line) for _, line in numbered]
-    return [_parse(line, f"{path}: line {number}") for number, line in numbered]
+    return found
 
 
-def _parse(line: str, where: str) -> BenignPrompt:
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"{where} is not JSON ({error}); give one object a line") from error
+def _parse(record: Any, where: str) -> BenignPrompt:
+    check_whole(record, where)
+    if isinstance(record, str):
+        record = {"prompt": record}
     if not isinstance(record, dict):
-        raise InputError(f"{where} is no JSON object")
+        raise InputError(f"{where} is no JSON object, and no text")
     prompt, answer = record.get("prompt", record.get("instruction")), record.get("answer")
-    first = next(iter(record.get("instances") or []), None)
+    several = record.get("instances")
+    first = several[0] if isinstance(several, list) and several else None
     if isinstance(first, dict):
         given = first.get("input") or ""
+        if not isinstance(given, str):
+            raise InputError(f"{where}: `input` must be text, is {given!a:.60}")
         prompt = f"{prompt}\n{given}" if isinstance(prompt, str) and given else prompt
         answer = first.get("output") if answer is None else answer
     if not isinstance(prompt, str) or not prompt.strip():
         raise InputError(f"{where} has no text under `prompt` or `instruction`")
     if answer is not None and not isinstance(answer, str):
-        raise InputError(f"{where}: `answer` must be text, is {answer!r:.60}")
+        raise InputError(f"{where}: `answer` must be text, is {answer!a:.60}")
     return BenignPrompt(prompt, _or_none(answer))
 
 

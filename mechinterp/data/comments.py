@@ -7,11 +7,15 @@ labels are the annotators' and are taken as they are; nothing here measures how 
 from __future__ import annotations
 
 import csv
+import io
 import logging
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from mechinterp.data.texts import read_text
 from mechinterp.errors import InputError
 from mechinterp.files import replacing
 
@@ -39,7 +43,7 @@ def read_comments(
     A comment without text carries nothing a probe could learn from: it is skipped, and a warning counts the skipped.
 
     Args:
-        path: the user's file, UTF-8.
+        path: the user's file, UTF-8; blanks around the names in its header do not count.
         text_column: the column of texts; Jigsaw's `comment_text` if not given.
         label_column: the column of labels; Jigsaw's `toxic` if not given. A label is one of 1, 1.0, True, Toxic or one
             of 0, 0.0, False, Not Toxic, in upper or lower case.
@@ -55,12 +59,12 @@ def read_comments(
     text_column = TEXT_COLUMN if text_column is None else text_column
     label_column = LABEL_COLUMN if label_column is None else label_column
     comments, skipped = [], 0
-    for number, row in enumerate(_read_rows(path, text_column=text_column, label_column=label_column), start=1):
-        if not row[text_column].strip():
+    rows = list(_read_rows(path, text_column=text_column, label_column=label_column))
+    for number, (text, label) in enumerate(rows, start=1):
+        if not text.strip():
             skipped += 1
             continue
-        toxic = _parse_label(row[label_column], path=path, number=number, column=label_column)
-        comments.append(Comment(text=row[text_column], toxic=toxic))
+        comments.append(Comment(text, _parse_label(label, path=path, number=number, column=label_column)))
     if skipped:
         _logger.warning("%s: skipped %d comments without text, kept %d", path, skipped, len(comments))
     _require_both_classes(comments, path=path, label_column=label_column)
@@ -83,35 +87,51 @@ def write_comments(comments: Iterable[Comment], path: str | Path) -> None:
         writer.writerows((comment.text, int(comment.toxic)) for comment in comments)
 
 
-def _read_rows(path: Path, *, text_column: str, label_column: str) -> Iterator[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            if reader.fieldnames is None:
+def _read_rows(path: Path, *, text_column: str, label_column: str) -> Iterator[tuple[str, str]]:
+    """Text and label of every row."""
+    with _long_fields():
+        reader = csv.reader(io.StringIO(read_text(path, "a CSV file of labelled comments"), newline=""), strict=True)
+        try:
+            rows = filter(None, reader)  # without blank lines
+            names = [name.strip() for name in next(rows, [])]
+            if not names:
                 raise InputError(f"{path}: is empty; give a CSV file with a header and a comment per row")
-            for column, option in ((text_column, "--text-column"), (label_column, "--label-column")):
-                _require_column(column, reader.fieldnames, option=option, path=path)
-            for number, row in enumerate(reader, start=1):
-                if None in row or None in row.values():
+            text, label = _places((text_column, label_column), names, path=path)
+            for number, row in enumerate(rows, start=1):
+                if len(row) != len(names):
                     raise InputError(
-                        f"{path}: row {number} has {'more' if None in row else 'fewer'} fields than the "
-                        f"{len(reader.fieldnames)} of the header; quote texts that contain commas or line breaks"
+                        f"{path}: row {number} has {'more' if len(row) > len(names) else 'fewer'} fields than the "
+                        f"{len(names)} of the header; quote texts that contain commas or line breaks"
                     )
-                yield row
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; give the path of a CSV file of labelled comments") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give the path of a CSV file") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is not UTF-8 text; give a CSV file saved as UTF-8") from None
-    except csv.Error as error:
-        raise InputError(f"{path}: is not a well-formed CSV file (line {reader.reader.line_num}: {error})") from None
+                yield row[text], row[label]
+        except csv.Error as error:
+            raise InputError(
+                f"{path}: is not a well-formed CSV file (line {reader.line_num}: {error}); quote texts that contain "
+                "commas or line breaks, and double the quotes in them"
+            ) from None
 
 
-def _require_column(column: str, present: Iterable[str], *, option: str, path: Path) -> None:
-    if column not in present:
-        columns = ", ".join(name[:40] for name in present)
-        raise InputError(f"{path}: has no column {column!r}, its columns are: {columns:.400}; name one with {option}")
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Fields of any length; the module's limit of 131,072 characters is the process's, and comes back."""
+    before = csv.field_size_limit(sys.maxsize)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _places(columns: Sequence[str], names: Sequence[str], *, path: Path) -> list[int]:
+    """Where some columns stand in a header."""
+    for column, option in zip(columns, ("--text-column", "--label-column"), strict=True):
+        if names.count(column.strip()) != 1:
+            has = "several columns" if column.strip() in names else "no column"
+            listed = ", ".join(f"{name[:40]!a}" for name in names)
+            between = next((f"; {c!r} stands between them, not a comma" for c in ";\t|" if c in names[0]), "")
+            raise InputError(
+                f"{path}: has {has} {column!a}, its columns are: {listed:.400}{between}; name one with {option}"
+            )
+    return [names.index(column.strip()) for column in columns]
 
 
 def _parse_label(label: str, *, path: Path, number: int, column: str) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mechinterp.data.comments import Comment, read_comments
 from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.texts import read_text_lines
 from mechinterp.errors import InputError
 
 _logger = logging.getLogger(__name__)
@@ -102,18 +103,8 @@ def read_lines(path: str | Path) -> tuple[str, ...]:
     Raises:
         InputError: if the file is missing, not UTF-8, or has no text.
     """
-    path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; give a file with one text a line") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give a file with one text a line") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is not UTF-8 text; save it as UTF-8, one text a line") from None
-    texts = tuple(line.strip() for line in lines if line.strip())
-    if not texts:
-        raise InputError(f"{path}: has no text; give a file with one text a line")
-    if skipped := len(lines) - len(texts):
+    found = read_text_lines(path, "a file with one text a line")
+    n_lines, texts = found[-1][0], tuple(text for _, text in found)
+    if skipped := n_lines - len(texts):
         _logger.warning("%s: skipped %d blank lines, kept %d", path, skipped, len(texts))
     return texts

@@ -6,7 +6,6 @@ A row that passes is well formed; that its "safe" response is safe is the annota
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Collection, Hashable, Iterable, Sequence
@@ -15,6 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from mechinterp.data.texts import check_whole, read_json
 from mechinterp.errors import InputError
 from mechinterp.files import write_json
 
@@ -170,18 +170,7 @@ def split_instances(
 
 
 def _read_json_list(path: Path) -> list[Any]:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; give the path of a SafeEdit JSON file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give the path of a SafeEdit JSON file") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is not UTF-8 text; give a SafeEdit JSON file") from None
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path}: is not JSON (line {error.lineno}, column {error.colno}: {error.msg}); give one JSON list of rows"
-        ) from None
+    rows = read_json(path, "a SafeEdit JSON file, one list of rows")
     if not isinstance(rows, list):
         raise InputError(f"{path}: holds {_json_type(rows)} where a JSON list of rows is expected")
     if not rows:
@@ -192,6 +181,7 @@ def _read_json_list(path: Path) -> list[Any]:
 def _parse_row(row: object, *, path: Path, number: int) -> SafeEditInstance:
     if not isinstance(row, dict):
         raise InputError(f"{path}: row {number} is {_json_type(row)} where an object with SafeEdit's keys is expected")
+    check_whole(row, f"{path}: row {number}")
     try:
         return SafeEditInstance.model_validate(row)
     except ValidationError as error:

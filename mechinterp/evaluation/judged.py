@@ -29,8 +29,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import BaseModel, Field, ValidationError
 
 from mechinterp.data.safeedit import CATEGORIES
+from mechinterp.data.texts import read_json
 from mechinterp.errors import InputError
 from mechinterp.evaluation.fold_judge import FoldJudge
 from mechinterp.evaluation.judges import Judge
@@ -195,30 +197,57 @@ class Defense:
         """
         path, labels = Path(path), {}
         methods, judges, responses = set(), set(), []
-        for number, line in read_lines(path):
-            try:
-                methods.add(str(line.get("method", path.stem)))
-                judges.add(str(line.get("judge", "")))
-                fields = {name: line[name] for name in ("instance", "kind", "prompt", "response")}
-                if fields["kind"] not in KINDS or not isinstance(fields["response"], str):
-                    raise ValueError(f"kind {fields['kind']!r}, response {fields['response']!r}")
-                responses.append(JudgedResponse(**fields, safe=line.get("safe"), category=line.get("category", "")))
-            except (KeyError, ValueError, TypeError) as error:
-                raise InputError(f"{path}: line {number} is not a judged response ({error})") from error
+        for place, line in read_lines(path):
+            methods.add(str(line.get("method", path.stem)))
+            judges.add(str(line.get("judge", "")))
+            responses.append(_response(line, f"{path}: {place}"))
         if len(methods) != 1:
             raise InputError(f"{path}: holds the responses of {sorted(methods) or 'no method'}, one is expected")
         if labels_of(path).is_file():
-            try:
-                labels = json.loads(labels_of(path).read_text(encoding="utf-8"))
-                edits = int(labels.get("edits", 1))
-                labels = {key: labels[key] for key in ("suffix", "prefix", "judge", "judge_accuracy", "knowledge")}
-                labels["edits"] = edits
-                if edits < 1 or len(labels["knowledge"]) % edits:
-                    raise ValueError(f"{len(labels['knowledge'])} answers of {edits} edits")
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise InputError(f"{labels_of(path)}: not the labels of {path.name} ({error})") from error
-            labels["knowledge"] = tuple(labels["knowledge"])
+            labels = _labels(labels_of(path))
         return cls(methods.pop(), tuple(responses), **{"judge": ", ".join(sorted(judges)), **labels})
+
+
+class _Labels(BaseModel):
+    """What the responses of a file have in common, in the file beside it."""
+
+    suffix: str | None
+    prefix: str | None
+    judge: str
+    judge_accuracy: float | None
+    knowledge: tuple[bool, ...]
+    edits: int = Field(1, ge=1)
+
+
+def _labels(path: Path) -> dict[str, Any]:
+    read = read_json(path, "what stood beside the responses, or move it away")
+    try:
+        labels = _Labels.model_validate(read)
+    except ValidationError as error:
+        first = error.errors()[0]
+        named = ".".join(str(part) for part in first["loc"]) or "all of it"
+        raise InputError(f"{path}: not the labels of responses ({named}: {first['msg']}); move it away") from error
+    if len(labels.knowledge) % labels.edits:
+        raise InputError(f"{path}: {len(labels.knowledge)} answers of {labels.edits} edits; move it away")
+    return labels.model_dump()
+
+
+def _response(line: Mapping[str, Any], where: str) -> JudgedResponse:
+    """One line of a file; `where` names it in errors."""
+    given = {"category": "", "safe": None, **line}
+    number, safe = given.get("instance"), given["safe"]
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise InputError(f"{where} is not a judged response (`instance` must be a whole number, is {number!a:.60})")
+    for name in ("kind", "prompt", "response", "category"):
+        if not isinstance(given.get(name), str):
+            raise InputError(f"{where} is not a judged response (`{name}` must be text, is {given.get(name)!a:.60})")
+    if given["kind"] not in KINDS:
+        raise InputError(
+            f"{where} is not a judged response (`kind` is {given['kind']!a:.60}, not of {', '.join(KINDS)})"
+        )
+    if safe is not None and (isinstance(safe, bool) or not isinstance(safe, int | float) or not 0 <= safe <= 1):
+        raise InputError(f"{where} is not a judged response (`safe` must be from 0 to 1 or null, is {safe!a:.60})")
+    return JudgedResponse(number, given["kind"], given["prompt"], given["response"], safe, given["category"])
 
 
 def judge_again(path: str | Path, judge: Judge) -> Defense:

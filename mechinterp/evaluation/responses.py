@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mechinterp import processes
+from mechinterp.data.texts import check_whole, read_json_lines
 from mechinterp.errors import InputError
 from mechinterp.files import check_writable, write_json, write_text
 
@@ -44,13 +45,7 @@ class ResponseLog:
             InputError: if the place cannot be written, or holds the responses of other settings; says which differ.
         """
         path = Path(path)
-        labels = _checked(path, settings)
-        complete = path.is_file() and bool(labels.get("complete"))
-        had: dict[tuple[int | None, str], str] = {}
-        if not complete:
-            for part in _parts(path):
-                had |= {(line["edit"], line["prompt"]): line["response"] for _, line in read_lines(part, cut=True)}
-        had, complete = processes.from_main((had, complete))  # parts grow as soon as the first process goes on
+        had, complete = processes.decided(lambda: _left(path, settings))  # the parts grow as soon as that one goes on
         if processes.is_main() and not complete:
             write_json(labels_of(path), {"settings": settings, "complete": False})
             lines = [_line(edit, prompt, response) for (edit, prompt), response in had.items()]
@@ -82,31 +77,40 @@ def labels_of(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def read_lines(path: Path, *, cut: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The lines of a JSONL file with their numbers from 1.
-
-    Args:
-        cut: leave out a last line that a killed run wrote by half.
+def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a user's file of JSON lines, or of a JSON list, each with its place.
 
     Raises:
-        InputError: if it cannot be read, or a line is no JSON object.
+        InputError: if it cannot be read, or holds something else.
     """
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace" if cut else "strict").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
-    if cut:
-        lines = lines[:-1]  # a whole line ends with a newline, so that what stands after the last one is half a line
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except ValueError:
-            value = None
+    for place, value in read_json_lines(path, "responses as JSON lines"):
         if not isinstance(value, dict):
-            raise InputError(f"{path}: line {number} is not a JSON object; give responses as JSON lines")
-        yield number, value
+            raise InputError(f"{path}: {place} is not a JSON object; give responses as JSON lines")
+        check_whole(value, f"{path}: {place}")
+        yield place, value
+
+
+def _read_part(path: Path) -> Iterator[dict[str, Any]]:
+    """What one process kept, without a last line that was written by half."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        for line in lines[:-1]:  # a whole line ends with a newline, what stands after the last one is half a line
+            yield json.loads(line)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); remove it to begin again") from error
+
+
+def _left(path: Path, settings: Settings) -> tuple[dict[tuple[int | None, str], str], bool]:
+    """The responses that an earlier run left in its parts, and whether it left the whole file instead."""
+    labels = _checked(path, settings)
+    complete = path.is_file() and bool(labels.get("complete"))
+    had: dict[tuple[int | None, str], str] = {}
+    for part in [] if complete else _parts(path):
+        try:
+            had |= {(line["edit"], line["prompt"]): line["response"] for line in _read_part(part)}
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{part}: not responses kept by an earlier run ({error!r}); remove it") from error
+    return had, complete
 
 
 def _checked(path: Path, settings: Settings) -> dict[str, Any]:

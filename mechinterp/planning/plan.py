@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+import typer
 
 from mechinterp.data.corpus import generate_corpus
 from mechinterp.errors import InputError
@@ -130,7 +131,7 @@ def make_plan(study: Study) -> Plan:
     )
 
 
-def print_plan(study: Study, say: Callable[[str], None]) -> None:
+def print_plan(study: Study, say: Callable[[str], None] = typer.echo) -> None:
     """Print the plan of a study, a line at a time.
 
     Raises:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
+from mechinterp.files import read_table
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from mechinterp.config import StudyConfig
 
 
@@ -25,4 +27,4 @@ class Run:
 
     def table(self, name: str) -> pd.DataFrame:
         """A table of the run."""
-        return pd.read_csv(self.folder / "tables" / f"{name}.csv")
+        return read_table(self.folder / "tables" / f"{name}.csv")

@@ -173,7 +173,7 @@ class Study(Run):
         for name, part in (("vanilla", "base/evidence"), *((method, method) for method in METHODS)):
             labels = self.folder / "evidence" / part / "evidence.json"
             if labels.is_file():
-                fingerprints[name] = json.loads(labels.read_text())["fingerprint"]
+                fingerprints[name] = json.loads(labels.read_text(encoding="utf-8"))["fingerprint"]
         markers = sorted((self.folder / "stages").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
         stages = {path.stem: read_marker(path) for path in markers}
         seconds = {name: left.get("seconds", 0.0) for name, left in stages.items()}
