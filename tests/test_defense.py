@@ -290,7 +290,7 @@ def test_judging_again_changes_the_scores_alone(tmp_path: Path) -> None:
     for text, message in (
         ('{"instance": 1, "kind": "ds", "prompt": "p"}\n', "line 1 is not a judged response"),
         ('{"instance": 1, "kind": "dss", "prompt": "p", "response": "r"}\n', "kind 'dss'"),
-        ("not json\n", "line 1 is not a JSON object"),
+        ("not json\n", "line 1: cannot be read, is not JSON"),
         ("", "no method"),
     ):
         path.write_text(text)
@@ -490,7 +490,7 @@ def test_evaluate_measures_side_effects(there: Path, tmp_path: Path) -> None:
         ("--model nowhere --data train.json", "this is a training file"),  # before anything is loaded
         ("--model nowhere --data data.json --edit model", "holds no edit"),
         ("--model nowhere --data data.json --benign none.txt", "none.txt: no such file"),
-        ("--model nowhere --data data.json --knowledge benign.txt", "benign.txt: is not JSON"),
+        ("--model nowhere --data data.json --knowledge benign.txt", "benign.txt: cannot be read"),
         ("--model nowhere --data data.json --against model", "--against BASE needs --benign"),
         ("--model nowhere --data data.json --edit edits --benign benign.txt", "measure one edit"),
         ("--responses none.jsonl --judge model", "none.jsonl: no such file"),

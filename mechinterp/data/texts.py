@@ -87,7 +87,7 @@ def read_json_lines(path: str | Path, wanted: str) -> Iterator[tuple[str, Any]]:
         return
     for number, line in _numbered(text):
         if line:
-            yield f"line {number}", _parsed(line, f"{path}: line {number} ", f"; give {wanted}")
+            yield f"line {number}", _parsed(line, f"{path}: line {number}: ", f"; give {wanted}")
 
 
 def read_text_lines(path: str | Path, wanted: str) -> list[tuple[int, str]]:
@@ -99,7 +99,7 @@ def read_text_lines(path: str | Path, wanted: str) -> list[tuple[int, str]]:
     text = read_text(path, wanted)
     found = [(number, line) for number, line in _numbered(text) if line]
     if not found:
-        raise InputError(f"{path}: is empty; give {wanted}")
+        raise InputError(f"{path}: is empty, has no text; give {wanted}")
     if isinstance(_or_none(found[0][1]), dict) or isinstance(_or_none(text), dict | list):
         raise InputError(f"{path}: holds JSON, whose lines are no texts; give {wanted}")
     return found
@@ -136,8 +136,8 @@ def _parsed(text: str, where: str, remedy: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}" if "\n" in text else f"column {error.colno}"
-        raise InputError(f"{where}is not JSON ({place}: {error.msg}){remedy}") from None
+        place = f"line {error.lineno}, column {error.colno}: {error.msg}"
+        raise InputError(f"{where}cannot be read, is not JSON ({place}){remedy}") from None
     except _Repeated as error:
         raise InputError(f"{where}the key {error.args[0]!a:.60} stands twice in one object; leave one out") from None
     except ValueError as error:  # a number of thousands of digits

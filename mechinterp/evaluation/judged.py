@@ -243,7 +243,7 @@ def _response(line: Mapping[str, Any], where: str) -> JudgedResponse:
             raise InputError(f"{where} is not a judged response (`{name}` must be text, is {given.get(name)!a:.60})")
     if given["kind"] not in KINDS:
         raise InputError(
-            f"{where} is not a judged response (`kind` is {given['kind']!a:.60}, not of {', '.join(KINDS)})"
+            f"{where} is not a judged response (kind {given['kind']!a:.60}, not one of {', '.join(KINDS)})"
         )
     if safe is not None and (isinstance(safe, bool) or not isinstance(safe, int | float) or not 0 <= safe <= 1):
         raise InputError(f"{where} is not a judged response (`safe` must be from 0 to 1 or null, is {safe!a:.60})")
