@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from mechinterp import processes
-from mechinterp.comparison import compare
+from mechinterp.comparison import OPTIONAL_TABLES, TABLES, compare
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.desk import (
     Candidate,
@@ -30,11 +30,12 @@ from mechinterp.errors import InputError
 from mechinterp.evaluation.judges import Judge
 from mechinterp.evidence import Baseline, ComparisonSettings, Evidence, gather_evidence, prepare_baseline
 from mechinterp.evidence.preparing import fitting_half
-from mechinterp.files import write_json, write_table
+from mechinterp.files import check_free, write_json, write_table
 from mechinterp.location import histogram, toxic_block
 from mechinterp.measures.probe import ToxicProbe
 from mechinterp.measures.region import Distance
 from mechinterp.provenance import versions
+from mechinterp.publishing import publishing
 from mechinterp.relapse.results import RelapseTest, decomposed_verdicts, relapse_tables
 from mechinterp.relapse.testing import kept_tests, relapse_from_evidence
 from mechinterp.relapse.treatments import RelapseSettings
@@ -42,6 +43,17 @@ from mechinterp.reporting import Reporter, Silent
 from mechinterp.stages import locked, peak_memory
 from mechinterp.store import Store
 from mechinterp.trajectory import trajectory_table
+
+
+def check_results(out: Path) -> None:
+    """Raise `InputError` if something that this tool did not write stands where a comparison's results would."""
+    from mechinterp.plates import figure_files, plates_of
+
+    tables = (*TABLES, *OPTIONAL_TABLES, "toxic_layer", "relapse", "relapse_verdict", "trajectory")
+    figures = [file for name in plates_of(tables) for file in figure_files(out / "figures", name)]
+    check_free(
+        out / "manifest.json", out / "report.html", *(out / "tables" / f"{name}.csv" for name in tables), *figures
+    )
 
 
 def compare_checkpoints(
@@ -80,9 +92,13 @@ def compare_checkpoints(
         relapse: also put parts of the base back into each checkpoint (`relapse`); the two are then in memory together.
 
     Returns:
-        The report's path.
+        The report's path. What an earlier comparison wrote there makes way for it all at once, and nothing else.
+
+    Raises:
+        InputError: before anything long, for checkpoints that cannot be compared, or a name in `out` that is taken by
+            what this tool did not write.
     """
-    from mechinterp.plates import PLATES, draw_all
+    from mechinterp.plates import draw_all
     from mechinterp.report import write_report
 
     reporter, settings = reporter or Silent(), settings or ComparisonSettings()
@@ -90,6 +106,7 @@ def compare_checkpoints(
         raise InputError("there are no tuned checkpoints to compare with the base")
     if not instances:
         raise InputError("there are no instances to compare on")
+    check_results(out)
     skeleton = skeleton_of(base, tuned, out=out, purpose="comparison")
     check_more(more, skeleton.names.d_model, skeleton.source)
     texts = [text for i in instances for text in (i.adversarial_prompt, i.unsafe_generation)]
@@ -192,13 +209,10 @@ def compare_checkpoints(
             "peak_memory_gib": round(peak_memory(), 3),
         }
         if processes.is_main():
-            # of an earlier comparison: the report would show them, or they would stand beside it
-            drawn = [out / "figures" / f"{name}.{kind}" for name in PLATES for kind in ("png", "pdf")]
-            for path in (*(out / "tables").glob("*.csv"), *drawn):
-                path.unlink(missing_ok=True)
-            for name, table in tables.items():
-                write_table(out / "tables" / f"{name}.csv", table)
-            write_json(out / "manifest.json", manifest)
-            write_report(out, draw_all(out))
+            with publishing(out, "compare") as staging:
+                for name, table in tables.items():
+                    write_table(staging / "tables" / f"{name}.csv", table)
+                write_json(staging / "manifest.json", manifest)
+                write_report(staging, draw_all(staging), name=out.resolve().name)
         processes.wait()
         return out / "report.html"

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 
 from mechinterp.errors import InputError
 from mechinterp.files import write_json
+from mechinterp.ledger import LEDGER
 
 RECENT = 2.0
 """Seconds; no file system's clock is coarser."""
@@ -38,11 +39,12 @@ class Hashes:
         self._kept = {} if memory is None else _read(memory)
         self._new = False
 
-    def of(self, *paths: Path) -> str:
+    def of(self, *paths: Path, only: Collection[str] = ()) -> str:
         """Hash of the content of a file, or of the names and contents of all files below a folder, links followed.
 
         Args:
             paths: one, or several that belong together: of those the names count, not the folders they are in.
+            only: of what is below a folder, files of these names from there; every file if there are no names.
 
         Raises:
             InputError: if there is nothing at a path, or it cannot be read.
@@ -53,6 +55,8 @@ class Hashes:
         if len(paths) == 1 and paths[0].is_file():
             return self._of_files(paths)[0]
         named = [(str(file.relative_to(path)), file) for path in paths if path.is_dir() for file in files_below(path)]
+        if only:
+            named = [(name, file) for name, file in named if Path(name).as_posix() in only]
         named += [(path.name, path) for path in paths if path.is_file()]
         hashes = self._of_files([file for _, file in named])
         listed = sorted((name, found) for (name, _), found in zip(named, hashes, strict=True))
@@ -105,12 +109,12 @@ def settled(state: list[int], now: int) -> bool:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Every file below a folder, sorted; links are followed, but not back to a folder that they are in."""
+    """Every file below a folder but lists of what we wrote, sorted; links are followed, but not back around."""
     found = []
     for place, folders, names in os.walk(folder, followlinks=True):
         above = Path(place).resolve()
         folders[:] = [name for name in folders if (Path(place) / name).resolve() not in (above, *above.parents)]
-        found += [path for name in names if (path := Path(place) / name).is_file()]
+        found += [path for name in names if name != LEDGER and (path := Path(place) / name).is_file()]
     return sorted(found)
 
 

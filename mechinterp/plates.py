@@ -9,7 +9,7 @@ import argparse
 import io
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mechinterp.errors import InputError
-from mechinterp.files import read_table, replacing
+from mechinterp.files import check_free, read_table, replacing
 from mechinterp.plotting import (
     STYLE,
     plot_blocks,
@@ -160,10 +160,21 @@ def draw_all(run: Path, out: Path | None = None) -> list[Path]:
         The files written, a PNG and a PDF per figure; the same tables give the same bytes.
 
     Raises:
-        InputError: the run folder or its tables are missing.
+        InputError: the run folder or its tables are missing, or a figure's name is taken by what is not ours.
     """
-    out = run / "figures" if out is None else out
-    return [path for name, figure in draw_figures(read_tables(run)) for path in save_figure(figure, out, name)]
+    out, tables = run / "figures" if out is None else out, read_tables(run)
+    check_free(*(path for name in plates_of(tables) for path in figure_files(out, name)))
+    return [path for name, figure in draw_figures(tables) for path in save_figure(figure, out, name)]
+
+
+def plates_of(tables: Collection[str]) -> list[str]:
+    """The figures that can be drawn of tables of these names."""
+    return [name for name, plate in PLATES.items() if set(plate.tables) <= set(tables)]
+
+
+def figure_files(folder: Path, name: str) -> list[Path]:
+    """The files of a figure."""
+    return [folder / f"{name}.{kind}" for kind in ("png", "pdf")]
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
@@ -180,11 +191,10 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     Raises:
         InputError: the folder cannot be written.
     """
-    paths = []
-    for kind in ("png", "pdf"):
-        paths.append(folder / f"{name}.{kind}")
-        with replacing(paths[-1]) as unfinished:
-            unfinished.write_bytes(figure_bytes(figure, kind))
+    paths = figure_files(folder, name)
+    for path in paths:
+        with replacing(path) as unfinished:
+            unfinished.write_bytes(figure_bytes(figure, path.suffix.removeprefix(".")))
         figure.set_layout_engine("none")  # it stays as it was laid out
     return paths
 
@@ -218,8 +228,10 @@ def draw_script(name: str, description: str | None) -> None:
     parser.add_argument("--out", type=Path, help="the folder to write to [RUN/figures]")
     arguments = parser.parse_args()
     try:
-        figure = draw_figure(name, read_tables(arguments.run))
+        folder = arguments.out or arguments.run / "figures"
+        check_free(*figure_files(folder, name))
+        paths = save_figure(draw_figure(name, read_tables(arguments.run)), folder, name)
     except InputError as error:
         parser.error(str(error))
-    for path in save_figure(figure, arguments.out or arguments.run / "figures", name):
+    for path in paths:
         sys.stdout.write(f"{path}\n")

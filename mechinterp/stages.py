@@ -8,25 +8,32 @@ artefacts are renamed into place whole. No place is part of a key: a run folder 
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import resource
-import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from mechinterp.adopting import adopt
 from mechinterp.errors import InputError
-from mechinterp.files import write_json
+from mechinterp.files import naming, remove, write_json
 from mechinterp.hashing import Hashes, hash_path
+from mechinterp.ledger import listed_below
 from mechinterp.provenance import code_of, digest
+from mechinterp.publishing import recover
 
 logger = logging.getLogger(__name__)
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # of file systems
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,7 @@ class Runner:
             self.note(f"{stage.name}: started")
             marker.unlink(missing_ok=True)
             for path in stage.may_make:
-                (self.folder / path).unlink(missing_ok=True)
+                remove(self.folder / path)
             started = time.perf_counter()
             stage.run()
             left = {
@@ -139,11 +146,15 @@ class Runner:
         return self.folder / "stages" / f"{stage.name}.json"
 
     def _hash_of(self, path: str) -> str:
-        return self.made[path] if path in self.made else self._hashes.of(self.folder / path)
+        return self.made[path] if path in self.made else self._hash_now(path)
+
+    def _hash_now(self, path: str) -> str:
+        """Hash of what a stage made; files that the user keeps in a folder of it are no part of that."""
+        return self._hashes.of(self.folder / path, only=listed_below(self.folder / path))
 
     def _look(self, stage: Stage) -> dict[str, str]:
         """Hashes of what a stage has made."""
-        return {path: self._hashes.of(self.folder / path) for path in self._there((*stage.makes, *stage.may_make))}
+        return {path: self._hash_now(path) for path in self._there((*stage.makes, *stage.may_make))}
 
     def _there(self, paths: Sequence[str]) -> list[str]:
         return [path for path in paths if (self.folder / path).exists()]
@@ -169,26 +180,24 @@ def peak_memory() -> float:
 def locked(folder: Path) -> Iterator[None]:
     """Make the run folder and hold it: two runs in one folder would undo each other's work.
 
+    The lock is a lock file, `.lock`, free as soon as its holder ends or dies. What dead processes left unfinished in
+    the folder is cleared away, and the list of what was written there begun (`ledger`).
+
     Raises:
         InputError: if it cannot be written, or another run holds it.
     """
-    import fcntl
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        stream = (folder / ".lock").open("w")
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
-    with stream:
+    lock = FileLock(folder.resolve() / ".lock", timeout=0)
+    with ExitStack() as held:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(lock)
+        except Timeout as error:
             raise InputError(f"{folder}: another run is working there; wait for it or choose another folder") from error
-        except OSError as error:  # a file system without locks
+        except OSError as error:
+            if not folder.is_dir() or error.errno not in _NO_LOCKS:
+                raise InputError(f"{folder}: cannot be written ({error.strerror})") from error
             logger.warning("%s cannot be locked (%s): do not start a second run there", folder, error.strerror)
-        for leftover in list(folder.rglob(".*.partial")):  # of a run that was killed
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
-            else:
-                leftover.unlink(missing_ok=True)
+        recover(folder)
+        with naming(folder):
+            adopt(folder)
         yield

@@ -12,6 +12,7 @@ from command_line import call
 from conftest import N_BLOCKS, make_instance, tiny_checkpoint
 
 from mechinterp.data.safeedit import write_safeedit
+from mechinterp.ledger import LEDGER
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
 
@@ -134,7 +135,8 @@ def test_a_prompt_longer_than_the_context_is_named(
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != LEDGER]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def test_nothing_of_the_users_is_removed(there: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

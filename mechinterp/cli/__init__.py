@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import signal
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 from mechinterp.cli.speaking import say, write_line
 from mechinterp.errors import InputError
+from mechinterp.files import unwritable
 from mechinterp.launcher import forget_leftovers, launched, rank
 
 _INTERRUPTED = 128 + signal.SIGINT
@@ -31,6 +33,14 @@ def main() -> None:
         code = _run()
     except InputError as error:
         _tell(f"mechinterp: {' '.join(str(error).split())}")
+    except OSError as error:  # of a file that cannot be read or written: the system says which and why
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        why = error.strerror if error.strerror and error.filename is not None else " ".join(str(error).split())
+        _tell(f"mechinterp: {where}{why}")
+    except Exception as error:
+        if (reason := unwritable(error)) is None:
+            raise
+        _tell(f"mechinterp: {reason}")
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends what is left to do at once
         say("mechinterp: stopped; call again to go on where it was", err=True)

@@ -37,7 +37,7 @@ def benchmark(
 
     from mechinterp.config import StudyConfig, default_folder, load_config
     from mechinterp.evaluation.benchmark import Benchmark
-    from mechinterp.files import write_table
+    from mechinterp.files import check_free, write_table
     from mechinterp.methods.registry import describe, find_way
     from mechinterp.study import Study
 
@@ -56,6 +56,7 @@ def benchmark(
 
         print_plan(study, say)
         return
+    check_free(study.folder / "benchmark" / "benchmark.csv")
     with reporting() as terminal:
         bench, rows = Benchmark(study, terminal), []
         with bench.prepared(method):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mechinterp.cli.options import Dtype
 from mechinterp.cli.speaking import say as say
 from mechinterp.errors import InputError
+from mechinterp.files import check_name
 from mechinterp.launcher import is_main as is_main
 from mechinterp.launcher import rank as rank
 
@@ -102,7 +103,7 @@ def label_and_path(text: str) -> tuple[str, str]:
 
     name, separator, path = text.partition("=")
     if separator and name and path and not Path(text).exists():
-        return name, path
+        return check_name(name, "NAME="), path
     return Source.find(text).name, text
 
 
@@ -111,7 +112,7 @@ def name_and_path(text: str) -> tuple[str, str]:
     name, separator, path = text.partition("=")
     if not (separator and name and path):
         raise InputError(f"--checkpoint takes NAME=PATH, got {text!r}")
-    return name, path
+    return check_name(name, "--checkpoint"), path
 
 
 def read_direction(text: str) -> ToxicDirection:

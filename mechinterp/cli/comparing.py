@@ -82,7 +82,7 @@ def compare(
     trust_remote_code: Trust = False,
 ) -> None:
     """Erased or bypassed: tuned checkpoints against their base, as tables, figures and a report."""
-    from mechinterp.comparing import compare_checkpoints
+    from mechinterp.comparing import check_results, compare_checkpoints
     from mechinterp.desk import Candidate
     from mechinterp.evidence import ComparisonSettings
     from mechinterp.measures.probe import ToxicProbe
@@ -94,6 +94,7 @@ def compare(
         raise InputError("nothing to compare: give --checkpoint NAME=PATH or --trajectory 'RUN/checkpoint-*'")
     if text is not TextName.fixed and not generated:
         raise InputError(f"--text {text.value} is of greedy tokens: say how many with --generated N")
+    check_results(out)
     options = loading_options(dtype, device, device_map, trust_remote_code=trust_remote_code)
     tuned = []
     for given in checkpoint or []:
@@ -139,15 +140,16 @@ def diff(
     trust_remote_code: Trust = False,
 ) -> None:
     """Which weights two checkpoints differ in, by how much and of what rank; says so if they are identical."""
-    from mechinterp.files import check_writable, write_table
+    from mechinterp.files import check_free, check_writable, write_table
     from mechinterp.models.weights import LazyWeights
-    from mechinterp.plates import save_figure
+    from mechinterp.plates import figure_files, save_figure
     from mechinterp.plotting import plot_difference
     from mechinterp.terminal import print_table
     from mechinterp.weights_only.difference import diff as difference
 
     if out is not None:
         check_writable(out / "tables" / "diff.csv", kind="file")
+        check_free(out / "tables" / "diff_blocks.csv", *figure_files(out / "figures", "diff"))
     with reporting() as terminal:
         before = LazyWeights.open(a, base, trust_remote_code)
         after = LazyWeights.against(b, a, base, trust_remote_code)
@@ -168,9 +170,12 @@ def figures(
     out: Annotated[Path | None, typer.Option(help="Folder for the figures; RUN/figures if not given.")] = None,
 ) -> None:
     """Redraw the figures of a run, and its report, from the tables alone."""
+    from mechinterp.files import check_free
     from mechinterp.plates import draw_all
     from mechinterp.report import write_report
 
+    if out is None:
+        check_free(run / "report.html")
     drawn = draw_all(run, out)
     for path in drawn:
         say(path)

@@ -141,12 +141,14 @@ def check_places(out: Path, merged: Path | None, instances: Sequence[SafeEditIns
     Raises:
         InputError: with the folder.
     """
-    from mechinterp.files import check_replaceable, check_writable
+    from mechinterp.files import check_free, check_replaceable, check_writable
     from mechinterp.models.deltas import EDIT_FILES
 
     check_writable(out, kind="folder")
     for folder in [out / str(instance.id) for instance in instances] if many else [out]:
         check_replaceable(folder, ours=EDIT_FILES)
+    if many:
+        check_free(out / "edit_log.csv")
     if merged is not None:
         check_writable(merged, kind="folder")
         check_replaceable(merged)

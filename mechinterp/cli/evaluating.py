@@ -103,12 +103,17 @@ def evaluate(
     from mechinterp.data.knowledge import read_knowledge
     from mechinterp.evaluation.defense import check_test_instances, defend, defend_edits, find_edits
     from mechinterp.evaluation.harness import check_harness
+    from mechinterp.evaluation.responses import check_responses
     from mechinterp.files import check_writable
     from mechinterp.models.deltas import WeightDelta
     from mechinterp.models.sources import stands_on
 
     if out is not None:
         check_writable(out / "defense.csv", kind="file")
+        check_responses(out / "responses.jsonl")
+        extra_tables = {"side_effects.csv": benign, "harness.csv": harness_task}
+        extra_tables |= {"benign-tuned.jsonl": benign, "benign-base.jsonl": benign}
+        _check_tables(out, *(name for name, asked in extra_tables.items() if asked))
     everything = read_data(data)
     instances = everything[:limit]
     check_test_instances(instances)
@@ -201,12 +206,20 @@ def _judge_again(
         check_writable(out / "defense.csv", kind="file")
         if (out / "responses.jsonl").exists():
             raise InputError(f"{out / 'responses.jsonl'} is there already; give another --out")
+        _check_tables(out, "responses.json")
     instances = [] if data is None else read_data(data)
     with reporting() as terminal:
         result = judge_again(responses, judge_of(judge, instances, seed, device, terminal.note))
     if out is not None and rank() == 0:
         result.save(out / "responses.jsonl")
     _report(result, out)
+
+
+def _check_tables(out: Path, *more: str) -> None:
+    """Refuse a folder in which names are taken by what this tool did not write."""
+    from mechinterp.files import check_free
+
+    check_free(*(out / name for name in ("rates.csv", "categories.csv", *more)))
 
 
 def _report(result: Defense, out: Path | None, extra: Mapping[str, pd.DataFrame] | None = None) -> None:

@@ -37,13 +37,14 @@ def locate_command(
     --out gets located.csv (a row per instance and distance), toxic_layer.csv (the histogram of each distance),
     toxic_layer_by_category.csv and toxic_layer_agreement.csv (every two distances: same block, and kappa).
     """
-    from mechinterp.files import check_writable, write_table
+    from mechinterp.files import check_free, check_writable, write_table
     from mechinterp.location import agreement, check_padding_side, histogram, locate
 
     check_padding_side(padding_side)
     instances = read_data(data)
     if out is not None:
         check_writable(out / "located.csv", kind="file")
+        check_free(*(out / f"toxic_layer{ending}.csv" for ending in ("", "_by_category", "_agreement")))
     with reporting() as terminal:
         checkpoint = load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code)
         progress = terminal.progress("locating")

@@ -18,7 +18,9 @@ commands = typer.Typer()
 def probe(
     model: Model,
     comments: Annotated[Path, typer.Option(help="Labelled comments, CSV; Jigsaw's columns if not told otherwise.")],
-    out: Annotated[Path, typer.Option(help="File of the probe (.safetensors); its tables go beside it.")],
+    out: Annotated[
+        Path, typer.Option(help="File of the probe, NAME.safetensors; its tables go beside it, NAME.probe.csv.")
+    ],
     text_column: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
     label_column: Annotated[
         str | None, typer.Option(help="Column of the label: 0/1, True/False, Toxic/Not Toxic.")
@@ -34,18 +36,19 @@ def probe(
 ) -> None:
     """Train the toxic probe of a model on labelled comments."""
     from mechinterp.data.comments import read_comments
-    from mechinterp.directions.probing import fit_probe, write_probe_tables
-    from mechinterp.files import check_writable
+    from mechinterp.directions.probing import fit_probe, probe_tables_of, write_probe_tables
+    from mechinterp.files import check_free, check_writable
 
     labelled = read_comments(comments, text_column=text_column, label_column=label_column)
     check_writable(out, kind="file")
+    check_free(*probe_tables_of(out))
     with reporting() as terminal:
         checkpoint = load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code)
         progress = terminal.progress("reading comments")
         fitted = fit_probe(checkpoint, labelled, seed=seed, final_norm=final_norm, truncate=truncate, progress=progress)
         if rank() == 0:
             fitted.save(out)
-            write_probe_tables(fitted, out.parent)
+            write_probe_tables(fitted, *probe_tables_of(out))
     score = fitted.scores[0]
     say(
         f"probe: accuracy {score.accuracy:.3f} (larger class {score.majority_baseline:.3f}), AUROC {score.auroc:.3f}, "
@@ -133,11 +136,11 @@ def region(
     trust_remote_code: Trust = False,
 ) -> None:
     """Toxicity of regions from the weights alone, read one block at a time."""
-    from mechinterp.files import check_writable
+    from mechinterp.files import check_free, check_writable
     from mechinterp.measures.probe import SELECTIONS, ToxicProbe
     from mechinterp.models.weights import LazyWeights
     from mechinterp.weights_only.origins import check_edit, check_origin, read_recording
-    from mechinterp.weights_only.regions import measure_regions
+    from mechinterp.weights_only.regions import RegionTables, measure_regions
 
     if not (layer == "all" or layer.isdecimal()):
         raise InputError(f"--layer is all or the number of a block, got {layer!r}")
@@ -150,6 +153,7 @@ def region(
     recorded = None if recording is None else read_recording(recording)
     if out is not None:
         check_writable(out / "tables" / "region.csv", kind="file")
+        check_free(*RegionTables.places(out / "tables"))
     with reporting() as terminal:
         weights = LazyWeights.open(model, base, trust_remote_code)
         for _, path in named if base is None else []:

@@ -52,7 +52,7 @@ def vectors(
     trust_remote_code: Trust = False,
 ) -> None:
     """The value vectors closest to a direction: what they say, their common subspace, their drift in tuned models."""
-    from mechinterp.files import check_writable, write_table
+    from mechinterp.files import check_free, check_writable, write_table
     from mechinterp.models.checkpoints import Checkpoint
     from mechinterp.models.weights import LazyWeights
     from mechinterp.vectors import find_vectors, subspace_table, vector_table, vectors_at
@@ -69,6 +69,7 @@ def vectors(
         raise InputError("--against: give it another name than 'base', which is the base's own")
     if out is not None:
         check_writable(out / "tables" / "value_vectors.csv", kind="file")
+        check_free(out / "tables" / "toxic_subspace.csv")
     with reporting() as terminal:
         weights = LazyWeights.open(model, base, trust_remote_code)
         for _, path in named if base is None else []:

@@ -45,9 +45,15 @@ def fit_probe(
     return ToxicProbe.fit(features, toxic, seed=seed, final_norm=final_norm, fingerprint=checkpoint.fingerprint)
 
 
-def write_probe_tables(probe: ToxicProbe, folder: Path) -> None:
-    """Write `probe.csv` (a row per way to take the direction) and `probe_roc.csv`."""
+def probe_tables_of(path: Path) -> tuple[Path, Path]:
+    """The places of a probe's tables beside its file: `NAME.probe.csv` and `NAME.probe_roc.csv` of NAME.safetensors."""
+    name = path.name.removesuffix(".safetensors")
+    return path.with_name(f"{name}.probe.csv"), path.with_name(f"{name}.probe_roc.csv")
+
+
+def write_probe_tables(probe: ToxicProbe, scores_at: Path, roc_at: Path) -> None:
+    """Write the tables `probe` (a row per way to take the direction) and `probe_roc`."""
     scores = pd.DataFrame([vars(score) for score in probe.scores]).rename(columns={"selection": "direction"})
-    write_table(folder / "probe.csv", scores)
+    write_table(scores_at, scores)
     roc = {"false_positive_rate": probe.roc[0].numpy(), "true_positive_rate": probe.roc[1].numpy()}
-    write_table(folder / "probe_roc.csv", pd.DataFrame(roc))
+    write_table(roc_at, pd.DataFrame(roc))

@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mechinterp.errors import InputError
-from mechinterp.files import replacing
+from mechinterp.files import check_name, replacing
 from mechinterp.measures.probe import Selection, ToxicProbe
 
 Kind = Literal["probe", "means", "svd", "effective", "file"]
@@ -50,7 +50,7 @@ class ToxicDirection:
         settings: what else it was made with, JSON-serialisable.
 
     Raises:
-        InputError: if the vector is no vector, zero or not finite, the kind unknown, or the name empty or with a slash.
+        InputError: if the vector is no vector, zero or not finite, the kind unknown, or the name not a plain one.
     """
 
     vector: Float[Tensor, " d_model"]
@@ -62,8 +62,7 @@ class ToxicDirection:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise InputError(f"the kind of a direction must be one of {KINDS}, got {self.kind!r}")
-        if not self.name or "/" in self.name:
-            raise InputError(f"the name of a direction is a word without a slash, got {self.name!r}")
+        check_name(self.name, "direction")
         if self.vector.dim() != 1 or self.vector.dtype not in _NUMBERS:
             raise InputError(
                 f"{self.name}: a direction is one vector of floating-point numbers, got {tuple(self.vector.shape)} "

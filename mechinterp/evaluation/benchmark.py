@@ -10,7 +10,6 @@ answers that it has; SFT and DPO are the study's own, a way that trains another 
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -31,7 +30,7 @@ from mechinterp.evaluation.divergence import next_token_divergence
 from mechinterp.evaluation.judged import KINDS, Defense
 from mechinterp.evaluation.refusals import RefusalDetector, refusal_detector
 from mechinterp.evaluation.side_effects import over_refusal
-from mechinterp.files import write_json
+from mechinterp.files import remove, write_json
 from mechinterp.hashing import hash_path
 from mechinterp.measures.statistics import Interval, bootstrap, wilson, wilson_of_shares
 from mechinterp.methods.registry import SETTINGS, describe, find_way
@@ -202,7 +201,7 @@ class Benchmark:
         seconds = None if resumed or way in TRAINED else round(time.perf_counter() - started, 2)
         order = [i.id for i in self.instances] if described.per_instance else []
         write_json(folder / "made.json", {**around, "order": order, "seconds": seconds, "key": key})
-        shutil.rmtree(folder / "so_far", ignore_errors=True)
+        remove(folder / "so_far")
         made = self._read(way, label, folder)
         assert made is not None
         return made

@@ -8,15 +8,16 @@ removed. A run under other settings is refused: nothing would be reused, and wha
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mechinterp import processes
+from mechinterp import ledger, processes
 from mechinterp.data.texts import check_whole, read_json_lines
 from mechinterp.errors import InputError
-from mechinterp.files import check_writable, write_json, write_text
+from mechinterp.files import check_free, check_writable, naming, write_json, write_text
 
 Settings = Mapping[str, Any]
 """Everything the responses depend on, JSON-serialisable, by words that tell a user what it is."""
@@ -46,6 +47,7 @@ class ResponseLog:
         """
         path = Path(path)
         had, complete = processes.decided(lambda: _left(path, settings))  # the parts grow as soon as that one goes on
+        ledger.enter_growing(_part(path, processes.rank()))
         if processes.is_main() and not complete:
             write_json(labels_of(path), {"settings": settings, "complete": False})
             lines = [_line(edit, prompt, response) for (edit, prompt), response in had.items()]
@@ -61,7 +63,8 @@ class ResponseLog:
 
     def add(self, edit: int | None, new: Mapping[str, str]) -> None:
         """Append responses, by prompt, and hand them to the system at once."""
-        with _part(self.path, processes.rank()).open("a", encoding="utf-8") as stream:
+        part = _part(self.path, processes.rank())
+        with naming(part), part.open("a", encoding="utf-8") as stream:
             stream.write("".join(_line(edit, prompt, response) for prompt, response in new.items()))
 
     def close(self) -> None:
@@ -70,6 +73,17 @@ class ResponseLog:
         if processes.is_main():
             for part in _parts(self.path):
                 part.unlink()
+
+
+def check_responses(path: Path) -> None:
+    """Refuse a place, before any work is done for it, at which something other than responses stands.
+
+    Raises:
+        InputError: with the place.
+    """
+    there = labels_of(path)
+    if not isinstance(_labels(there).get("settings"), dict):  # an older version did not list what it wrote
+        check_free(path, there)
 
 
 def labels_of(path: Path) -> Path:
@@ -103,6 +117,7 @@ def _read_part(path: Path) -> Iterator[dict[str, Any]]:
 def _left(path: Path, settings: Settings) -> tuple[dict[tuple[int | None, str], str], bool]:
     """The responses that an earlier run left in its parts, and whether it left the whole file instead."""
     labels = _checked(path, settings)
+    check_free(*_parts(path, strange=True))
     complete = path.is_file() and bool(labels.get("complete"))
     had: dict[tuple[int | None, str], str] = {}
     for part in [] if complete else _parts(path):
@@ -117,33 +132,47 @@ def _checked(path: Path, settings: Settings) -> dict[str, Any]:
     """The labels that stand at a place, none for a new one."""
     if path.suffix != ".jsonl":
         raise InputError(f"{path}: responses are kept as JSON lines, give a file whose name ends in .jsonl")
-    check_writable(path, kind="file")
+    check_writable(path)
     there = labels_of(path)
     if not there.exists() and not path.exists():
         return {}
-    try:
-        labels = json.loads(there.read_text(encoding="utf-8"))
-        before = dict(labels["settings"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    labels = _labels(there)
+    before = labels.get("settings")
+    if not isinstance(before, dict):
         raise InputError(
             f"{path}: {there.name} beside it does not say how these responses were made; move them away or give "
             "another place"
-        ) from error
+        )
     now = json.loads(json.dumps(settings))
     if differing := sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name)):
         raise InputError(
             f"{path}: holds responses of another run, which differs in {', '.join(differing)}; move them away or give "
             "another place"
         )
+    if ledger.is_strange(there):  # by an older version, which did not list what it wrote
+        for old in (there, path, *_parts(path, strange=True)):
+            if old.is_file():
+                ledger.enter(old, old)
     return labels
+
+
+def _labels(there: Path) -> dict[str, Any]:
+    """What the file beside some responses says of them; nothing if it cannot be read."""
+    try:
+        return dict(json.loads(there.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def _part(path: Path, number: int) -> Path:
     return path.with_name(f"{path.stem}.part{number}.jsonl")
 
 
-def _parts(path: Path) -> list[Path]:
-    parts = [part for part in path.parent.glob(f"{path.stem}.part*.jsonl") if part.is_file()]
+def _parts(path: Path, *, strange: bool = False) -> list[Path]:
+    """The parts that are there, the main process's first; those of the user's, which have such a name, on request."""
+    named = re.compile(re.escape(path.stem) + r"\.part\d+\.jsonl")
+    parts = [part for part in path.parent.iterdir() if named.fullmatch(part.name) and part.is_file()]
+    parts = [part for part in parts if strange or not ledger.is_strange(part)]
     return sorted(parts, key=lambda part: (part != _part(path, 0), part.name))
 
 

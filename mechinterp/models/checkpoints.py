@@ -228,7 +228,12 @@ class Checkpoint:
                 raise InputError(f"{self.source}: {name} has {bad} NaN or infinite values; the checkpoint is damaged")
 
     def save(self, folder: str | Path) -> Path:
-        """Save model and tokenizer as an ordinary transformers folder; complete or not there at all."""
+        """Save model and tokenizer as an ordinary transformers folder; complete or not there at all.
+
+        Raises:
+            InputError: if the folder cannot be written, or holds only what this tool did not write. Files of the user's
+                beside an earlier checkpoint of ours stay there.
+        """
         with replacing(Path(folder)) as partial:
             self.model.save_pretrained(partial)
             self.tokenizer.save_pretrained(partial)

@@ -150,7 +150,7 @@ class WeightDelta:
                 tensors[f"{name}.left"], tensors[f"{name}.right"], kept[name] = low_rank(value, rank)
             else:
                 tensors[name] = value
-        with replacing(Path(folder)) as partial:
+        with replacing(Path(folder), ours=EDIT_FILES) as partial:
             partial.mkdir()
             save_file({k: v.contiguous() for k, v in tensors.items()}, partial / "delta.safetensors")
             write_json(partial / "edit.json", {**self.labels(), "rank": rank, "low_rank": kept})

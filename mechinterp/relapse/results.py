@@ -222,6 +222,9 @@ _INTERVALS = (
 )
 
 
+RELAPSE_TABLES = ("relapse", "relapse_verdict")
+
+
 def relapse_tables(
     tests: Iterable[RelapseTest], decompositions: Mapping[str, str] | None = None
 ) -> dict[str, pd.DataFrame]:

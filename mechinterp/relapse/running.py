@@ -21,12 +21,13 @@ from mechinterp.desk import (
     skeleton_of,
 )
 from mechinterp.evaluation.judges import Judge
-from mechinterp.files import write_json, write_table
+from mechinterp.files import check_free, write_json, write_table
 from mechinterp.location import toxic_block
 from mechinterp.measures.probe import ToxicProbe
 from mechinterp.measures.region import Distance
 from mechinterp.provenance import versions
-from mechinterp.relapse.results import RelapseTest, relapse_tables
+from mechinterp.publishing import publishing
+from mechinterp.relapse.results import RELAPSE_TABLES, RelapseTest, relapse_tables
 from mechinterp.relapse.testing import kept_tests, relapse_test, unsafe_prompts
 from mechinterp.relapse.treatments import RelapseSettings
 from mechinterp.reporting import Reporter, Silent
@@ -73,11 +74,15 @@ def treat_checkpoints(
         InputError: for checkpoints that cannot be compared, a probe of other weights, or a base that answers none of
             the prompts unsafely.
     """
-    from mechinterp.plates import draw_all
+    from mechinterp.plates import draw_all, figure_files
 
     reporter, settings = reporter or Silent(), settings or RelapseSettings()
     skeleton = skeleton_of(base, tuned, out=out, purpose="test")
     # before anything long is started
+    answers = [f"answers/{candidate.name}.json" for candidate in tuned]
+    drawn = [file for name in RELAPSE_TABLES for file in figure_files(out / "figures", name)]
+    written = ["manifest.json", *(f"tables/{name}.csv" for name in RELAPSE_TABLES), *answers]
+    check_free(*(out / name for name in written), *drawn)
     check_tuned(skeleton, tuned, [instance.adversarial_prompt for instance in instances], truncate=truncate)
     with locked(out) if processes.is_main() else nullcontext():
         store = Store(out / "recordings")
@@ -142,11 +147,12 @@ def treat_checkpoints(
             "peak_memory_gib": round(peak_memory(), 3),
         }
         if processes.is_main():
-            for name, table in tables.items():
-                write_table(out / "tables" / f"{name}.csv", table)
-            for test in tests:
-                write_json(out / "answers" / f"{test.method}.json", test.answers())
-            write_json(out / "manifest.json", manifest)
-            draw_all(out)
+            with publishing(out, "relapse") as staging:
+                for name, table in tables.items():
+                    write_table(staging / "tables" / f"{name}.csv", table)
+                for test in tests:
+                    write_json(staging / "answers" / f"{test.method}.json", test.answers())
+                write_json(staging / "manifest.json", manifest)
+                draw_all(staging)
         processes.wait()
         return tables["relapse_verdict"]

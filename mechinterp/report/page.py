@@ -17,7 +17,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mechinterp.calibration.table import certificate
-from mechinterp.files import write_text
+from mechinterp.files import check_free, write_text
 from mechinterp.plates import PLATES, draw_figures, figure_bytes, read_tables
 from mechinterp.report.calibration import calibrated_on, calibration_notes, calibration_rows
 from mechinterp.report.cards import card_of, tuned_methods
@@ -35,21 +35,26 @@ TABLES = (
 _logger = logging.getLogger(__name__)
 
 
-def write_report(run: Path, drawn: Iterable[Path] | None = None) -> Path:
+def write_report(
+    run: Path, drawn: Iterable[Path] | None = None, *, out: Path | None = None, name: str | None = None
+) -> Path:
     """Write `report.html` of a run folder: the answer, the figures, the tables, the settings, the limits.
 
     Args:
         run: a folder with `tables/*.csv` and, if it is complete, `manifest.json`. Tables may be missing: what they
             would have shown is left out, and the page says so.
         drawn: figures that `draw_all` has just made of these tables; without them they are drawn for the page.
+        out: folder for the page; `run` if not given.
+        name: of the run; that of its folder if not given.
 
     Returns:
-        The page's path, `run/report.html`. The same tables and manifest give the same page.
+        The page's path, `out/report.html`. The same tables and manifest give the same page.
 
     Raises:
         InputError: the folder or its tables are missing, or the page cannot be written.
     """
     run = Path(run)
+    check_free((out or run) / "report.html")
     tables, known = read_tables(run), certificate()
     if drawn is None:
         pictures = {name: figure_bytes(figure) for name, figure in draw_figures(tables)}
@@ -64,7 +69,7 @@ def write_report(run: Path, drawn: Iterable[Path] | None = None) -> Path:
         lstrip_blocks=True,
     )
     page = environment.get_template("report.html.j2").render(
-        name=run.resolve().name,
+        name=name or run.resolve().name,
         cards=[card_of(method, tables) for method in tuned_methods(last_steps(tables))],
         directions=list(direction_notes(tables)),
         relapse=list(relapse_rows(tables)),
@@ -81,7 +86,7 @@ def write_report(run: Path, drawn: Iterable[Path] | None = None) -> Path:
         tables=[ShownTable.of(name, tables[name]) for name in TABLES if name in tables],
         settings=_settings(_read_manifest(run)),
     )
-    return write_text(run / "report.html", page)
+    return write_text((out or run) / "report.html", page)
 
 
 def _read_manifest(run: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,7 +35,7 @@ from mechinterp.data.comments import Comment, read_comments
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
 from mechinterp.evaluation.judges import Judge
-from mechinterp.files import write_json
+from mechinterp.files import check_free, remove, write_json
 from mechinterp.measures.probe import ToxicProbe
 from mechinterp.methods.studied import METHODS
 from mechinterp.models.checkpoints import Checkpoint
@@ -147,22 +147,32 @@ class Study(Run):
             until: the last stage to run.
             only: run these, and what they need, instead of all.
             held: the caller holds the run folder already (`stages.locked`), for longer than this takes.
+
+        Raises:
+            InputError: before any work, if another run holds the folder or a name in it is taken by a file of the
+                user's; and as the stages.
         """
         reporter = reporter or Silent()
+        stages = self.stages(reporter)
+        wanted = {stage.name for stage in stages} if only is None else needed(stages, set(only))
+        stages = [stage for stage in stages if stage.name in wanted]
+        self.check_places(stages)
         with nullcontext() if held else locked(self.folder):
             runner = Runner(self.folder, note=reporter.note)
-            stages = self.stages(reporter)
-            wanted = {stage.name for stage in stages} if only is None else needed(stages, set(only))
             for stage in stages:
-                if stage.name not in wanted:
-                    continue
-                runner.run(stage)
+                if runner.run(stage) and stage.name != "report":
+                    remove(self.folder / "report.html")  # it is of other tables
                 for cached in _CACHED:  # a stage may have replaced it
                     self.__dict__.pop(cached, None)
                 self._write_manifest()
                 if stage.name == until:
                     break
         return self.folder / "report.html"
+
+    def check_places(self, stages: Iterable[Stage]) -> None:
+        """Raise `InputError` if something that this tool did not write stands where stages would write."""
+        made = [name for stage in stages for name in (f"stages/{stage.name}.json", *stage.makes, *stage.may_make)]
+        check_free(*(self.folder / name for name in ("manifest.json", *made)))
 
     def stages(self, reporter: Reporter) -> list[Stage]:
         """The stages in their order."""

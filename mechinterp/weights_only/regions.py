@@ -46,11 +46,16 @@ class RegionTables:
     region_vectors: pd.DataFrame
     erasure: pd.DataFrame | None
 
+    @staticmethod
+    def places(folder: Path) -> list[Path]:
+        """Where `save` writes."""
+        return [folder / f"{name}.csv" for name in ("region", "region_vectors", "erasure")]
+
     def save(self, folder: Path) -> None:
         """Write `region.csv`, `region_vectors.csv` and, where there is one, `erasure.csv`."""
-        for name, table in vars(self).items():
-            if table is not None:
-                write_table(folder / f"{name}.csv", table)
+        for path in self.places(folder):
+            if (table := getattr(self, path.stem)) is not None:
+                write_table(path, table)
 
     def summary(self, value_vectors: int = 5) -> str:
         """What to show on a terminal: T of every checkpoint by block, the most toxic value vectors, summed erasure."""

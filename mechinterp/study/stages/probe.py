@@ -20,4 +20,4 @@ def make(run: Run, reporter: Reporter) -> None:
         progress=reporter.progress("probe: reading comments"),
     )
     probe.save(run.folder / "probe.safetensors")
-    write_probe_tables(probe, run.folder / "tables")
+    write_probe_tables(probe, run.folder / "tables" / "probe.csv", run.folder / "tables" / "probe_roc.csv")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mechinterp.files import replacing
+from mechinterp.publishing import publishing
 from mechinterp.reporting import Reporter
 from mechinterp.study.run import Run
 
@@ -12,6 +12,5 @@ def make(run: Run, reporter: Reporter) -> None:
     from mechinterp.plates import draw_all  # matplotlib takes its time
     from mechinterp.report import write_report
 
-    with replacing(run.folder / "figures") as folder:
-        drawn = draw_all(run.folder, folder)
-        write_report(run.folder, drawn)
+    with publishing(run.folder, "report") as folder:
+        write_report(run.folder, draw_all(run.folder, folder / "figures"), out=folder)
