@@ -16,7 +16,7 @@ from mechinterp import processes
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
 from mechinterp.evaluation.judges import Judge
-from mechinterp.files import check_name, read_table, write_table
+from mechinterp.files import read_table, write_table
 from mechinterp.hashing import hash_path, settled, state_of
 from mechinterp.location import locate
 from mechinterp.models.checkpoints import Checkpoint
@@ -81,10 +81,9 @@ def skeleton_of(base: Candidate, tuned: Sequence[Candidate], *, out: Path, purpo
         purpose: for which they are made, as an error names it.
 
     Raises:
-        InputError: for names that occur twice or are not plain, a folder that holds a study, or blocks without a
-            single value matrix.
+        InputError: for names that occur twice, a folder that holds a study, or blocks without a single value matrix.
     """
-    names = [check_name(candidate.name, "--checkpoint") for candidate in (base, *tuned)]
+    names = [candidate.name for candidate in (base, *tuned)]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"the checkpoints' names {repeated} occur more than once")
     if (out / "stages").exists():

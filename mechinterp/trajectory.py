@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from mechinterp.errors import InputError
+from mechinterp.files import check_name
 
 _STEP = re.compile(r"(\d+)$")
 _TERMS = ("change", "erasure", "bypass", "erasure_share")
@@ -40,6 +41,8 @@ def find_steps(pattern: str, name: str | None = None) -> list[tuple[Step, str]]:
     Raises:
         InputError: if nothing matches, or a name has no number at its end or one that another has too.
     """
+    if name is not None:
+        check_name(name, "--trajectory")
     found: list[tuple[Step, str]] = []
     for path in sorted(glob.glob(str(Path(pattern).expanduser()))):
         if not Path(path).is_dir():

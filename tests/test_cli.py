@@ -204,7 +204,7 @@ def test_the_probe_command_runs_on_real_comments(there: Path, tmp_path: Path, fi
         pytest.skip(f"{file} is not here")
     model = ["--model", there / "model", "--comments", path, "--out", tmp_path / "probe.safetensors"]
     assert call("probe", *model, *columns, "--truncate") == 0
-    assert (tmp_path / "probe.csv").is_file()
+    assert (tmp_path / "probe.probe.csv").is_file()
 
 
 def test_long_prompts_are_cut_when_asked_for_and_that_is_said(

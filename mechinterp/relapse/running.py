@@ -21,7 +21,7 @@ from mechinterp.desk import (
     skeleton_of,
 )
 from mechinterp.evaluation.judges import Judge
-from mechinterp.files import check_free, write_json, write_table
+from mechinterp.files import check_free, check_name, write_json, write_table
 from mechinterp.location import toxic_block
 from mechinterp.measures.probe import ToxicProbe
 from mechinterp.measures.region import Distance
@@ -79,7 +79,7 @@ def treat_checkpoints(
     reporter, settings = reporter or Silent(), settings or RelapseSettings()
     skeleton = skeleton_of(base, tuned, out=out, purpose="test")
     # before anything long is started
-    answers = [f"answers/{candidate.name}.json" for candidate in tuned]
+    answers = [f"answers/{check_name(candidate.name, '--checkpoint')}.json" for candidate in tuned]
     drawn = [file for name in RELAPSE_TABLES for file in figure_files(out / "figures", name)]
     written = ["manifest.json", *(f"tables/{name}.csv" for name in RELAPSE_TABLES), *answers]
     check_free(*(out / name for name in written), *drawn)
