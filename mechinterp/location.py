@@ -104,7 +104,8 @@ def _pairs(checkpoint: Checkpoint, instances: Sequence[SafeEditInstance], *, tru
             if not text.strip():
                 raise InputError(f"instance {instance.id}: its {kind} response is blank; leave the instance out")
     texts = [text for instance in instances for text in (instance.safe_generation, instance.unsafe_generation)]
-    encoded = encode(checkpoint.tokenizer, texts, max_length=2**31)
+    called = [f"instance {instance.id}: its {kind} response" for instance in instances for kind in ("safe", "unsafe")]
+    encoded = encode(checkpoint.tokenizer, texts, max_length=2**31, called=called)
     pairs = []
     for instance, safe, unsafe in zip(instances, encoded[::2], encoded[1::2], strict=True):
         longest = max(len(safe.ids), len(unsafe.ids))

@@ -20,7 +20,8 @@ from mechinterp.data.safeedit import write_safeedit
 from mechinterp.evaluation.harness import run_harness
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
-from mechinterp.models.generation import continue_greedily, end_tokens, generate
+from mechinterp.models.ends import end_tokens
+from mechinterp.models.generation import continue_greedily, generate
 from mechinterp.models.side_by_side import generate_each
 
 LENGTH = 12

@@ -30,6 +30,7 @@ from mechinterp.hashing import hash_path
 from mechinterp.measures.wording import fluency, knows
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta, edit_folders
+from mechinterp.models.ends import end_tokens
 from mechinterp.models.generation import generate
 from mechinterp.models.side_by_side import changed_parameters, generate_each
 from mechinterp.models.tokens import tokenizer_fingerprint, wrapped
@@ -264,6 +265,7 @@ class _Questions:
         return {
             "method": self.method,
             "tokenizer": tokenizer_fingerprint(checkpoint.tokenizer),
+            "end_tokens": sorted(end_tokens(checkpoint)),
             "prompts": digest([[i.id, i.category, *self.prompts(i).values()] for i in instances]),
             "knowledge": digest(self.knowledge),
             "prefix": self.prefix,

@@ -15,8 +15,9 @@ from transformers import PreTrainedTokenizerBase
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.cutting import keep_right
 from mechinterp.models.special_tokens import Around, SpelledOut
-from mechinterp.models.tokens import encode, keep_right
+from mechinterp.models.tokens import encode
 from mechinterp.models.upward import Scored
 
 logger = logging.getLogger(__name__)

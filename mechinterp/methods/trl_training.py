@@ -21,8 +21,8 @@ from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
 from mechinterp.methods.trained_parameters import linear_maps, trained_parameters
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.cutting import Cut, keep_right
 from mechinterp.models.special_tokens import Around, SpelledOut
-from mechinterp.models.tokens import Cut, keep_right
 
 logger = logging.getLogger(__name__)
 

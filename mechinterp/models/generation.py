@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
@@ -14,12 +13,11 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from mechinterp import processes
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.ends import end_tokens, say_of_ends
 from mechinterp.models.positions import reading
 from mechinterp.models.tokens import Encoded, encode, length_batches, pad, padding_id
 from mechinterp.models.unembedding import last_unembedded
 from mechinterp.models.watching import Progress, evaluating
-
-logger = logging.getLogger(__name__)
 
 
 def generate(
@@ -135,7 +133,7 @@ def _continue(
         called=called,
     )
     pad_id, ends, finished = padding_id(checkpoint.tokenizer), end_tokens(checkpoint), 0
-    _say_of_ends(checkpoint, ends)
+    say_of_ends(checkpoint, ends)
     lengths = [len(sequence.ids) + max_new_tokens for sequence in sequences]
     groups = [list(range(len(sequences)))]
     if not as_one_batch:
@@ -178,52 +176,7 @@ def _generating_by(model: PreTrainedModel, config: GenerationConfig) -> Iterator
 def ending(checkpoint: Checkpoint) -> Iterator[None]:
     """For the time of the context the model's own `generate` ends with `end_tokens` too, other settings kept."""
     ends, config = end_tokens(checkpoint), copy.deepcopy(checkpoint.model.generation_config)
-    _say_of_ends(checkpoint, ends)
+    say_of_ends(checkpoint, ends)
     config.eos_token_id = sorted(ends) or None
     with _generating_by(checkpoint.model, config):
         yield
-
-
-def end_tokens(checkpoint: Checkpoint) -> frozenset[int]:
-    """The tokens that end an answer: those that generation config, config or tokenizer call end-of-sequence.
-
-    Configs often leave out the token that the tokenizer knows, or the one that a chat model ends its turns with. What a
-    config's class falls back on where the file names none counts only if the tokenizer has it as a special token.
-    """
-    return frozenset().union(*_ends(checkpoint).values())
-
-
-def _ends(checkpoint: Checkpoint) -> dict[str, frozenset[int]]:
-    """The end tokens by who names them."""
-    tokenizer, config = checkpoint.tokenizer, checkpoint.model.config.get_text_config()
-    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
-    by_default = _ids(getattr(type(config), "eos_token_id", None)) - special
-    generation = checkpoint.model.generation_config
-    own = _ids(generation.eos_token_id)
-    if getattr(generation, "_from_model_config", False):  # there is no file of it
-        own -= by_default
-    return {
-        "the generation config": own,
-        "the config": _ids(getattr(config, "eos_token_id", None)) - by_default,
-        "the tokenizer": _ids(tokenizer.eos_token_id),
-    }
-
-
-def _say_of_ends(checkpoint: Checkpoint, ends: frozenset[int]) -> None:
-    """Warn where answers end with more than the generation config says."""
-    named = _ends(checkpoint)
-    if ends == named["the generation config"]:
-        return
-
-    def words(ids: frozenset[int]) -> str:
-        return ", ".join(f"{checkpoint.tokenizer.convert_ids_to_tokens(i)!r} (id {i})" for i in sorted(ids)) or "none"
-
-    logger.warning(
-        "%s: the end of an answer is named differently, and each ends one: %s",
-        checkpoint.source,
-        "; ".join(f"{who}: {words(ids)}" for who, ids in named.items()),
-    )
-
-
-def _ids(value: int | Sequence[int] | None) -> frozenset[int]:
-    return frozenset() if value is None else frozenset([value] if isinstance(value, int) else value)

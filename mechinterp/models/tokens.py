@@ -9,10 +9,9 @@ spells out, cut headers of turns, prompts whose end merges with the response.
 from __future__ import annotations
 
 import json
-import logging
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -22,14 +21,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from mechinterp.errors import InputError
+from mechinterp.models.cutting import Cut, keep_right
 from mechinterp.models.joining import Joining, common
-from mechinterp.models.special_tokens import Around, SpelledOut, shown
+from mechinterp.models.special_tokens import Around, SpelledOut
 from mechinterp.provenance import digest
 
 Position = str
 """`last`, `mean`, `response`, `all` or `generated:N`, see `Encoded.positions`."""
-
-logger = logging.getLogger(__name__)
 
 _CHUNK = 512  # texts tokenised at a time
 
@@ -198,12 +196,6 @@ def _ends(
     return left, right
 
 
-def keep_right(ids: Sequence[int], length: int, left: int) -> list[int]:
-    """At most `length` tokens: the first `left` of a text, and as many of its last ones as fit."""
-    left = min(left, length - 1)
-    return list(ids) if len(ids) <= length else [*ids[:left], *ids[len(ids) - length + left :]]
-
-
 def pad(
     sequences: Sequence[Encoded],
     *,
@@ -231,36 +223,6 @@ def pad(
         prompt_lengths=tuple(sequence.prompt_length for sequence in sequences),
         side=side,
     )
-
-
-@dataclass
-class Cut:
-    """Counts prompts that were cut, and special tokens that went with what was cut."""
-
-    prompts: int = 0
-    first: str = ""
-    bare: dict[str, int] = field(default_factory=dict)
-
-    def add(self, name: str, ids: Sequence[int], lost: Sequence[str]) -> None:
-        """Add a prompt: its ids as they are now, and the special tokens that it lost."""
-        self.prompts += 1
-        self.first = self.first or f"{name}, whose first ids are now {shown(ids)}"
-        for token in lost:
-            self.bare[token] = self.bare.get(token, 0) + 1
-
-    def warn(self, total: int, length: int) -> None:
-        """Say it, if there was any."""
-        if not self.prompts:
-            return
-        lost = "; ".join(f"{token} in {count}" for token, count in self.bare.items())
-        logger.warning(
-            "%d of %d prompts were cut on the left to fit into the context of %d tokens, the first is %s%s",
-            self.prompts,
-            total,
-            length,
-            self.first,
-            f"; special tokens were cut away ({lost}), so that a turn may lack its header" if lost else "",
-        )
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

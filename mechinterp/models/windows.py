@@ -39,7 +39,7 @@ def readings(
     """The sequences to read, each input once where all positions can be had from one.
 
     The model is causal: what comes after a prompt does not reach its positions, so that one reading serves both. It
-    does not where the prompt's last token is another one once a response follows, or where more of it had to be cut.
+    does not where more of the prompt had to be cut once a response follows, or the continuations are of other tokens.
 
     Raises:
         InputError: for unknown positions, positions without their text, empty or too long texts.
