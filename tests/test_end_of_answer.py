@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import call
 from conftest import PROMPTS, make_instance, tiny_checkpoint
 from transformers import GenerationConfig, LlamaConfig
-from typer.testing import CliRunner
 
-from mechinterp.cli import app
 from mechinterp.data.safeedit import write_safeedit
 from mechinterp.evaluation.harness import run_harness
 from mechinterp.models.checkpoints import Checkpoint
@@ -135,8 +134,7 @@ def test_an_evaluated_folder_whose_configs_name_no_end(answers, how: str, tmp_pa
     write_safeedit(instances, tmp_path / "data.json")
     out = tmp_path / "out"
     arguments = ["--model", folder, "--data", tmp_path / "data.json", "--max-new-tokens", LENGTH, "--out", out]
-    result = CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
-    assert result.exit_code == 0, result.output
+    assert call("evaluate", *arguments) == 0
     responses = [json.loads(line) for line in (out / "responses.jsonl").read_text().splitlines()]
     assert {line["prompt"] for line in responses} == set(PROMPTS)
     for line in responses:
