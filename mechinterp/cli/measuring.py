@@ -102,6 +102,7 @@ def record_command(
             position=position,
             groups=groups,
             truncate=truncate,
+            called=[f"instance {instance.id}" for instance in instances],
             progress=terminal.progress("recording"),
             **text,
         )

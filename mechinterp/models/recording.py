@@ -148,6 +148,7 @@ def record_positions(
     max_batch: int = 256,
     padding_side: Literal["left", "right"] = "right",
     truncate: bool = False,
+    called: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> dict[Position, Recording]:
     """Record mean activations of texts at hook points and positions, all in one pass.
@@ -172,6 +173,7 @@ def record_positions(
         max_batch: sequences per batch.
         padding_side: where padding goes; it changes nothing but rounding.
         truncate: cut prompts that exceed the context from the left instead of raising.
+        called: what each input is called in errors; by default "prompt" and its number.
         progress: called with (texts done, texts in all) of this process's share.
 
     Returns:
@@ -196,7 +198,8 @@ def record_positions(
     sites = [checkpoint.names.site(hook) for hook in hooks]
     if any(hook.endswith("hook_resid_mid") for hook in hooks):
         check_middle_stream(checkpoint)
-    read = readings(checkpoint, prompts, positions, responses=responses, continuations=continuations, truncate=truncate)
+    texts: dict[str, Any] = {"responses": responses, "continuations": continuations}
+    read = readings(checkpoint, prompts, positions, **texts, truncate=truncate, called=called)
     tallies = {p: _Tally(len(prompts), groups, kept[p], dict(project or {}), together, lengths) for p in positions}
     windows: dict[Position, Window] = {}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -164,11 +164,11 @@ def encode(
             if len(head) > room:
                 left, right = _ends(joining, around, head, prompts[row], prefix, suffix)
                 if not truncate or room <= left + right:
-                    taken = f" (prefix and suffix take {left + right})" if prefix or suffix else ""
-                    raise InputError(
-                        f"{names[row]} has {len(head)} tokens, {max(room, 0)} fit into the context of {max_length}"
-                        f"{taken}; truncate from the left (--truncate) or use a model with a longer context"
-                    )
+                    fixed = {"prefix and suffix": left + right if prefix or suffix else 0, "its response": len(tail)}
+                    answer = f"response {row}" if called is None else f"the response of {names[row]}"
+                    given = f"{names[row]} has {len(head)} tokens, {max(room, 0)} fit into the context of {max_length}"
+                    useless = room <= left + right  # to cut it
+                    raise InputError(_too_long(given, answer, {**fixed, "new tokens": reserve}, max_length, useless))
                 whole, head = head, keep_right(head, room, left)
                 cut.add(names[row], head, spelled.among(whole[left : left + len(whole) - len(head)]))
             encoded.append(Encoded.of([*head, *tail], len(head)))
@@ -177,6 +177,29 @@ def encode(
         joining.warn()
         spelled.warn()
     return encoded
+
+
+def _too_long(given: str, answer: str, fixed: Mapping[str, int], context: int, useless: bool) -> str:
+    """Why a text does not fit into the context, and what helps: nothing that was done already, or that would not do.
+
+    Args:
+        given: how long the query is, and how much of it fits.
+        answer: what its response is called.
+        fixed: tokens of prefix and suffix, of the response, and those left free for generation: what is never cut.
+        context: how many tokens fit.
+        useless: whether nothing of the prompt would be left, were it cut.
+    """
+    longer = "or use a model with a longer context"
+    if (new := fixed["new tokens"]) >= context:
+        return f"{new} new tokens leave no room in the context of {context}; ask for fewer (--max-new-tokens) {longer}"
+    if (response := fixed["its response"]) >= context:
+        return (
+            f"{answer} is too long: it has {response} tokens, and the context of {context} must hold it with its "
+            f"prompt; shorten it or leave it out, {longer}"
+        )
+    taken = ", ".join(f"{name} take{'s' * (name == 'its response')} {n}" for name, n in fixed.items() if n)
+    remedy = f"shorten {'that' if taken else 'it'}" if useless else "truncate from the left (--truncate)"
+    return f"{given}{f' ({taken})' if taken else ''}; {remedy} {longer}"
 
 
 def wrapped(prompt: str, prefix: str | None = None, suffix: str | None = None) -> str:

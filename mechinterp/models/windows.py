@@ -35,6 +35,7 @@ def readings(
     responses: Sequence[str] | None = None,
     continuations: Sequence[Encoded] | None = None,
     truncate: bool = False,
+    called: Sequence[str] | None = None,
 ) -> list[Reading]:
     """The sequences to read, each input once where all positions can be had from one.
 
@@ -53,7 +54,8 @@ def readings(
             raise InputError("position 'response' needs responses")
     of_prompt = tuple(position for position in positions if position in OF_PROMPT)
     of_whole = tuple(position for position in positions if position not in OF_PROMPT)
-    tokens = partial(encode, checkpoint.tokenizer, max_length=checkpoint.names.context_length, truncate=truncate)
+    context = checkpoint.names.context_length
+    tokens = partial(encode, checkpoint.tokenizer, max_length=context, truncate=truncate, called=called)
     followed = responses is not None or continuations is not None
     alone = tokens(prompts) if of_prompt or not followed else None
     if not (of_whole and followed):
