@@ -9,19 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import call
 from conftest import make_instance, tiny_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
-from mechinterp.data.comments import Comment
+from mechinterp.data.comments import Comment, write_comments
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.directions.probing import fit_probe
 from mechinterp.errors import InputError
 from mechinterp.evidence import Baseline, ComparisonSettings, prepare_baseline
 from mechinterp.measures.probe import ToxicProbe
 from mechinterp.measures.splitting import Distinct, groups_of, half_of, normalised
-from mechinterp.measures.statistics import seeded_order
+from mechinterp.measures.statistics import auroc, seeded_order
 
 SETTINGS = ComparisonSettings(
     max_new_tokens=1, steering_inputs=2, middle_inputs=2, top_vectors=2, null_draws=2, first_tokens=0, lens_tokens=0
@@ -166,28 +167,28 @@ def test_one_unique_comment_a_row_is_split_as_ever() -> None:
 
 
 def test_the_probe_command_counts_repeated_comments(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    from typer.testing import CliRunner
-
-    from mechinterp.cli import app
-    from mechinterp.data.comments import write_comments
-
     tiny_checkpoint("gpt2").save(tmp_path / "model")
     comments = [Comment(text, i % 2 == 0) for i, text in enumerate(words(30, 1))]
     write_comments(comments * 3, tmp_path / "comments.csv")
     out = tmp_path / "probe.safetensors"
+    arguments = ["--model", tmp_path / "model", "--comments", tmp_path / "comments.csv"]
     with caplog.at_level(logging.WARNING):
-        result = CliRunner().invoke(
-            app,
-            [
-                "probe",
-                "--model",
-                str(tmp_path / "model"),
-                "--comments",
-                str(tmp_path / "comments.csv"),
-                "--out",
-                str(out),
-            ],
-        )
-    assert result.exit_code == 0, result.output
+        assert call("probe", *arguments, "--out", out) == 0
     assert "60 of the 90 comments repeat" in caplog.text
     assert ToxicProbe.load(out).scores[0].n_test == 3
+
+
+def test_inputs_that_share_a_question_are_drawn_together() -> None:
+    """Labels that are noise, one a question: an interval over rows would be sure of what is not there."""
+    missed = {"rows": 0, "questions": 0}
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        groups = torch.arange(18).repeat_interleave(12)
+        unsafe = (torch.rand(18, generator=generator) < 0.5)[groups]
+        scores = torch.randn(18, generator=generator)[groups] + 0.3 * torch.randn(216, generator=generator)
+        for unit, drawn in (("rows", None), ("questions", groups)):
+            found = auroc(scores, unsafe, seed=seed, groups=drawn, resamples=500)
+            missed[unit] += not found.low <= 0.5 <= found.high
+    assert missed["questions"] <= 1 < missed["rows"]
+    own = torch.arange(216)
+    assert auroc(scores, unsafe, seed=0, groups=own) == auroc(scores, unsafe, seed=0)

@@ -15,6 +15,7 @@ from mechinterp.measures.verdict import Validity
 def check_directions(baseline: Baseline) -> dict[tuple[str, str], Validity]:
     """Whether each direction is in play at each place."""
     seed, unsafe = baseline.inputs.seed, baseline.unsafe[baseline.checked]
+    groups = None if baseline.groups is None else baseline.groups[baseline.checked]
     checks: dict[tuple[str, str], Validity] = {}
     for place in baseline.inputs.places:
         projections = baseline.evidence.recordings[place.name].projections.values()
@@ -25,7 +26,7 @@ def check_directions(baseline: Baseline) -> dict[tuple[str, str], Validity]:
             effect = bootstrap(lambda weights, gain=gain: weights @ gain, len(gain), seed=seed)  # type: ignore[misc]
             own = writes[:, column]
             gap = float(own[unsafe].mean() - own[~unsafe].mean())  # nan if all are alike
-            checks[name, place.name] = Validity(auroc(own, unsafe, seed=seed), effect, gap)
+            checks[name, place.name] = Validity(auroc(own, unsafe, seed=seed, groups=groups), effect, gap)
     return checks
 
 

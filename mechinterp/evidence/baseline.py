@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -46,6 +46,7 @@ class Baseline:
         unsafe: whether the base answers each prompt unsafely.
         checked: the inputs on which directions are checked (those they were not fitted on).
         steering: by (direction, where it is steered).
+        groups: number of each input's group: those that share a question or prompt; None where all are their own.
     """
 
     inputs: Inputs
@@ -53,6 +54,7 @@ class Baseline:
     unsafe: Bool[Tensor, " input"]
     checked: Bool[Tensor, " input"]
     steering: Mapping[tuple[str, str], Steering]
+    groups: Int[Tensor, " input"] | None = None
 
     def save(self, folder: Path) -> Path:
         """Write into a folder, whole or not at all."""
@@ -60,6 +62,8 @@ class Baseline:
             partial.mkdir()
             self.evidence.save(partial / "evidence")
             tensors = {"unsafe": self.unsafe, "checked": self.checked, "null_directions": self.inputs.null_directions}
+            if self.groups is not None:
+                tensors["groups"] = self.groups
             tensors |= {f"direction/{name}": value for name, value in self.inputs.directions.items()}
             for (name, at), steering in self.steering.items():
                 for kind in ("minus", "none", "plus"):
@@ -97,4 +101,5 @@ class Baseline:
             unsafe=tensors["unsafe"],
             checked=tensors["checked"],
             steering=steering,
+            groups=tensors.get("groups"),
         )

@@ -130,12 +130,16 @@ def prepare_baseline(
                 with steer(base, direction, block=block, alpha=sign * alpha, at=at):
                     outcomes.append(~answer([prompts[i] for i in chosen]))
             steering[name, at] = Steering(alpha, minus=outcomes[0], none=~unsafe[chosen], plus=outcomes[1])
-    return Baseline(inputs, evidence, unsafe, checked, steering)
+    return Baseline(inputs, evidence, unsafe, checked, steering, torch.tensor(_groups_of(instances)))
 
 
 def _shared_by(instance: SafeEditInstance) -> set[str]:
     """What no two instances may share of which one is fitted on and the other checked."""
     return {normalised(instance.question), normalised(instance.adversarial_prompt)}
+
+
+def _groups_of(instances: Sequence[SafeEditInstance]) -> list[int]:
+    return groups_of([_shared_by(instance) for instance in instances])
 
 
 def fitting_half(instances: Sequence[SafeEditInstance], seed: int) -> list[int]:
@@ -144,7 +148,7 @@ def fitting_half(instances: Sequence[SafeEditInstance], seed: int) -> list[int]:
     Raises:
         InputError: if they all share one question.
     """
-    half = half_of(groups_of([_shared_by(instance) for instance in instances]), seed)
+    half = half_of(_groups_of(instances), seed)
     if not half:
         raise InputError(
             f"all {len(instances)} instances share one question: directions cannot be fitted on some and checked on "

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
@@ -194,15 +194,33 @@ def _centred_product(noise: Float[Tensor, "draw d_mlp"], vectors: Float[Tensor, 
 
 
 def auroc(
-    scores: Float[Tensor, " input"], positive: Bool[Tensor, " input"], *, seed: int, resamples: int = 2000
+    scores: Float[Tensor, " input"],
+    positive: Bool[Tensor, " input"],
+    *,
+    seed: int,
+    groups: Int[Tensor, " input"] | None = None,
+    resamples: int = 2000,
 ) -> Interval:
-    """Area under the ROC curve (scikit-learn) with a stratified bootstrap interval; nan for one class."""
+    """Area under the ROC curve (scikit-learn) with a bootstrap interval; nan for one class.
+
+    Args:
+        groups: number of each input's group, where inputs of a group are not independent (they share a question):
+            groups are then drawn, whole, and draws of one class only are left out. Otherwise inputs are drawn by class.
+    """
     y, x = positive.cpu().numpy().astype(bool), scores.detach().cpu().double().numpy()
     if y.all() or not y.any():
         return Interval(math.nan, math.nan, math.nan)
     # AUROC is the share of (positive, negative) pairs in the right order; resampling weighs the pairs anew.
     high, low = torch.from_numpy(x[y]), torch.from_numpy(x[~y])
     ordered = (high[:, None] > low[None]).double() + 0.5 * (high[:, None] == low[None]).double()
-    weights = [resample_weights(len(part), resamples=resamples, seed=seed + i) for i, part in enumerate((high, low))]
-    draws = ((weights[0] @ ordered) * weights[1]).sum(1).clamp(0, 1)  # rounding only
+    if groups is None or len(groups.unique()) == len(groups):
+        weights = [
+            resample_weights(len(part), resamples=resamples, seed=seed + i) for i, part in enumerate((high, low))
+        ]
+    else:
+        _, number = groups.cpu().unique(return_inverse=True)
+        drawn = resample_weights(int(number.max()) + 1, resamples=resamples, seed=seed)
+        weights = [drawn[:, number[torch.from_numpy(rows)]] for rows in (y, ~y)]
+    pairs = weights[0].sum(1) * weights[1].sum(1)
+    draws = (((weights[0] @ ordered) * weights[1]).sum(1) / pairs).clamp(0, 1)  # rounding only
     return percentile_interval(float(roc_auc_score(y, x)), draws)
