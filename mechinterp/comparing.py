@@ -31,9 +31,9 @@ from mechinterp.evaluation.judges import Judge
 from mechinterp.evidence import Baseline, ComparisonSettings, Evidence, gather_evidence, prepare_baseline
 from mechinterp.evidence.preparing import fitting_half
 from mechinterp.files import check_free, write_json, write_table
-from mechinterp.location import histogram, toxic_block
+from mechinterp.location import histogram
+from mechinterp.measures.distances import Distance
 from mechinterp.measures.probe import ToxicProbe
-from mechinterp.measures.region import Distance
 from mechinterp.provenance import versions
 from mechinterp.publishing import publishing
 from mechinterp.relapse.results import RelapseTest, decomposed_verdicts, relapse_tables
@@ -42,6 +42,7 @@ from mechinterp.relapse.treatments import RelapseSettings
 from mechinterp.reporting import Reporter, Silent
 from mechinterp.stages import locked, peak_memory
 from mechinterp.store import Store
+from mechinterp.toxic_layer import toxic_block
 from mechinterp.trajectory import trajectory_table
 
 

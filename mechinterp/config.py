@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from mechinterp.data.texts import check_whole, read_text
 from mechinterp.errors import InputError
 from mechinterp.evidence import ComparisonSettings
-from mechinterp.measures.region import Distance
+from mechinterp.measures.distances import Distance
 from mechinterp.methods.dinm import DinmSettings
 from mechinterp.methods.dpo import DpoSettings
 from mechinterp.methods.organism import OrganismConfig

@@ -17,13 +17,14 @@ from transformers import AutoModelForCausalLM
 
 from mechinterp.data.safeedit import SafeEditInstance, write_safeedit
 from mechinterp.errors import InputError
-from mechinterp.location import agreement, blocks_for, histogram, locate, toxic_block
-from mechinterp.measures.region import DISTANCES, Distance, pair_distances
+from mechinterp.location import agreement, histogram, locate
+from mechinterp.measures.distances import DISTANCES, Distance, pair_distances
 from mechinterp.measures.statistics import wilson
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.names import resid_post
 from mechinterp.models.pairs import PairLayout, distances_by_block
 from mechinterp.models.tokens import Encoded
+from mechinterp.toxic_layer import blocks_for, toxic_block
 
 LENGTHS = [(9, 30), (40, 12), (5, 5), (22, 21), (3, 60), (31, 31), (17, 30), (30, 2)]  # of safe and unsafe, in letters
 INSTANCES = [

@@ -11,7 +11,7 @@ from mechinterp.provenance import library_versions
 from mechinterp.reporting import Reporter, Silent
 from mechinterp.stages import Runner, Stage, locked
 from mechinterp.study import Study
-from mechinterp.study.dependencies import judge_of, vanilla_of
+from mechinterp.study.dependencies import ASKING, judge_of, setting_of, vanilla_of
 
 
 def calibrated(
@@ -24,19 +24,20 @@ def calibrated(
     def run() -> None:
         write_table(path, calibrate(study, settings=settings, reporter=reporter))
 
-    config, given = study.config, [vanilla_of(study), judge_of(study)]
+    given = [vanilla_of(study), judge_of(study)]
+    used = f"{ASKING} sft max_new_tokens comparison.max_new_tokens seed"
+    names = " ".join([used, *(one.settings for one in given)]).split()
     stage = Stage(
         "calibrate",
         run,
         makes=["tables/calibration.csv"],
         needs=[
             *("evidence/base", "data/train.json", "checkpoints/sft", "checkpoints/dpo", "edits"),
-            *(path for one in given for path in one.needs),
+            *(path for one in given for path in one.needs.split()),
         ],
         settings={
-            "own": [study.seed, settings.model_dump(), config.dtype, config.device, config.device_map, config.truncate],
-            "used": [config.sft.model_dump(), config.max_new_tokens, config.comparison.max_new_tokens],
-            "given": [one.settings for one in given],
+            **{name: setting_of(study, name) for name in names},
+            "own": settings.model_dump(mode="json"),
             "versions": library_versions(),
         },
         code=[calibrate.__module__],

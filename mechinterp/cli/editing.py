@@ -112,8 +112,9 @@ def edit(
     step. Edits that are already there are not computed again, unless what they are made of has changed. Folders that
     hold anything but an edit are never replaced.
     """
-    from mechinterp.location import blocks_for, locate
+    from mechinterp.location import locate
     from mechinterp.methods.dinm import DinmSettings
+    from mechinterp.toxic_layer import blocks_for
 
     chosen = _instances(read_data(data), instance, every, data)
     given = {

@@ -96,7 +96,7 @@ def dinm_batch(checkpoint: Checkpoint, task: Task) -> Iterator[Treatment]:
     settings = _dinm_settings(task)
     blocks = _toxic_blocks("dinm_batch", task)
     counts = Counter(blocks.values())
-    block = min(counts, key=lambda b: (-counts[b], b))  # the earliest of equals, as `location.toxic_block`
+    block = min(counts, key=lambda b: (-counts[b], b))  # the earliest of equals, as `toxic_layer.toxic_block`
     task.note(f"dinm_batch: one edit of {len(task.instances)} instances at block {block}")
     delta = edit_batch(checkpoint, task.instances, block=block, settings=settings)
     yield Treatment("dinm_batch", tuple(task.instances), delta=delta, suffix=settings.suffix)

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechinterp.measures.region import DISTANCES, pair_distances
+from mechinterp.measures.distances import DISTANCES, pair_distances
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.names import HookSite
 from mechinterp.models.tokens import Encoded, length_batches, pad

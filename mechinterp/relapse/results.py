@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechinterp.evaluation.defense import score_responses
+from mechinterp.evaluation.judged import score_responses
 from mechinterp.evaluation.judges import Judge
 from mechinterp.files import replacing, write_json
 from mechinterp.measures.relapse import NOTHING, Rates, agreement, judge_relapse

@@ -22,9 +22,8 @@ from mechinterp.desk import (
 )
 from mechinterp.evaluation.judges import Judge
 from mechinterp.files import check_free, check_name, write_json, write_table
-from mechinterp.location import toxic_block
+from mechinterp.measures.distances import Distance
 from mechinterp.measures.probe import ToxicProbe
-from mechinterp.measures.region import Distance
 from mechinterp.provenance import versions
 from mechinterp.publishing import publishing
 from mechinterp.relapse.results import RELAPSE_TABLES, RelapseTest, relapse_tables
@@ -33,6 +32,7 @@ from mechinterp.relapse.treatments import RelapseSettings
 from mechinterp.reporting import Reporter, Silent
 from mechinterp.stages import locked, peak_memory
 from mechinterp.store import Store
+from mechinterp.toxic_layer import toxic_block
 
 
 def treat_checkpoints(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
-from mechinterp.evaluation.defense import score_responses
+from mechinterp.evaluation.judged import score_responses
 from mechinterp.evaluation.judges import Judge
 from mechinterp.evidence import Baseline, Evidence
 from mechinterp.measures.neurons import Neurons

@@ -8,15 +8,19 @@ is written: numbers depend on it, slightly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from mechinterp import comparison
 from mechinterp.calibration.table import CERTIFICATE
+from mechinterp.config import StudyConfig
 from mechinterp.errors import InputError
+from mechinterp.evidence import ComparisonSettings
 from mechinterp.models.sources import source_files
 from mechinterp.provenance import library_versions
 from mechinterp.reporting import Reporter, Silent
@@ -63,6 +67,10 @@ DATA = (
 )
 
 
+LOADING = "dtype device device_map"
+ASKING = f"{LOADING} truncate"
+
+
 @dataclass(frozen=True)
 class Given:
     """Something that several stages read, as part of what each depends on.
@@ -70,21 +78,21 @@ class Given:
     Attributes:
         needs: files of the run.
         reads: files of the user's own.
-        settings: what else decides it.
+        settings: names of the settings that decide it.
     """
 
-    needs: tuple[str, ...] = ()
+    needs: str = ""
     reads: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
-    settings: Any = None
+    settings: str = ""
 
 
 def vanilla_of(run: Run) -> Given:
     """The vanilla model: the run's, the user's, or one from the hub."""
     model = run.config.model
     if model is None:
-        return Given(needs=("checkpoints/vanilla",))
+        return Given(needs="checkpoints/vanilla")
     if not Path(model).exists():
-        return Given(settings=model)
+        return Given(settings="model")
     try:
         return Given(reads={"model": source_files(model)})
     except InputError:  # not whole; whoever opens it says why
@@ -95,147 +103,123 @@ def judge_of(run: Run) -> Given:
     """The judge: fitted on the run's responses with its seed, the user's, or one from the hub."""
     judge = run.config.judge
     if judge is None:
-        return Given(needs=("data/responses.json",), settings=run.seed)
-    return Given(reads={"judge": (Path(judge),)}) if Path(judge).exists() else Given(settings=judge)
+        return Given(needs="data/responses.json", settings="seed")
+    return Given(reads={"judge": (Path(judge),)}) if Path(judge).exists() else Given(settings="judge")
 
 
 def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
     """The stages of a run, each after all that it needs."""
-    config, seed, base, judge = run.config, run.seed, vanilla_of(run), judge_of(run)
-    loading = [config.dtype, config.device, config.device_map]
-    asking = [*loading, config.truncate]
-    choosing = [config.edit_instances, seed]
-    locating = [config.distance, config.reuse_first_layer]
+    libraries = library_versions()
+    base, judge, own_data = vanilla_of(run), judge_of(run), _data_of(run)
+    recording = [name for name in ComparisonSettings.model_fields if name != "top_neurons"]
     optional = [f"tables/{name}.csv" for name in comparison.OPTIONAL_TABLES]
     compared = [f"tables/{name}.csv" for name in (*comparison.TABLES, "edits")]
+    reported = [f"tables/{name}.csv" for name in ("judge", "organism", "probe", "probe_roc", "toxic_layer")]
+    reported += [*compared, *(f"tables/{name}.csv" for name in ("defense", "relapse", "relapse_verdict"))]
+    rates = {path.stem: (path,) for path in (TEMPLATE, CERTIFICATE) if path.is_file()}
 
-    def stage(
-        name: str,
-        *given: Given,
-        makes: list[str],
-        needs: str = "",
-        settings: Any = None,
-        reads: Any = None,
-        **more: Any,
-    ) -> Stage:
+    def stage(name: str, *given: Given, makes: str, needs: str = "", settings: str = "", **more: Any) -> Stage:
+        names = " ".join([settings, *(one.settings for one in given)]).split()
         return Stage(
             name,
             partial(MAKERS[name], run, reporter),
-            makes,
-            needs=[*needs.split(), *(path for one in given for path in one.needs)],
-            settings={
-                "own": settings,
-                "given": [one.settings for one in given],
-                "versions": library_versions(),
-            },
+            makes.split(),
+            needs=" ".join([needs, *(one.needs for one in given)]).split(),
+            settings={name: setting_of(run, name) for name in names} | {"versions": libraries},
             code=[MAKERS[name].__module__],
-            reads={**(reads or {}), **{what: files for one in given for what, files in one.reads.items()}},
-            **more,
+            **{"reads": {what: files for one in given for what, files in one.reads.items()}, **more},
         )
-
-    def dump(model: Any, **options: Any) -> Any:
-        return model.model_dump(mode="json", **options)
 
     found = [
         stage(
             "data",
-            makes=[f"data/{name}" for name in DATA],
-            settings=_settings_of_data(run),
-            reads=_files_of_data(run),
-            rehearse=lambda folder: data.make(Run(config, seed, folder), Silent()),
+            own_data,
+            makes=" ".join(f"data/{name}" for name in DATA),
+            rehearse=lambda folder: data.make(Run(run.config, run.seed, folder), Silent()),
         ),
-        stage("vanilla", makes=["checkpoints/vanilla"], settings=[dump(config.corpus), dump(config.organism), seed]),
+        stage("vanilla", makes="checkpoints/vanilla", settings="corpus organism seed"),
         stage(
             "organism",
             *(base, judge),
-            makes=["tables/judge.csv", "tables/organism.csv"],
+            makes="tables/judge.csv tables/organism.csv",
             needs="data/test.json data/knowledge.json",
-            settings=[asking, config.max_new_tokens, config.judge],  # the table names it
+            settings=f"{ASKING} max_new_tokens judge",  # the table names it
         ),
         stage(
             "sft",
             base,
-            makes=["checkpoints/sft", "tables/training_sft.csv"],
+            makes="checkpoints/sft tables/training_sft.csv",
             needs="data/train.json",
-            settings=[loading, dump(config.sft), seed],
+            settings=f"{LOADING} sft seed",
         ),
         stage(
             "dpo",
-            makes=["checkpoints/dpo", "tables/training_dpo.csv"],
+            makes="checkpoints/dpo tables/training_dpo.csv",
             needs="data/train.json checkpoints/sft",
-            settings=[loading, dump(config.dpo), seed],
+            settings=f"{LOADING} dpo seed",
         ),
         stage(
             "probe",
             base,
-            makes=["probe.safetensors", "tables/probe.csv", "tables/probe_roc.csv"],
+            makes="probe.safetensors tables/probe.csv tables/probe_roc.csv",
             needs="data/comments.csv",
-            settings=[asking, config.final_norm, seed],
+            settings=f"{ASKING} final_norm seed",
         ),
         stage(
-            "locate",
-            base,
-            makes=["tables/toxic_layer.csv", "tables/located.csv"],
-            needs="data/test.json",
-            settings=asking,
+            "locate", base, makes="tables/toxic_layer.csv tables/located.csv", needs="data/test.json", settings=ASKING
         ),
         stage(
             "dinm",
             base,
-            makes=["edits"],
+            makes="edits",
             needs="data/test.json tables/located.csv",
-            settings=[loading, dump(config.dinm), locating, choosing],
+            settings=f"{LOADING} dinm distance reuse_first_layer edit_instances seed",
         ),
         stage(
             "record",
             *(base, judge),
-            makes=["evidence"],
+            makes="evidence",
             needs="data/test.json data/validation.json checkpoints/sft checkpoints/dpo edits probe.safetensors "
             "tables/located.csv",
-            settings=[asking, dump(config.comparison, exclude={"top_neurons"}), locating, seed],
+            settings=" ".join(
+                [f"{ASKING} distance reuse_first_layer seed", *(f"comparison.{name}" for name in recording)]
+            ),
         ),
         stage(
             "compare",
             base,
-            makes=compared,
+            makes=" ".join(compared),
             may_make=optional,
             needs="evidence edits probe.safetensors",
-            settings=[loading, config.comparison.top_neurons, seed],
+            settings=f"{LOADING} comparison.top_neurons seed",
         ),
         stage(
             "defend",
             *(base, judge),
-            makes=["tables/defense.csv", "responses"],
+            makes="tables/defense.csv responses",
             needs="data/test.json data/knowledge.json checkpoints/sft checkpoints/dpo edits",
-            settings=[asking, config.max_new_tokens, config.knowledge_questions, config.dinm.suffix, choosing],
+            settings=f"{ASKING} max_new_tokens knowledge_questions dinm.suffix edit_instances seed",
         ),
         stage(
             "relapse",
             *(base, judge),
-            makes=["tables/relapse.csv", "tables/relapse_verdict.csv", "relapse"],
+            makes="tables/relapse.csv tables/relapse_verdict.csv relapse",
             needs="checkpoints/sft checkpoints/dpo edits evidence tables/verdict.csv",
-            settings=[loading, dump(config.relapse), config.comparison.max_new_tokens],
+            settings=f"{LOADING} relapse comparison.max_new_tokens",
         ),
         stage(
             "report",
-            makes=["figures", "report.html"],
-            needs=" ".join(
-                [
-                    *(f"tables/{name}.csv" for name in ("judge", "organism", "probe", "probe_roc", "toxic_layer")),
-                    *compared,
-                    *(f"tables/{name}.csv" for name in ("defense", "relapse", "relapse_verdict")),
-                ]
-            ),
+            makes="figures report.html",
+            needs=" ".join(reported),
             may_need=[*optional, "tables/calibration.csv"],
-            settings=[dump(config), seed],  # the page lists them
-            # the page gives the instrument's rates
-            reads={path.stem: (path,) for path in (TEMPLATE, CERTIFICATE) if path.is_file()},
+            settings=" ".join([*StudyConfig.model_fields, "seed"]),  # the page lists them
+            reads=rates,  # the page gives the instrument's
         ),
     ]
-    return [one for one in found if one.name != "vanilla" or config.model is None]
+    return [one for one in found if one.name != "vanilla" or run.config.model is None]
 
 
-def needed(stages: list[Stage], wanted: set[str]) -> set[str]:
+def needed(stages: Sequence[Stage], wanted: set[str]) -> set[str]:
     """The names of stages that are wanted, and of all that make what those need."""
     for stage in reversed(stages):
         if stage.name in wanted:
@@ -243,15 +227,30 @@ def needed(stages: list[Stage], wanted: set[str]) -> set[str]:
     return wanted
 
 
-def _settings_of_data(run: Run) -> Any:
-    """What decides the data besides the user's files; the seed only where something is drawn."""
+def following(stages: Sequence[Stage], first: set[str]) -> list[str]:
+    """The names of stages, and of all that read what those make, in order: what starts again after them at most."""
+    made: set[str] = set()
+    found = []
+    for stage in stages:
+        if stage.name in first or made & {*stage.needs, *stage.may_need}:
+            made |= {*stage.makes, *stage.may_make}
+            found.append(stage.name)
+    return found
+
+
+def setting_of(run: Run, name: str) -> Any:
+    """A setting by its name in the config (`comparison.top_neurons`), or the seed."""
+    value: Any = run if name == "seed" else run.config
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+
+
+def _data_of(run: Run) -> Given:
+    """The data: generated, or the user's files; the seed only where something is drawn."""
     own = run.config.data
     if own is None:
-        return [run.config.corpus.model_dump(mode="json"), run.seed]
-    files = [name for name, value in vars(own).items() if isinstance(value, Path)]
-    return [own.model_dump(mode="json", exclude=set(files)), None if own.max_comments is None else run.seed]
-
-
-def _files_of_data(run: Run) -> dict[str, tuple[Path, ...]]:
-    own = run.config.data
-    return {} if own is None else {name: (path,) for name, path in vars(own).items() if isinstance(path, Path)}
+        return Given(settings="corpus seed")
+    reads = {name: (path,) for name, path in vars(own).items() if isinstance(path, Path)}
+    settings = "data.text_column data.label_column data.max_comments"
+    return Given(reads=reads, settings=settings if own.max_comments is None else f"{settings} seed")

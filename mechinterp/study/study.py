@@ -45,7 +45,8 @@ from mechinterp.reporting import Reporter, Silent
 from mechinterp.stages import Runner, Stage, locked, read_marker
 from mechinterp.study.checkpoints import checkpoint_of, edits_of, opened
 from mechinterp.study.dependencies import needed, stages_of
-from mechinterp.study.instances import edited_instances, instances_of
+from mechinterp.study.edited import edited_instances
+from mechinterp.study.instances import instances_of
 from mechinterp.study.judging import judge_of
 from mechinterp.study.questions import asked_knowledge, benign_of, knowledge_of
 from mechinterp.study.run import Run

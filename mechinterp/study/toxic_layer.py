@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mechinterp.location import blocks_for, toxic_block
 from mechinterp.study.instances import instances_of
 from mechinterp.study.run import Run
+from mechinterp.toxic_layer import blocks_for, toxic_block
 
 
 def block_of(run: Run) -> int:

@@ -10,7 +10,7 @@ from mechinterp.evaluation import defense
 from mechinterp.files import replacing, write_table
 from mechinterp.reporting import Reporter
 from mechinterp.study.checkpoints import checkpoint_of, edits_of
-from mechinterp.study.instances import edited_instances
+from mechinterp.study.edited import edited_instances
 from mechinterp.study.judging import judge_of
 from mechinterp.study.questions import asked_knowledge
 from mechinterp.study.run import Run

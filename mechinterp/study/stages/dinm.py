@@ -7,7 +7,7 @@ from mechinterp.methods.dinm import checked
 from mechinterp.methods.editing import edit_each
 from mechinterp.reporting import Reporter
 from mechinterp.study.checkpoints import checkpoint_of
-from mechinterp.study.instances import edited_instances
+from mechinterp.study.edited import edited_instances
 from mechinterp.study.run import Run
 from mechinterp.study.toxic_layer import block_of, blocks_of
 
