@@ -9,7 +9,7 @@ import string
 import pytest
 import torch
 from conftest import D_MLP, PROMPTS, RESPONSES, byte_tokenizer, make_instance, tiny_checkpoint
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 from transformers import ByT5Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -58,6 +58,13 @@ def pieces(prefix_space: bool = True) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
 
 
+def stripping() -> PreTrainedTokenizerFast:
+    """The byte tokenizer, which drops blanks at a text's end: before a response they are not at its end."""
+    tokenizer = copy.deepcopy(byte_tokenizer(True))
+    tokenizer.backend_tokenizer.normalizer = normalizers.Strip(left=False, right=True)
+    return tokenizer
+
+
 def words() -> PreTrainedTokenizerFast:
     """A token a word; blanks are nothing."""
     known = sorted({word for text in (*PROMPTS, *RESPONSES) for word in text.replace("\n", " ").split()})
@@ -75,6 +82,7 @@ TOKENIZERS = {
     "pieces": pieces,
     "pieces without a blank in front": lambda: pieces(prefix_space=False),
     "words": words,
+    "bytes that drop blanks": stripping,
     "in Python, with an EOS": ByT5Tokenizer,
 }
 
@@ -228,7 +236,9 @@ def test_a_prompt_has_the_same_tokens_alone_and_before_a_response(caplog, name: 
         read = tokenizer.decode(list(both.ids[both.prompt_length :]), skip_special_tokens=True)
         assert read.split() == response.split() or name == "words", (prompt, response)
         assert both == encode(tokenizer, [prompt], [response], max_length=128)[0]
-    moves = name.startswith("pieces")
+        after_a_word = encode(tokenizer, ["Tell me"], [response], max_length=128)[0]
+        assert both.ids[both.prompt_length :] == after_a_word.ids[after_a_word.prompt_length :]
+    moves = name.startswith("pieces") or name == "bytes that drop blanks"
     assert ("the tokenizer sets no boundary before the response" in said) == moves
     assert ("after every text: left out" in said) == name.endswith("EOS")
 

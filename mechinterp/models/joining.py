@@ -42,11 +42,14 @@ class Joining:
             return heads, [[] for _ in heads]
         wholes = self._ids([f"{prompt} {response}" for prompt, response in zip(prompts, responses, strict=True)])
         tails = []
-        for name, head, whole, response in zip(names, heads, wholes, responses, strict=True):
-            if whole[: len(head)] == head:
+        for name, prompt, head, whole, response in zip(names, prompts, heads, wholes, responses, strict=True):
+            if whole[: len(head)] == head and not prompt[-1:].isspace():
                 tails.append(whole[len(head) :])
-            else:
-                tails.append(self._after_a_word(response))
+                continue
+            tails.append(
+                self._after_a_word(response)
+            )  # nor does a blank pass to it that some tokenizers drop at an end
+            if [*head, *tails[-1]] != whole:
                 self._merged.append(
                     f"{name}, ids ... {head[-3:]} and {shown(tails[-1])}, together {_departed(head, whole)}"
                 )
