@@ -195,7 +195,7 @@ def _reason(kind: str, message: str, value: object) -> str:
         return "is missing"
     if kind == "string_type":
         return f"must be text, is {_json_type(value)}"
-    if kind.startswith("int_"):
+    if kind.startswith("int_") or kind == "finite_number":
         return f"must be a whole number, is {value!r:.60}"
     if kind == "model_type":
         return f"must be an object, is {_json_type(value)}"
