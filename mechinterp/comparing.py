@@ -118,9 +118,9 @@ def compare_checkpoints(
         desk = Desk(Store(cache or out / "recordings"), reporter)
         data = fingerprint_of_instances(instances)
         identity = desk.identify(base)
-        probe.check(identity["weights"], base.source)
+        probe.check(identity["weights"], base.source, identity["tokenizer"])
         for direction in more:
-            direction.check(identity["weights"], base.source)
+            direction.check(identity["weights"], base.source, identity["tokenizer"])
         tables: dict[str, pd.DataFrame] = {}
         if block is None:
             located = desk.locate(base, instances, truncate=truncate)

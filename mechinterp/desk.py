@@ -22,7 +22,6 @@ from mechinterp.location import locate
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.comparability import check_comparable, check_same_tokens
 from mechinterp.models.sources import Source, source_files
-from mechinterp.models.tokens import tokenizer_fingerprint
 from mechinterp.provenance import code_of, digest, library_versions
 from mechinterp.reporting import Reporter
 from mechinterp.store import Store
@@ -146,7 +145,7 @@ class Desk:
 
         def look() -> Mapping[str, Any]:
             checkpoint = self.open(candidate)
-            return {"weights": checkpoint.fingerprint, "tokenizer": tokenizer_fingerprint(checkpoint.tokenizer)}
+            return {"weights": checkpoint.fingerprint, "tokenizer": checkpoint.tokenizer_fingerprint}
 
         signature = processes.from_main(candidate.signature())  # a moment more or less decides: for all at once
         if signature is None:

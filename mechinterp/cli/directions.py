@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -98,9 +99,9 @@ def direction(
 ) -> None:
     """Make a direction of a model, for `vectors` and `compare`."""
     from mechinterp.directions.made import effective_direction, means_direction, svd_direction
-    from mechinterp.directions.toxic_direction import ToxicDirection
     from mechinterp.files import check_writable
     from mechinterp.models.weights import LazyWeights
+    from mechinterp.weights_only.origins import tokenizer_of
 
     _check_options(context, kind.value)
     if layer != "last" and not layer.isdecimal():
@@ -122,14 +123,16 @@ def direction(
             check_writable(out, kind="file")
             weights = LazyWeights.open(model, base, trust_remote_code)
             source.check_width(weights.names.d_model, weights.source)
-            source.check(weights.fingerprint, weights.source)
+            reads = tokenizer_of(model, base, trust_remote_code=trust_remote_code)
+            source.check(weights.fingerprint, weights.source, reads)
             if kind is KindName.svd:
                 progress = terminal.progress("reading blocks")
                 made = svd_direction(weights, source, component=component, top=top, by=by.value, progress=progress)
             elif kind is KindName.effective:
                 made = effective_direction(weights, source)
             else:  # the user's word that it belongs to this model is kept with it
-                made = ToxicDirection(source.vector, source.kind, source.name, weights.fingerprint, source.settings)
+                own = {"fingerprint": weights.fingerprint, "tokenizer": reads or ""}
+                made = replace(source, **own)
     if name is not None:
         made = made.named(name)
     if rank() == 0:

@@ -140,7 +140,7 @@ def region(
     from mechinterp.files import check_free, check_writable
     from mechinterp.measures.probe import SELECTIONS, ToxicProbe
     from mechinterp.models.weights import LazyWeights
-    from mechinterp.weights_only.origins import check_edit, check_origin, read_recording
+    from mechinterp.weights_only.origins import check_edit, check_origin, read_recording, tokenizer_of
     from mechinterp.weights_only.regions import RegionTables, measure_regions
 
     if not (layer == "all" or layer.isdecimal()):
@@ -160,7 +160,8 @@ def region(
         for _, path in named if base is None else []:
             check_edit(path, fitted)
         tuned = {name: LazyWeights.against(path, model, base, trust_remote_code) for name, path in named}
-        if left_out := check_origin(weights, fitted, recorded, hash_weights=check):
+        tokenizer = tokenizer_of(model, base, trust_remote_code=trust_remote_code)
+        if left_out := check_origin(weights, fitted, recorded, hash_weights=check, tokenizer=tokenizer):
             terminal.note(left_out)
         tables = measure_regions(
             weights,

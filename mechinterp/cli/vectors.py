@@ -57,7 +57,7 @@ def vectors(
     from mechinterp.models.weights import LazyWeights
     from mechinterp.vectors import find_vectors, subspace_table, vector_table, vectors_at
     from mechinterp.weights_only.erasure import check_shape
-    from mechinterp.weights_only.origins import check_edit, check_origin
+    from mechinterp.weights_only.origins import check_edit, check_origin, tokenizer_of
 
     if final_norm and not tokens:
         raise InputError("--final-norm is for the top tokens, and --tokens 0 asks for none")
@@ -81,8 +81,9 @@ def vectors(
         for other in tuned.values():
             for block in range(weights.names.n_blocks):
                 check_shape(other, weights, block, weights.names.d_model)
+        reads = tokenizer_of(model, base, trust_remote_code=trust_remote_code)
         for each in wanted.values():
-            if left_out := check_origin(weights, each, None, hash_weights=check):
+            if left_out := check_origin(weights, each, None, hash_weights=check, tokenizer=reads):
                 terminal.note(left_out)
         tokenizer = None
         if tokens:

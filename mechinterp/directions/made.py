@@ -104,7 +104,9 @@ def means_direction(
         "block": block,
         "position": position,
     }
-    return ToxicDirection(found, "means", concept.name, checkpoint.fingerprint, settings)
+    return ToxicDirection(
+        found, "means", concept.name, checkpoint.fingerprint, settings, checkpoint.tokenizer_fingerprint
+    )
 
 
 def svd_direction(
@@ -139,7 +141,8 @@ def svd_direction(
         raise InputError(f"the component must be from 1 to {len(found)}, got {component}")
     settings = {"of": direction.name, "component": component, "top": top, "ranking": by}
     name = f"{direction.name}_svd{component}"
-    return ToxicDirection(found[component - 1].float(), "svd", name, weights.fingerprint, settings)
+    vector = found[component - 1].float()
+    return ToxicDirection(vector, "svd", name, weights.fingerprint, settings, direction.tokenizer)
 
 
 def effective_direction(weights: Weights, direction: ToxicDirection) -> ToxicDirection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -42,7 +43,8 @@ def fit_probe(
     texts = [comments[row].text for row in distinct.rows]
     features = record_all(checkpoint, texts, [hook], position="mean", truncate=truncate, progress=progress)[hook]
     toxic = torch.tensor(distinct.labels, dtype=torch.bool)
-    return ToxicProbe.fit(features, toxic, seed=seed, final_norm=final_norm, fingerprint=checkpoint.fingerprint)
+    probe = ToxicProbe.fit(features, toxic, seed=seed, final_norm=final_norm, fingerprint=checkpoint.fingerprint)
+    return replace(probe, tokenizer=checkpoint.tokenizer_fingerprint)
 
 
 def probe_tables_of(path: Path) -> tuple[Path, Path]:

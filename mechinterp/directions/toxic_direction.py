@@ -26,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mechinterp.belonging import check_tokenizer
 from mechinterp.errors import InputError
 from mechinterp.files import check_name, replacing
 from mechinterp.measures.probe import Selection, ToxicProbe
@@ -48,6 +49,7 @@ class ToxicDirection:
         name: in tables.
         fingerprint: of the model that it belongs to; empty where that is not known.
         settings: what else it was made with, JSON-serialisable.
+        tokenizer: fingerprint of the tokenizer of that model; empty where it is not known.
 
     Raises:
         InputError: if the vector is no vector, zero or not finite, the kind unknown, or the name not a plain one.
@@ -58,6 +60,7 @@ class ToxicDirection:
     name: str
     fingerprint: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -85,15 +88,17 @@ class ToxicDirection:
         """A probe's direction, by one of its selections; called `probe` or by the selection if no name is given."""
         named = name or ("probe" if selection == "toxic_minus_clean" else selection)
         settings = {"selection": selection, "seed": probe.seed, "final_norm": probe.final_norm}
-        return cls(probe.direction_by(selection), "probe", named, probe.fingerprint, settings)
+        return cls(probe.direction_by(selection), "probe", named, probe.fingerprint, settings, probe.tokenizer)
 
-    def check(self, fingerprint: str, source: str) -> None:
-        """Raise `InputError` if the direction was made of other weights than those with this fingerprint."""
+    def check(self, fingerprint: str, source: str, tokenizer: str | None = None) -> None:
+        """Raise `InputError` if the direction was made of other weights, or with another tokenizer, than these."""
         if self.fingerprint and self.fingerprint != fingerprint:
             raise InputError(
                 f"the direction {self.name!r} belongs to other weights ({self.fingerprint}) than {source} "
                 f"({fingerprint}); make one for this base with `mechinterp direction`"
             )
+        what = f"the direction {self.name!r}"
+        check_tokenizer(what, self.tokenizer, tokenizer, source, of_weights=self.fingerprint)
 
     def check_width(self, width: int, source: str) -> None:
         """Raise `InputError` if it does not fit a residual stream of this width."""
@@ -114,6 +119,7 @@ class ToxicDirection:
             "name": self.name,
             "fingerprint": self.fingerprint,
             "settings": dict(self.settings),
+            "tokenizer": self.tokenizer,
         }
         with replacing(path) as partial:
             save_file({_KEY: self.vector.contiguous()}, partial, metadata={_KEY: json.dumps(labels)})

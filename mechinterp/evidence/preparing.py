@@ -75,9 +75,9 @@ def prepare_baseline(
     settings = settings or ComparisonSettings()
     base.names.check_block(block)
     base.names.value_parameter(block)  # refuses blocks without a single value matrix before anything long
-    probe.check(base.fingerprint, base.source)
+    probe.check(base.fingerprint, base.source, base.tokenizer_fingerprint)
     for each in more:
-        each.check(base.fingerprint, base.source)
+        each.check(base.fingerprint, base.source, base.tokenizer_fingerprint)
     if not instances:
         raise InputError("there are no instances to compare on")
     half = fitting_half(instances, seed) if fitting is None else []

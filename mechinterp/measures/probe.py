@@ -26,6 +26,7 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score, roc_curve
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
+from mechinterp.belonging import check_tokenizer
 from mechinterp.errors import InputError
 from mechinterp.files import replacing
 
@@ -59,6 +60,7 @@ class ToxicProbe:
         seed: of the split.
         final_norm: whether h was taken after the final norm.
         fingerprint: of the model the probe belongs to.
+        tokenizer: fingerprint of that model's tokenizer; empty where it is not known.
     """
 
     weight: Float[Tensor, "2 d_model"]
@@ -68,14 +70,16 @@ class ToxicProbe:
     seed: int = 0
     final_norm: bool = False
     fingerprint: str = ""
+    tokenizer: str = ""
 
-    def check(self, fingerprint: str, source: str) -> None:
-        """Raise `InputError` if the probe was trained on other weights than those with this fingerprint."""
+    def check(self, fingerprint: str, source: str, tokenizer: str | None = None) -> None:
+        """Raise `InputError` if the probe was trained on other weights, or with another tokenizer, than these."""
         if self.fingerprint and self.fingerprint != fingerprint:
             raise InputError(
                 f"the probe belongs to other weights ({self.fingerprint}) than {source} ({fingerprint}); "
                 "make one for this base with `mechinterp probe`"
             )
+        check_tokenizer("the probe", self.tokenizer, tokenizer, source, of_weights=self.fingerprint)
 
     @property
     def direction(self) -> Float[Tensor, " d_model"]:
@@ -176,6 +180,7 @@ class ToxicProbe:
             "seed": self.seed,
             "final_norm": self.final_norm,
             "fingerprint": self.fingerprint,
+            "tokenizer": self.tokenizer,
         }
         tensors = {"weight": self.weight, "class_means": self.class_means, "roc": self.roc}
         with replacing(path) as partial:

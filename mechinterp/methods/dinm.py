@@ -140,7 +140,8 @@ def edit_together(
             continue
         delta = _delta(changes, blocks, [instance], settings, run)
         key = edit_key(checkpoint, instance, blocks, settings, component)
-        found.append(replace(delta, mode="each", key=key, fingerprint=fingerprint or checkpoint.fingerprint))
+        weights, tokenizer = fingerprint or checkpoint.fingerprint, checkpoint.tokenizer_fingerprint
+        found.append(replace(delta, mode="each", key=key, fingerprint=weights, tokenizer=tokenizer))
     return found
 
 
@@ -187,7 +188,8 @@ def edit_batch(
         )
     key = joint_key("batch", [edit_key(checkpoint, i, blocks, settings, component) for i in instances])
     delta = _delta(changes, blocks, instances, settings, run)
-    return replace(delta, mode="batch", key=key, fingerprint=checkpoint.fingerprint)
+    weights, tokenizer = checkpoint.fingerprint, checkpoint.tokenizer_fingerprint
+    return replace(delta, mode="batch", key=key, fingerprint=weights, tokenizer=tokenizer)
 
 
 def checked(found: WeightDelta | FailedEdit) -> WeightDelta:

@@ -113,7 +113,8 @@ def edit_sequentially(
     keys = [edit_key(checkpoint, i, blocks[i.id], settings, component) for i in instances[:first]]
     if start is not None:
         _check_start(start, instances[:first], joint_key("sequential", keys))
-    so_far = start or WeightDelta({}, block=0, instance=0, fingerprint=checkpoint.fingerprint)
+    own: dict[str, Any] = {"fingerprint": checkpoint.fingerprint, "tokenizer": checkpoint.tokenizer_fingerprint}
+    so_far = start or WeightDelta({}, block=0, instance=0, **own)
     for done, instance in enumerate(instances[first:], first + 1):
         with so_far.applied(checkpoint) as current:
             (found,) = edit_together(

@@ -140,6 +140,7 @@ def combined(
         instances=tuple(instance.id for instance in training),
         settings=settings.model_dump(),
         fingerprint=checkpoint.fingerprint,
+        tokenizer=checkpoint.tokenizer_fingerprint,
     )
 
 

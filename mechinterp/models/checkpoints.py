@@ -30,6 +30,7 @@ from mechinterp.models.loading import (
 )
 from mechinterp.models.names import HookNames
 from mechinterp.models.sources import Source
+from mechinterp.models.tokens import tokenizer_fingerprint
 from mechinterp.models.unembedding import norm_gain
 from mechinterp.models.weights import LazyWeights, fingerprint_model
 
@@ -153,6 +154,11 @@ class Checkpoint:
     def fingerprint(self) -> str:
         """Hash of the weights as they were when first asked for."""
         return fingerprint_model(self.model)
+
+    @cached_property
+    def tokenizer_fingerprint(self) -> str:
+        """Hash of what the tokenizer made of texts when first asked for, see `tokens.tokenizer_fingerprint`."""
+        return tokenizer_fingerprint(self.tokenizer)
 
     @property
     def n_blocks(self) -> int:

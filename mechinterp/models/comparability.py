@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.configs import unlike_configs
-from mechinterp.models.tokens import tokenizer_fingerprint
+from mechinterp.models.tokens import special_tokens, tokenizer_fingerprint
 
 
 def check_comparable(base: Checkpoint, others: Sequence[Checkpoint]) -> None:
@@ -50,23 +50,43 @@ def unlike_models(base: Checkpoint, other: Checkpoint) -> Iterator[str]:
         first = unequal[0]
         yield (
             f"{len(unequal)} parameters, the first is {first}: "
-            f"{shapes.get(first, 'absent')} and {others.get(first, 'absent')}"
+            f"{shapes.get(first, 'absent')} and {others.get(first, 'absent')}" + (_cut_back(base, other) or "")
         )
     if unlike := unlike_configs(base.model.config, other.model.config):
         yield f"the config: {unlike}"
 
 
+def _cut_back(base: Checkpoint, other: Checkpoint) -> str | None:
+    """What to do where two models differ in rows of the embeddings alone, as a token added for padding leaves it."""
+    shapes, others = base.shapes, other.shapes
+    unequal = [name for name in shapes.keys() | others.keys() if shapes.get(name) != others.get(name)]
+    rows = [checkpoint.model.get_input_embeddings().weight.shape[0] for checkpoint in (base, other)]
+    if rows[0] == rows[1] or any(shapes.get(name, ())[1:] != others.get(name, ())[1:] for name in unequal):
+        return None
+    return (
+        f" ({rows[0]} and {rows[1]} rows of the vocabulary; if the further ones are for padding alone, cut them off "
+        f"with transformers' resize_token_embeddings({min(rows)}) and save again)"
+    )
+
+
 def _unlike_tokenizers(base: Checkpoint, other: Checkpoint) -> Iterator[str]:
     ids, others = base.tokenizer.get_vocab(), other.tokenizer.get_vocab()
-    if unequal := sorted(token for token in ids.keys() | others.keys() if ids.get(token) != others.get(token)):
+    unequal = sorted(token for token in ids.keys() | others.keys() if ids.get(token) != others.get(token))
+    if unequal and not all(_pads_behind(one, two, unequal) for one, two in ((base, other), (other, base))):
         first = unequal[0]
         yield (
             f"tokenizer vocabulary ({len(ids)} and {len(others)} tokens; {len(unequal)} differ, for example {first!r}: "
-            f"id {ids.get(first, 'none')} and {others.get(first, 'none')})"
+            f"id {ids.get(first, 'none')} and {others.get(first, 'none')}): give both the same tokenizer files"
         )
-    special = [  # but for the padding token, which many trainers add and which is always masked
-        {name: token for name, token in checkpoint.tokenizer.special_tokens_map.items() if name != "pad_token"}
-        for checkpoint in (base, other)
-    ]
+    # but for the padding token, which many trainers add and which is always masked
+    special = [special_tokens(checkpoint.tokenizer) for checkpoint in (base, other)]
     if special[0] != special[1]:
-        yield f"special tokens ({special[0]} and {special[1]})"
+        yield f"special tokens ({special[0]} and {special[1]}): give both the same tokenizer files"
+
+
+def _pads_behind(one: Checkpoint, two: Checkpoint, tokens: Sequence[str]) -> bool:
+    """Whether those of these tokens that the first has were added for padding, behind all that both have."""
+    ids, others = one.tokenizer.get_vocab(), two.tokenizer.get_vocab()
+    last = max((i for token, i in ids.items() if others.get(token) == i), default=-1)
+    pad = one.tokenizer.pad_token
+    return all(token == pad and token not in others and ids[token] > last for token in tokens if token in ids)

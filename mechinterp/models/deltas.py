@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mechinterp.belonging import check_tokenizer
 from mechinterp.errors import InputError
 from mechinterp.files import check_replaceable, replacing, write_json
 from mechinterp.measures.rank import low_rank
@@ -60,6 +61,7 @@ class WeightDelta:
         settings: of the method that made it.
         log: losses per step.
         fingerprint: of the weights it belongs to; it is refused on any others.
+        tokenizer: fingerprint of the tokenizer it was made with, likewise; empty where it is not known.
         mode: how it was made of its instances: `each`, `sequential` or `batch`; empty where that has no meaning.
         key: digest of what it was made of, see `methods.edit_keys`; empty if unknown.
     """
@@ -74,6 +76,7 @@ class WeightDelta:
     instances: tuple[int, ...] = ()
     mode: str = ""
     key: str = ""
+    tokenizer: str = ""
 
     @contextmanager
     def applied(self, checkpoint: Checkpoint, *, name: str | None = None) -> Iterator[Checkpoint]:
@@ -122,6 +125,8 @@ class WeightDelta:
                 f"this edit belongs to weights {self.fingerprint or '(unknown)'}, not to {checkpoint.source} "
                 f"({checkpoint.fingerprint}): to other weights, or to these in another dtype"
             )
+        own = checkpoint.tokenizer_fingerprint
+        check_tokenizer("this edit", self.tokenizer, own, checkpoint.source, of_weights=self.fingerprint)
 
     def check_shapes(self, shapes: Mapping[str, tuple[int, ...]], source: str) -> None:
         """Raise `InputError` if a change has no parameter of its name and shape; the quick part of `check`."""
@@ -167,6 +172,7 @@ class WeightDelta:
             "fingerprint": self.fingerprint,
             "mode": self.mode,
             "key": self.key,
+            "tokenizer": self.tokenizer,
             "steps": [asdict(step) for step in self.log],
         }
 

@@ -53,6 +53,7 @@ class Recording:
         position: the token positions averaged over in each input, see `tokens.Encoded.positions`.
         checkpoint: name of the model recorded.
         fingerprint: of its weights.
+        tokenizer: fingerprint of its tokenizer.
     """
 
     groups: Mapping[str, Float[Tensor, "group d"]]
@@ -64,6 +65,7 @@ class Recording:
     position: str = "last"
     checkpoint: str = ""
     fingerprint: str = ""
+    tokenizer: str = ""
 
     @property
     def n_inputs(self) -> int:
@@ -94,6 +96,7 @@ class Recording:
             "position": self.position,
             "checkpoint": self.checkpoint,
             "fingerprint": self.fingerprint,
+            "tokenizer": self.tokenizer,
         }
 
     @classmethod
@@ -315,6 +318,7 @@ class _Tally:
             position=position,
             checkpoint=checkpoint.name,
             fingerprint=checkpoint.fingerprint,
+            tokenizer=checkpoint.tokenizer_fingerprint,
         )
 
 

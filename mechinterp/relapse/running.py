@@ -89,7 +89,7 @@ def treat_checkpoints(
         at_base, desk = (Desk(store, reporter) for _ in range(2))
         identity = at_base.identify(base)
         if probe is not None:
-            probe.check(identity["weights"], base.source)
+            probe.check(identity["weights"], base.source, identity["tokenizer"])
         if block is None:
             block = toxic_block(at_base.locate(base, instances, truncate=truncate), distance)
         block = skeleton.names.check_block(block)

@@ -7,11 +7,15 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from mechinterp.belonging import check_tokenizer
 from mechinterp.directions.toxic_direction import ToxicDirection
 from mechinterp.errors import InputError
 from mechinterp.measures.probe import ToxicProbe
 from mechinterp.models.deltas import WeightDelta
+from mechinterp.models.descriptions import read_config, read_tokenizer
 from mechinterp.models.recording import Recording
+from mechinterp.models.sources import Source
+from mechinterp.models.tokens import tokenizer_fingerprint
 from mechinterp.models.weights import LazyWeights
 
 HASHED = 4 * 10**9
@@ -36,23 +40,32 @@ def read_recording(path: Path) -> Recording:
 
 
 def check_origin(
-    base: LazyWeights, probe: Made, recording: Recording | None, *, hash_weights: bool | None = None
+    base: LazyWeights,
+    probe: Made,
+    recording: Recording | None,
+    *,
+    hash_weights: bool | None = None,
+    tokenizer: str | None = None,
 ) -> str | None:
-    """Refuse a probe, a direction or a recording of other weights.
+    """Refuse a probe, a direction or a recording of other weights, or made with another tokenizer.
 
     That probe and recording are of the same weights costs nothing to see. That they are of these means to hash the
     whole checkpoint, where everything else here reads single tensors: by default it is done up to `HASHED` bytes.
 
     Args:
         hash_weights: whether to hash; None to decide by size.
+        tokenizer: fingerprint of the base's, see `tokenizer_of`; None where it has none.
 
     Returns:
         What was left unchecked, in one line; None if nothing was.
 
     Raises:
-        InputError: if they are of other weights.
+        InputError: if they are of another base.
     """
     kind = _kind(probe)
+    for what, made in ((f"the {kind}", probe), ("the recording", recording)):
+        if made is not None:
+            check_tokenizer(what, made.tokenizer, tokenizer, base.source, of_weights=made.fingerprint)
     if recording is not None and probe.fingerprint and recording.fingerprint not in ("", probe.fingerprint):
         raise InputError(
             f"the recording belongs to other weights ({recording.fingerprint}) than the {kind} ({probe.fingerprint}); "
@@ -70,6 +83,16 @@ def check_origin(
             f"`mechinterp {kind}`, or give --no-check if it was made of these weights in another --dtype"
         )
     return None if hash_weights is not False else f"not checked that the {kind} is of these weights"
+
+
+def tokenizer_of(model: str, base: str | None, *, trust_remote_code: bool) -> str | None:
+    """Fingerprint of the tokenizer of a model that is read in part; None where neither it nor its base has one."""
+    source = Source.find(model)
+    below = source.base(base)
+    if not any(place is not None and place.has_tokenizer for place in (source, below)):
+        return None
+    config = read_config(source, below, trust_remote_code=trust_remote_code)
+    return tokenizer_fingerprint(read_tokenizer(source, below, config, trust_remote_code=trust_remote_code))
 
 
 def _kind(made: Made) -> str:
