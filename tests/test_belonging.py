@@ -48,7 +48,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     means_direction(base, concept).save(root / "direction.safetensors")
     edit(base, make_instance(), block=1, settings=DinmSettings(steps=1)).save(root / "edit")
     record(base, PROMPTS, [h_down(block) for block in range(N_BLOCKS)]).save(root / "recording.safetensors")
-    (root / "data.json").write_text(json.dumps([make_instance(i).model_dump(mode="json") for i in range(8)]))
+    told = [make_instance(i, safe_generation=f"I am sorry, not {i}.").model_dump(mode="json") for i in range(8)]
+    (root / "data.json").write_text(json.dumps(told))
     return root
 
 

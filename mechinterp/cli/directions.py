@@ -131,8 +131,7 @@ def direction(
             elif kind is KindName.effective:
                 made = effective_direction(weights, source)
             else:  # the user's word that it belongs to this model is kept with it
-                own = {"fingerprint": weights.fingerprint, "tokenizer": reads or ""}
-                made = replace(source, **own)
+                made = replace(source, fingerprint=weights.fingerprint, tokenizer=reads or "")
     if name is not None:
         made = made.named(name)
     if rank() == 0:
