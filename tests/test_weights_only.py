@@ -274,7 +274,7 @@ GOOD = "region --model base --probe probe.st"
         (GOOD + " --against gpt2", "different architectures (gpt2, mistral)"),
         (GOOD + " --against llama", "different architectures (llama, mistral)"),  # whose W_V has the same shape
         (GOOD + " --against mistyped", "mistyped: no such folder"),
-        (GOOD + " --against adapter", "Checkpoint.load('adapter', base='base').save(FOLDER)"),
+        (GOOD + " --against adapter", "Checkpoint.load('adapter', base=MODEL).save(FOLDER)"),
         (GOOD + " --against tuned --against tuned", "occur twice"),
         (GOOD + " --against base", "give it another name than 'base'"),
         (GOOD + " --against foreign", "this edit belongs to other weights"),
