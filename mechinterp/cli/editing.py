@@ -114,6 +114,7 @@ def edit(
     """
     from mechinterp.location import locate
     from mechinterp.methods.dinm import DinmSettings
+    from mechinterp.processes import decided
     from mechinterp.toxic_layer import blocks_for
 
     chosen = _instances(read_data(data), instance, every, data)
@@ -143,7 +144,8 @@ def edit(
     if rank is not None and mode is Mode.sequential:
         raise InputError("--rank is not for --mode sequential: edits would stand on what was cut off")
     check_places(out, merged, chosen, many=many)
-    start = started(out, settings) if mode is Mode.sequential else None
+    # as the main process finds it: the folder changes as soon as that one goes on
+    start = decided(lambda: started(out, settings)) if mode is Mode.sequential else None
     with reporting() as terminal:
         checkpoint = load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code)
         if wanted is None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mechinterp.cli.common import load, read_data, reporting, say, settings_of
+from mechinterp.cli.common import is_main, load, read_data, reporting, say, settings_of
 from mechinterp.cli.options import Data, DeviceOption, Dtype, DtypeOption, LearningRate, Lora, Model, Seed
 
 commands = typer.Typer(no_args_is_help=True, help="Make a detoxified checkpoint through TRL.")
@@ -34,7 +34,8 @@ def _training(
         else:
             chosen = settings_of(DpoSettings, given)
             tuned, _ = train_dpo(load(model, dtype, device), instances, seed=seed, settings=chosen, progress=progress)
-        tuned.save(out)
+        if is_main():
+            tuned.save(out)
     say(f"checkpoint: {out}")
 
 

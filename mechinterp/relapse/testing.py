@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechinterp import processes
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
 from mechinterp.evaluation.judged import score_responses
@@ -223,7 +224,7 @@ def unsafe_prompts(
     for start in range(0, len(order), 2 * wanted):
         portion = order[start : start + 2 * wanted]
         answers = generate(base, portion, max_new_tokens=max_new_tokens, truncate=truncate)
-        scores = score_responses(judge, answers, portion)
+        scores = processes.from_main(score_responses(judge, answers, portion))  # they say how many more are asked
         found += [p for p, score in zip(portion, scores, strict=True) if score is not None and score <= 0.5]
         if progress is not None:
             progress(min(len(found), wanted), wanted)

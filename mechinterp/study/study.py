@@ -36,6 +36,7 @@ from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
 from mechinterp.evaluation.judges import Judge
 from mechinterp.files import check_free, remove, write_json
+from mechinterp.launcher import launched
 from mechinterp.measures.probe import ToxicProbe
 from mechinterp.methods.studied import METHODS
 from mechinterp.models.checkpoints import Checkpoint
@@ -150,9 +151,11 @@ class Study(Run):
             held: the caller holds the run folder already (`stages.locked`), for longer than this takes.
 
         Raises:
-            InputError: before any work, if another run holds the folder or a name in it is taken by a file of the
-                user's; and as the stages.
+            InputError: before any work, if a launcher started several processes, another run holds the folder or a
+                name in it is taken by a file of the user's; and as the stages.
         """
+        if launched():
+            raise InputError("a study runs as one process: start it without torchrun or accelerate launch")
         reporter = reporter or Silent()
         stages = self.stages(reporter)
         wanted = {stage.name for stage in stages} if only is None else needed(stages, set(only))
