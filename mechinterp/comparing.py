@@ -34,6 +34,7 @@ from mechinterp.files import check_free, write_json, write_table
 from mechinterp.location import histogram
 from mechinterp.measures.distances import Distance
 from mechinterp.measures.probe import ToxicProbe
+from mechinterp.models.equality import notes_of_equal
 from mechinterp.provenance import versions
 from mechinterp.publishing import publishing
 from mechinterp.relapse.results import RelapseTest, decomposed_verdicts, relapse_tables
@@ -191,9 +192,9 @@ def compare_checkpoints(
         desk.close()
         if steps := {candidate.name: candidate.step for candidate in tuned if candidate.step is not None}:
             tables["trajectory"] = trajectory_table(steps, tables)
-        for name, found in identities.items():
-            if name != base.name and found["weights"] == identity["weights"]:
-                reporter.note(f"{name} has the very weights of the base: was the edit never saved?")
+        names = [candidate.name for candidate in tuned]
+        for text in notes_of_equal(base.name, names, lambda a, b: identities[a]["weights"] == identities[b]["weights"]):
+            reporter.note(text)
         manifest = {
             "config": {
                 "checkpoints": sources,

@@ -156,10 +156,14 @@ def evaluate(
         if prompts:
             from mechinterp.evaluation.refusals import refusal_detector
             from mechinterp.evaluation.side_effects import measure_side_effects
+            from mechinterp.models.equality import equal_weights, notes_of_equal
 
             other = None
             if against is not None:
                 other = load(against, dtype, device, device_map, trust_remote_code=trust_remote_code)
+                if equal_weights(other, checkpoint):
+                    (note,) = notes_of_equal("base", [checkpoint.name], lambda *_: True)
+                    terminal.note(note)
             elif delta is not None:
                 other = checkpoint
             detector = refusal_detector([i.safe_generation for i in everything], [p.answer for p in prompts], seed=seed)

@@ -139,6 +139,7 @@ def region(
     """Toxicity of regions from the weights alone, read one block at a time."""
     from mechinterp.files import check_free, check_writable
     from mechinterp.measures.probe import SELECTIONS, ToxicProbe
+    from mechinterp.models.equality import equal_weights, notes_of_equal
     from mechinterp.models.weights import LazyWeights
     from mechinterp.weights_only.origins import check_edit, check_origin, read_recording, tokenizer_of
     from mechinterp.weights_only.regions import RegionTables, measure_regions
@@ -160,6 +161,9 @@ def region(
         for _, path in named if base is None else []:
             check_edit(path, fitted)
         tuned = {name: LazyWeights.against(path, model, base, trust_remote_code) for name, path in named}
+        opened = {"base": weights, **tuned}
+        for note in notes_of_equal("base", list(tuned), lambda a, b: equal_weights(opened[a], opened[b])):
+            terminal.note(note)
         tokenizer = tokenizer_of(model, base, trust_remote_code=trust_remote_code)
         if left_out := check_origin(weights, fitted, recorded, hash_weights=check, tokenizer=tokenizer):
             terminal.note(left_out)

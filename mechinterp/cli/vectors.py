@@ -54,6 +54,7 @@ def vectors(
     """The value vectors closest to a direction: what they say, their common subspace, their drift in tuned models."""
     from mechinterp.files import check_free, check_writable, write_table
     from mechinterp.models.checkpoints import Checkpoint
+    from mechinterp.models.equality import equal_weights, notes_of_equal
     from mechinterp.models.weights import LazyWeights
     from mechinterp.vectors import find_vectors, subspace_table, vector_table, vectors_at
     from mechinterp.weights_only.erasure import check_shape
@@ -81,6 +82,9 @@ def vectors(
         for other in tuned.values():
             for block in range(weights.names.n_blocks):
                 check_shape(other, weights, block, weights.names.d_model)
+        opened = {"base": weights, **tuned}
+        for note in notes_of_equal("base", list(tuned), lambda a, b: equal_weights(opened[a], opened[b])):
+            terminal.note(note)
         reads = tokenizer_of(model, base, trust_remote_code=trust_remote_code)
         for each in wanted.values():
             if left_out := check_origin(weights, each, None, hash_weights=check, tokenizer=reads):

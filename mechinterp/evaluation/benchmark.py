@@ -37,6 +37,7 @@ from mechinterp.methods.registry import SETTINGS, describe, find_way
 from mechinterp.methods.task import Task, Treatment, checked_settings
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
+from mechinterp.models.equality import equal_weights, notes_of_equal
 from mechinterp.models.tokens import tokenizer_fingerprint
 from mechinterp.provenance import code_of, digest, modules_of
 from mechinterp.reporting import Reporter, Silent
@@ -266,13 +267,16 @@ class Benchmark:
                 yield edited
         elif part.checkpoint is not None:
             config = self.study.config
-            yield Checkpoint.load(
+            trained = Checkpoint.load(
                 part.checkpoint,
                 name=part.label,
                 dtype=config.dtype,
                 device=config.device,
                 device_map=config.device_map,
             )
+            for note in notes_of_equal("base", [part.label], lambda *_: equal_weights(self.base, trained)):
+                self.reporter.note(note)
+            yield trained
         else:
             yield replace(self.base, name=part.label)
 

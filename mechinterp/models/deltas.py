@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from mechinterp.measures.rank import low_rank
 
 if TYPE_CHECKING:
     from mechinterp.models.checkpoints import Checkpoint
+
+logger = logging.getLogger(__name__)
 
 EDIT_FILES = ("delta.safetensors", "edit.json")
 """What the folder of an edit consists of."""
@@ -93,6 +96,8 @@ class WeightDelta:
                     parameter = checkpoint.parameter(parameter_name)
                     saved[parameter_name] = parameter.detach().clone()
                     parameter.copy_(added(parameter, change))
+                if saved and all(torch.equal(checkpoint.parameter(n), value) for n, value in saved.items()):
+                    warn_of_no_change(checkpoint.source)
             yield replace(checkpoint, name=name or f"{checkpoint.name}+edit{self.instance}", source="memory")
         finally:
             with torch.no_grad():
@@ -112,9 +117,14 @@ class WeightDelta:
             InputError: if the checkpoint is not the one the delta belongs to; its weights are then as they were.
         """
         self.check(checkpoint)
+        changed = False
         for name, change in self.tensors.items():
             parameter = checkpoint.parameter(name)
-            parameter.copy_(added(parameter, change))
+            new = added(parameter, change).to(parameter.dtype)
+            changed = changed or not torch.equal(new, parameter)
+            parameter.copy_(new)
+        if not changed:
+            warn_of_no_change(checkpoint.source)
         return replace(checkpoint)  # the old one may remember the fingerprint it had
 
     def check(self, checkpoint: Checkpoint) -> None:
@@ -195,6 +205,14 @@ class WeightDelta:
             return cls(tensors=tensors, log=steps, **labels)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise InputError(f"{folder}: not the folder of an edit ({error})") from error
+
+
+def warn_of_no_change(source: str) -> None:
+    """Say that an edit leaves every weight as it was."""
+    logger.warning(
+        "the weights are equal: an edit changes none of those of %s (made with 0 steps, or too small for their type)",
+        source,
+    )
 
 
 def edit_folders(folder: Path) -> list[Path]:

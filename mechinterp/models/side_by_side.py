@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.deltas import WeightDelta, added
+from mechinterp.models.deltas import WeightDelta, added, warn_of_no_change
 from mechinterp.models.generation import generate
 from mechinterp.models.upward import forward_replaced, with_parameters
 
@@ -38,12 +38,16 @@ def side_by_side(checkpoint: Checkpoint, edits: Sequence[WeightDelta]) -> Iterat
     changed: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for edit in edits:
         edit.check(checkpoint)
+    idle = set(range(len(edits)))  # those that change nothing
     with torch.no_grad():
         for name in dict.fromkeys(name for edit in edits for name in edit.tensors):
             own = checkpoint.parameter(name).detach()
             copies = [added(own, edit.tensors[name]).to(own.dtype) if name in edit.tensors else own for edit in edits]
             path, _, parameter = name.rpartition(".")
             changed[path][parameter] = torch.stack(copies)
+            idle -= {i for i, copy in enumerate(copies) if i in idle and not torch.equal(copy, own)}
+        if idle:
+            warn_of_no_change(checkpoint.source)
     with ExitStack() as stack:
         for path, parameters in changed.items():
             module = checkpoint.model.get_submodule(path)

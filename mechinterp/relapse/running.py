@@ -24,6 +24,7 @@ from mechinterp.evaluation.judges import Judge
 from mechinterp.files import check_free, check_name, write_json, write_table
 from mechinterp.measures.distances import Distance
 from mechinterp.measures.probe import ToxicProbe
+from mechinterp.models.equality import notes_of_equal
 from mechinterp.provenance import versions
 from mechinterp.publishing import publishing
 from mechinterp.relapse.results import RELAPSE_TABLES, RelapseTest, relapse_tables
@@ -130,8 +131,17 @@ def treat_checkpoints(
 
         direction = None if probe is None else probe.direction.tolist()
         depends = [chosen, block, settings.model_dump(mode="json"), direction]
-        keys = ([depends, desk.identify(candidate)] for candidate in tuned)
-        tests = kept_tests(store, tuned, keys, treat)
+        weights = {base.name: identity["weights"]}
+
+        def key(candidate: Candidate) -> Any:
+            found = desk.identify(candidate)
+            weights[candidate.name] = found["weights"]
+            return [depends, found]
+
+        tests = kept_tests(store, tuned, map(key, tuned), treat)
+        names = [candidate.name for candidate in tuned]
+        for text in notes_of_equal(base.name, names, lambda a, b: weights[a] == weights[b]):
+            reporter.note(text)
         tables = relapse_tables(tests)
         manifest = {
             "config": {
