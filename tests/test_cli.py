@@ -46,7 +46,7 @@ def there(tmp_path_factory) -> Path:
     del broken[1]["safe generation"]
     (folder / "missing.json").write_text(json.dumps(broken))
     (folder / "category.json").write_text(json.dumps([{**rows[0], "unsafety category": "Weather"}]))
-    long = [i.model_copy(update={"adversarial_prompt": "x" * 300}) for i in instances]
+    long = [i.model_copy(update={"adversarial_prompt": "x" * 300 + f" {i.id}"}) for i in instances]
     write_safeedit(long, folder / "long.json")
     whole = tiny_checkpoint("llama")
     whole.model.save_pretrained(folder / "noshard", max_shard_size="20KB")
