@@ -39,12 +39,13 @@ QUANTITIES = {
     "kqa": "KQA",
     "csum": "CSum",
     "empty": "empty",
+    "unjudged": "unjudged",
     "over_refusal": "over-refusal",
     "jsd_last": "JSD (bits)",
     "seconds": "seconds",
     "gpu_memory_gb": "memory (GB)",
 }
-PERCENT = {*KINDS, "dg_avg", "avg", "kqa", "empty", "over_refusal"}
+PERCENT = {*KINDS, "dg_avg", "avg", "kqa", "empty", "unjudged", "over_refusal"}
 
 
 @dataclass(frozen=True)

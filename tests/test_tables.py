@@ -134,6 +134,7 @@ def test_nothing_is_made_or_asked_twice(study: Study, monkeypatch: pytest.Monkey
     def fail(*_: Any, **__: Any) -> None:
         raise AssertionError("made again")
 
+    fail.__module__ = benchmark_module.find_way("dinm").__module__  # of the same code
     monkeypatch.setattr(benchmark_module, "find_way", lambda name: fail)
     monkeypatch.setattr("mechinterp.evaluation.defense.generate_each", fail)
     assert Benchmark(study).evaluate("dinm") == first
@@ -341,6 +342,7 @@ def test_the_run_folder_is_held_while_a_benchmark_works(
 def test_the_benchmark_is_for_one_process(
     study: Study, config_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("LOCAL_RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert call("benchmark", "--config", config_file, "--out", study.folder, "--method", "vanilla") == 2
