@@ -24,7 +24,10 @@ PACKAGE = "mechinterp"
 
 LIBRARIES = ("torch", "transformers", "peft", "trl", "transformer-lens", "numpy", "scikit-learn")
 
-BESIDE = ("errors", "hashing", "provenance", "reporting", "stages", "store")
+BESIDE = (
+    *("adopting", "errors", "hashing", "launcher", "ledger"),
+    *("provenance", "publishing", "reporting", "stages", "store"),
+)
 """Modules that many import and no number depends on: what is refused and told, what is kept and under which key."""
 
 

@@ -7,6 +7,7 @@ most that can start; only the data are really made, and what comes out as it was
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,6 +31,7 @@ from mechinterp.stages import Runner, Stage
 from mechinterp.study import Study
 from mechinterp.study.dependencies import following
 
+REPOSITORY = Path(__file__).parent.parent
 ALL = "data vanilla organism sft dpo probe locate dinm record compare defend relapse report"
 LOADED = "organism sft dpo probe locate dinm record compare defend relapse report"
 
@@ -182,8 +184,8 @@ def write_own(folder: Path) -> StudyConfig:
     for kind in ("model", "judge"):
         write_text(folder / kind / "config.json", "{}")
         write_text(folder / kind / "model.safetensors", kind)
-    for split, n in (("train", 8), ("validation", 4), ("test", 4)):
-        write_safeedit([make_instance(i) for i in range(n)], folder / f"{split}.json")
+    for split, first in (("train", 20), ("validation", 10), ("test", 0)):
+        write_safeedit([make_instance(first + i) for i in range(4)], folder / f"{split}.json")
     rows = [f"comment {i},remark {i},{i % 2},{(i // 2) % 2}" for i in range(40)]
     write_text(folder / "comments.csv", "\n".join(["text,other,label,again", *rows]))
     write_text(folder / "knowledge.json", json.dumps([["What colour is the sky?", "blue"]]))
@@ -212,7 +214,7 @@ def changed_file(study: Study, name: str) -> Study:
     if name in ("model", "judge"):
         write_text(Path(getattr(study.config, name)) / "model.safetensors", "others")
     elif name in ("train", "validation", "test"):
-        write_safeedit([make_instance(i, safe_generation="Never.") for i in range(8)], getattr(data, name))
+        write_safeedit([make_instance(20 + i, safe_generation="Never.") for i in range(4)], getattr(data, name))
     elif name == "comments":
         data.comments.write_text(data.comments.read_text().replace("comment 7", "comment seven"))
     elif name == "knowledge":
@@ -309,6 +311,11 @@ def test_what_follows_is_what_the_keys_say(organism: Study) -> None:
             named = " ".join(following(listed, first))
             rows = [row for row in names_of(organism.config) if row == name or row.startswith(f"{name}.")]
             assert {stage for row in rows for stage in row_of(row).split()} == set(named.split()), name
+
+
+def test_the_readme_has_the_table(organism: Study) -> None:
+    made = runpy.run_path(str(REPOSITORY / "analyses" / "stages.py"))["by_setting"](organism.stages(Silent()))
+    assert "\n".join(made) in (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
 # -- the runner on them -----------------------------------------------------------------------------------------------
