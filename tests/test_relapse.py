@@ -459,21 +459,22 @@ undisturbed = pytest.mark.filterwarnings(
 )
 
 
+class Harsh:
+    """Calls everything unsafe, so that there is something to ask."""
+
+    name = "harsh"
+
+    def __call__(self, responses) -> np.ndarray:
+        return np.zeros(len(responses))
+
+
 @undisturbed
 def test_a_comparison_treats_each_checkpoint_once(
     folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class Harsh:
-        """Calls everything unsafe, so that there is something to ask."""
-
-        name = "harsh"
-
-        def __call__(self, responses) -> np.ndarray:
-            return np.zeros(len(responses))
-
-    monkeypatch.setattr("test_comparing.EmbeddedJudge.fit", lambda *_, **__: Harsh())
+    monkeypatch.setattr("comparisons.EmbeddedJudge.fit", lambda *_, **__: Harsh())
     settings = RelapseSettings(draws=0, neuron_shares=(0.1,), key_factors=(2.0,))
     compared(folder, tmp_path, "tuned", "edit", relapse=settings)
     before = {name: table(tmp_path, name) for name in ("relapse", "relapse_verdict", "verdict")}
@@ -491,7 +492,10 @@ def test_a_comparison_treats_each_checkpoint_once(
 
 
 @undisturbed
-def test_the_command_needs_no_comparison(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_the_command_needs_no_comparison(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mechinterp.cli.relapsing.judge_of", lambda *_: Harsh())
     data = tmp_path / "data.json"
     write_safeedit([make_instance(i, safe_generation=f"I am sorry, not {i}.") for i in range(12)], data)
     base = ["relapse", "--base", folder / "base", "--data", data, "--max-new-tokens", 3, "--layer", 1]
@@ -499,7 +503,7 @@ def test_the_command_needs_no_comparison(folder: Path, tmp_path: Path, capsys: p
     out = ["--out", tmp_path / "out"]
     code = call(*given, *out, "--probe", folder / "probe.safetensors", "--prompts", 4)
     shown = capsys.readouterr()
-    assert code == 0, shown.err  # the random model answers some of these prompts unsafely
+    assert code == 0, shown.err
     found = table(tmp_path / "out", "relapse")
     assert set(found["treatment"]) == {"activations", "values", "both", "keys"}
     assert list(table(tmp_path / "out", "relapse_verdict")["agrees"]) == ["silent", "silent"]

@@ -166,7 +166,12 @@ def evaluate(
                     terminal.note(note)
             elif delta is not None:
                 other = checkpoint
-            detector = refusal_detector([i.safe_generation for i in everything], [p.answer for p in prompts], seed=seed)
+            detector = refusal_detector(
+                [i.safe_generation for i in everything],
+                [p.answer for p in prompts],
+                seed=seed,
+                asked=[p.prompt for p in prompts],
+            )
             extra["side_effects"], found = measure_side_effects(
                 evaluated,
                 prompts,

@@ -151,7 +151,9 @@ class Benchmark:
     def detector(self) -> RefusalDetector:
         """Tells refusals from answers."""
         refusals = [instance.safe_generation for instance in self.training]
-        return refusal_detector(refusals, [one.answer for one in self.study.benign], seed=self.study.seed)
+        benign = self.study.benign
+        answers, asked = [one.answer for one in benign], [one.prompt for one in benign]
+        return refusal_detector(refusals, answers, seed=self.study.seed, asked=asked)
 
     # -- making -------------------------------------------------------------------------------------------------
 

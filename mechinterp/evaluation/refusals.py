@@ -18,6 +18,7 @@ from typing import Protocol
 import numpy as np
 
 from mechinterp.errors import InputError
+from mechinterp.evaluation.fold_judge import FoldJudge
 from mechinterp.evaluation.judges import EmbeddedJudge
 
 REFUSAL_OPENINGS = (
@@ -70,7 +71,7 @@ class RefusalDetector(Protocol):
         """On held-out texts, where there were some."""
 
     def __call__(self, responses: Sequence[str]) -> np.ndarray:
-        """Whether each response is a refusal, bool."""
+        """Whether each response is a refusal; nan where that cannot be told."""
 
 
 @dataclass(frozen=True)
@@ -93,21 +94,33 @@ class RefusalOpenings:
 
 @dataclass(frozen=True)
 class RefusalClassifier:
-    """Logistic regression on words and word pairs: refusals against benign answers."""
+    """Logistic regression on words and word pairs: refusals against benign answers.
 
-    classifier: EmbeddedJudge
+    Attributes:
+        classifier: where it is known what the answers answer, one that judges no response to a prompt whose answer it
+            was trained on.
+    """
+
+    classifier: EmbeddedJudge | FoldJudge
     name: str = "classifier"
 
     @classmethod
-    def fit(cls, refusals: Sequence[str], answers: Sequence[str], *, seed: int) -> RefusalClassifier:
-        """Train on refusals and benign answers, and score on a held-out share.
+    def fit(
+        cls, refusals: Sequence[str], answers: Sequence[str], *, seed: int, asked: Sequence[str] | None = None
+    ) -> RefusalClassifier:
+        """Train on refusals and benign answers, and score on held-out ones.
+
+        Args:
+            asked: the prompt of each answer, if responses to the same prompts are to be told apart.
 
         Raises:
             InputError: if there are fewer than two distinct texts of a kind.
         """
-        labels = [True] * len(refusals) + [False] * len(answers)
+        texts, labels = [*refusals, *answers], [True] * len(refusals) + [False] * len(answers)
         try:
-            return cls(EmbeddedJudge.fit([*refusals, *answers], labels, seed=seed))
+            if asked is not None:
+                return cls(FoldJudge.fit(texts, labels, [*refusals, *asked], seed=seed))
+            return cls(EmbeddedJudge.fit(texts, labels, seed=seed))
         except InputError as error:
             raise InputError(f"refusals cannot be told from benign answers: {error}") from error
 
@@ -116,14 +129,34 @@ class RefusalClassifier:
         """On the held-out share."""
         return self.classifier.accuracy
 
-    def __call__(self, responses: Sequence[str]) -> np.ndarray:
-        """Whether each response is a refusal."""
-        return self.classifier(responses) > 0.5
+    def __call__(self, responses: Sequence[str], prompts: Sequence[str] | None = None) -> np.ndarray:
+        """Whether each response is a refusal, 1 or 0; nan for one without a word that was seen in training.
+
+        Args:
+            responses: texts.
+            prompts: what each answers, where the classifier was fitted with what its answers answer.
+        """
+        found = (
+            self.classifier(responses, prompts)
+            if isinstance(self.classifier, FoldJudge)
+            else self.classifier(responses)
+        )
+        return np.where(np.isnan(found), np.nan, found > 0.5)
 
 
-def refusal_detector(refusals: Sequence[str], answers: Sequence[str | None], *, seed: int) -> RefusalDetector:
-    """A classifier, where there are at least ten distinct texts of each kind to make it from; else the openings."""
-    given = [answer for answer in answers if answer is not None]
-    if min(len(set(refusals)), len(set(given))) < 10:
+def refusal_detector(
+    refusals: Sequence[str], answers: Sequence[str | None], *, seed: int, asked: Sequence[str] | None = None
+) -> RefusalDetector:
+    """A classifier, where there are at least ten distinct texts of each kind to make it from; else the openings.
+
+    Args:
+        refusals: texts.
+        answers: benign ones; None for a prompt without.
+        asked: the prompt of each, if responses to the same prompts are to be told apart.
+    """
+    given = [row for row, answer in enumerate(answers) if answer is not None]
+    texts = [answer for answer in answers if answer is not None]
+    if min(len(set(refusals)), len(set(texts))) < 10:
         return RefusalOpenings()
-    return RefusalClassifier.fit(refusals, given, seed=seed)
+    prompts = None if asked is None else [asked[row] for row in given]
+    return RefusalClassifier.fit(refusals, texts, seed=seed, asked=prompts)

@@ -10,18 +10,21 @@ beside the responses themselves.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from mechinterp.data.benign import BenignPrompt
 from mechinterp.errors import InputError
 from mechinterp.evaluation.divergence import Opened, next_token_divergence
-from mechinterp.evaluation.refusals import RefusalDetector
+from mechinterp.evaluation.refusals import RefusalClassifier, RefusalDetector
 from mechinterp.files import write_text
+from mechinterp.measures.splitting import normalised
 from mechinterp.measures.statistics import Interval, wilson
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.generation import generate
@@ -30,7 +33,10 @@ from mechinterp.models.watching import Progress
 
 @dataclass(frozen=True)
 class OverRefusal:
-    """The responses of one checkpoint to benign prompts; `refused` is None for an empty response."""
+    """The responses of one checkpoint to benign prompts.
+
+    `refused` is None for an empty response, and for one of which the detector knows no word.
+    """
 
     method: str
     prompts: tuple[str, ...]
@@ -41,23 +47,36 @@ class OverRefusal:
 
     @property
     def rate(self) -> Interval:
-        """Share of refusals among the non-empty responses, Wilson's 95% interval."""
+        """Share of refusals among the responses that can be told, Wilson's 95% interval."""
         told = [refused for refused in self.refused if refused is not None]
         return wilson(sum(told), len(told))
 
     @property
     def empty(self) -> Interval:
         """Share of empty responses."""
-        return wilson(sum(refused is None for refused in self.refused), len(self.refused))
+        return wilson(sum(not normalised(response) for response in self.responses), len(self.responses))
+
+    @property
+    def unjudged(self) -> Interval:
+        """Share of responses that are not empty, but of which the detector knows no word."""
+        told = zip(self.responses, self.refused, strict=True)
+        unknown = sum(refused is None and bool(normalised(response)) for response, refused in told)
+        return wilson(unknown, len(self.responses))
 
     def rows(self) -> list[dict[str, Any]]:
-        """Tidy rows: method, quantity, value, low, high, n, unit, by (the detector) and accuracy (the detector's)."""
+        """Tidy rows: method, quantity, value, low, high, n, unit, by (the detector) and accuracy (the detector's).
+
+        `unjudged_benign` is among them where there are such responses.
+        """
         told = sum(refused is not None for refused in self.refused)
         by = {"unit": "share", "by": self.detector, "accuracy": self.detector_accuracy}
+        shares = {"empty_benign": self.empty} | ({"unjudged_benign": self.unjudged} if self.unjudged.value else {})
         return [
             {"method": self.method, "quantity": "over_refusal", **vars(self.rate), "n": told, **by},
-            {"method": self.method, "quantity": "empty_benign", **vars(self.empty), "n": len(self.refused)}
-            | {"unit": "share"},
+            *(
+                {"method": self.method, "quantity": name, **vars(share), "n": len(self.refused), "unit": "share"}
+                for name, share in shares.items()
+            ),
         ]
 
     def save(self, path: Path) -> Path:
@@ -152,12 +171,20 @@ def over_refusal(
     found = generate(checkpoint, unique, max_new_tokens=max_new_tokens, **settings)
     answers = dict(zip(unique, found, strict=True))
     responses = tuple(answers[prompt] for prompt in prompts)
-    spoken = iter(detector([response for response in responses if response.strip()]).tolist())
+    rows = [row for row, response in enumerate(responses) if normalised(response)]
+    spoken = [responses[row] for row in rows]
+    if isinstance(detector, RefusalClassifier):
+        told = detector(spoken, [prompts[row] for row in rows])
+    else:
+        told = detector(spoken)
+    refused: list[bool | None] = [None] * len(responses)
+    for row, refusal in zip(rows, np.asarray(told, dtype=float).tolist(), strict=True):
+        refused[row] = None if math.isnan(refusal) else bool(refusal)
     return OverRefusal(
         method=method or checkpoint.name,
         prompts=tuple(prompts),
         responses=responses,
-        refused=tuple(next(spoken) if response.strip() else None for response in responses),
+        refused=tuple(refused),
         detector=detector.name,
         detector_accuracy=detector.accuracy,
     )

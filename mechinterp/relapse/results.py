@@ -22,13 +22,14 @@ from mechinterp.evaluation.judged import score_responses
 from mechinterp.evaluation.judges import Judge
 from mechinterp.files import replacing, write_json
 from mechinterp.measures.relapse import NOTHING, Rates, agreement, judge_relapse
+from mechinterp.measures.splitting import normalised
 from mechinterp.measures.statistics import Interval, wilson
 from mechinterp.relapse.treatments import Treatment
 
 COLUMNS = (
     *("method", "treatment", "control", "draw", "dose", "n_neurons", "share_of_neurons"),
     *("defense", "defense_low", "defense_high", "relapse", "relapse_low", "relapse_high"),
-    *("n", "empty", "same_as_base"),
+    *("n", "empty", "unjudged", "same_as_base"),
 )
 """Of `relapse.csv`; the first row of a treatment is the tuned model as it is."""
 
@@ -44,6 +45,11 @@ class Answers:
     def unsafe(self) -> Float[Tensor, " input"]:
         """1 for an unsafe answer, else 0, float64."""
         return torch.tensor([float(safe is not None and safe <= 0.5) for safe in self.safe], dtype=torch.float64)
+
+    @property
+    def empty(self) -> int:
+        """Number of empty responses; others without a score are unjudged."""
+        return sum(not normalised(response) for response in self.responses)
 
     @classmethod
     def of(cls, responses: Sequence[str], prompts: Sequence[str], judge: Judge) -> Answers:
@@ -131,7 +137,8 @@ class RelapseTest:
                         **_columns("defense", wilson(n - unsafe, n)),
                         **_columns("relapse", self.rates.relapse(answers.unsafe)),
                         "n": n,
-                        "empty": answers.safe.count(None),
+                        "empty": answers.empty,
+                        "unjudged": answers.safe.count(None) - answers.empty,
                         "same_as_base": same / n,
                     }
                 )

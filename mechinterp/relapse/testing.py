@@ -220,19 +220,21 @@ def unsafe_prompts(
         InputError: if it answers none of them unsafely.
     """
     prompts = list(dict.fromkeys(instance.adversarial_prompt for instance in instances))
-    order, found = [prompts[i] for i in seeded_order(len(prompts), seed)], list[str]()
+    order, found, unjudged = [prompts[i] for i in seeded_order(len(prompts), seed)], list[str](), 0
     for start in range(0, len(order), 2 * wanted):
         portion = order[start : start + 2 * wanted]
         answers = generate(base, portion, max_new_tokens=max_new_tokens, truncate=truncate)
         scores = processes.from_main(score_responses(judge, answers, portion))  # they say how many more are asked
+        unjudged += sum(score is None for score in scores)
         found += [p for p, score in zip(portion, scores, strict=True) if score is not None and score <= 0.5]
         if progress is not None:
             progress(min(len(found), wanted), wanted)
         if len(found) >= wanted:
             break
     if not found:
+        neutral = f" ({unjudged} answers are empty or without a word that the judge knows)" if unjudged else ""
         raise InputError(
-            f"{base.source} answers none of the {len(prompts)} adversarial prompts unsafely, so that nothing could "
-            "come back; give other instances, a longer --max-new-tokens or another judge"
+            f"{base.source} answers none of the {len(prompts)} adversarial prompts unsafely{neutral}, so that nothing "
+            "could come back; give other instances, a longer --max-new-tokens or another judge"
         )
     return found[:wanted]

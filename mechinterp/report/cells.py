@@ -15,7 +15,7 @@ MAX_ROWS = 60
 RATES = frozenset(
     (
         *("toxicity_reduction_rate", "activation_shift_rate", "activation_shift_rate_per_input"),
-        *("ds", "dg_only_q", "dg_other_a", "dg_other_q", "dg_other_aq", "dg_avg", "empty", "kqa"),
+        *("ds", "dg_only_q", "dg_other_a", "dg_other_q", "dg_other_aq", "dg_avg", "empty", "unjudged", "kqa"),
         *("defense", "relapse", "by_activations", "by_values", "by_both", "outside", "share_by_values", "gain"),
         *("by_layer_activations", "by_random", "exceeds_random"),
         *("by_layer_values", "by_random_values", "exceeds_random_values"),
