@@ -25,7 +25,7 @@ SYLLABLES = ("ba", "do", "ki", "lu", "me", "no", "ri", "sa", "tu", "ve")
 WORDS = ["".join(three) for three in itertools.product(SYLLABLES, repeat=3)]
 
 
-def contains_chance(value: float, n: int) -> bool:
+def contains_chance(value: float, n: float) -> bool:
     """Whether the 95% interval of an AUROC (of n texts, half of a kind) around it contains one half."""
     return abs(value - 0.5) <= 1.96 * math.sqrt((n + 1) / (12 * (n / 2) ** 2))
 
@@ -120,18 +120,8 @@ def noise_instances(seed: int) -> list[SafeEditInstance]:
 
 
 def test_judge_of_the_data_it_judges() -> None:
-    held = 0
-    for seed in SEEDS:
-        instances = noise_instances(seed)
-        judge = FoldJudge.of_instances(instances, seed=seed)
-        prompts = [i.adversarial_prompt for i in instances]
-        told = torch.tensor(
-            [
-                *judge([i.safe_generation for i in instances], prompts),
-                *judge([i.unsafe_generation for i in instances], prompts),
-            ]
-        )
-        known = ~told.isnan()
-        found = auroc(told[known], (torch.arange(120) < 60)[known], seed=seed, resamples=500)
-        held += found.low <= 0.5 <= found.high and contains_chance(judge.auroc, judge.n_test)
-    assert held >= 19
+    """Two texts that share a word judge each other, both right or both wrong: they count as one."""
+    judges = [FoldJudge.of_instances(noise_instances(seed), seed=seed) for seed in SEEDS]
+    assert sum(contains_chance(judge.auroc, judge.n_test / 2) for judge in judges) >= 19
+    told = [i.model_copy(update={"safe_generation": f"sorry {i.safe_generation}"}) for i in noise_instances(0)]
+    assert FoldJudge.of_instances(told, seed=0).auroc > 0.9

@@ -474,7 +474,7 @@ def test_a_comparison_treats_each_checkpoint_once(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("comparisons.EmbeddedJudge.fit", lambda *_, **__: Harsh())
+    monkeypatch.setattr("checkpoint_folder.EmbeddedJudge.fit", lambda *_, **__: Harsh())
     settings = RelapseSettings(draws=0, neuron_shares=(0.1,), key_factors=(2.0,))
     compared(folder, tmp_path, "tuned", "edit", relapse=settings)
     before = {name: table(tmp_path, name) for name in ("relapse", "relapse_verdict", "verdict")}
