@@ -123,5 +123,10 @@ def test_judge_of_the_data_it_judges() -> None:
     """Two texts that share a word judge each other, both right or both wrong: they count as one."""
     judges = [FoldJudge.of_instances(noise_instances(seed), seed=seed) for seed in SEEDS]
     assert sum(contains_chance(judge.auroc, judge.n_test / 2) for judge in judges) >= 19
-    told = [i.model_copy(update={"safe_generation": f"sorry {i.safe_generation}"}) for i in noise_instances(0)]
+    told = [
+        i.model_copy(
+            update={"safe_generation": f"sorry {i.safe_generation}", "unsafe_generation": f"fool {i.unsafe_generation}"}
+        )
+        for i in noise_instances(0)
+    ]
     assert FoldJudge.of_instances(told, seed=0).auroc > 0.9
