@@ -104,7 +104,7 @@ def test_a_second_call_does_nothing(own_run: Path) -> None:
     Study.open(own_run).run(Listening())
     assert all(note.endswith("up to date") for note in notes)
     after = {path: path.stat().st_mtime_ns for path in before}
-    books = {own_run / name for name in ("manifest.json", "hashes.cache", LEDGER)}  # what a call keeps of itself
+    books = {own_run / name for name in ("manifest.json", "stages/hashes.cache", LEDGER)}  # what a call keeps of itself
     assert {path for path in before if after[path] != before[path]} <= books
 
 
