@@ -98,6 +98,9 @@ def terminal() -> Iterator[Terminal]:
     """Show what is done, and nothing of what the libraries say of themselves."""
     with warnings.catch_warnings():
         quiet_libraries()
+        warnings.filterwarnings(
+            "ignore", message="Glyph .* missing from font"
+        )  # matplotlib's, told as if of the caller
         with Terminal() as shown:
             yield shown
 

@@ -290,7 +290,7 @@ def test_judging_again_changes_the_scores_alone(tmp_path: Path) -> None:
     for text, message in (
         ('{"instance": 1, "kind": "ds", "prompt": "p"}\n', "line 1 is not a judged response"),
         ('{"instance": 1, "kind": "dss", "prompt": "p", "response": "r"}\n', "kind 'dss'"),
-        ("not json\n", "line 1: cannot be read, is not JSON"),
+        ("not json\n", "line 1 is not JSON"),
         ("", "no method"),
     ):
         path.write_text(text)

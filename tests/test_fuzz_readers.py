@@ -257,7 +257,7 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "d.json").read_text())
     cases = [
         (json.dumps([rows[0], {**rows[1], "question": "a\ud83d"}]), "row 2: holds half of a surrogate pair"),
-        (json.dumps(rows)[:-1] + ', {"id": 1, "id": 2}]', "the key 'id' stands twice in one object"),
+        (json.dumps(rows)[:-1] + ', {"id": 1, "id": 2}]', "has the key 'id' twice in one object"),
         (json.dumps([rows[0], {**rows[1], "id": [1]}]), r"row 2, key 'id': .*\[1\]"),
         (json.dumps([{**rows[0], "id": float("nan")}]), "row 1, key 'id': must be a whole number, is nan"),
         (json.dumps([{**rows[0], "question": 3}]), "row 1, key 'question': must be text, is a number"),

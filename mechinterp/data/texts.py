@@ -69,7 +69,7 @@ def read_json(path: str | Path, wanted: str) -> Any:
         InputError: as `read_text`; and if it is no JSON, is nested too deeply, or a key stands twice.
     """
     text = read_text(path, wanted)
-    return _parsed(text, f"{path}: ", f"; give {wanted}")
+    return _parsed(text, f"{path}: cannot be read, ", f"; give {wanted}")
 
 
 def read_json_lines(path: str | Path, wanted: str) -> Iterator[tuple[str, Any]]:
@@ -82,12 +82,12 @@ def read_json_lines(path: str | Path, wanted: str) -> Iterator[tuple[str, Any]]:
     """
     text = read_text(path, wanted)
     if text.lstrip().startswith("[") and isinstance(_or_none(text), list):
-        values = _parsed(text, f"{path}: ", f"; give {wanted}")
+        values = _parsed(text, f"{path}: cannot be read, ", f"; give {wanted}")
         yield from ((f"entry {number}", value) for number, value in enumerate(values, 1))
         return
     for number, line in _numbered(text):
         if line:
-            yield f"line {number}", _parsed(line, f"{path}: line {number}: ", f"; give {wanted}")
+            yield f"line {number}", _parsed(line, f"{path}: line {number} ", f"; give {wanted}")
 
 
 def read_text_lines(path: str | Path, wanted: str) -> list[tuple[int, str]]:
@@ -136,10 +136,11 @@ def _parsed(text: str, where: str, remedy: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}: {error.msg}"
-        raise InputError(f"{where}cannot be read, is not JSON ({place}){remedy}") from None
+        raise InputError(
+            f"{where}is not JSON (line {error.lineno}, column {error.colno}: {error.msg}){remedy}"
+        ) from None
     except _Repeated as error:
-        raise InputError(f"{where}the key {error.args[0]!a:.60} stands twice in one object; leave one out") from None
+        raise InputError(f"{where}has the key {error.args[0]!a:.60} twice in one object; leave one out") from None
     except ValueError as error:  # a number of thousands of digits
         raise InputError(f"{where}is not JSON ({str(error).split(';')[0]}){remedy}") from None
     except RecursionError:
