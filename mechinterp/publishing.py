@@ -49,9 +49,9 @@ def publishing(folder: Path, of: str) -> Iterator[Path]:
 def settle(left: leftovers.Leftover) -> None:
     """Move results that are ready to their places; again from where a killed process stopped."""
     folder, of = left.place.parent, left.place.name
-    new = ledger.names_of(left.path, of)
+    new = ledger.names_of(left.path, of)  # none where a process was killed after all of them had been moved
     order = sorted(new, key=lambda name: name == REPORT)
-    gone = [name for name in ledger.names_of(folder, of) if name not in new]
+    gone = [name for name in ledger.names_of(folder, of) if new and name not in new]
     for name in (*([REPORT] if (left.path / REPORT).exists() else []), *gone):
         remove(folder / name)
     for name in order:

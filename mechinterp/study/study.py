@@ -164,7 +164,9 @@ class Study(Run):
         with nullcontext() if held else locked(self.folder):
             runner = Runner(self.folder, note=reporter.note)
             for stage in stages:
-                if runner.run(stage) and stage.name != "report":
+                marker = self.folder / "stages" / f"{stage.name}.json"
+                before = read_marker(marker).get("made")
+                if runner.run(stage) and stage.name != "report" and read_marker(marker)["made"] != before:
                     remove(self.folder / "report.html")  # it is of other tables
                 for cached in _CACHED:  # a stage may have replaced it
                     self.__dict__.pop(cached, None)
@@ -175,8 +177,13 @@ class Study(Run):
 
     def check_places(self, stages: Iterable[Stage]) -> None:
         """Raise `InputError` if something that this tool did not write stands where stages would write."""
-        made = [name for stage in stages for name in (f"stages/{stage.name}.json", *stage.makes, *stage.may_make)]
-        check_free(*(self.folder / name for name in ("manifest.json", *made)))
+        made = {name for stage in stages for name in (f"stages/{stage.name}.json", *stage.makes, *stage.may_make)}
+        if "figures" in made and (self.folder / "figures").is_dir():  # which may hold other figures, too
+            from mechinterp.plates import PLATES, figure_files
+
+            made.remove("figures")
+            check_free(*(file for name in PLATES for file in figure_files(self.folder / "figures", name)))
+        check_free(*(self.folder / name for name in ("manifest.json", *sorted(made))))
 
     def stages(self, reporter: Reporter) -> list[Stage]:
         """The stages in their order."""
