@@ -17,13 +17,13 @@ from synthetic_run import make_run
 
 from mechinterp import ledger
 from mechinterp.adopting import adopt
-from mechinterp.comparing import compare_checkpoints
 from mechinterp.config import load_config
 from mechinterp.data.comments import Comment, write_comments
 from mechinterp.data.safeedit import write_safeedit
 from mechinterp.errors import InputError
 from mechinterp.files import check_name, write_table, write_text
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.plates import PLATES
 from mechinterp.reporting import Silent
 from mechinterp.stages import locked
 from mechinterp.study import Study
@@ -77,9 +77,8 @@ def test_the_current_folder_may_be_a_study_and_its_files_are_refused(
 ) -> None:
     plant(tmp_path, "edits/notes.txt")
     monkeypatch.chdir(tmp_path)
-    assert "edits: a folder of that name" in refused(
-        capsys, "reproduce", "--config", small_runs / "small.yaml", "--out", "."
-    )
+    told = refused(capsys, "reproduce", "--config", small_runs / "small.yaml", "--out", ".")
+    assert "edits: a folder of that name" in told
 
 
 def test_files_of_the_users_in_a_finished_study_stay_and_redo_nothing(own_runs: Path) -> None:
@@ -129,9 +128,8 @@ def test_a_comparison_takes_away_what_an_earlier_one_wrote_and_nothing_else(chec
     assert call("diff", checkpoints / "base", checkpoints / "tuned", "--no-rank", "--out", out) == 0
     planted |= {path: path.read_bytes() for path in (*out.glob("tables/diff*"), *out.glob("figures/diff*"))}
     assert len(planted) == 8
-    steps = [f"run/checkpoint-{step}" for step in (2, 10)]
-    compared(checkpoints, out, "tuned", generated_steps := steps[0])
-    assert set(pd.read_csv(out / "tables" / "verdict.csv")["method"]) == {"tuned", generated_steps}
+    compared(checkpoints, out, "tuned")
+    assert set(pd.read_csv(out / "tables" / "verdict.csv")["method"]) == {"tuned"}
     (out / "tables" / "stale.csv").write_text("of an earlier comparison")
     ledger.enter_all(out, ["tables/stale.csv"], of="compare")
     compared(checkpoints, out, "edit")
@@ -229,7 +227,6 @@ def test_the_tables_of_a_probe_have_its_name(tmp_path: Path, capsys: pytest.Capt
         ("out/edit_log.csv", "edit --model nowhere --data data.json --all --out out"),
         ("out/0/thesis.tex", "edit --model nowhere --data data.json --all --out out"),
         ("out/thesis.tex", "train sft --model nowhere --data data.json --out out"),
-        ("run/figures/verdict.png", ""),
         ("run/report.html", "figures run"),
         ("run/figures/toxic_layer.png", "figures run"),
         ("out/stream.pdf", "figures run --out out"),
@@ -243,15 +240,22 @@ def test_every_command_is_refused_before_any_work(
     monkeypatch.chdir(tmp_path)
     plant(tmp_path, taken)
     before = contents(tmp_path)
-    if not command:  # a name that nothing has: the control
-        assert call("figures", "run") == 0
-        assert (tmp_path / taken).read_text() == f"{taken} is mine"
-        assert call("figures", "run") == 0  # ours are made again
-        return
-    assert (
-        Path(taken).parts[-1] in refused(capsys, *command.split()) or "is not empty" in command or taken.endswith("tex")
-    )
+    told = refused(capsys, *command.split())
+    assert "is not empty" in told if taken.endswith("tex") else f"{taken}: a file of that name" in told
     assert contents(tmp_path) == before
+
+
+def test_figures_and_report_are_made_again_beside_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mechinterp.plates.PLATES", {"toxic_layer": PLATES["toxic_layer"]})
+    run = make_run(tmp_path / "run")
+    planted = plant(run, "figures/verdict.png", "figures/stream.png", "notes.txt")
+    for _ in range(2):
+        assert call("figures", run) == 0
+    assert untouched(planted)
+    (run / "report.html").write_text("changed by hand")
+    assert call("figures", run) == 0
+    assert (run / "report.html.kept").read_text() == "changed by hand"
+    assert "toxic layer" in (run / "report.html").read_text().lower()
 
 
 def test_scripts_ask_too(tmp_path: Path) -> None:
@@ -307,14 +311,5 @@ def test_a_list_cut_by_a_kill_is_read_and_gone_on_with(tmp_path: Path) -> None:
         write_text(tmp_path / "c", "c")
         write_text(tmp_path / "a", "new")
         write_text(tmp_path / "c", "new")
-    assert [
-        json.loads(line)["name"] for line in (tmp_path / ledger.LEDGER).read_text().split("\n") if line[-1:] == "}"
-    ] == [
-        "a",
-        "c",
-        "a",
-        "c",
-    ]
-
-
-assert compare_checkpoints is not None
+    lines = [line for line in (tmp_path / ledger.LEDGER).read_text().split("\n") if line.endswith("}")]
+    assert [json.loads(line)["name"] for line in lines] == ["a", "c", "a", "c"]

@@ -6,7 +6,7 @@ A shrunken study is made once without interruption, a comparison and a benchmark
 anew and gets a real signal, SIGKILL or SIGINT in turns, after a seeded share of the time that it takes; it is called
 again until it ends; and its tables are held against those of the uninterrupted run, byte by byte. Files of a user lie
 beside the folder, in it, and among its tables and figures all the while, and must be what they were; nothing unfinished
-may be left. Figures are stand-ins, since rendering takes most of the time and reads nothing back.
+may be left. Figures are few and stand-ins, since drawing takes most of the time and nothing is read back from them.
 
 Every run is a process of its own, forked from one that has imported everything and has a single thread.
 """
@@ -59,7 +59,7 @@ SMALL = {
         "top_vectors": 4,
         "vector_tokens": 2,
     },
-    "relapse": {"prompts": 3, "draws": 0, "neuron_shares": [0.05], "key_factors": [5.0]},
+    "relapse": {"prompts": 2, "draws": 0, "neuron_shares": [0.05], "key_factors": [5.0]},
 }
 MINE = ("notes.txt", ".download.partial", "thesis/chapter.tex", "tables/mine.csv", "figures/mine.svg")
 """The user's files, from the folder and from the one around it."""
@@ -99,7 +99,7 @@ def start(arguments: list[str], log: Path) -> int:
         sys.argv = ["mechinterp", *arguments]
         command_line()
     except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else 1
+        code = int(stop.code or 0)
     finally:
         os._exit(code)  # nothing of the parent is flushed or cleaned up here
 
@@ -201,10 +201,12 @@ def commands(work: Path) -> list[Command]:
 
 @contextmanager
 def quick() -> Iterator[None]:
-    """One thread, and stand-ins for figures; every process forked meanwhile has both."""
+    """One thread, and few figures, which are stand-ins; every process forked meanwhile has that too."""
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     torch.set_num_threads(1)
+    few = {name: mechinterp.plates.PLATES[name] for name in ("toxic_layer", "probe_roc", "defense", "relapse_verdict")}
     with (
+        patch.dict(mechinterp.plates.PLATES, few, clear=True),
         patch.object(mechinterp.plates, "figure_bytes", lambda figure, kind="png": kind.encode()),
         patch.object(mechinterp.report.page, "figure_bytes", lambda figure, kind="png": kind.encode()),
     ):
