@@ -30,6 +30,7 @@ from mechinterp.belonging import check_tokenizer
 from mechinterp.errors import InputError
 from mechinterp.files import check_name, replacing
 from mechinterp.measures.probe import Selection, ToxicProbe
+from mechinterp.saved import typed
 
 Kind = Literal["probe", "means", "svd", "effective", "file"]
 KINDS: tuple[Kind, ...] = ("probe", "means", "svd", "effective", "file")
@@ -166,7 +167,7 @@ class ToxicDirection:
 
 def _saved(path: Path, metadata: str, tensors: Mapping[str, Tensor]) -> ToxicDirection:
     try:
-        return ToxicDirection(tensors[_KEY], **json.loads(metadata))
+        return ToxicDirection(tensors[_KEY], **typed(ToxicDirection, json.loads(metadata)))
     except (KeyError, TypeError, ValueError) as error:
         reason = (
             error if isinstance(error, InputError) else f"not a direction written by `mechinterp direction` ({error})"

@@ -29,6 +29,7 @@ from torch import Tensor
 from mechinterp.belonging import check_tokenizer
 from mechinterp.errors import InputError
 from mechinterp.files import replacing
+from mechinterp.saved import check_dimensions, check_numbers, typed
 
 Selection = Literal["toxic_minus_clean", "toxic_row", "class_means"]
 SELECTIONS: tuple[Selection, ...] = ("toxic_minus_clean", "toxic_row", "class_means")
@@ -201,7 +202,13 @@ class ToxicProbe:
             with safe_open(path, framework="pt") as file:
                 labels = json.loads((file.metadata() or {})["probe"])
                 tensors = {name: file.get_tensor(name) for name in ("weight", "class_means", "roc")}
-        except (SafetensorError, KeyError) as error:
+            check_numbers(tensors)
+            check_dimensions(tensors, 2)
+            wanted = (2, tensors["weight"].shape[1])
+            if any(tuple(tensors[name].shape) != wanted for name in ("weight", "class_means")):
+                raise ValueError("weight and class_means are not two rows of one width")
+            if not {"scores"} <= labels.keys():
+                raise KeyError("scores")
+            return cls(**tensors, **typed(cls, labels))
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: not a probe written by `mechinterp probe` ({error})") from error
-        labels["scores"] = tuple(ProbeScores(**score) for score in labels["scores"])
-        return cls(**tensors, **labels)

@@ -21,6 +21,7 @@ from mechinterp.belonging import check_tokenizer
 from mechinterp.errors import InputError
 from mechinterp.files import check_replaceable, replacing, write_json
 from mechinterp.measures.rank import low_rank
+from mechinterp.saved import check_numbers, typed
 
 if TYPE_CHECKING:
     from mechinterp.models.checkpoints import Checkpoint
@@ -200,10 +201,10 @@ class WeightDelta:
             labels.pop("rank", None)  # that was asked for
             for name in labels.pop("low_rank", ()):
                 tensors[name] = tensors.pop(f"{name}.left") @ tensors.pop(f"{name}.right")
-            steps = tuple(EditStep(**step) for step in labels.pop("steps"))
-            labels |= {name: tuple(labels.get(name, ())) for name in ("also", "instances")}
-            return cls(tensors=tensors, log=steps, **labels)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            check_numbers(tensors)
+            labels["log"] = labels.pop("steps")
+            return cls(tensors=tensors, **typed(cls, labels))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
             raise InputError(f"{folder}: not the folder of an edit ({error})") from error
 
 

@@ -91,6 +91,7 @@ def read_tokenizer(
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             held.place, config=config, **loading_options(held, trust_remote_code=trust_remote_code)
         )
+        tokenizer("a text")  # some settings are looked at when they are used
     except LOADING_ERRORS as error:
         raise InputError(f"{held.given}: its tokenizer cannot be read ({one_line(error)})") from error
     return tokenizer

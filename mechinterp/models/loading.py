@@ -153,6 +153,8 @@ def check_adapter(adapter: Source, model: PreTrainedModel) -> None:
     settings = read_json(adapter.path / "adapter_config.json")
     for setting in ("rank_pattern", "alpha_pattern"):
         patterns = settings.get(setting) or {}
+        if not isinstance(patterns, dict):
+            raise InputError(f"{adapter.given}: {setting} in its adapter_config.json is a {type(patterns).__name__}")
         if idle := [key for key in patterns if not any(_matches(key, module) for module in changed)]:
             raise InputError(
                 f"{adapter.given}: {setting} in its adapter_config.json names no module that it changes "

@@ -34,6 +34,7 @@ from mechinterp.models.positions import reading
 from mechinterp.models.tokens import Encoded, Position, length_batches, pad, padding_id
 from mechinterp.models.watching import Progress, evaluating, run_until_seen, watching
 from mechinterp.models.windows import OnDevices, Window, readings
+from mechinterp.saved import check_dimensions, check_numbers, typed
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,11 @@ class Recording:
 
     @classmethod
     def load(cls, path: Path) -> Recording:
-        """Load a saved recording."""
+        """Load a saved recording.
+
+        Raises:
+            OSError, SafetensorError, KeyError, TypeError, ValueError: if it is none.
+        """
         with safe_open(path, framework="pt") as file:
             labels = json.loads(file.metadata()["recording"])
             # copied: in a mapped file a tensor may lie askew, where the processor's products round otherwise
@@ -111,8 +116,17 @@ class Recording:
             if name != "group_sizes":
                 kind, _, hook = name.partition("/")
                 parts[kind][hook] = value
-        rest: dict[str, Any] = {**parts, **labels}
-        return cls(rest.pop("groups"), tensors["group_sizes"], **rest)
+        for values in parts.values():
+            check_numbers(values)
+        for kind in ("groups", "inputs", "projections"):
+            check_dimensions(parts[kind], 2)
+        sizes = tensors["group_sizes"]
+        check_numbers({"group_sizes": sizes})
+        check_dimensions({"group_sizes": sizes}, 1)
+        if wrong := [name for name, value in parts["groups"].items() if len(value) not in (1, len(sizes))]:
+            raise ValueError(f"{wrong[0]} has {len(parts['groups'][wrong[0]])} groups, not {len(sizes)}")
+        rest: dict[str, Any] = {**parts, **typed(cls, labels)}
+        return cls(rest.pop("groups"), sizes, **rest)
 
 
 def record(

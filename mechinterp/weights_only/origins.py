@@ -35,7 +35,7 @@ def read_recording(path: Path) -> Recording:
         raise InputError(f"{path}: no such file; give a recording saved by `Recording.save`")
     try:
         return Recording.load(path)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a saved recording ({error})") from error
 
 
