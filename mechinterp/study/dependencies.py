@@ -59,7 +59,7 @@ MAKERS: Mapping[str, Callable[[Run, Reporter], None]] = {
 }
 """What each stage runs."""
 
-TEMPLATE = Path(__file__).parents[1] / "templates" / "report.html.j2"
+TEMPLATES = Path(__file__).parents[1] / "templates"
 
 DATA = (
     *("train.json", "validation.json", "test.json", "comments.csv"),
@@ -116,7 +116,7 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
     compared = [f"tables/{name}.csv" for name in (*comparison.TABLES, "edits")]
     reported = [f"tables/{name}.csv" for name in ("judge", "organism", "probe", "probe_roc", "toxic_layer")]
     reported += [*compared, *(f"tables/{name}.csv" for name in ("defense", "relapse", "relapse_verdict"))]
-    rates = {path.stem: (path,) for path in (TEMPLATE, CERTIFICATE) if path.is_file()}
+    page = {path.stem: (path,) for path in (*sorted(TEMPLATES.glob("*.j2")), CERTIFICATE) if path.is_file()}
 
     def stage(name: str, *given: Given, makes: str, needs: str = "", settings: str = "", **more: Any) -> Stage:
         names = " ".join([settings, *(one.settings for one in given)]).split()
@@ -213,7 +213,7 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
             needs=" ".join(reported),
             may_need=[*optional, "tables/calibration.csv"],
             settings=" ".join([*StudyConfig.model_fields, "seed"]),  # the page lists them
-            reads=rates,  # the page gives the instrument's
+            reads=page,  # it gives the instrument's rates
         ),
     ]
     return [one for one in found if one.name != "vanilla" or run.config.model is None]
