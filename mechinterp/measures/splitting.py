@@ -11,12 +11,15 @@ from collections import Counter
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from logging import Logger
+from typing import TypeVar
 
 import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from mechinterp.measures.statistics import seeded_order
+
+Group = TypeVar("Group", bound=Hashable)
 
 
 def normalised(text: str) -> str:
@@ -111,7 +114,7 @@ def half_of(groups: Sequence[int], seed: int) -> list[int]:
     return best
 
 
-def folds_of(groups: Sequence[Hashable], n: int, seed: int) -> dict[Hashable, int]:
+def folds_of(groups: Sequence[Group], n: int, seed: int) -> dict[Group, int]:
     """The fold, from 0 to n - 1, of every group: as many groups in each as in another, or one more."""
     distinct = list(Counter(groups))
     return {distinct[i]: place % n for place, i in enumerate(seeded_order(len(distinct), seed))}
