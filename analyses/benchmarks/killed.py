@@ -232,8 +232,8 @@ def main() -> None:
             if code:
                 sys.exit(f"{command.name} ended with {code}: {(work / 'log.txt').read_text()}")
             if command.name == "reproduce":
-                instances = json.loads((out / "data" / "test.json").read_text())
-                (work / "few.json").write_text(json.dumps(instances[:8]))
+                by_question = {one["question"]: one for one in json.loads((out / "data" / "test.json").read_text())}
+                (work / "few.json").write_text(json.dumps(list(by_question.values())[:12]))
             reference = command.results(out)
             sys.stdout.write(f"{command.name}: {took:.1f} s without interruption, {len(reference)} tables\n")
             for i in range(arguments.moments if command.name in arguments.commands else 0):

@@ -35,7 +35,7 @@ def main() -> None:
         _tell(f"mechinterp: {' '.join(str(error).split())}")
     except OSError as error:  # of a file that cannot be read or written: the system says which and why
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        why = error.strerror if error.strerror and error.filename is not None else " ".join(str(error).split())
+        why = error.strerror if isinstance(error.strerror, str) else " ".join(str(error).split())
         _tell(f"mechinterp: {where}{why}")
     except Exception as error:
         if (reason := unwritable(error)) is None:

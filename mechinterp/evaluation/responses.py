@@ -47,7 +47,8 @@ class ResponseLog:
         """
         path = Path(path)
         had, complete = processes.decided(lambda: _left(path, settings))  # the parts grow as soon as that one goes on
-        ledger.enter_growing(_part(path, processes.rank()))
+        with naming(path):
+            ledger.enter_growing(_part(path, processes.rank()))
         if processes.is_main() and not complete:
             write_json(labels_of(path), {"settings": settings, "complete": False})
             lines = [_line(edit, prompt, response) for (edit, prompt), response in had.items()]
