@@ -35,6 +35,7 @@ from mechinterp.evaluation.defense import (
     score_responses,
 )
 from mechinterp.evaluation.judges import EmbeddedJudge
+from mechinterp.ledger import LEDGER
 from mechinterp.measures.statistics import wilson, wilson_of_shares
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
@@ -207,7 +208,8 @@ def killed_after(batches: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], 
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    """The results; the list of what was written grows with every call."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != LEDGER}
 
 
 @pytest.mark.usefixtures("small_batches")

@@ -14,6 +14,7 @@ import pytest
 from synthetic_run import MANIFEST, TUNED, make_run, make_tables
 
 from mechinterp.errors import InputError
+from mechinterp.ledger import LEDGER
 from mechinterp.plates import PLATES
 from mechinterp.report import page as report
 from mechinterp.report import write_report
@@ -299,7 +300,7 @@ def test_the_same_run_gives_the_same_page(
     run = make_run(tmp_path / "run", {name: answer_tables()[name] for name in names})
     once = write_report(run).read_bytes()
     assert write_report(run).read_bytes() == once
-    assert sorted(path.name for path in run.iterdir()) == ["manifest.json", "report.html", "tables"]
+    assert sorted(path.name for path in run.iterdir()) == [LEDGER, "manifest.json", "report.html", "tables"]
     assert json.loads((run / "manifest.json").read_text()) == MANIFEST
 
 
