@@ -18,6 +18,7 @@ from conftest import N_BLOCKS, make_instance, tiny_checkpoint
 from made_checkpoints import perturbed
 from relapsing import responses, treated
 
+from mechinterp.calibration import keeping, treating
 from mechinterp.calibration import running as calibrating
 from mechinterp.calibration import table as calibration
 from mechinterp.calibration.keeping import calibrated
@@ -164,7 +165,8 @@ def study(tmp_path_factory) -> SimpleNamespace:
     base = tiny_checkpoint("gpt2")
     models = {"vanilla": base, "sft": perturbed(base)}
     baseline_of(base, block=1).save(folder / "evidence" / "base")
-    for name in ("data/train.json", "data/responses.json", "checkpoints/sft", "checkpoints/dpo", "edits/order.json"):
+    checkpoints = [f"checkpoints/{name}" for name in ("vanilla", "sft", "dpo")]
+    for name in ("data/train.json", "data/responses.json", *checkpoints, "edits/order.json"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_text(folder / name, name)
     (folder / "tables").mkdir()
@@ -181,6 +183,16 @@ def study(tmp_path_factory) -> SimpleNamespace:
         opened=lambda name: nullcontext(models[name]),
         instances=lambda split: [make_instance(i) for i in range(4)],
     )
+
+
+@pytest.fixture(autouse=True)
+def taken_from_the_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read from a run's folder."""
+    for module in (calibrating, treating):
+        monkeypatch.setattr(module, "checkpoint_of", lambda study, name: study.checkpoint(name))
+        monkeypatch.setattr(module, "judge_of", lambda study: study.judge)
+    monkeypatch.setattr(calibrating, "opened", lambda study, name: study.opened(name))
+    monkeypatch.setattr(calibrating, "instances_of", lambda study, split: study.instances(split))
 
 
 def test_what_is_zero_by_construction_is_found_to_be_zero(study: SimpleNamespace) -> None:
@@ -271,7 +283,8 @@ def test_a_calibration_that_is_up_to_date_is_only_read(study, monkeypatch: pytes
         made.append(1)
         return FOUND
 
-    monkeypatch.setattr(calibrating, "calibrate", counted)
+    counted.__module__ = calibrate.__module__
+    monkeypatch.setattr(keeping, "calibrate", counted)
     first, second = calibrated(study, settings=SETTINGS), calibrated(study, settings=SETTINGS)
     assert made == [1]
     pd.testing.assert_frame_equal(first, second)
