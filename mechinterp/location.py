@@ -38,7 +38,7 @@ from mechinterp.models.pairs import (
     padding_sees_width,
     pair_batches,
 )
-from mechinterp.models.tokens import Encoded, encode, padding_id
+from mechinterp.models.tokens import Encoded, encode
 from mechinterp.models.watching import Progress, evaluating
 
 
@@ -84,7 +84,7 @@ def locate(
     rows: list[tuple[int, list[tuple[int, str, str, int, float, float]]]] = []
     with torch.no_grad(), evaluating(checkpoint.model):
         for order in batches:
-            layout = PairLayout.of([pairs[i] for i in order], padding_side, padding_id(checkpoint.tokenizer))
+            layout = PairLayout.of([pairs[i] for i in order], padding_side, checkpoint.padding_id)
             found = distances_by_block(checkpoint, sites, layout)
             for i, values in zip(order, found.unbind(-1), strict=True):
                 number, instance = own[i]

@@ -26,6 +26,7 @@ from mechinterp.measures.probe import ToxicProbe
 from mechinterp.methods.dinm import DinmSettings, edit
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
+from mechinterp.models.generation import generate
 from mechinterp.models.names import h_down
 from mechinterp.models.recording import Recording, record
 from mechinterp.models.tokens import tokenizer_fingerprint
@@ -155,6 +156,26 @@ def test_a_padding_token_is_no_difference(token: str, tmp_path: Path) -> None:
     for one, two in (("base", "other"), ("other", "base")):
         skeleton = Checkpoint.skeleton(tmp_path / one)
         check_tuned(skeleton, [Candidate("x", str(tmp_path / two))], PROMPTS, truncate=False)
+
+
+def test_a_padding_token_for_which_the_model_has_no_row_is_never_fed(tmp_path: Path) -> None:
+    other = padded("[PAD]")
+    assert other.tokenizer.pad_token_id == other.model.get_input_embeddings().weight.shape[0] == 264
+    hooks = [h_down(block) for block in range(N_BLOCKS)]
+    found, wanted = (record(checkpoint, PROMPTS, hooks) for checkpoint in (other, tiny_checkpoint("llama")))
+    assert all(torch.equal(found.groups[hook], wanted.groups[hook]) for hook in hooks)
+    assert generate(other, PROMPTS, max_new_tokens=3) == generate(tiny_checkpoint("llama"), PROMPTS, max_new_tokens=3)
+
+
+def test_a_tokenizer_of_a_larger_model_is_refused(tmp_path: Path) -> None:
+    tokenizer = copy.deepcopy(byte_tokenizer())
+    tokenizer.add_special_tokens({"bos_token": "<bos>"})
+    processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", tokenizer.bos_token_id)])
+    tokenizer.backend_tokenizer.post_processor = processor
+    source = replace(tiny_checkpoint("llama"), tokenizer=tokenizer).save(tmp_path / "model")
+    for opening in (Checkpoint.load, Checkpoint.skeleton):
+        with pytest.raises(InputError, match="its tokenizer gives the id 264, the model has rows for 264; give"):
+            opening(source)
 
 
 def test_a_token_added_for_more_than_padding_is_a_difference(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def prepare(checkpoint: Checkpoint, prompts: Sequence[str], orders: Sequence[Seq
     """The prompts tokenised and padded into these batches, on the model's device."""
     tokenizer = checkpoint.tokenizer
     sequences = encode(tokenizer, prompts, max_length=checkpoint.names.context_length)
-    pad_id = padding_id(tokenizer)
+    pad_id = padding_id(tokenizer, model.get_input_embeddings().weight.shape[0])
     return [pad([sequences[i] for i in order], pad_id=pad_id, device=checkpoint.device) for order in orders]
 
 

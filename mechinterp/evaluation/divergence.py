@@ -25,7 +25,7 @@ from mechinterp.measures.divergence import jensen_shannon
 from mechinterp.measures.statistics import Interval, bootstrap
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.positions import reading
-from mechinterp.models.tokens import Encoded, encode, length_batches, pad, padding_id
+from mechinterp.models.tokens import Encoded, encode, length_batches, pad
 from mechinterp.models.unembedding import unembedded_at
 from mechinterp.models.watching import Progress, evaluating
 
@@ -109,7 +109,7 @@ def next_token_divergence(
         )
         texts = tokens(base.tokenizer)
         vocabulary, apart = base.model.config.get_text_config().vocab_size, base.names.short_context
-        tokenizer, pad_id = base.tokenizer, padding_id(base.tokenizer)
+        tokenizer, pad_id = base.tokenizer, base.padding_id
     rows = [_predicting(text, position) for text in texts]
     most = max(1, _LOGITS // vocabulary)
     if position == "last":  # one of their positions is unembedded

@@ -30,7 +30,7 @@ from mechinterp.models.loading import (
 )
 from mechinterp.models.names import HookNames
 from mechinterp.models.sources import Source
-from mechinterp.models.tokens import tokenizer_fingerprint
+from mechinterp.models.tokens import padding_id, tokenizer_fingerprint
 from mechinterp.models.unembedding import norm_gain
 from mechinterp.models.weights import LazyWeights, fingerprint_model
 
@@ -159,6 +159,11 @@ class Checkpoint:
     def tokenizer_fingerprint(self) -> str:
         """Hash of what the tokenizer made of texts when first asked for, see `tokens.tokenizer_fingerprint`."""
         return tokenizer_fingerprint(self.tokenizer)
+
+    @property
+    def padding_id(self) -> int:
+        """Id used for padding, see `tokens.padding_id`."""
+        return padding_id(self.tokenizer, self.model.get_input_embeddings().weight.shape[0])
 
     @property
     def n_blocks(self) -> int:

@@ -91,9 +91,15 @@ def read_tokenizer(
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             held.place, config=config, **loading_options(held, trust_remote_code=trust_remote_code)
         )
-        tokenizer("a text")  # some settings are looked at when they are used
+        ids = tokenizer("a text")["input_ids"]  # some settings are looked at when they are used
     except LOADING_ERRORS as error:
         raise InputError(f"{held.given}: its tokenizer cannot be read ({one_line(error)})") from error
+    rows = getattr(config.get_text_config(), "vocab_size", None)
+    if rows is not None and ids and max(ids) >= rows:
+        raise InputError(
+            f"{held.given}: its tokenizer gives the id {max(ids)}, the model has rows for {rows}; give the files of "
+            "the model's own tokenizer, or add the rows (resize_token_embeddings)"
+        )
     return tokenizer
 
 

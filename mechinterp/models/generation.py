@@ -15,7 +15,7 @@ from mechinterp import processes
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.ends import end_tokens, say_of_ends
 from mechinterp.models.positions import reading
-from mechinterp.models.tokens import Encoded, encode, length_batches, pad, padding_id
+from mechinterp.models.tokens import Encoded, encode, length_batches, pad
 from mechinterp.models.unembedding import last_unembedded
 from mechinterp.models.watching import Progress, evaluating
 
@@ -132,7 +132,7 @@ def _continue(
         suffix=suffix,
         called=called,
     )
-    pad_id, ends, finished = padding_id(checkpoint.tokenizer), end_tokens(checkpoint), 0
+    pad_id, ends, finished = checkpoint.padding_id, end_tokens(checkpoint), 0
     say_of_ends(checkpoint, ends)
     lengths = [len(sequence.ids) + max_new_tokens for sequence in sequences]
     groups = [list(range(len(sequences)))]

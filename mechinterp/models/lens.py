@@ -32,7 +32,7 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.middle_stream import has_middle_stream
 from mechinterp.models.names import HookSite, h_mid, resid_post
 from mechinterp.models.positions import reading
-from mechinterp.models.tokens import Batch, Position, length_batches, pad, padding_id
+from mechinterp.models.tokens import Batch, Position, length_batches, pad
 from mechinterp.models.upward import forward_replaced
 from mechinterp.models.watching import Progress, evaluating, run_until_seen, watching
 from mechinterp.models.windows import Window, readings
@@ -157,7 +157,7 @@ def read_lens(
     done, total = 0, sum(len(order) for order in batches)
     for order in batches:
         chosen = [read[i] for i in order]
-        batch = pad([r.encoded for r in chosen], pad_id=padding_id(checkpoint.tokenizer), device=checkpoint.device)
+        batch = pad([r.encoded for r in chosen], pad_id=checkpoint.padding_id, device=checkpoint.device)
         window = Window.of(chosen, position, batch)
         assert window is not None
         rows, columns, inputs, shares = _places(window)
@@ -239,7 +239,7 @@ class _Unembed:
     def __call__(self, stream: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocabulary"]:
         checkpoint = self._checkpoint
         self.stream = stream[:, None]
-        token = torch.full((len(stream), 1), padding_id(checkpoint.tokenizer), device=checkpoint.device)
+        token = torch.full((len(stream), 1), checkpoint.padding_id, device=checkpoint.device)
         logits: Tensor = checkpoint.model(input_ids=token, use_cache=False).logits
         return logits[:, 0]
 

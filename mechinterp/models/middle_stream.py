@@ -7,7 +7,6 @@ from torch import Tensor
 
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.tokens import padding_id
 from mechinterp.models.watching import evaluating, run_until_seen, watching
 
 
@@ -21,7 +20,7 @@ def check_middle_stream(checkpoint: Checkpoint) -> None:
     names = checkpoint.names
     sites = [names.site(f"blocks.0.{point}") for point in ("hook_resid_mid", "hook_mlp_out", "hook_resid_post")]
     seen: dict[str, Tensor] = {}
-    token = torch.full((1, 2), padding_id(checkpoint.tokenizer), device=checkpoint.device)
+    token = torch.full((1, 2), checkpoint.padding_id, device=checkpoint.device)
     token[0, 1] = (token[0, 0] + 1) % len(checkpoint.tokenizer)
     with evaluating(checkpoint.model), watching(checkpoint.model, sites, seen.__setitem__):
         run_until_seen(checkpoint.model, input_ids=token)

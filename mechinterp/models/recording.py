@@ -31,7 +31,7 @@ from mechinterp.files import replacing
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.middle_stream import check_middle_stream
 from mechinterp.models.positions import reading
-from mechinterp.models.tokens import Encoded, Position, length_batches, pad, padding_id
+from mechinterp.models.tokens import Encoded, Position, length_batches, pad
 from mechinterp.models.watching import Progress, evaluating, run_until_seen, watching
 from mechinterp.models.windows import OnDevices, Window, readings
 from mechinterp.saved import check_dimensions, check_numbers, typed
@@ -230,7 +230,7 @@ def record_positions(
         max_tokens = 2048 if checkpoint.device.type == "cpu" else 8192
     sizes = [len(r.encoded.ids) for r in read]
     batches = processes.share(list(length_batches(sizes, max_tokens, max_batch, apart=checkpoint.names.short_context)))
-    pad_id, done, total = padding_id(checkpoint.tokenizer), 0, sum(len(order) for order in batches)
+    pad_id, done, total = checkpoint.padding_id, 0, sum(len(order) for order in batches)
     with evaluating(checkpoint.model), watching(checkpoint.model, sites, see):
         for order in batches:
             chosen = [read[i] for i in order]

@@ -20,7 +20,7 @@ from mechinterp import processes
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.positions import reading
-from mechinterp.models.tokens import Encoded, encode, length_batches, pad, padding_id, to_device
+from mechinterp.models.tokens import Encoded, encode, length_batches, pad, to_device
 from mechinterp.models.unembedding import unembedded_at
 from mechinterp.models.watching import Progress, evaluating
 
@@ -117,7 +117,7 @@ def _scores(
     checkpoint: Checkpoint, texts: Sequence[Encoded], reduce: Reduction, side: Literal["left", "right"]
 ) -> Float[Tensor, " input"]:
     """The scores of the texts of one batch."""
-    batch = pad(texts, pad_id=padding_id(checkpoint.tokenizer), side=side, device=checkpoint.device)
+    batch = pad(texts, pad_id=checkpoint.padding_id, side=side, device=checkpoint.device)
     counts = [1 if reduce == "first" else len(text.ids) - text.prompt_length for text in texts]
     places = [
         (row, start + text.prompt_length - 1 + i)

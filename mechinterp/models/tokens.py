@@ -300,9 +300,13 @@ def _pads_only(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
     return _PADDING.search(token) is not None and token not in special_tokens(tokenizer).values()
 
 
-def padding_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Id used for padding; any id works because padding is always masked."""
-    for candidate in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0):
-        if candidate is not None:
+def padding_id(tokenizer: PreTrainedTokenizerBase, rows: int) -> int:
+    """Id used for padding; any that the model has a row for works, because padding is always masked.
+
+    Args:
+        rows: of the embeddings; a token that was added for padding may have none.
+    """
+    for candidate in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if candidate is not None and candidate < rows:
             return int(candidate)
     return 0

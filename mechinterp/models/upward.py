@@ -24,7 +24,7 @@ from torch.func import functional_call, vmap
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.middle_stream import adds_up
-from mechinterp.models.tokens import Encoded, pad, padding_id
+from mechinterp.models.tokens import Encoded, pad
 from mechinterp.models.watching import run_until_seen, watching
 
 Component = Literal["mlp.out", "mlp"]
@@ -97,7 +97,7 @@ class Upward:
         self._post_norm = checkpoint.module(post) if names.has(post) else nn.Identity()
         batch = pad(
             [Encoded.of(text.ids, 1) for text in texts],
-            pad_id=padding_id(checkpoint.tokenizer),
+            pad_id=checkpoint.padding_id,
             device=checkpoint.device,
         )
         shape = batch.input_ids.shape
