@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.tokens import Batch, encode, pad, padding_id
+from mechinterp.models.tokens import Batch, encode, pad
 from mechinterp.models.watching import run_until_seen, watching
 
 Means = dict[str, Float[Tensor, " d_mlp"]]
@@ -77,7 +77,7 @@ def prepare(checkpoint: Checkpoint, prompts: Sequence[str], orders: Sequence[Seq
     """The prompts tokenised and padded into these batches, on the model's device."""
     tokenizer = checkpoint.tokenizer
     sequences = encode(tokenizer, prompts, max_length=checkpoint.names.context_length)
-    pad_id = padding_id(tokenizer, model.get_input_embeddings().weight.shape[0])
+    pad_id = checkpoint.padding_id
     return [pad([sequences[i] for i in order], pad_id=pad_id, device=checkpoint.device) for order in orders]
 
 
