@@ -19,6 +19,8 @@ from nbformat import NotebookNode
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NAMES = ("01_erase_or_bypass", "02_probe_your_checkpoint", "03_neurons_and_relapse")
 SILENT = ("quiet_libraries",)
+UNTRAINED = re.compile(r"\d+ of \d+ responses have no word that the judge knows: they are neutral")
+"""What is said of a model as small as the tests' own, and not of the one whose outputs are committed."""
 
 
 def read(name: str) -> NotebookNode:
@@ -48,7 +50,8 @@ def shows(source: str) -> bool:
 
 def kinds(cell: NotebookNode) -> set[str]:
     """What a cell leaves: streams by name, and types of data."""
-    found = {output.name for output in cell.outputs if output.output_type == "stream"}
+    streams = [output for output in cell.outputs if output.output_type == "stream"]
+    found = {stream.name for stream in streams if UNTRAINED.sub("", stream.text).strip()}
     return found | {kind for output in cell.outputs for kind in output.get("data", {})}
 
 
@@ -72,7 +75,7 @@ def test_committed_with_the_outputs_of_one_run(name: str) -> None:
     for cell in cells:
         assert bool(cell.outputs) == shows(cell.source), cell.source
         assert {output.output_type for output in cell.outputs} <= {"stream", "display_data", "execute_result"}
-        assert "stderr" not in kinds(cell), cell.outputs
+        assert "stderr" not in {output.get("name") for output in cell.outputs}, cell.outputs
         text = str(cell.outputs)
         assert not re.search(r"(?<![\w.])/(home|root|tmp|work|Users|usr|opt|var|mnt)/", text), cell.source
         assert " object at 0x" not in text, cell.source
