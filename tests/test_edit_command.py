@@ -52,7 +52,7 @@ def test_all_instances_are_edits_of_their_own_and_not_redone(
 ) -> None:
     assert edit(there, tmp_path, "--all", "--layer", "2", "--rank", 2) == 0
     assert "edits of 4 instances" in capsys.readouterr().out
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["0", "1", "2", "3", "edit_log.csv"]
+    assert sorted(p.name for p in tmp_path.glob("[!.]*")) == ["0", "1", "2", "3", "edit_log.csv"]
     log = pd.read_csv(tmp_path / "edit_log.csv")
     assert list(log["instance"]) == [0, 0, 1, 1, 2, 2, 3, 3]
     before = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/edit.json")}

@@ -397,7 +397,7 @@ def test_the_command_writes_the_audit(tmp_path: Path, capsys: pytest.CaptureFixt
         "toxic_layer_by_category": histogram(located, N_BLOCKS, by="category"),
         "toxic_layer_agreement": agreement(located),
     }
-    assert {path.stem for path in (tmp_path / "out").iterdir()} == set(tables)
+    assert {path.stem for path in (tmp_path / "out").glob("[!.]*")} == set(tables)
     for name, table in tables.items():
         pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / f"{name}.csv"), table, rtol=1e-6)
     assert call("locate", *given, "--padding-side", "up") == 2

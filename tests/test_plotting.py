@@ -539,7 +539,7 @@ def test_draw_all_writes_every_figure_and_leaves_matplotlib_as_it_was(tmp_path: 
     assert sorted(path.name for path in paths) == sorted(
         f"{n}.{kind}" for n in plates.PLATES for kind in ("pdf", "png")
     )
-    assert sorted(paths) == sorted((tmp_path / "run" / "figures").iterdir())
+    assert sorted(paths) == sorted((tmp_path / "run" / "figures").glob("[!.]*"))
     assert dict(matplotlib.rcParams) == before
     assert "matplotlib.pyplot" not in sys.modules or not matplotlib.pyplot.get_fignums()
 
