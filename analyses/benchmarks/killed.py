@@ -4,9 +4,10 @@
 
 A shrunken study is made once without interruption, a comparison and a benchmark from it. Then each command is started
 anew and gets a real signal, SIGKILL or SIGINT in turns, after a seeded share of the time that it takes (another one if
-it has ended by then); it is called again; and its tables are held against those of the uninterrupted run, byte by byte. Files of a user lie
-beside the folder, in it, and among its tables and figures all the while, and must be what they were; nothing unfinished
-may be left. Figures are few and stand-ins, since drawing takes most of the time and nothing is read back from them.
+it has ended by then); it is called again; and its tables are held against those of the uninterrupted run, byte by byte.
+Files of a user lie beside the folder, in it, and among its tables and figures all the while, and must be what they
+were; nothing unfinished may be left. Figures are few and stand-ins, since drawing takes most of the time and nothing is
+read back from them.
 
 Every run is a process of its own, forked from one that has imported everything and has a single thread.
 """
