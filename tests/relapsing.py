@@ -14,7 +14,7 @@ from mechinterp.relapse.treatments import (
     RelapseSettings,
 )
 
-ASKED = [f"{text} {i}" for i in range(3) for text in PROMPTS]
+ASKED = [f"{text} {i}" for i in range(4) for text in PROMPTS]
 
 
 FEW = RelapseSettings(treatments=("activations", "values"))
