@@ -19,8 +19,8 @@ from nbformat import NotebookNode
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NAMES = ("01_erase_or_bypass", "02_probe_your_checkpoint", "03_neurons_and_relapse")
 SILENT = ("quiet_libraries",)
-UNTRAINED = re.compile(r"\d+ of \d+ responses have no word that the judge knows: they are neutral")
-"""What is said of a model as small as the tests' own, and not of the one whose outputs are committed."""
+REMARKS = re.compile(r"^\d+ of (the )?\d+ .*(they are neutral|each text counts once)$", re.MULTILINE)
+"""What is said of a study as small as the tests' own, and not of the one whose outputs are committed."""
 
 
 def read(name: str) -> NotebookNode:
@@ -51,7 +51,7 @@ def shows(source: str) -> bool:
 def kinds(cell: NotebookNode) -> set[str]:
     """What a cell leaves: streams by name, and types of data."""
     streams = [output for output in cell.outputs if output.output_type == "stream"]
-    found = {stream.name for stream in streams if UNTRAINED.sub("", stream.text).strip()}
+    found = {stream.name for stream in streams if REMARKS.sub("", stream.text).strip()}
     return found | {kind for output in cell.outputs for kind in output.get("data", {})}
 
 
