@@ -15,6 +15,7 @@ from jaxtyping import config, install_import_hook
 install_import_hook("mechinterp.measures", "beartype.beartype")
 
 import copy
+import gc
 import shutil
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -169,6 +170,12 @@ LONGEST = ("test_study", "test_relapse", "test_tables", "test_comparison", "test
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_collections() -> None:
+    """What is in memory by now, the libraries above all, is not looked through whenever a command collects garbage."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
