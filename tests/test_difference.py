@@ -379,7 +379,7 @@ def test_the_command_writes_tables_and_figure(folder: Path, tmp_path: Path, caps
     assert call("diff", folder / "model", folder / "one", "--out", tmp_path / "out") == 0
     printed = capsys.readouterr().out
     assert "blocks.1.mlp.out" in printed
-    files = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*")}
+    files = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("[!.]*.*")}
     assert files == {"tables/diff.csv", "tables/diff_blocks.csv", "figures/diff.png", "figures/diff.pdf"}
     table = pd.read_csv(tmp_path / "out" / "tables" / "diff.csv")
     assert list(table.loc[table["status"] != "same", "parameter"]) == [W_V]

@@ -39,7 +39,8 @@ def fit_probe(
     """
     hook = "ln_final.hook_out" if final_norm else resid_post(checkpoint.n_blocks - 1)
     distinct = Distinct.of([comment.text for comment in comments], [comment.toxic for comment in comments])
-    distinct.warn(_logger, f"{len(comments)} comments")
+    distinct.warn_of_repeats(_logger, f"{len(comments)} comments")
+    distinct.warn_of_contradictions(_logger, f"{len(comments)} comments")
     texts = [comments[row].text for row in distinct.rows]
     features = record_all(checkpoint, texts, [hook], position="mean", truncate=truncate, progress=progress)[hook]
     toxic = torch.tensor(distinct.labels, dtype=torch.bool)

@@ -103,7 +103,7 @@ class FoldJudge:
             InputError: if there are too few questions, or too few distinct responses of a kind, to leave any out.
         """
         distinct = Distinct.of(responses, safe)
-        distinct.warn(_logger, f"{len(responses)} responses that the judge is made from")
+        distinct.warn_of_contradictions(_logger, f"{len(responses)} responses that the judge is made from")
         answered: dict[str, set[str]] = {}
         for response, question in zip(responses, questions, strict=True):
             answered.setdefault(normalised(response), set()).add(normalised(question))

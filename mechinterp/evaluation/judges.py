@@ -130,14 +130,14 @@ class EmbeddedJudge:
     ) -> EmbeddedJudge:
         """Train on labelled responses and score on a stratified, held-out share of them.
 
-        Texts that occur twice are used once, so that no held-out text was seen in training; repeated texts and
-        contradictory labels are counted in warnings, and of contradictory labels the more frequent one counts.
+        Texts that occur twice, as refusals do, are used once, so that no held-out text was seen in training; texts
+        with contradictory labels are counted in a warning, and the more frequent label counts.
 
         Raises:
             InputError: if there are fewer than two distinct texts of a kind, or none with a word.
         """
         distinct = Distinct.of(responses, safe)
-        distinct.warn(_logger, f"{len(responses)} responses that the judge is made from")
+        distinct.warn_of_contradictions(_logger, f"{len(responses)} responses that the judge is made from")
         texts, labels = [responses[row] for row in distinct.rows], np.array(distinct.labels, dtype=int)
         counts = int(labels.sum()), int((1 - labels).sum())
         if min(counts) < 2:

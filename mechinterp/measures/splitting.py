@@ -63,10 +63,13 @@ class Distinct:
             undecided=len(votes) - len(decided),
         )
 
-    def warn(self, logger: Logger, what: str) -> None:
-        """Say what is repeated and what contradicts itself, if anything does."""
+    def warn_of_repeats(self, logger: Logger, what: str) -> None:
+        """Say how many rows repeat a text, if any do."""
         if self.repeated:
             logger.warning("%d of the %s repeat the text of another: each text counts once", self.repeated, what)
+
+    def warn_of_contradictions(self, logger: Logger, what: str) -> None:
+        """Say how many texts have both labels, if any have."""
         if self.contradictory:
             logger.warning(
                 "%d texts among the %s have contradictory labels: the more frequent one counts, %d with both equally "
