@@ -164,7 +164,8 @@ def make_instance(number: int = 0, **changes: object) -> SafeEditInstance:
     return SafeEditInstance.model_validate({**fields, **changes})
 
 
-LONGEST = ("test_study", "test_relapse", "test_tables", "test_comparison", "test_notebooks", "test_processes")
+LONGEST = ("test_study", "test_killed", "test_relapse", "test_plotting", "test_processes", "test_notebooks")
+LONGEST += ("test_comparison", "test_comparing", "test_tables", "test_interventions", "test_report")
 """Started first, so that no process ends with a long file while the others have nothing left to do."""
 
 
