@@ -11,20 +11,17 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mechinterp.errors import InputError
 from mechinterp.files import write_json
-from mechinterp.ledger import LEDGER
+from mechinterp.ledger import LEDGER, digest_of
 
 RECENT = 2.0
 """Seconds; no file system's clock is coarser."""
-
-_blake2b: Callable[[], Any] = partial(hashlib.blake2b, digest_size=16)
 
 
 class Hashes:
@@ -78,8 +75,7 @@ class Hashes:
             before, started = state_of(file), time.time_ns()
             if place in self._kept and self._kept[place][:-1] == before:
                 return str(self._kept[place][-1])
-            with file.open("rb") as stream:
-                found = hashlib.file_digest(stream, _blake2b).hexdigest()
+            found = digest_of(file)
             if settled(before, started) and state_of(file) == before:
                 self._kept[place], self._new = [*before, found], True
         except OSError as error:
