@@ -10,7 +10,7 @@ Resumable: what is up to date costs seconds; `--collect` reads what is there and
 `calibration.md`, the tables of the README. `--write-certificate` puts the table into the package, from where every
 report takes its rates: only of the embedded organisms.
 
-What is made, and what is expected of it, and why: `mechinterp.calibration.table`.
+What is made, and what is expected of it, and why: `mechinterp.audit.certificate`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from pathlib import Path
 import pandas as pd
 from seeds_and_architectures import CONFIGS, markdown
 
-from mechinterp.calibration.keeping import calibrated
-from mechinterp.calibration.table import CERTIFICATE, by_kind, monotony, rates, read_calibration
-from mechinterp.config import load_config
+from mechinterp.audit.certificate import CERTIFICATE, by_kind, monotony, rates, read_calibration
+from mechinterp.cli.terminal import terminal
+from mechinterp.data.storage.files import write_table, write_text
 from mechinterp.errors import InputError
-from mechinterp.files import write_table, write_text
-from mechinterp.study import Study
-from mechinterp.terminal import terminal
+from mechinterp.runs.calibration.keeping import calibrated
+from mechinterp.runs.config import load_config
+from mechinterp.runs.study import Study
 
 
 def studies(arguments: argparse.Namespace) -> list[Study]:

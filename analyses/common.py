@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from mechinterp.comparison import MechanismComparison, compare
+from mechinterp.audit.evidence import Baseline, Evidence
+from mechinterp.audit.tables import MechanismComparison, compare
+from mechinterp.data.storage.files import write_table
 from mechinterp.errors import InputError
-from mechinterp.evidence import Baseline, Evidence
-from mechinterp.files import write_table
-from mechinterp.study import METHODS, Study
+from mechinterp.runs.study import METHODS, Study
 
 
 def compared(study: Study) -> MechanismComparison:

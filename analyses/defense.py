@@ -6,8 +6,8 @@ python analyses/defense.py runs/seed0
 import pandas as pd
 from common import write_analysis
 
-from mechinterp.evaluation.defense import judge_again
-from mechinterp.study import Study
+from mechinterp.answers.defense import judge_again
+from mechinterp.runs.study import Study
 
 
 def defense(study: Study) -> pd.DataFrame:

@@ -15,8 +15,8 @@ from argparse import Namespace
 import pandas as pd
 from tables import PaperTable, run_table, study_of, table_parser
 
-from mechinterp.evaluation.benchmark import Benchmark
 from mechinterp.models.memory import peak_bytes, reset_peak_memory
+from mechinterp.runs.benchmark import Benchmark
 
 WAYS = ("sft", "dpo", "ext_sub", "ft_l", "dinm")
 STEPS = {"sft": "steps", "dpo": "steps", "ext_sub": "steps"}

@@ -6,8 +6,8 @@ python analyses/probe.py runs/seed0
 import pandas as pd
 from common import write_analysis
 
-from mechinterp.directions.probing import fit_probe
-from mechinterp.study import Study
+from mechinterp.audit.directions.probe_training import fit_probe
+from mechinterp.runs.study import Study
 
 
 def probe(study: Study) -> pd.DataFrame:

@@ -6,8 +6,8 @@ python analyses/relapse.py runs/seed0
 import pandas as pd
 from common import write_analysis
 
-from mechinterp.relapse.results import RelapseTest, decomposed_verdicts, relapse_tables
-from mechinterp.study import METHODS, Study
+from mechinterp.audit.relapse.results import RelapseTest, decomposed_verdicts, relapse_tables
+from mechinterp.runs.study import METHODS, Study
 
 
 def relapse(study: Study) -> dict[str, pd.DataFrame]:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from mechinterp.config import load_config
-from mechinterp.files import write_table, write_text
-from mechinterp.study import METHODS, Study
-from mechinterp.terminal import terminal
+from mechinterp.cli.terminal import terminal
+from mechinterp.data.storage.files import write_table, write_text
+from mechinterp.runs.config import load_config
+from mechinterp.runs.study import METHODS, Study
 
 CONFIGS = {"mistral": "organism.yaml", "llama": "organism-llama.yaml", "gpt2": "organism-gpt2.yaml"}
 

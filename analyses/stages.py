@@ -6,12 +6,12 @@ python analyses/stages.py
 import argparse
 from pathlib import Path
 
-from mechinterp.config import StudyConfig
-from mechinterp.provenance import modules_of
-from mechinterp.reporting import Silent
-from mechinterp.stages import Stage
-from mechinterp.study import Study
-from mechinterp.study.dependencies import following
+from mechinterp.data.storage.provenance import modules_of
+from mechinterp.models.progress import Silent
+from mechinterp.runs.config import StudyConfig
+from mechinterp.runs.stages import Stage
+from mechinterp.runs.study import Study
+from mechinterp.runs.study.dependencies import following
 
 
 def by_setting(stages: list[Stage]) -> list[str]:

@@ -14,8 +14,8 @@ from published import published
 from tables import PaperTable, run_table
 
 from mechinterp.data.safeedit import CATEGORIES
-from mechinterp.evaluation.benchmark import Benchmark
 from mechinterp.measures.statistics import wilson
+from mechinterp.runs.benchmark import Benchmark
 
 
 def categories(bench: Benchmark, arguments: Namespace) -> PaperTable:

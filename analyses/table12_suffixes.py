@@ -11,7 +11,7 @@ from argparse import Namespace
 import pandas as pd
 from tables import PaperTable, harmless, run_table, tidy
 
-from mechinterp.evaluation.benchmark import Benchmark
+from mechinterp.runs.benchmark import Benchmark
 
 REFUSE = "If this request could do harm, turn it down and say why. Otherwise answer it well:"
 

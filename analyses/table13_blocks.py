@@ -11,7 +11,7 @@ import pandas as pd
 from published import published
 from tables import PaperTable, run_table, tidy
 
-from mechinterp.evaluation.benchmark import Benchmark
+from mechinterp.runs.benchmark import Benchmark
 
 
 def blocks(bench: Benchmark, arguments: Namespace) -> PaperTable:

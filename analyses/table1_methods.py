@@ -11,7 +11,7 @@ from argparse import Namespace
 
 from tables import PaperTable, each_way, harmless, run_table
 
-from mechinterp.evaluation.benchmark import Benchmark
+from mechinterp.runs.benchmark import Benchmark
 
 WAYS = ("vanilla", "sft", "dpo", "self_reminder", "ext_sub", "ft_l", "dinm")
 

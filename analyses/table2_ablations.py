@@ -7,7 +7,7 @@ from argparse import Namespace
 
 from tables import PaperTable, each_way, harmless, run_table
 
-from mechinterp.evaluation.benchmark import Benchmark
+from mechinterp.runs.benchmark import Benchmark
 
 WAYS = ("dinm", "dinm_wo_suffix", "dinm_wo_constraint", "dinm_wo_location", "dinm_wo_tune")
 

@@ -13,8 +13,8 @@ import pandas as pd
 from published import published
 from tables import PERCENT, PaperTable, run_table
 
-from mechinterp.evaluation.benchmark import Benchmark
-from mechinterp.evaluation.judged import Defense
+from mechinterp.answers.judged import Defense
+from mechinterp.runs.benchmark import Benchmark
 
 KINDS = ("dg_only_q", "dg_other_aq")
 ONE = ("vanilla", "sft", "dpo", "self_reminder", "ext_sub")

@@ -18,14 +18,14 @@ from typing import Any
 import pandas as pd
 from published import notes, published, source
 
-from mechinterp.config import StudyConfig, default_folder, load_config
+from mechinterp.answers.judged import KINDS, Defense
+from mechinterp.answers.judges import EmbeddedJudge
+from mechinterp.cli.terminal import terminal
+from mechinterp.data.storage.files import write_table, write_text
 from mechinterp.errors import InputError
-from mechinterp.evaluation.benchmark import HARMLESS_EDITS, Benchmark, Made
-from mechinterp.evaluation.judged import KINDS, Defense
-from mechinterp.evaluation.judges import EmbeddedJudge
-from mechinterp.files import write_table, write_text
-from mechinterp.study import Study
-from mechinterp.terminal import terminal
+from mechinterp.runs.benchmark import HARMLESS_EDITS, Benchmark, Made
+from mechinterp.runs.config import StudyConfig, default_folder, load_config
+from mechinterp.runs.study import Study
 
 QUANTITIES = {
     "ds": "DS",
@@ -220,7 +220,7 @@ def run_table(
     try:
         study = study_of(arguments)
         if arguments.dry_run:
-            from mechinterp.planning.plan import print_plan
+            from mechinterp.runs.planning.plan import print_plan
 
             print_plan(study)
             return

@@ -16,8 +16,8 @@ from pathlib import Path
 import pandas as pd
 from tables import QUANTITIES, number, pipes
 
-from mechinterp.config import default_folder
-from mechinterp.files import read_table, write_table, write_text
+from mechinterp.data.storage.files import read_table, write_table, write_text
+from mechinterp.runs.config import default_folder
 
 TABLES = {
     "table1_methods": (("method",), ("ds", "dg_avg", "fluency", "kqa", "over_refusal")),

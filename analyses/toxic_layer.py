@@ -9,8 +9,8 @@ python analyses/toxic_layer.py runs/seed0
 import pandas as pd
 from common import write_analysis
 
-from mechinterp.location import agreement, histogram, locate
-from mechinterp.study import Study
+from mechinterp.audit.location import agreement, histogram, locate
+from mechinterp.runs.study import Study
 
 
 def toxic_layer(study: Study) -> dict[str, pd.DataFrame]:

@@ -6,7 +6,7 @@ python analyses/verdict.py runs/seed0
 import pandas as pd
 from common import compared, write_analysis
 
-from mechinterp.study import Study
+from mechinterp.runs.study import Study
 
 
 def verdict(study: Study) -> pd.DataFrame:

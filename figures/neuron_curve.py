@@ -1,6 +1,6 @@
 """The change of the toxic write summed over more and more neurons."""
 
-from mechinterp.plates import draw_script
+from mechinterp.report.plates import draw_script
 
 if __name__ == "__main__":
     draw_script("neuron_curve", __doc__)

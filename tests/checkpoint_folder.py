@@ -12,15 +12,15 @@ from conftest import make_instance, tiny_checkpoint
 from made_checkpoints import make_adapter
 from safetensors.torch import save_file
 
-from mechinterp.comparing import compare_checkpoints
+from mechinterp.answers.judges import EmbeddedJudge
+from mechinterp.audit.directions.probe_training import fit_probe
+from mechinterp.audit.evidence import ComparisonSettings
 from mechinterp.data.comments import Comment
-from mechinterp.desk import Candidate
-from mechinterp.directions.probing import fit_probe
-from mechinterp.evaluation.judges import EmbeddedJudge
-from mechinterp.evidence import ComparisonSettings
 from mechinterp.models.deltas import WeightDelta
-from mechinterp.models.sources import stands_on
-from mechinterp.reporting import Silent
+from mechinterp.models.files.sources import stands_on
+from mechinterp.models.progress import Silent
+from mechinterp.runs.comparison import compare_checkpoints
+from mechinterp.runs.workspace import Candidate
 
 INSTANCES = [make_instance(i, safe_generation=f"I am sorry, not {i}.") for i in range(6)]
 
@@ -60,13 +60,13 @@ def make_folder(folder: Path) -> None:
 
 def compared(folder: Path, out: Path, *names: str, **changes: Any) -> list[str]:
     """Compare some of the checkpoints, without figures; returns what was told."""
-    from mechinterp.measures.probe import ToxicProbe
+    from mechinterp.audit.directions.probe import ToxicProbe
 
     responses = [i.safe_generation for i in INSTANCES] + [i.unsafe_generation for i in INSTANCES]
     judge = EmbeddedJudge.fit(responses, [True] * 6 + [False] * 6, seed=0)
     base, listening = str(folder / "base"), Listening()
-    undrawn = (patch("mechinterp.plates.draw_all"), patch("mechinterp.report.write_report"))
-    settled = patch("mechinterp.hashing.RECENT", 0)  # the files were made a moment ago
+    undrawn = (patch("mechinterp.report.plates.draw_all"), patch("mechinterp.report.write_report"))
+    settled = patch("mechinterp.data.storage.hashing.RECENT", 0)  # the files were made a moment ago
     with undrawn[0], undrawn[1], settled:
         compare_checkpoints(
             Candidate("base", base),

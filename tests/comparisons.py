@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from conftest import N_BLOCKS, make_instance
 
-from mechinterp.evidence import Baseline, ComparisonSettings, prepare_baseline
-from mechinterp.measures.probe import ToxicProbe
+from mechinterp.audit.directions.probe import ToxicProbe
+from mechinterp.audit.evidence import Baseline, ComparisonSettings, prepare_baseline
 from mechinterp.models.checkpoints import Checkpoint
 
 INSTANCES = [make_instance(i) for i in range(10)]

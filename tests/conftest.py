@@ -12,7 +12,7 @@ os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = os.environ[
 from jaxtyping import config, install_import_hook
 
 # Shapes and types of the numerics are checked at every call of the tests, before anything imports them.
-install_import_hook("mechinterp.measures", "beartype.beartype")
+install_import_hook(["mechinterp.measures", "mechinterp.audit.directions.probe"], "beartype.beartype")
 
 import copy
 import gc
@@ -215,7 +215,7 @@ def own_runs(small_runs: Path, tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are made, but a stand-in is written for each: test_plotting renders each of them."""
-    for module in ("mechinterp.plates", "mechinterp.report.page"):
+    for module in ("mechinterp.report.plates", "mechinterp.report.page"):
         monkeypatch.setattr(f"{module}.figure_bytes", lambda figure, kind="png": kind.encode())
 
 

@@ -22,16 +22,16 @@ from command_line import call
 from conftest import N_BLOCKS, PROMPTS, RESPONSES, make_instance, tiny_checkpoint
 from made_checkpoints import edits_in
 
-from mechinterp import processes
+from mechinterp.answers import defense
+from mechinterp.audit.directions.probe_training import fit_probe
+from mechinterp.audit.location import locate
 from mechinterp.data.comments import Comment
 from mechinterp.data.safeedit import read_safeedit, write_safeedit
-from mechinterp.directions.probing import fit_probe
-from mechinterp.evaluation import defense
-from mechinterp.location import locate
+from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.generation import generate
 from mechinterp.models.names import h_down
-from mechinterp.models.recording import Recording, record_positions
+from mechinterp.models.passes.generation import generate
+from mechinterp.models.passes.recording import Recording, record_positions
 
 # On a machine without a GPU `accelerate launch` starts several processes only if it is told that they are several.
 LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
@@ -217,5 +217,5 @@ def _work(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    with patch("mechinterp.plates.figure_bytes", lambda figure, kind="png": kind.encode()):  # as in the tests
+    with patch("mechinterp.report.plates.figure_bytes", lambda figure, kind="png": kind.encode()):  # as in the tests
         _work(Path(sys.argv[1]))

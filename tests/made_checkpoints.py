@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from mechinterp.measures.probe import ToxicProbe
+from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 from conftest import N_BLOCKS, PROMPTS
 
-from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.relapse.results import Answers, RelapseTest
-from mechinterp.relapse.testing import relapse_test
-from mechinterp.relapse.treatments import (
+from mechinterp.audit.relapse.results import Answers, RelapseTest
+from mechinterp.audit.relapse.testing import relapse_test
+from mechinterp.audit.relapse.treatments import (
     RelapseSettings,
 )
+from mechinterp.models.checkpoints import Checkpoint
 
 ASKED = [f"{text} {i}" for i in range(4) for text in PROMPTS]
 

@@ -7,8 +7,8 @@ from unittest.mock import patch
 
 import yaml
 
-from mechinterp.config import load_config
-from mechinterp.study import Study
+from mechinterp.runs.config import load_config
+from mechinterp.runs.study import Study
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -33,5 +33,5 @@ def make_study(runs: Path) -> None:
     Its figures are stand-ins, as in the tests: a lesson renders those of a comparison of the same checkpoints.
     """
     (runs / "small.yaml").write_text(yaml.safe_dump(SMALL))
-    with patch("mechinterp.plates.figure_bytes", lambda figure, kind="png": kind.encode()):
+    with patch("mechinterp.report.plates.figure_bytes", lambda figure, kind="png": kind.encode()):
         Study(load_config(runs / "small.yaml"), 0, runs / "seed0").run()

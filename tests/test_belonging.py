@@ -15,21 +15,21 @@ from command_line import call, refused
 from conftest import D_MODEL, N_BLOCKS, PROMPTS, byte_tokenizer, make_instance, tiny_checkpoint
 from tokenizers.processors import TemplateProcessing
 
+from mechinterp.audit.directions.making import means_direction
+from mechinterp.audit.directions.probe import ToxicProbe
+from mechinterp.audit.directions.probe_training import fit_probe
+from mechinterp.audit.directions.toxic_direction import ToxicDirection
 from mechinterp.data.comments import Comment
 from mechinterp.data.concepts import Concept
-from mechinterp.desk import Candidate, check_tuned
-from mechinterp.directions.made import means_direction
-from mechinterp.directions.probing import fit_probe
-from mechinterp.directions.toxic_direction import ToxicDirection
 from mechinterp.errors import InputError
-from mechinterp.measures.probe import ToxicProbe
-from mechinterp.methods.dinm import DinmSettings, edit
+from mechinterp.methods.editing.dinm import DinmSettings, edit
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
-from mechinterp.models.generation import generate
 from mechinterp.models.names import h_down
-from mechinterp.models.recording import Recording, record
-from mechinterp.models.tokens import tokenizer_fingerprint
+from mechinterp.models.passes.generation import generate
+from mechinterp.models.passes.recording import Recording, record
+from mechinterp.models.passes.tokens import tokenizer_fingerprint
+from mechinterp.runs.workspace import Candidate, check_tuned
 
 COMMENTS = [Comment(f"{'You fool' if i % 2 else 'My friend'} number {i}", bool(i % 2)) for i in range(40)]
 

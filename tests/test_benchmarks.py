@@ -16,8 +16,8 @@ from command_line import run_script
 from torch.utils.flop_counter import FlopCounterMode
 
 from mechinterp.models.names import h_down
-from mechinterp.models.recording import record
-from mechinterp.models.watching import run_until_seen, watching
+from mechinterp.models.passes.recording import record
+from mechinterp.models.passes.watching import run_until_seen, watching
 
 BENCHMARKS = Path(__file__).parents[1] / "analyses" / "benchmarks"
 RATIOS = {

@@ -18,25 +18,25 @@ from conftest import N_BLOCKS, make_instance, tiny_checkpoint
 from made_checkpoints import perturbed
 from relapsing import responses, treated
 
-from mechinterp.calibration import keeping, treating
-from mechinterp.calibration import running as calibrating
-from mechinterp.calibration import table as calibration
-from mechinterp.calibration.keeping import calibrated
-from mechinterp.calibration.running import CalibrationSettings, calibrate
-from mechinterp.calibration.table import EXPECTED, by_kind, certificate, monotony, rates, read_calibration
-from mechinterp.config import StudyConfig
+from mechinterp.audit import certificate as calibration
+from mechinterp.audit.certificate import EXPECTED, by_kind, certificate, monotony, rates, read_calibration
+from mechinterp.audit.evidence import Baseline
+from mechinterp.audit.evidence.settings import ComparisonSettings
+from mechinterp.audit.relapse.testing import prompts_of
+from mechinterp.audit.relapse.treatments import RelapseSettings
+from mechinterp.data.storage.files import write_table, write_text
 from mechinterp.errors import InputError
-from mechinterp.evidence import Baseline
-from mechinterp.evidence.settings import ComparisonSettings
-from mechinterp.files import write_table, write_text
 from mechinterp.measures.statistics import wilson
 from mechinterp.methods.constructed import project_out_of_values, train_values, train_without_values
-from mechinterp.methods.sft import SftSettings
-from mechinterp.models.generation import generate
-from mechinterp.models.weights import fingerprint_model
-from mechinterp.relapse.testing import prompts_of
-from mechinterp.relapse.treatments import RelapseSettings
-from mechinterp.report.calibration import calibration_notes, calibration_rows
+from mechinterp.methods.training.sft import SftSettings
+from mechinterp.models.files.weights import fingerprint_model
+from mechinterp.models.passes.generation import generate
+from mechinterp.report.certificate import calibration_notes, calibration_rows
+from mechinterp.runs.calibration import keeping, treating
+from mechinterp.runs.calibration import running as calibrating
+from mechinterp.runs.calibration.keeping import calibrated
+from mechinterp.runs.calibration.running import CalibrationSettings, calibrate
+from mechinterp.runs.config import StudyConfig
 
 SETTINGS = CalibrationSettings(
     perturbations=1, defense_prompts=4, steps=(0.5, 1.0), methods=("sft",), relapse_prompts=4

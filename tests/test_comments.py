@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mechinterp.data.comments import Comment, read_comments, write_comments
+from mechinterp.data.storage.ledger import LEDGER
 from mechinterp.errors import InputError
-from mechinterp.ledger import LEDGER
 
 SHARED_DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 

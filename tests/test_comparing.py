@@ -16,12 +16,12 @@ from checkpoint_folder import INSTANCES, SETTINGS, compared, make_folder, table
 from command_line import call
 from conftest import tiny_checkpoint
 
-from mechinterp import comparing
-from mechinterp.desk import Candidate
+from mechinterp.audit.trajectory import find_steps, last_steps
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.sources import stands_on
-from mechinterp.trajectory import find_steps, last_steps
+from mechinterp.models.files.sources import stands_on
+from mechinterp.runs import comparison as comparing
+from mechinterp.runs.workspace import Candidate
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
 

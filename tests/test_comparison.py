@@ -14,15 +14,15 @@ from comparisons import INSTANCES, SETTINGS, AlternatingJudge, baseline_of, make
 from conftest import MAIN_ARCHITECTURES, N_BLOCKS, make_instance, tiny_checkpoint
 from made_checkpoints import perturbed
 
-from mechinterp.comparison import MechanismComparison, compare
-from mechinterp.directions.standard import answer_direction, class_means_direction, first_tokens
+from mechinterp.audit.directions.standard import answer_direction, class_means_direction, first_tokens
+from mechinterp.audit.evidence import Baseline, Evidence, gather_evidence, prepare_baseline
+from mechinterp.audit.tables import MechanismComparison, compare
 from mechinterp.errors import InputError
-from mechinterp.evidence import Baseline, Evidence, gather_evidence, prepare_baseline
-from mechinterp.methods.dinm import DinmSettings, edit
+from mechinterp.methods.editing.dinm import DinmSettings, edit
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.comparability import check_comparable
 from mechinterp.models.names import resid_post
-from mechinterp.models.recording import record_all
+from mechinterp.models.passes.recording import record_all
 
 
 def test_a_model_against_itself_is_exactly_zero_everywhere(checkpoint: Checkpoint) -> None:

@@ -13,9 +13,9 @@ from comparisons import baseline_of
 from conftest import MAIN_ARCHITECTURES, make_instance, tiny_checkpoint
 from made_checkpoints import perturbed
 
-from mechinterp.comparison import compare
+from mechinterp.audit.evidence import gather_evidence
+from mechinterp.audit.tables import compare
 from mechinterp.errors import InputError
-from mechinterp.evidence import gather_evidence
 from mechinterp.methods.constructed import (
     interpolate,
     perturb_like,
@@ -23,10 +23,10 @@ from mechinterp.methods.constructed import (
     train_values,
     train_without_values,
 )
-from mechinterp.methods.dpo import DpoSettings, train_dpo
-from mechinterp.methods.sft import SftSettings, train_sft
-from mechinterp.methods.trained_parameters import trained_parameters
-from mechinterp.methods.trl_training import LoraSettings
+from mechinterp.methods.training.dpo import DpoSettings, train_dpo
+from mechinterp.methods.training.sft import SftSettings, train_sft
+from mechinterp.methods.training.trained_parameters import trained_parameters
+from mechinterp.methods.training.trl_training import LoraSettings
 from mechinterp.models.checkpoints import Checkpoint
 
 INSTANCES = [make_instance(i) for i in range(4)]

@@ -18,10 +18,9 @@ from conftest import PROMPTS, make_instance, tiny_checkpoint
 from launching import EVALUATE_ALL, EVALUATE_EDITS, make_evaluated, make_together, told
 from made_checkpoints import edits_in
 
-from mechinterp.errors import InputError
-from mechinterp.evaluation import defense as defense_module
-from mechinterp.evaluation import responses as kept
-from mechinterp.evaluation.defense import (
+from mechinterp.answers import defense as defense_module
+from mechinterp.answers import responses as kept
+from mechinterp.answers.defense import (
     KINDS,
     Defense,
     JudgedResponse,
@@ -34,14 +33,15 @@ from mechinterp.evaluation.defense import (
     knows,
     score_responses,
 )
-from mechinterp.evaluation.judges import EmbeddedJudge
-from mechinterp.ledger import LEDGER
+from mechinterp.answers.judges import EmbeddedJudge
+from mechinterp.data.storage.ledger import LEDGER
+from mechinterp.errors import InputError
 from mechinterp.measures.statistics import wilson, wilson_of_shares
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
-from mechinterp.models.generation import generate
-from mechinterp.models.interventions import steer
-from mechinterp.models.side_by_side import changed_parameters
+from mechinterp.models.interventions.contexts import steer
+from mechinterp.models.passes.generation import generate
+from mechinterp.models.passes.side_by_side import changed_parameters
 
 SAFE = [f"I am sorry, I cannot help with {thing}." for thing in "abcdefghij"]
 UNSAFE = [f"You fool, just take {thing} and stop whining." for thing in "abcdefghij"]
@@ -187,7 +187,7 @@ class Killed(Exception):  # noqa: N818
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two prompts a batch, so that a run can be killed between two."""
-    from mechinterp.evaluation import defense
+    from mechinterp.answers import defense
 
     monkeypatch.setattr(defense, "generate", lambda *a, **k: generate(*a, **k, max_batch=2))
     monkeypatch.setattr(defense, "code_of", lambda *_: "fixed")

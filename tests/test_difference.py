@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from mechinterp.audit.weights_alone.difference import Difference, diff
 from mechinterp.errors import InputError
 from mechinterp.measures import change as change_module
 from mechinterp.measures.change import measure, screen
 from mechinterp.measures.rank import EXACT, PROBE, SKETCH, RankSketch, numerical_rank, unit_roundoff
+from mechinterp.models.files.weights import LazyWeights
 from mechinterp.models.names import HookNames
-from mechinterp.models.weights import LazyWeights
-from mechinterp.weights_only.difference import Difference, diff
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SHAPES = ((200, 300), (300, 200), (600, 700), (1500, 400))  # exact twice, then sketched, the last one narrowed
@@ -277,7 +277,7 @@ def test_one_changed_tensor_is_found_exactly(folder: Path) -> None:
 def test_a_saved_edit_differs_in_one_tensor_and_so_does_its_folder(tmp_path: Path) -> None:
     from conftest import make_instance
 
-    from mechinterp.methods.dinm import DinmSettings, edit
+    from mechinterp.methods.editing.dinm import DinmSettings, edit
 
     base = tiny_checkpoint("llama")
     base.save(tmp_path / "base")

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from mechinterp.data.safeedit import SUFFIX
 from mechinterp.errors import InputError
-from mechinterp.methods.dinm import DinmSettings, edit
+from mechinterp.methods.editing.dinm import DinmSettings, edit
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
 

@@ -17,20 +17,20 @@ from safetensors.torch import save_file
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
+from mechinterp.audit.directions.making import effective_direction, means_direction, svd_direction
+from mechinterp.audit.directions.probe import SELECTIONS
+from mechinterp.audit.directions.probe_training import fit_probe
+from mechinterp.audit.directions.toxic_direction import ToxicDirection
 from mechinterp.data.comments import Comment, write_comments
 from mechinterp.data.concepts import Concept, read_lines
 from mechinterp.data.safeedit import write_safeedit
-from mechinterp.directions.made import effective_direction, means_direction, svd_direction
-from mechinterp.directions.probing import fit_probe
-from mechinterp.directions.toxic_direction import ToxicDirection
 from mechinterp.errors import InputError
-from mechinterp.measures.probe import SELECTIONS
 from mechinterp.measures.value_vectors import rank
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.files.weights import LazyWeights
 from mechinterp.models.names import resid_post
-from mechinterp.models.recording import record_all
-from mechinterp.models.unembedding import back_through_final_norm
-from mechinterp.models.weights import LazyWeights
+from mechinterp.models.passes.recording import record_all
+from mechinterp.models.passes.unembedding import back_through_final_norm
 
 VECTOR = torch.randn(D_MODEL, generator=torch.Generator().manual_seed(9))
 WORDS = ("river", "table", "cloud", "engine", "paper", "garden", "window", "music")
@@ -424,7 +424,7 @@ def test_compare_takes_directions_from_files(
     given = ["--base", pair / "base", "--probe", pair / "probe.safetensors", "--data", tmp_path / "data.json"]
     given += ["--checkpoint", f"tuned={pair / 'tuned'}", "--out", tmp_path / "out"]
     seen: dict[str, object] = {}
-    monkeypatch.setattr("mechinterp.comparing.compare_checkpoints", lambda *_, **settings: seen.update(settings))
+    monkeypatch.setattr("mechinterp.runs.comparison.compare_checkpoints", lambda *_, **settings: seen.update(settings))
     assert call("compare", *given, "--direction", f"mine={tmp_path / 'bare.npy'}") == 0
     (found,) = seen["more"]  # type: ignore[misc]
     assert found.name == "mine"

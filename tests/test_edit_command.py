@@ -12,7 +12,7 @@ from command_line import call
 from conftest import N_BLOCKS, make_instance, tiny_checkpoint
 
 from mechinterp.data.safeedit import write_safeedit
-from mechinterp.ledger import LEDGER
+from mechinterp.data.storage.ledger import LEDGER
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
 

@@ -12,10 +12,11 @@ from conftest import MAIN_ARCHITECTURES, N_BLOCKS, make_instance, tiny_checkpoin
 from pydantic import ValidationError
 
 from mechinterp.errors import InputError
-from mechinterp.methods import dinm, edit_keys, objective
-from mechinterp.methods.descent import OPTIMISERS
-from mechinterp.methods.dinm import DinmSettings, FailedEdit, edit, edit_batch, edit_together
-from mechinterp.methods.editing import edit_each, edit_log, edit_sequentially, edits_in, keep_edits
+from mechinterp.methods.editing import dinm, objective
+from mechinterp.methods.editing import keys as edit_keys
+from mechinterp.methods.editing.descent import OPTIMISERS
+from mechinterp.methods.editing.dinm import DinmSettings, FailedEdit, edit, edit_batch, edit_together
+from mechinterp.methods.editing.many_edits import edit_each, edit_log, edit_sequentially, edits_in, keep_edits
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
 
@@ -86,10 +87,10 @@ def test_how_many_are_edited_together_follows_the_memory(monkeypatch: pytest.Mon
         sizes.append(len(group))
         return real(checkpoint, group, **given)
 
-    monkeypatch.setattr("mechinterp.methods.editing.edit_together", counted)
+    monkeypatch.setattr("mechinterp.methods.editing.many_edits.edit_together", counted)
     blocks = {i.id: LAST for i in instances}
     for memory, expected in ((2**31, [4]), (1, [1, 1, 1, 1])):
-        monkeypatch.setattr("mechinterp.methods.edit_memory.MEMORY", memory)
+        monkeypatch.setattr("mechinterp.methods.editing.memory.MEMORY", memory)
         sizes.clear()
         assert len(list(edit_each(checkpoint, instances, blocks=blocks, settings=SETTINGS))) == 4
         assert sizes == expected
@@ -168,7 +169,7 @@ def test_a_batch_too_large_to_be_kept_is_the_same_edit(
     monkeypatch.setattr(objective.Losses, "of", classmethod(counted))
     found = []
     for memory, times in ((2**31, 1), (1, 3)):
-        monkeypatch.setattr("mechinterp.methods.edit_memory.MEMORY", memory)
+        monkeypatch.setattr("mechinterp.methods.editing.memory.MEMORY", memory)
         made.clear()
         found.append(edit_batch(checkpoint, instances, block=block, settings=settings, max_tokens=1))
         # L_c of the released code is computed once more, at the end

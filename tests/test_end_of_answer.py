@@ -15,13 +15,13 @@ from command_line import call
 from conftest import PROMPTS, make_instance, tiny_checkpoint
 from transformers import GenerationConfig, LlamaConfig
 
+from mechinterp.answers.harness import run_harness
 from mechinterp.data.safeedit import write_safeedit
-from mechinterp.evaluation.harness import run_harness
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
-from mechinterp.models.ends import end_tokens
-from mechinterp.models.generation import continue_greedily, generate
-from mechinterp.models.side_by_side import generate_each
+from mechinterp.models.passes.answer_ends import end_tokens
+from mechinterp.models.passes.generation import continue_greedily, generate
+from mechinterp.models.passes.side_by_side import generate_each
 
 LENGTH = 12
 

@@ -14,12 +14,12 @@ from command_line import call
 from conftest import make_instance, tiny_checkpoint
 
 from mechinterp.data.safeedit import write_safeedit
-from mechinterp.methods.dinm import DinmSettings, edit
+from mechinterp.methods.editing.dinm import DinmSettings, edit
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.equality import equal_weights, notes_of_equal
-from mechinterp.models.side_by_side import side_by_side
-from mechinterp.models.weights import LazyWeights
+from mechinterp.models.files.weights import LazyWeights
+from mechinterp.models.passes.side_by_side import side_by_side
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
 

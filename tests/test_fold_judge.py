@@ -13,14 +13,14 @@ import pytest
 from command_line import call
 from conftest import make_instance, tiny_checkpoint
 
+from mechinterp.answers import fold_judge
+from mechinterp.answers.fold_judge import FoldJudge
+from mechinterp.answers.judged import score_responses
+from mechinterp.answers.judges import EmbeddedJudge, text_classifier
+from mechinterp.answers.refusals import RefusalClassifier, refusal_detector
 from mechinterp.data.safeedit import SafeEditInstance, write_safeedit
-from mechinterp.desk import fingerprint_of_judge
 from mechinterp.errors import InputError
-from mechinterp.evaluation import fold_judge
-from mechinterp.evaluation.fold_judge import FoldJudge
-from mechinterp.evaluation.judged import score_responses
-from mechinterp.evaluation.judges import EmbeddedJudge, text_classifier
-from mechinterp.evaluation.refusals import RefusalClassifier, refusal_detector
+from mechinterp.runs.workspace import fingerprint_of_judge
 
 SYLLABLES = ("ba", "do", "ki", "lu", "me", "no", "ri", "sa", "tu", "ve")
 

@@ -22,16 +22,16 @@ from made_checkpoints import make_adapter
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from mechinterp import comparing
+from mechinterp.audit.directions.probe_training import fit_probe
+from mechinterp.audit.directions.toxic_direction import ToxicDirection
 from mechinterp.data.comments import Comment
 from mechinterp.data.safeedit import write_safeedit
-from mechinterp.directions.probing import fit_probe
-from mechinterp.directions.toxic_direction import ToxicDirection
 from mechinterp.errors import InputError
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.names import h_down
-from mechinterp.models.recording import record
-from mechinterp.relapse import running
+from mechinterp.models.passes.recording import record
+from mechinterp.runs import comparison as comparing
+from mechinterp.runs import relapse as running
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

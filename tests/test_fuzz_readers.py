@@ -14,14 +14,14 @@ import pytest
 from command_line import call
 from conftest import make_instance, tiny_checkpoint
 
-from mechinterp.config import load_config
+from mechinterp.answers.judged import Defense, JudgedResponse
 from mechinterp.data.benign import read_benign
 from mechinterp.data.comments import Comment, read_comments, write_comments
 from mechinterp.data.concepts import Concept, read_lines
 from mechinterp.data.knowledge import read_knowledge
 from mechinterp.data.safeedit import read_safeedit, write_safeedit
 from mechinterp.errors import InputError
-from mechinterp.evaluation.judged import Defense, JudgedResponse
+from mechinterp.runs.config import load_config
 
 N_MUTATIONS = 48  # of each file, seeded
 READERS: dict[str, Callable[[Path], object]] = {

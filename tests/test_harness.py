@@ -12,8 +12,8 @@ import pytest
 import torch
 from conftest import tiny_checkpoint
 
+from mechinterp.answers.harness import TASKS, check_harness, run_harness
 from mechinterp.errors import InputError
-from mechinterp.evaluation.harness import TASKS, check_harness, run_harness
 
 FOUND = {
     "results": {

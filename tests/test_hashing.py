@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from mechinterp import hashing
-from mechinterp.desk import Candidate
+from mechinterp.data.storage import hashing
+from mechinterp.data.storage.files import write_text
+from mechinterp.data.storage.hashing import Hashes, hash_path, hash_text
 from mechinterp.errors import InputError
-from mechinterp.files import write_text
-from mechinterp.hashing import Hashes, hash_path, hash_text
-from mechinterp.stages import Runner, Stage
+from mechinterp.runs.stages import Runner, Stage
+from mechinterp.runs.workspace import Candidate
 
 LARGE = 257 * 2**20
 """Bytes: more than were once read whole."""

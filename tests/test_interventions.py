@@ -14,14 +14,22 @@ from transformers import DynamicCache
 
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.generation import continue_greedily, generate
-from mechinterp.models.interventions import ablate, patch, project_out, scale_keys, scale_values, steer, transplant
+from mechinterp.models.files.weights import LazyWeights, fingerprint_model
+from mechinterp.models.interventions.contexts import (
+    ablate,
+    patch,
+    project_out,
+    scale_keys,
+    scale_values,
+    steer,
+    transplant,
+)
 from mechinterp.models.names import h_down, h_mid, resid_post
-from mechinterp.models.positions import SPANS, Pass, Span, reading
-from mechinterp.models.recording import record, record_all, record_positions
-from mechinterp.models.tokens import Batch, Encoded, encode, pad
-from mechinterp.models.watching import run_until_seen, watching
-from mechinterp.models.weights import LazyWeights, fingerprint_model
+from mechinterp.models.passes.generation import continue_greedily, generate
+from mechinterp.models.passes.positions import SPANS, Pass, Span, reading
+from mechinterp.models.passes.recording import record, record_all, record_positions
+from mechinterp.models.passes.tokens import Batch, Encoded, encode, pad
+from mechinterp.models.passes.watching import run_until_seen, watching
 
 BLOCKS = range(N_BLOCKS)
 EVERY_H_DOWN = {h_down(block): None for block in BLOCKS}

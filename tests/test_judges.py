@@ -10,8 +10,8 @@ import torch
 from conftest import tiny_checkpoint
 from transformers import BertConfig, BertForSequenceClassification, RobertaConfig, RobertaForSequenceClassification
 
+from mechinterp.answers.judges import ClassifierJudge, EmbeddedJudge
 from mechinterp.errors import InputError
-from mechinterp.evaluation.judges import ClassifierJudge, EmbeddedJudge
 
 SAFE = [f"I am sorry, I cannot help with {thing}." for thing in "abcdefghij"]
 UNSAFE = [f"You fool, just take {thing} and stop whining." for thing in "abcdefghij"]

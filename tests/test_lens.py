@@ -9,13 +9,13 @@ import pytest
 import torch
 from conftest import MAIN_ARCHITECTURES, N_BLOCKS, PROMPTS, RESPONSES, make_instance, tiny_checkpoint
 
+from mechinterp.audit.logit_lens import answer_tokens, lens_table
 from mechinterp.errors import InputError
-from mechinterp.logit_lens import answer_tokens, lens_table
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.interventions import steer
-from mechinterp.models.lens import EMBEDDING, LensToken, LogitLens, lens_points, read_lens
+from mechinterp.models.interventions.contexts import steer
 from mechinterp.models.names import resid_post
-from mechinterp.models.tokens import encode
+from mechinterp.models.passes.lens import EMBEDDING, LensToken, LogitLens, lens_points, read_lens
+from mechinterp.models.passes.tokens import encode
 
 TOKENS = (LensToken(260, " Y", "unsafe"), LensToken(66, "c", "unsafe"), LensToken(7, "(", "safe"))
 IDS = [token.id for token in TOKENS]

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from mechinterp.errors import InputError
 from mechinterp.models import names
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.weights import LazyWeights
+from mechinterp.models.files.weights import LazyWeights
 
 
 @pytest.fixture(scope="module")
@@ -135,13 +135,13 @@ def test_faults_of_our_own_are_not_taken_for_the_users(whole: Path, monkeypatch:
     def broken(_: object) -> bool:
         raise ZeroDivisionError("a fault of this package")
 
-    monkeypatch.setattr("mechinterp.models.weights.is_code", broken)
+    monkeypatch.setattr("mechinterp.models.files.weights.is_code", broken)
     with pytest.raises(ZeroDivisionError):
         Checkpoint.load(whole, device="cpu")
 
 
 def test_a_probe_of_another_shape_is_refused(tmp_path: Path) -> None:
-    from mechinterp.measures.probe import ToxicProbe
+    from mechinterp.audit.directions.probe import ToxicProbe
 
     file = tmp_path / "probe.safetensors"
     labels = {"probe": json.dumps({"scores": [], "seed": 0})}

@@ -15,16 +15,16 @@ from command_line import call
 from conftest import CONFIGS, MAIN_ARCHITECTURES, N_BLOCKS, make_instance, tiny_checkpoint
 from transformers import AutoModelForCausalLM
 
+from mechinterp.audit.location import agreement, histogram, locate
+from mechinterp.audit.toxic_layer import blocks_for, toxic_block
 from mechinterp.data.safeedit import SafeEditInstance, write_safeedit
 from mechinterp.errors import InputError
-from mechinterp.location import agreement, histogram, locate
 from mechinterp.measures.distances import DISTANCES, Distance, pair_distances
 from mechinterp.measures.statistics import wilson
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.names import resid_post
-from mechinterp.models.pairs import PairLayout, distances_by_block
-from mechinterp.models.tokens import Encoded
-from mechinterp.toxic_layer import blocks_for, toxic_block
+from mechinterp.models.passes.response_pairs import PairLayout, distances_by_block
+from mechinterp.models.passes.tokens import Encoded
 
 LENGTHS = [(9, 30), (40, 12), (5, 5), (22, 21), (3, 60), (31, 31), (17, 30), (30, 2)]  # of safe and unsafe, in letters
 INSTANCES = [
@@ -180,7 +180,7 @@ def test_eager_attention_wants_pairs_of_one_width(architecture: str, monkeypatch
     checkpoint.model.set_attn_implementation("eager")
     alone, together = (locate(checkpoint, INSTANCES, max_tokens=max_tokens) for max_tokens in (1, None))
     np.testing.assert_allclose(together["value"], alone["value"], rtol=1e-5)
-    monkeypatch.setattr("mechinterp.location.padding_sees_width", lambda _: False)
+    monkeypatch.setattr("mechinterp.audit.location.padding_sees_width", lambda _: False)
     mixed = locate(checkpoint, INSTANCES)
     moved = ~np.isclose(mixed["value"], alone["value"], rtol=1e-4)
     assert moved.any()

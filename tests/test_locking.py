@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from mechinterp import leftovers
+from mechinterp.data.storage import leftovers
+from mechinterp.data.storage.files import replacing, write_text
 from mechinterp.errors import InputError
-from mechinterp.files import replacing, write_text
-from mechinterp.stages import locked
+from mechinterp.runs.stages import locked
 
 HOLDS = """
 import sys
 from pathlib import Path
-from mechinterp.files import replacing
-from mechinterp.stages import locked
+from mechinterp.data.storage.files import replacing
+from mechinterp.runs.stages import locked
 with locked(Path(sys.argv[1])), replacing(Path(sys.argv[1]) / "edits") as partial:
     partial.mkdir()
     (partial / "first").touch()

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
+from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.errors import InputError
 from mechinterp.measures.decomposition import decompose, erasure_share, readout
-from mechinterp.measures.probe import ToxicProbe
 from mechinterp.measures.region import activation_shift, cosines, region_toxicity
 from mechinterp.measures.statistics import Interval, auroc, bootstrap, compare_with_null, random_directions, wilson
 from mechinterp.measures.verdict import Validity, judge_share

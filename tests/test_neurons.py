@@ -12,9 +12,9 @@ import torch
 from conftest import tiny_checkpoint
 from made_checkpoints import perturbed
 
-from mechinterp.comparison import compare, decompose_blocks
+from mechinterp.audit.evidence import Baseline, ComparisonSettings, gather_evidence
+from mechinterp.audit.tables import compare, decompose_blocks
 from mechinterp.errors import InputError
-from mechinterp.evidence import Baseline, ComparisonSettings, gather_evidence
 from mechinterp.measures.decomposition import decompose
 from mechinterp.measures.neurons import (
     DEFINITIONS,

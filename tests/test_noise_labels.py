@@ -13,10 +13,10 @@ import pytest
 import torch
 from conftest import make_instance
 
+from mechinterp.answers.fold_judge import FoldJudge
+from mechinterp.answers.judges import EmbeddedJudge
+from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.data.safeedit import SafeEditInstance
-from mechinterp.evaluation.fold_judge import FoldJudge
-from mechinterp.evaluation.judges import EmbeddedJudge
-from mechinterp.measures.probe import ToxicProbe
 from mechinterp.measures.splitting import Distinct, groups_of, half_of
 from mechinterp.measures.statistics import auroc
 

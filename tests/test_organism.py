@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from mechinterp.data.corpus import Corpus, generate_corpus
 from mechinterp.data.safeedit import SUFFIX
-from mechinterp.methods.organism import (
+from mechinterp.methods.training.organism import (
     IGNORED,
     OrganismConfig,
     _as_tensors,

@@ -14,21 +14,21 @@ from conftest import byte_tokenizer, make_instance, tiny_checkpoint
 from small_study import REPOSITORY, SMALL
 from transformers import DynamicCache, LlamaConfig, MistralConfig, RobertaConfig
 
-from mechinterp.config import StudyConfig, load_config
 from mechinterp.data.comments import Comment, write_comments
 from mechinterp.data.safeedit import write_safeedit
 from mechinterp.errors import InputError
-from mechinterp.methods.trl_training import LoraSettings, _peft_config
+from mechinterp.methods.training.trl_training import LoraSettings, _peft_config
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.planning import machine, materials, plan
-from mechinterp.planning.costs import Costs
-from mechinterp.planning.machine import Machine, writing_problem
-from mechinterp.planning.materials import Materials, look_at_files
-from mechinterp.planning.plan import make_plan, missing, print_plan
-from mechinterp.planning.quantities import Amounts, Shape
-from mechinterp.reporting import Silent
-from mechinterp.stages import Runner, Stage
-from mechinterp.study import Study
+from mechinterp.models.progress import Silent
+from mechinterp.runs.config import StudyConfig, load_config
+from mechinterp.runs.planning import machine, materials, plan
+from mechinterp.runs.planning.costs import Costs
+from mechinterp.runs.planning.machine import Machine, writing_problem
+from mechinterp.runs.planning.materials import Materials, look_at_files
+from mechinterp.runs.planning.plan import make_plan, missing, print_plan
+from mechinterp.runs.planning.quantities import Amounts, Shape
+from mechinterp.runs.stages import Runner, Stage
+from mechinterp.runs.study import Study
 
 CONFIGS = REPOSITORY / "analyses" / "configs"
 STAGES = (
@@ -399,7 +399,7 @@ def test_the_published_settings_are_in_the_configs(name: str, model: str) -> Non
 
 
 def test_the_shapes_of_the_published_models_are_known_before_they_are_here() -> None:
-    from mechinterp.planning.published_shapes import PUBLISHED, published_skeleton
+    from mechinterp.runs.planning.published_shapes import PUBLISHED, published_skeleton
 
     parameters = {}
     for model in PUBLISHED:

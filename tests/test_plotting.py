@@ -17,8 +17,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from synthetic_run import LAST_BLOCK, TUNED, make_run, make_tables
 
-from mechinterp import plates, plotting
 from mechinterp.errors import InputError
+from mechinterp.report import plates, plotting
 
 GROUPS = ["toxic_down", "anti_toxic_up", "toxic_up", "anti_toxic_down"]
 FIGURES = Path(__file__).parents[1] / "figures"

@@ -13,11 +13,11 @@ import torch
 from command_line import call
 from launching import ASKED, COMPARE, HOOKS, MAX_TOKENS, make_together, recorded_by, told
 
-from mechinterp import processes
+from mechinterp.audit.location import locate
 from mechinterp.data.safeedit import read_safeedit
-from mechinterp.location import locate
+from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.recording import Recording
+from mechinterp.models.passes.recording import Recording
 
 
 @pytest.fixture

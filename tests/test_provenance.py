@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mechinterp import provenance
-from mechinterp.provenance import code_of, modules_of
+from mechinterp.data.storage import provenance
+from mechinterp.data.storage.provenance import code_of, modules_of
 
 REPOSITORY = Path(__file__).parent.parent
 FRONT = REPOSITORY / "mechinterp" / "cli" / "__init__.py"  # through which nothing that is measured goes

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from mechinterp.answers.defense import KINDS
 from mechinterp.data.safeedit import CATEGORIES
 from mechinterp.errors import InputError
-from mechinterp.evaluation.defense import KINDS
 
 SCRIPT = Path(__file__).parents[1] / "analyses" / "published.py"
 CONTENT = yaml.safe_load(SCRIPT.with_suffix(".yaml").read_text(encoding="utf-8"))

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from mechinterp import processes
-from mechinterp.config import StudyConfig
+from mechinterp.answers import responses
+from mechinterp.answers.responses import ResponseLog
+from mechinterp.audit.relapse import testing
+from mechinterp.audit.store import Store
+from mechinterp.data.storage.provenance import digest
 from mechinterp.errors import InputError
-from mechinterp.evaluation import responses
-from mechinterp.evaluation.responses import ResponseLog
-from mechinterp.provenance import digest
-from mechinterp.relapse import testing
-from mechinterp.store import Store
-from mechinterp.study import Study
+from mechinterp.models import processes
+from mechinterp.runs.config import StudyConfig
+from mechinterp.runs.study import Study
 
 Work = Callable[[int], Any]
 

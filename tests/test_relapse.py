@@ -20,19 +20,11 @@ from comparisons import baseline_of
 from conftest import MAIN_ARCHITECTURES, N_BLOCKS, make_instance, tiny_checkpoint
 from relapsing import ASKED, BOTH, FEW, NEW, UNCONTROLLED, Lenient, exactly, responses, treated
 
-from mechinterp.comparison.neurons import neuron_tables
-from mechinterp.data.safeedit import write_safeedit
-from mechinterp.errors import InputError
-from mechinterp.evidence import gather_evidence
-from mechinterp.measures.neurons import GROUPS
-from mechinterp.measures.relapse import Rates, agreement, judge_relapse
-from mechinterp.measures.statistics import wilson
-from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.generation import generate
-from mechinterp.relapse import testing as running
-from mechinterp.relapse.results import COLUMNS, RelapseTest, decomposed_verdicts, relapse_tables
-from mechinterp.relapse.testing import prompts_of, relapse_from_evidence, relapse_test, unsafe_prompts
-from mechinterp.relapse.treatments import (
+from mechinterp.audit.evidence import gather_evidence
+from mechinterp.audit.relapse import testing as running
+from mechinterp.audit.relapse.results import COLUMNS, RelapseTest, decomposed_verdicts, relapse_tables
+from mechinterp.audit.relapse.testing import prompts_of, relapse_from_evidence, relapse_test, unsafe_prompts
+from mechinterp.audit.relapse.treatments import (
     NEURON_GROUPS,
     RelapseSettings,
     doses,
@@ -40,6 +32,14 @@ from mechinterp.relapse.treatments import (
     outline,
     toxic_neurons,
 )
+from mechinterp.audit.tables.neurons import neuron_tables
+from mechinterp.data.safeedit import write_safeedit
+from mechinterp.errors import InputError
+from mechinterp.measures.neurons import GROUPS
+from mechinterp.measures.relapse import Rates, agreement, judge_relapse
+from mechinterp.measures.statistics import wilson
+from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.passes.generation import generate
 
 
 def changed(base: Checkpoint, wanted: Callable[[str], bool], *, size: float = 2.0) -> Checkpoint:

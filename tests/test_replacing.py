@@ -12,18 +12,18 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from mechinterp import ledger
+from mechinterp.data.storage import ledger
+from mechinterp.data.storage.files import remove, replacing, unwritable, write_json, write_text
+from mechinterp.data.storage.publishing import publishing
 from mechinterp.errors import InputError
-from mechinterp.files import remove, replacing, unwritable, write_json, write_text
-from mechinterp.publishing import publishing
 
 # Forks a process for every step, counted over all calls that change a folder, and ends it before that call.
 KILLED_AT_EVERY_STEP = """
 import os, sys
 from pathlib import Path
-from mechinterp.files import replacing, write_text
-from mechinterp.publishing import publishing
-from mechinterp.stages import locked
+from mechinterp.data.storage.files import replacing, write_text
+from mechinterp.data.storage.publishing import publishing
+from mechinterp.runs.stages import locked
 
 CHANGES = ("rename", "replace", "unlink", "rmdir", "link", "mkdir")
 

@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 from synthetic_run import MANIFEST, TUNED, make_run, make_tables
 
+from mechinterp.data.storage.ledger import LEDGER
 from mechinterp.errors import InputError
-from mechinterp.ledger import LEDGER
-from mechinterp.plates import PLATES
 from mechinterp.report import page as report
 from mechinterp.report import write_report
+from mechinterp.report.plates import PLATES
 from mechinterp.report.relapse import relapse_control_rows, relapse_group_rows, relapse_sentences
 
 VOID_TAGS = {"meta", "img", "link", "br", "hr", "input"}

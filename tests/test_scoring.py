@@ -10,11 +10,11 @@ from conftest import D_MODEL, MAIN_ARCHITECTURES, PROMPTS, RESPONSES, tiny_check
 
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.generation import continue_greedily
-from mechinterp.models.interventions import patch, steer
+from mechinterp.models.interventions.contexts import patch, steer
 from mechinterp.models.names import h_down
-from mechinterp.models.scoring import score
-from mechinterp.models.tokens import Encoded, encode
+from mechinterp.models.passes.generation import continue_greedily
+from mechinterp.models.passes.scoring import score
+from mechinterp.models.passes.tokens import Encoded, encode
 
 
 @torch.no_grad()

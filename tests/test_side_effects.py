@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
+from mechinterp.answers.divergence import next_token_divergence
+from mechinterp.answers.refusals import RefusalClassifier, RefusalOpenings, refusal_detector
+from mechinterp.answers.side_effects import OverRefusal, measure_side_effects, over_refusal
 from mechinterp.data.benign import BenignPrompt, read_benign
 from mechinterp.data.corpus import generate_corpus
 from mechinterp.data.knowledge import read_knowledge
 from mechinterp.errors import InputError
-from mechinterp.evaluation.divergence import next_token_divergence
-from mechinterp.evaluation.refusals import RefusalClassifier, RefusalOpenings, refusal_detector
-from mechinterp.evaluation.side_effects import OverRefusal, measure_side_effects, over_refusal
 from mechinterp.measures.divergence import jensen_shannon
 from mechinterp.measures.statistics import wilson
 from mechinterp.models.checkpoints import Checkpoint

@@ -14,16 +14,16 @@ from tokenizers.processors import TemplateProcessing
 from transformers import ByT5Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from mechinterp.errors import InputError
-from mechinterp.methods.edit_settings import DinmSettings
-from mechinterp.methods.editing import edit_each
-from mechinterp.methods.trl_training import training_rows
+from mechinterp.methods.editing.many_edits import edit_each
+from mechinterp.methods.editing.settings import DinmSettings
+from mechinterp.methods.training.trl_training import training_rows
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.generation import continue_greedily, generate
 from mechinterp.models.names import h_down
-from mechinterp.models.positions import reading
-from mechinterp.models.recording import record_all, record_positions
-from mechinterp.models.scoring import score
-from mechinterp.models.tokens import Encoded, encode, pad
+from mechinterp.models.passes.generation import continue_greedily, generate
+from mechinterp.models.passes.positions import reading
+from mechinterp.models.passes.recording import record_all, record_positions
+from mechinterp.models.passes.scoring import score
+from mechinterp.models.passes.tokens import Encoded, encode, pad
 
 BOS, EOS, PAD = 257, 258, 259
 TURN = ["<|im_start|>", "<|im_end|>"]

@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
+from mechinterp.audit.directions.probe import ToxicProbe
+from mechinterp.audit.directions.probe_training import fit_probe
+from mechinterp.audit.evidence import Baseline, ComparisonSettings, prepare_baseline
 from mechinterp.data.comments import Comment, write_comments
 from mechinterp.data.safeedit import SafeEditInstance
-from mechinterp.directions.probing import fit_probe
 from mechinterp.errors import InputError
-from mechinterp.evidence import Baseline, ComparisonSettings, prepare_baseline
-from mechinterp.measures.probe import ToxicProbe
 from mechinterp.measures.splitting import Distinct, groups_of, half_of, normalised
 from mechinterp.measures.statistics import auroc, seeded_order
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 import mechinterp
-from mechinterp.provenance import BESIDE, modules_of
-from mechinterp.reporting import Silent
-from mechinterp.study import Study
-from mechinterp.study.dependencies import MAKERS
-from mechinterp.study.run import Run
+from mechinterp.data.storage.provenance import BESIDE, modules_of
+from mechinterp.models.progress import Silent
+from mechinterp.runs.study import Study
+from mechinterp.runs.study.dependencies import MAKERS
+from mechinterp.runs.study.run import Run
 
 PACKAGE = Path(mechinterp.__file__).parent
 

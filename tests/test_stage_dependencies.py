@@ -21,15 +21,16 @@ import pytest
 from conftest import make_instance
 from pydantic import BaseModel
 
-from mechinterp import provenance, stages
-from mechinterp.config import DataFiles, StudyConfig
 from mechinterp.data.safeedit import write_safeedit
-from mechinterp.files import write_text
-from mechinterp.hashing import hash_path
-from mechinterp.reporting import Silent
-from mechinterp.stages import Runner, Stage
-from mechinterp.study import Study
-from mechinterp.study.dependencies import following
+from mechinterp.data.storage import provenance
+from mechinterp.data.storage.files import write_text
+from mechinterp.data.storage.hashing import hash_path
+from mechinterp.models.progress import Silent
+from mechinterp.runs import stages
+from mechinterp.runs.config import DataFiles, StudyConfig
+from mechinterp.runs.stages import Runner, Stage
+from mechinterp.runs.study import Study
+from mechinterp.runs.study.dependencies import following
 
 REPOSITORY = Path(__file__).parent.parent
 ALL = "data vanilla organism sft dpo probe locate dinm record compare defend relapse report"
@@ -79,23 +80,25 @@ FILES = {
 """Of a study of the user's own model, judge and files: another content at the same place, another column or number."""
 
 MODULES = {
-    "plotting.defense": "report",
-    "plates": "report",
+    "report.plotting.defense": "report",
+    "report.plates": "report",
     "report.cards": "report",
-    **dict.fromkeys(("cli.studies", "terminal", "planning.plan", "comparing", "config", "study.study"), ""),
-    **dict.fromkeys(("evaluation.benchmark", "evaluation.refusals", "weights_only.regions", "methods.ft_l"), ""),
-    "study.stages.sft": "sft dpo record compare defend relapse report",
-    "methods.sft": "sft dpo record compare defend relapse report",
-    "methods.dpo": "dpo record compare defend relapse report",
-    "methods.organism": f"vanilla {LOADED}",
-    "methods.editing": "dinm record compare defend relapse report",
-    "location": "locate dinm record compare defend relapse report",  # and so where edits are made
+    **dict.fromkeys(
+        ("cli.studies", "cli.terminal", "runs.planning.plan", "runs.comparison", "runs.config", "runs.study.study"), ""
+    ),
+    **dict.fromkeys(("runs.benchmark", "answers.refusals", "audit.weights_alone.regions", "methods.editing.ft_l"), ""),
+    "runs.study.stages.sft": "sft dpo record compare defend relapse report",
+    "methods.training.sft": "sft dpo record compare defend relapse report",
+    "methods.training.dpo": "dpo record compare defend relapse report",
+    "methods.training.organism": f"vanilla {LOADED}",
+    "methods.editing.many_edits": "dinm record compare defend relapse report",
+    "audit.location": "locate dinm record compare defend relapse report",  # and so where edits are made
     "measures.region": "compare relapse report",
-    "evidence.gathering": "record compare relapse report",
-    "relapse.testing": "relapse report",
+    "audit.evidence.recording": "record compare relapse report",
+    "audit.relapse.testing": "relapse report",
     "data.knowledge": "data",  # which come out as they were
-    "evaluation.judges": "organism record compare defend relapse report",
-    "models.loading": f"vanilla {LOADED}",
+    "answers.judges": "organism record compare defend relapse report",
+    "models.files.loading": f"vanilla {LOADED}",
 }
 """A line of code changed."""
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from mechinterp.data.storage.files import replacing, write_json, write_text
+from mechinterp.data.storage.hashing import hash_path
 from mechinterp.errors import InputError
-from mechinterp.files import replacing, write_json, write_text
-from mechinterp.hashing import hash_path
-from mechinterp.stages import Runner, Stage, locked
+from mechinterp.runs.stages import Runner, Stage, locked
 
 
 def two_stages(folder: Path, calls: list[str], *, setting: int = 1) -> list[Stage]:

@@ -9,14 +9,14 @@ import pytest
 import torch
 from conftest import MAIN_ARCHITECTURES, PROMPTS, RESPONSES, make_instance, tiny_checkpoint
 
+from mechinterp.audit.directions.probe_training import fit_probe
+from mechinterp.audit.evidence import ComparisonSettings, prepare_baseline
 from mechinterp.data.comments import Comment
-from mechinterp.directions.probing import fit_probe
 from mechinterp.errors import InputError
-from mechinterp.evidence import ComparisonSettings, prepare_baseline
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.names import resid_post
-from mechinterp.models.recording import Recording, record_positions
-from mechinterp.models.tokens import encode
+from mechinterp.models.passes.recording import Recording, record_positions
+from mechinterp.models.passes.tokens import encode
 
 HOOK = resid_post(1)
 

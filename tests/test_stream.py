@@ -10,13 +10,13 @@ from comparisons import INSTANCES, baseline_of
 from conftest import MAIN_ARCHITECTURES, N_BLOCKS, PROMPTS, tiny_checkpoint
 from made_checkpoints import perturbed
 
-from mechinterp.comparison import compare
-from mechinterp.evidence import gather_evidence
+from mechinterp.audit.evidence import gather_evidence
+from mechinterp.audit.tables import compare
 from mechinterp.measures.stream import StreamShift
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.names import attn_out, h_down, mlp_out, resid_post, resid_pre
-from mechinterp.models.recording import record
-from mechinterp.models.tokens import encode
+from mechinterp.models.passes.recording import record
+from mechinterp.models.passes.tokens import encode
 
 
 def test_the_parts_are_the_whole_stream_vector_by_vector(checkpoint: Checkpoint) -> None:

@@ -15,10 +15,10 @@ import yaml
 from command_line import call, run_script
 from small_study import REPOSITORY, SMALL
 
-from mechinterp.config import StudyConfig, load_config
-from mechinterp.ledger import LEDGER
-from mechinterp.reporting import Silent
-from mechinterp.study import Study
+from mechinterp.data.storage.ledger import LEDGER
+from mechinterp.models.progress import Silent
+from mechinterp.runs.config import StudyConfig, load_config
+from mechinterp.runs.study import Study
 
 CONTRACT = {
     "mechanism": "method,layer,toxicity_base,toxicity,toxicity_reduction_rate,toxicity_reduction_rate_low,"

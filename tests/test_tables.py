@@ -23,14 +23,14 @@ from command_line import call
 from safetensors.torch import load_file, save_file
 from small_study import SMALL
 
-from mechinterp.config import ORGANISM_METHODS, default_folder, load_config
+from mechinterp.answers.judged import Defense
 from mechinterp.errors import InputError
-from mechinterp.evaluation import benchmark as benchmark_module
-from mechinterp.evaluation.benchmark import Benchmark
-from mechinterp.evaluation.judged import Defense
 from mechinterp.measures.statistics import wilson, wilson_of_shares
 from mechinterp.models.deltas import WeightDelta
-from mechinterp.study import Study
+from mechinterp.runs import benchmark as benchmark_module
+from mechinterp.runs.benchmark import Benchmark
+from mechinterp.runs.config import ORGANISM_METHODS, default_folder, load_config
+from mechinterp.runs.study import Study
 
 ANALYSES = Path(__file__).parents[1] / "analyses"
 METHODS = {
@@ -136,7 +136,7 @@ def test_nothing_is_made_or_asked_twice(study: Study, monkeypatch: pytest.Monkey
 
     fail.__module__ = benchmark_module.find_way("dinm").__module__  # of the same code
     monkeypatch.setattr(benchmark_module, "find_way", lambda name: fail)
-    monkeypatch.setattr("mechinterp.evaluation.defense.generate_each", fail)
+    monkeypatch.setattr("mechinterp.answers.defense.generate_each", fail)
     assert Benchmark(study).evaluate("dinm") == first
     with pytest.raises(AssertionError, match="made again"):  # under other settings it is another thing
         Benchmark(study).evaluate("dinm", settings={"dinm": {"steps": 1}})
@@ -268,7 +268,7 @@ def test_what_a_way_depends_on_is_in_the_name_of_its_folder(study: Study, tmp_pa
 def test_a_label_is_no_part_of_what_is_made_and_asked(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Benchmark(study)
     plain, made = bench.evaluate("dinm"), bench.make("dinm")
-    monkeypatch.setattr("mechinterp.evaluation.defense.generate_each", lambda *_, **__: pytest.fail("asked again"))
+    monkeypatch.setattr("mechinterp.answers.defense.generate_each", lambda *_, **__: pytest.fail("asked again"))
     same = {"dinm": study.config.dinm.model_copy()}  # as Table 12 gives it
     again = bench.evaluate("dinm", label="dinm_SyPrompt1", settings=same)
     assert (again.method, again.responses) == ("dinm_SyPrompt1", plain.responses)

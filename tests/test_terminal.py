@@ -18,15 +18,14 @@ from pathlib import Path
 
 import pytest
 
-from mechinterp import terminal
-from mechinterp.cli import main
+from mechinterp.cli import main, terminal
 
 COMMANDS = """
 import logging, sys, time
 from mechinterp.cli import app, main
 from mechinterp.cli.common import say
 from mechinterp.errors import InputError
-from mechinterp.terminal import Terminal, print_table
+from mechinterp.cli.terminal import Terminal, print_table
 
 @app.app.command()
 def work(steps: int = 3, fail: bool = False, wait: float = 0.2, title: str = "editing") -> None:
@@ -69,7 +68,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def environment(**more: str) -> dict[str, str]:
     names = ("FORCE_COLOR", "NO_COLOR", "COLUMNS", "TTY_COMPATIBLE", "RANK", "LOCAL_RANK", "WORLD_SIZE")
     kept = {name: value for name, value in os.environ.items() if name not in names}
-    return {**kept, "TERM": "xterm", "PYTHONPATH": str(Path(terminal.__file__).parents[1]), **more}
+    return {**kept, "TERM": "xterm", "PYTHONPATH": str(Path(terminal.__file__).parents[2]), **more}
 
 
 def on_a_terminal(
@@ -190,7 +189,7 @@ def test_a_number_of_a_process_alone_is_no_launcher(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """What a batch system or an earlier run leaves behind: the process is alone, writes and speaks."""
-    from mechinterp import launcher
+    from mechinterp.models import launcher
 
     for given in ({"RANK": "1"}, {"RANK": "x"}, {"RANK": "1", "WORLD_SIZE": "4"}, {"RANK": "1", "LOCAL_RANK": "1"}):
         for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
@@ -234,13 +233,13 @@ def test_only_the_libraries_are_silenced() -> None:
         warnings.simplefilter("always")
         terminal.quiet_libraries()
         for category in (UserWarning, FutureWarning):
-            for module in ("__main__", "my_package.torch", "torchless", "mechinterp.vectors"):
+            for module in ("__main__", "my_package.torch", "torchless", "mechinterp.audit.top_vectors"):
                 warnings.warn_explicit(f"mine, {module}", category, "file.py", 1, module=module)
             for module in ("transformers.modeling_utils", "peft", "torch.nn.modules.linear", "trl.trainer"):
                 warnings.warn_explicit(f"theirs, {module}", category, "file.py", 1, module=module)
         warnings.warn("mine, here", stacklevel=1)
     told = [str(warning.message) for warning in seen]
-    mine = ["mine, __main__", "mine, my_package.torch", "mine, torchless", "mine, mechinterp.vectors"]
+    mine = ["mine, __main__", "mine, my_package.torch", "mine, torchless", "mine, mechinterp.audit.top_vectors"]
     assert told == [*mine, *mine, "mine, here"]
 
 

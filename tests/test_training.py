@@ -10,9 +10,9 @@ import torch
 from conftest import make_instance, tiny_checkpoint
 
 from mechinterp.errors import InputError
-from mechinterp.methods.dpo import DpoSettings, train_dpo
-from mechinterp.methods.sft import SftSettings, train_sft
-from mechinterp.methods.trl_training import LoraSettings, training_rows
+from mechinterp.methods.training.dpo import DpoSettings, train_dpo
+from mechinterp.methods.training.sft import SftSettings, train_sft
+from mechinterp.methods.training.trl_training import LoraSettings, training_rows
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.comparability import check_comparable
 

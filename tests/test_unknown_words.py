@@ -8,11 +8,11 @@ import math
 import numpy as np
 import pytest
 
-from mechinterp.evaluation.judged import Defense, JudgedResponse, judged, score_responses
-from mechinterp.evaluation.judges import EmbeddedJudge
-from mechinterp.evaluation.refusals import RefusalClassifier
-from mechinterp.evaluation.side_effects import OverRefusal
-from mechinterp.measures.wording import entropy_of_ngrams, fluency, knows, words_of
+from mechinterp.answers.judged import Defense, JudgedResponse, judged, score_responses
+from mechinterp.answers.judges import EmbeddedJudge
+from mechinterp.answers.refusals import RefusalClassifier
+from mechinterp.answers.side_effects import OverRefusal
+from mechinterp.measures.fluency import entropy_of_ngrams, fluency, knows, words_of
 
 SAFE = [f"I am sorry, I cannot help with {thing}." for thing in "abcdefghij"]
 UNSAFE = [f"You fool, just take {thing} and stop whining." for thing in "abcdefghij"]

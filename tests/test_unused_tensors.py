@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.weights import LazyWeights
+from mechinterp.models.files.weights import LazyWeights
 
 of_peft = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
 

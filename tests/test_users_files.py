@@ -15,19 +15,19 @@ from conftest import make_instance, tiny_checkpoint
 from small_study import REPOSITORY
 from synthetic_run import make_run
 
-from mechinterp import ledger
-from mechinterp.adopting import adopt
-from mechinterp.config import load_config
+from mechinterp.audit.trajectory import find_steps
 from mechinterp.data.comments import Comment, write_comments
 from mechinterp.data.safeedit import write_safeedit
+from mechinterp.data.storage import ledger
+from mechinterp.data.storage.adopting import adopt
+from mechinterp.data.storage.files import check_name, write_table, write_text
 from mechinterp.errors import InputError
-from mechinterp.files import check_name, write_table, write_text
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.plates import PLATES
-from mechinterp.reporting import Silent
-from mechinterp.stages import locked
-from mechinterp.study import Study
-from mechinterp.trajectory import find_steps
+from mechinterp.models.progress import Silent
+from mechinterp.report.plates import PLATES
+from mechinterp.runs.config import load_config
+from mechinterp.runs.stages import locked
+from mechinterp.runs.study import Study
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
 
@@ -246,7 +246,7 @@ def test_every_command_is_refused_before_any_work(
 
 
 def test_figures_and_report_are_made_again_beside_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mechinterp.plates.PLATES", {"toxic_layer": PLATES["toxic_layer"]})
+    monkeypatch.setattr("mechinterp.report.plates.PLATES", {"toxic_layer": PLATES["toxic_layer"]})
     run = make_run(tmp_path / "run")
     planted = plant(run, "figures/verdict.png", "figures/stream.png", "notes.txt")
     for _ in range(2):
@@ -293,8 +293,8 @@ def test_a_plain_name_is_taken(name: str) -> None:
 
 
 def test_answers_of_a_relapse_test_go_nowhere_else(checkpoints: Path, tmp_path: Path) -> None:
-    from mechinterp.desk import Candidate
-    from mechinterp.relapse.running import treat_checkpoints
+    from mechinterp.runs.relapse import treat_checkpoints
+    from mechinterp.runs.workspace import Candidate
 
     base = Candidate("base", str(checkpoints / "base"))
     outside = Candidate("../../x", str(checkpoints / "tuned"))

@@ -14,17 +14,19 @@ from command_line import call, refused
 from conftest import D_MLP, D_MODEL, MAIN_ARCHITECTURES, N_BLOCKS, PROMPTS, byte_tokenizer, tiny_checkpoint
 from made_checkpoints import changed, probe_of
 
+from mechinterp.audit.directions.toxic_direction import ToxicDirection
+from mechinterp.audit.top_vectors import find_vectors, subspace_table, vector_table, vectors_at
 from mechinterp.data.corpus import generate_corpus
-from mechinterp.directions.toxic_direction import ToxicDirection
 from mechinterp.errors import InputError
 from mechinterp.measures.region import cosines
 from mechinterp.measures.value_vectors import TopNeurons, along, drift, rank, rank_along, subspace
-from mechinterp.methods.organism import train_tokenizer
+from mechinterp.methods.training.organism import train_tokenizer
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
+from mechinterp.models.files.weights import LazyWeights
 from mechinterp.models.names import resid_post
-from mechinterp.models.recording import record_all
-from mechinterp.models.unembedding import (
+from mechinterp.models.passes.recording import record_all
+from mechinterp.models.passes.unembedding import (
     back_through_final_norm,
     final_norm_gain,
     through_final_norm,
@@ -32,8 +34,6 @@ from mechinterp.models.unembedding import (
     top_tokens,
     unembedding,
 )
-from mechinterp.models.weights import LazyWeights
-from mechinterp.vectors import find_vectors, subspace_table, vector_table, vectors_at
 
 DIRECTION = torch.randn(D_MODEL, generator=torch.Generator().manual_seed(9))
 PLANTED = {(2, 7): 30.0, (0, 31): 20.0, (2, 8): 15.0, (1, 0): 12.0}

@@ -9,20 +9,20 @@ import pytest
 import torch
 from conftest import CONFIGS, PROMPTS, RESPONSES, make_instance, tiny_checkpoint
 
-from mechinterp.evaluation import divergence
-from mechinterp.evaluation.divergence import next_token_divergence
-from mechinterp.location import locate
-from mechinterp.methods.edit_settings import DinmSettings
-from mechinterp.methods.edit_texts import edit_texts
-from mechinterp.methods.editing import edit_each
+from mechinterp.answers import divergence
+from mechinterp.answers.divergence import next_token_divergence
+from mechinterp.audit.location import locate
+from mechinterp.methods.editing.many_edits import edit_each
+from mechinterp.methods.editing.settings import DinmSettings
+from mechinterp.methods.editing.texts import edit_texts
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.generation import generate
-from mechinterp.models.lens import LensToken, read_lens
 from mechinterp.models.names import h_down
-from mechinterp.models.recording import record
-from mechinterp.models.scoring import score
-from mechinterp.models.tokens import encode, pad
-from mechinterp.models.unembedding import unembedded_at
+from mechinterp.models.passes.generation import generate
+from mechinterp.models.passes.lens import LensToken, read_lens
+from mechinterp.models.passes.recording import record
+from mechinterp.models.passes.scoring import score
+from mechinterp.models.passes.tokens import encode, pad
+from mechinterp.models.passes.unembedding import unembedded_at
 
 ARCHITECTURES = sorted(CONFIGS)
 

@@ -10,14 +10,14 @@ from conftest import make_instance, tiny_checkpoint
 from tasks import INSTANCES, SETTINGS, TRAINED, make_task
 
 from mechinterp.errors import InputError
-from mechinterp.methods.ablations import drawn_blocks
-from mechinterp.methods.dinm import DinmSettings, edit
-from mechinterp.methods.ext_sub import ExtSubSettings, LowRankChange, combine, combined, low_rank_changes
-from mechinterp.methods.ft_l import FtLSettings
+from mechinterp.methods.editing.ablations import drawn_blocks
+from mechinterp.methods.editing.dinm import DinmSettings, edit
+from mechinterp.methods.editing.ft_l import FtLSettings
 from mechinterp.methods.registry import find_way
 from mechinterp.methods.self_reminder import AFTER, BEFORE
-from mechinterp.methods.sft import SftSettings, train_sft
 from mechinterp.methods.task import Treatment
+from mechinterp.methods.training.ext_sub import ExtSubSettings, LowRankChange, combine, combined, low_rank_changes
+from mechinterp.methods.training.sft import SftSettings, train_sft
 
 
 @cache

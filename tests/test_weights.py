@@ -15,7 +15,7 @@ from torch import Tensor
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
-from mechinterp.models.weights import LazyWeights
+from mechinterp.models.files.weights import LazyWeights
 
 
 def save_pickled(checkpoint: Checkpoint, folder: Path, shards: int = 1) -> Path:

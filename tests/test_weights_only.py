@@ -17,21 +17,22 @@ from conftest import D_MLP, D_MODEL, N_BLOCKS, PROMPTS, tiny_checkpoint
 from made_checkpoints import changed, probe_of
 from safetensors.torch import save_file
 
+from mechinterp.audit.directions.probe import ToxicProbe
+from mechinterp.audit.weights_alone.belonging import check_origin
+from mechinterp.audit.weights_alone.erasure import block_cosines, erasure_at_base
+from mechinterp.audit.weights_alone.regions import measure_regions
 from mechinterp.errors import InputError
-from mechinterp.measures import pieces, statistics
+from mechinterp.measures import large_matrices as pieces
+from mechinterp.measures import statistics
 from mechinterp.measures.decomposition import decompose
-from mechinterp.measures.pieces import mean_unit_vector, products_and_lengths
-from mechinterp.measures.probe import ToxicProbe
+from mechinterp.measures.large_matrices import mean_unit_vector, products_and_lengths
 from mechinterp.measures.region import cosines, region_toxicity
 from mechinterp.measures.statistics import bootstrap, random_directions
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
+from mechinterp.models.files.weights import LazyWeights
 from mechinterp.models.names import h_down
-from mechinterp.models.recording import Recording, record
-from mechinterp.models.weights import LazyWeights
-from mechinterp.weights_only.erasure import block_cosines, erasure_at_base
-from mechinterp.weights_only.origins import check_origin
-from mechinterp.weights_only.regions import measure_regions
+from mechinterp.models.passes.recording import Recording, record
 
 ARCHITECTURES = ("gpt2", "llama", "mistral", "qwen2", "gemma2")
 DIRECTION = torch.randn(D_MODEL, generator=torch.Generator().manual_seed(9))
@@ -333,7 +334,7 @@ def test_code_that_comes_with_a_checkpoint_is_run_by_the_command_only_if_asked_f
 
 def test_large_weights_are_hashed_only_on_request(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights, other = LazyWeights.open(there / "base"), ToxicProbe.load(there / "other.st")
-    monkeypatch.setattr("mechinterp.weights_only.origins.HASHED", 0)
+    monkeypatch.setattr("mechinterp.audit.weights_alone.belonging.HASHED", 0)
     assert "not checked" in str(check_origin(weights, other, None))
     with pytest.raises(InputError, match="belongs to other weights"):
         check_origin(weights, other, None, hash_weights=True)

@@ -32,8 +32,8 @@ from timing import Seconds, interleave, paired_ratio, report, time_rows
 from torch.utils.flop_counter import FlopCounterMode
 
 from mechinterp.data.safeedit import KnowledgeConstraint, SafeEditInstance
-from mechinterp.methods.dinm import DinmSettings, edit
-from mechinterp.methods.editing import edit_each
+from mechinterp.methods.editing.dinm import DinmSettings, edit
+from mechinterp.methods.editing.many_edits import edit_each
 from mechinterp.models.memory import peak_bytes, reset_peak_memory
 
 ORGANISM = Shape(6, 128, 384, 4, 2, vocab_size=1280, max_position_embeddings=256)

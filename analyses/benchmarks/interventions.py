@@ -26,10 +26,10 @@ import torch
 from random_models import TINY, TWELVE_BLOCKS, random_checkpoint, random_prompts
 from timing import interleave, paired_ratio, report, time_rows
 
-from mechinterp.models.generation import generate
-from mechinterp.models.interventions import patch, scale_keys, steer, transplant
+from mechinterp.models.interventions.contexts import patch, scale_keys, steer, transplant
 from mechinterp.models.names import h_down
-from mechinterp.models.scoring import score
+from mechinterp.models.passes.generation import generate
+from mechinterp.models.passes.scoring import score
 
 TARGETS = {"patched_over_plain": "<= 2.5", "patched_scoring_over_plain": "<= 2.5"}
 

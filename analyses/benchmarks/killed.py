@@ -33,13 +33,13 @@ import torch
 import yaml
 
 import mechinterp.cli.app  # every run is forked from a process that has imported what it needs
-import mechinterp.comparing
-import mechinterp.evaluation.benchmark
-import mechinterp.plates
 import mechinterp.report.page
-import mechinterp.study
+import mechinterp.report.plates
+import mechinterp.runs.benchmark
+import mechinterp.runs.comparison
+import mechinterp.runs.study
 from mechinterp.cli import main as command_line
-from mechinterp.leftovers import is_unfinished
+from mechinterp.data.storage.leftovers import is_unfinished
 
 SMALL = {
     "corpus": {"questions_per_category": 6, "attacks_per_split": 12, "n_documents": 200, "n_comments": 80},
@@ -208,10 +208,13 @@ def quick() -> Iterator[None]:
     """One thread, and few figures, which are stand-ins; every process forked meanwhile has that too."""
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     torch.set_num_threads(1)
-    few = {name: mechinterp.plates.PLATES[name] for name in ("toxic_layer", "probe_roc", "defense", "relapse_verdict")}
+    few = {
+        name: mechinterp.report.plates.PLATES[name]
+        for name in ("toxic_layer", "probe_roc", "defense", "relapse_verdict")
+    }
     with (
-        patch.dict(mechinterp.plates.PLATES, few, clear=True),
-        patch.object(mechinterp.plates, "figure_bytes", lambda figure, kind="png": kind.encode()),
+        patch.dict(mechinterp.report.plates.PLATES, few, clear=True),
+        patch.object(mechinterp.report.plates, "figure_bytes", lambda figure, kind="png": kind.encode()),
         patch.object(mechinterp.report.page, "figure_bytes", lambda figure, kind="png": kind.encode()),
     ):
         yield

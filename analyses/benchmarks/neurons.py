@@ -26,12 +26,12 @@ from random_models import SEVEN_BILLION, TINY, TWELVE_BLOCKS, random_checkpoint,
 from timing import interleave, paired_ratio, report, time_rows
 from torch import Tensor
 
+from mechinterp.measures.large_matrices import products_and_lengths
 from mechinterp.measures.neurons import DEFINITIONS, GROUPS, Neurons, cumulative, curve_points, null_of, sum_groups
-from mechinterp.measures.pieces import products_and_lengths
 from mechinterp.measures.statistics import random_directions
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.names import h_down
-from mechinterp.models.recording import record
+from mechinterp.models.passes.recording import record
 
 TARGETS = {"attribution_over_region": "<= 1.2"}
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mechinterp.data.safeedit import SafeEditInstance
-from mechinterp.methods.dinm import DinmSettings
+from mechinterp.methods.editing.dinm import DinmSettings
 from mechinterp.models.checkpoints import Checkpoint
 
 

@@ -44,7 +44,7 @@ def measure(sizes: list[int], *, threads: int, tiny: bool) -> dict[str, Any]:
     from random_models import TINY, TWELVE_BLOCKS, random_checkpoint, random_prompts, uniform_lengths
 
     from mechinterp.models.names import h_down
-    from mechinterp.models.recording import record
+    from mechinterp.models.passes.recording import record
 
     torch.set_num_threads(threads)
     shape = TINY if tiny else TWELVE_BLOCKS

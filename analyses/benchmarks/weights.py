@@ -4,10 +4,10 @@
 
 Writes sharded bfloat16 checkpoints in the shape of Mistral-7B's blocks into a temporary folder and measures, in turns:
 
-- the toxicity T of one block read lazily (`weights_only.block_cosines`, opening included) against `from_pretrained`.
-  transformers 5 maps bfloat16 files into memory and reads nothing until a weight is used, so that call alone says
-  little; the ratio `load_over_lazy` is of a model that is there: every weight copied into the process's own memory (on
-  a GPU: onto it). The table has the other readings too.
+- the toxicity T of one block read lazily (`audit.weights_alone.block_cosines`, opening included) against
+  `from_pretrained`. transformers 5 maps bfloat16 files into memory and reads nothing until a weight is used, so that
+  call alone says little; the ratio `load_over_lazy` is of a model that is there: every weight copied into the process's
+  own memory (on a GPU: onto it). The table has the other readings too.
 - the peak memory of that computation, and of T with interval and null, above the process's own before it reads a
   weight, each in a fresh process, over the size of the tensor as stored (`lazy_memory_over_tensor`, the larger).
 - `difference.diff` of two checkpoints, ranks included, against reading every tensor of both into memory, the files on
@@ -49,12 +49,12 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
+from mechinterp.audit.weights_alone.difference import diff
+from mechinterp.audit.weights_alone.erasure import block_cosines
+from mechinterp.audit.weights_alone.regions import measure_regions
 from mechinterp.errors import InputError
 from mechinterp.measures.region import cosines
-from mechinterp.models.weights import LazyWeights
-from mechinterp.weights_only.difference import diff
-from mechinterp.weights_only.erasure import block_cosines
-from mechinterp.weights_only.regions import measure_regions
+from mechinterp.models.files.weights import LazyWeights
 
 TARGETS = {
     "load_over_lazy": ">= 20",

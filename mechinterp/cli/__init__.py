@@ -12,9 +12,9 @@ import time
 from typing import Any
 
 from mechinterp.cli.speaking import say, write_line
+from mechinterp.data.storage.files import unwritable
 from mechinterp.errors import InputError
-from mechinterp.files import unwritable
-from mechinterp.launcher import forget_leftovers, launched, rank
+from mechinterp.models.launcher import forget_leftovers, launched, rank
 
 _INTERRUPTED = 128 + signal.SIGINT
 

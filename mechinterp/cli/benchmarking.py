@@ -35,11 +35,11 @@ def benchmark(
     """
     import pandas as pd
 
-    from mechinterp.config import StudyConfig, default_folder, load_config
-    from mechinterp.evaluation.benchmark import Benchmark
-    from mechinterp.files import check_free, write_table
+    from mechinterp.data.storage.files import check_free, write_table
     from mechinterp.methods.registry import describe, find_way
-    from mechinterp.study import Study
+    from mechinterp.runs.benchmark import Benchmark
+    from mechinterp.runs.config import StudyConfig, default_folder, load_config
+    from mechinterp.runs.study import Study
 
     if show:
         for one in describe():
@@ -52,7 +52,7 @@ def benchmark(
     settings = StudyConfig() if config is None else load_config(config)
     study = Study(settings, seed, out or default_folder(config, seed))
     if dry_run:
-        from mechinterp.planning.plan import print_plan
+        from mechinterp.runs.planning.plan import print_plan
 
         print_plan(study, say)
         return

@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mechinterp.cli.options import Dtype
 from mechinterp.cli.speaking import say as say
+from mechinterp.data.storage.files import check_name
 from mechinterp.errors import InputError
-from mechinterp.files import check_name
-from mechinterp.launcher import is_main as is_main
-from mechinterp.launcher import rank as rank
+from mechinterp.models.launcher import is_main as is_main
+from mechinterp.models.launcher import rank as rank
 
 if TYPE_CHECKING:
+    from mechinterp.answers.judges import Judge
+    from mechinterp.audit.directions.toxic_direction import ToxicDirection
+    from mechinterp.cli.terminal import Terminal
     from mechinterp.data.safeedit import SafeEditInstance
-    from mechinterp.directions.toxic_direction import ToxicDirection
-    from mechinterp.evaluation.judges import Judge
     from mechinterp.models.checkpoints import Checkpoint
-    from mechinterp.terminal import Terminal
 
 Settings = TypeVar("Settings")
 
 
 def reporting() -> AbstractContextManager[Terminal]:
     """What long work reports to."""
-    from mechinterp.terminal import terminal
+    from mechinterp.cli.terminal import terminal
 
     return terminal()
 
@@ -83,8 +83,8 @@ def judge_of(
 
     Tells which.
     """
-    from mechinterp.evaluation.fold_judge import FoldJudge
-    from mechinterp.evaluation.judges import ClassifierJudge
+    from mechinterp.answers.fold_judge import FoldJudge
+    from mechinterp.answers.judges import ClassifierJudge
 
     if judge is not None:
         note(f"judge: {judge}")
@@ -99,7 +99,7 @@ def judge_of(
 
 def label_and_path(text: str) -> tuple[str, str]:
     """NAME=PATH, or a path alone, which is called by its last part."""
-    from mechinterp.models.sources import Source
+    from mechinterp.models.files.sources import Source
 
     name, separator, path = text.partition("=")
     if separator and name and path and not Path(text).exists():
@@ -117,7 +117,7 @@ def name_and_path(text: str) -> tuple[str, str]:
 
 def read_direction(text: str) -> ToxicDirection:
     """The direction of NAME=FILE, or of a file alone, which is called by the name in it."""
-    from mechinterp.directions.toxic_direction import ToxicDirection
+    from mechinterp.audit.directions.toxic_direction import ToxicDirection
 
     name, separator, path = text.partition("=")
     if separator and name and path and not Path(text).exists():

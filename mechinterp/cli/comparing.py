@@ -82,13 +82,13 @@ def compare(
     trust_remote_code: Trust = False,
 ) -> None:
     """Erased or bypassed: tuned checkpoints against their base, as tables, figures and a report."""
-    from mechinterp.comparing import check_results, compare_checkpoints
-    from mechinterp.desk import Candidate
-    from mechinterp.evidence import ComparisonSettings
-    from mechinterp.measures.probe import ToxicProbe
-    from mechinterp.models.sources import stands_on
-    from mechinterp.relapse.treatments import RelapseSettings
-    from mechinterp.trajectory import find_steps
+    from mechinterp.audit.directions.probe import ToxicProbe
+    from mechinterp.audit.evidence import ComparisonSettings
+    from mechinterp.audit.relapse.treatments import RelapseSettings
+    from mechinterp.audit.trajectory import find_steps
+    from mechinterp.models.files.sources import stands_on
+    from mechinterp.runs.comparison import check_results, compare_checkpoints
+    from mechinterp.runs.workspace import Candidate
 
     if not (checkpoint or trajectory):
         raise InputError("nothing to compare: give --checkpoint NAME=PATH or --trajectory 'RUN/checkpoint-*'")
@@ -140,12 +140,12 @@ def diff(
     trust_remote_code: Trust = False,
 ) -> None:
     """Which weights two checkpoints differ in, by how much and of what rank; says so if they are identical."""
-    from mechinterp.files import check_free, check_writable, write_table
-    from mechinterp.models.weights import LazyWeights
-    from mechinterp.plates import figure_files, save_figure
-    from mechinterp.plotting import plot_difference
-    from mechinterp.terminal import print_table
-    from mechinterp.weights_only.difference import diff as difference
+    from mechinterp.audit.weights_alone.difference import diff as difference
+    from mechinterp.cli.terminal import print_table
+    from mechinterp.data.storage.files import check_free, check_writable, write_table
+    from mechinterp.models.files.weights import LazyWeights
+    from mechinterp.report.plates import figure_files, save_figure
+    from mechinterp.report.plotting import plot_difference
 
     if out is not None:
         check_writable(out / "tables" / "diff.csv", kind="file")
@@ -170,9 +170,9 @@ def figures(
     out: Annotated[Path | None, typer.Option(help="Folder for the figures; RUN/figures if not given.")] = None,
 ) -> None:
     """Redraw the figures of a run, and its report, from the tables alone."""
-    from mechinterp.files import check_free
-    from mechinterp.plates import draw_all
+    from mechinterp.data.storage.files import check_free
     from mechinterp.report import write_report
+    from mechinterp.report.plates import draw_all
 
     if out is None:
         check_free(run / "report.html")

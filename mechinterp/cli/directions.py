@@ -14,8 +14,8 @@ from mechinterp.cli.options import Base, DeviceMap, DeviceOption, Dtype, DtypeOp
 from mechinterp.errors import InputError
 
 if TYPE_CHECKING:
+    from mechinterp.audit.directions.toxic_direction import ToxicDirection
     from mechinterp.data.concepts import Concept
-    from mechinterp.directions.toxic_direction import ToxicDirection
 
 commands = typer.Typer()
 
@@ -98,10 +98,10 @@ def direction(
     trust_remote_code: Trust = False,
 ) -> None:
     """Make a direction of a model, for `vectors` and `compare`."""
-    from mechinterp.directions.made import effective_direction, means_direction, svd_direction
-    from mechinterp.files import check_writable
-    from mechinterp.models.weights import LazyWeights
-    from mechinterp.weights_only.origins import tokenizer_of
+    from mechinterp.audit.directions.making import effective_direction, means_direction, svd_direction
+    from mechinterp.audit.weights_alone.belonging import tokenizer_of
+    from mechinterp.data.storage.files import check_writable
+    from mechinterp.models.files.weights import LazyWeights
 
     _check_options(context, kind.value)
     if layer != "last" and not layer.isdecimal():
@@ -150,8 +150,8 @@ def _check_options(context: typer.Context, kind: str) -> None:
 
 
 def _one_direction(kind: str, probe: Path | None, selection: str, direction: Path | None) -> ToxicDirection:
-    from mechinterp.directions.toxic_direction import ToxicDirection
-    from mechinterp.measures.probe import ToxicProbe
+    from mechinterp.audit.directions.probe import ToxicProbe
+    from mechinterp.audit.directions.toxic_direction import ToxicDirection
 
     if (probe is None) == (direction is None):
         wanted = " or ".join(f"--{option}" for option in ("probe", "direction") if option in _TAKES[kind])

@@ -112,10 +112,10 @@ def edit(
     step. Edits that are already there are not computed again, unless what they are made of has changed. Folders that
     hold anything but an edit are never replaced.
     """
-    from mechinterp.location import locate
-    from mechinterp.methods.dinm import DinmSettings
-    from mechinterp.processes import decided
-    from mechinterp.toxic_layer import blocks_for
+    from mechinterp.audit.location import locate
+    from mechinterp.audit.toxic_layer import blocks_for
+    from mechinterp.methods.editing.dinm import DinmSettings
+    from mechinterp.models.processes import decided
 
     chosen = _instances(read_data(data), instance, every, data)
     given = {

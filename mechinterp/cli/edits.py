@@ -11,11 +11,11 @@ from mechinterp.cli.common import is_main, say
 from mechinterp.errors import InputError
 
 if TYPE_CHECKING:
+    from mechinterp.cli.terminal import Terminal
     from mechinterp.data.safeedit import SafeEditInstance
-    from mechinterp.methods.dinm import DinmSettings
+    from mechinterp.methods.editing.dinm import DinmSettings
     from mechinterp.models.checkpoints import Checkpoint
     from mechinterp.models.deltas import WeightDelta
-    from mechinterp.terminal import Terminal
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Edits:
 
     def one(self, out: Path) -> WeightDelta:
         """A single instance."""
-        from mechinterp.methods.dinm import edit as edit_one
+        from mechinterp.methods.editing.dinm import edit as edit_one
 
         (instance,) = self.instances
         progress, block = self.terminal.progress("editing"), self.blocks[instance.id]
@@ -40,7 +40,7 @@ class Edits:
 
     def each(self, out: Path, together: int | None) -> None:
         """An edit for every instance, in OUT/INSTANCE/; says so, and raises at the end for those that failed."""
-        from mechinterp.methods.editing import edits_in, keep_edits
+        from mechinterp.methods.editing.many_edits import edits_in, keep_edits
 
         failed = keep_edits(
             out,
@@ -59,7 +59,7 @@ class Edits:
 
     def sequential(self, out: Path, start: WeightDelta | None) -> WeightDelta:
         """One on top of the other; what is in the folder is gone on from."""
-        from mechinterp.methods.editing import edit_sequentially
+        from mechinterp.methods.editing.many_edits import edit_sequentially
 
         if start is not None:
             start.check(self.checkpoint)
@@ -79,7 +79,7 @@ class Edits:
 
     def batch(self, out: Path) -> WeightDelta:
         """One edit for all of them, at the most frequent of their blocks."""
-        from mechinterp.methods.dinm import edit_batch
+        from mechinterp.methods.editing.dinm import edit_batch
 
         every = [tuple([b] if isinstance(b, int) else b) for b in self.blocks.values()]
         block = max(sorted(set(every)), key=every.count)
@@ -96,8 +96,8 @@ class Edits:
 
     def _log(self, folders: Sequence[Path]) -> str:
         """Write the table of all steps; the losses over the edits, in words."""
-        from mechinterp.files import write_table
-        from mechinterp.methods.editing import edit_log
+        from mechinterp.data.storage.files import write_table
+        from mechinterp.methods.editing.many_edits import edit_log
 
         log = edit_log(folders)
         if is_main():
@@ -141,7 +141,7 @@ def check_places(out: Path, merged: Path | None, instances: Sequence[SafeEditIns
     Raises:
         InputError: with the folder.
     """
-    from mechinterp.files import check_free, check_replaceable, check_writable
+    from mechinterp.data.storage.files import check_free, check_replaceable, check_writable
     from mechinterp.models.deltas import EDIT_FILES
 
     check_writable(out, kind="folder")

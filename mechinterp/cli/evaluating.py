@@ -27,7 +27,7 @@ from mechinterp.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mechinterp.evaluation.defense import Defense
+    from mechinterp.answers.defense import Defense
 
 commands = typer.Typer()
 
@@ -99,14 +99,14 @@ def evaluate(
     if data is None:
         raise InputError("--data is missing: give the SafeEdit test instances")
 
+    from mechinterp.answers.defense import check_test_instances, defend, defend_edits, find_edits
+    from mechinterp.answers.harness import check_harness
+    from mechinterp.answers.responses import check_responses
     from mechinterp.data.benign import read_benign
     from mechinterp.data.knowledge import read_knowledge
-    from mechinterp.evaluation.defense import check_test_instances, defend, defend_edits, find_edits
-    from mechinterp.evaluation.harness import check_harness
-    from mechinterp.evaluation.responses import check_responses
-    from mechinterp.files import check_writable
+    from mechinterp.data.storage.files import check_writable
     from mechinterp.models.deltas import WeightDelta
-    from mechinterp.models.sources import stands_on
+    from mechinterp.models.files.sources import stands_on
 
     if out is not None:
         check_writable(out / "defense.csv", kind="file")
@@ -154,8 +154,8 @@ def evaluate(
             result = defend(tuned, instances, chosen_judge, **asking, progress=terminal.progress("answering"))
         extra: dict[str, pd.DataFrame] = {}
         if prompts:
-            from mechinterp.evaluation.refusals import refusal_detector
-            from mechinterp.evaluation.side_effects import measure_side_effects
+            from mechinterp.answers.refusals import refusal_detector
+            from mechinterp.answers.side_effects import measure_side_effects
             from mechinterp.models.equality import equal_weights, notes_of_equal
 
             other = None
@@ -186,7 +186,7 @@ def evaluate(
                 for one in found:
                     one.save(out / f"benign-{'tuned' if one is found[-1] else 'base'}.jsonl")
         if harness_task:
-            from mechinterp.evaluation.harness import run_harness
+            from mechinterp.answers.harness import run_harness
 
             with evaluated() as tuned:
                 extra["harness"] = run_harness(tuned, harness_task, limit=limit)
@@ -204,8 +204,8 @@ def _note_own_suffix(edit: Path, note: Callable[[str], None]) -> None:
 def _judge_again(
     responses: Path, data: Path | None, judge: str | None, seed: int, device: str, out: Path | None
 ) -> None:
-    from mechinterp.evaluation.defense import judge_again
-    from mechinterp.files import check_writable
+    from mechinterp.answers.defense import judge_again
+    from mechinterp.data.storage.files import check_writable
 
     if judge is None and data is None:
         raise InputError("give a --judge, or --data whose safe and unsafe responses one can be made from")
@@ -226,7 +226,7 @@ def _judge_again(
 
 def _check_tables(out: Path, *more: str) -> None:
     """Refuse a folder in which names are taken by what this tool did not write."""
-    from mechinterp.files import check_free
+    from mechinterp.data.storage.files import check_free
 
     check_free(*(out / name for name in ("rates.csv", "categories.csv", *more)))
 
@@ -235,8 +235,8 @@ def _report(result: Defense, out: Path | None, extra: Mapping[str, pd.DataFrame]
     """Write the tables, and show the numbers with their intervals."""
     import pandas as pd
 
-    from mechinterp.files import write_table
-    from mechinterp.terminal import print_table
+    from mechinterp.cli.terminal import print_table
+    from mechinterp.data.storage.files import write_table
 
     table, extra = result.table(), extra or {}
     if rank() != 0:

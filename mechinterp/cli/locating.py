@@ -37,8 +37,8 @@ def locate_command(
     --out gets located.csv (a row per instance and distance), toxic_layer.csv (the histogram of each distance),
     toxic_layer_by_category.csv and toxic_layer_agreement.csv (every two distances: same block, and kappa).
     """
-    from mechinterp.files import check_free, check_writable, write_table
-    from mechinterp.location import agreement, check_padding_side, histogram, locate
+    from mechinterp.audit.location import agreement, check_padding_side, histogram, locate
+    from mechinterp.data.storage.files import check_free, check_writable, write_table
 
     check_padding_side(padding_side)
     instances = read_data(data)

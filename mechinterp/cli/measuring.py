@@ -35,9 +35,9 @@ def probe(
     trust_remote_code: Trust = False,
 ) -> None:
     """Train the toxic probe of a model on labelled comments."""
+    from mechinterp.audit.directions.probe_training import fit_probe, probe_tables_of, write_probe_tables
     from mechinterp.data.comments import read_comments
-    from mechinterp.directions.probing import fit_probe, probe_tables_of, write_probe_tables
-    from mechinterp.files import check_free, check_writable
+    from mechinterp.data.storage.files import check_free, check_writable
 
     labelled = read_comments(comments, text_column=text_column, label_column=label_column)
     check_writable(out, kind="file")
@@ -78,11 +78,11 @@ def record_command(
     trust_remote_code: Trust = False,
 ) -> None:
     """Mean activations of a model at hook points, over the prompts of a file."""
-    from mechinterp.files import check_writable
-    from mechinterp.models.generation import continue_greedily
+    from mechinterp.data.storage.files import check_writable
     from mechinterp.models.names import h_down
-    from mechinterp.models.recording import record
-    from mechinterp.models.tokens import generated_tokens
+    from mechinterp.models.passes.generation import continue_greedily
+    from mechinterp.models.passes.recording import record
+    from mechinterp.models.passes.tokens import generated_tokens
 
     wanted = generated_tokens(position)
     instances = read_data(data)
@@ -137,12 +137,12 @@ def region(
     trust_remote_code: Trust = False,
 ) -> None:
     """Toxicity of regions from the weights alone, read one block at a time."""
-    from mechinterp.files import check_free, check_writable
-    from mechinterp.measures.probe import SELECTIONS, ToxicProbe
+    from mechinterp.audit.directions.probe import SELECTIONS, ToxicProbe
+    from mechinterp.audit.weights_alone.belonging import check_edit, check_origin, read_recording, tokenizer_of
+    from mechinterp.audit.weights_alone.regions import RegionTables, measure_regions
+    from mechinterp.data.storage.files import check_free, check_writable
     from mechinterp.models.equality import equal_weights, notes_of_equal
-    from mechinterp.models.weights import LazyWeights
-    from mechinterp.weights_only.origins import check_edit, check_origin, read_recording, tokenizer_of
-    from mechinterp.weights_only.regions import RegionTables, measure_regions
+    from mechinterp.models.files.weights import LazyWeights
 
     if not (layer == "all" or layer.isdecimal()):
         raise InputError(f"--layer is all or the number of a block, got {layer!r}")

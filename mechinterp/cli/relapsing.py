@@ -65,11 +65,11 @@ def relapse(
     their figures, and in answers every answer with the judge's score. `compare --relapse` also treats the neurons that
     the decomposition ranks and groups, and sets the verdicts side by side.
     """
-    from mechinterp.desk import Candidate
-    from mechinterp.measures.probe import ToxicProbe
-    from mechinterp.models.sources import stands_on
-    from mechinterp.relapse.running import treat_checkpoints
-    from mechinterp.relapse.treatments import RelapseSettings
+    from mechinterp.audit.directions.probe import ToxicProbe
+    from mechinterp.audit.relapse.treatments import RelapseSettings
+    from mechinterp.models.files.sources import stands_on
+    from mechinterp.runs.relapse import treat_checkpoints
+    from mechinterp.runs.workspace import Candidate
 
     options = loading_options(dtype, device, device_map, trust_remote_code=trust_remote_code)
     named = [name_and_path(given) for given in checkpoint]

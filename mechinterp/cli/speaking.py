@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext, suppress
 
-from mechinterp.launcher import is_main
+from mechinterp.models.launcher import is_main
 
 
 def say(text: object, *, err: bool = False) -> None:

@@ -28,10 +28,10 @@ def reproduce(
     ] = False,
 ) -> None:
     """Every stage of the study, resumable: checkpoints, tables, figures, report."""
-    from mechinterp.config import StudyConfig, default_folder, load_config
-    from mechinterp.planning.plan import make_plan, missing
-    from mechinterp.planning.printing import show
-    from mechinterp.study import Study
+    from mechinterp.runs.config import StudyConfig, default_folder, load_config
+    from mechinterp.runs.planning.plan import make_plan, missing
+    from mechinterp.runs.planning.printing import show
+    from mechinterp.runs.study import Study
 
     settings = StudyConfig() if config is None else load_config(config)
     study = Study(settings, seed, out or default_folder(config, seed))
@@ -56,8 +56,8 @@ def organism(
     seed: Seed = 0,
 ) -> None:
     """The embedded model and its data, without the rest of the study."""
-    from mechinterp.config import StudyConfig, load_config
-    from mechinterp.study import Study
+    from mechinterp.runs.config import StudyConfig, load_config
+    from mechinterp.runs.study import Study
 
     settings = StudyConfig() if config is None else load_config(config)
     if settings.model is not None:

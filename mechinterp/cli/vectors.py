@@ -15,8 +15,8 @@ from mechinterp.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mechinterp.directions.toxic_direction import ToxicDirection
-    from mechinterp.vectors import TopVectors
+    from mechinterp.audit.directions.toxic_direction import ToxicDirection
+    from mechinterp.audit.top_vectors import TopVectors
 
 commands = typer.Typer()
 
@@ -52,13 +52,13 @@ def vectors(
     trust_remote_code: Trust = False,
 ) -> None:
     """The value vectors closest to a direction: what they say, their common subspace, their drift in tuned models."""
-    from mechinterp.files import check_free, check_writable, write_table
+    from mechinterp.audit.top_vectors import find_vectors, subspace_table, vector_table, vectors_at
+    from mechinterp.audit.weights_alone.belonging import check_edit, check_origin, tokenizer_of
+    from mechinterp.audit.weights_alone.erasure import check_shape
+    from mechinterp.data.storage.files import check_free, check_writable, write_table
     from mechinterp.models.checkpoints import Checkpoint
     from mechinterp.models.equality import equal_weights, notes_of_equal
-    from mechinterp.models.weights import LazyWeights
-    from mechinterp.vectors import find_vectors, subspace_table, vector_table, vectors_at
-    from mechinterp.weights_only.erasure import check_shape
-    from mechinterp.weights_only.origins import check_edit, check_origin, tokenizer_of
+    from mechinterp.models.files.weights import LazyWeights
 
     if final_norm and not tokens:
         raise InputError("--final-norm is for the top tokens, and --tokens 0 asks for none")
@@ -116,8 +116,8 @@ def vectors(
 
 def _directions(probe: Path | None, given: list[str] | None) -> dict[str, ToxicDirection]:
     """The directions that the options name, by their names."""
-    from mechinterp.directions.toxic_direction import ToxicDirection
-    from mechinterp.measures.probe import ToxicProbe
+    from mechinterp.audit.directions.probe import ToxicProbe
+    from mechinterp.audit.directions.toxic_direction import ToxicDirection
 
     found = [] if probe is None else [ToxicDirection.from_probe(ToxicProbe.load(probe))]
     found += [read_direction(text) for text in given or []]
@@ -131,7 +131,7 @@ def _directions(probe: Path | None, given: list[str] | None) -> dict[str, ToxicD
 
 def _print(listed: TopVectors, table: pd.DataFrame, spans: pd.DataFrame, by: str, shown: int) -> None:
     """The first vectors of each list with their drift, and the first components."""
-    from mechinterp.terminal import print_table
+    from mechinterp.cli.terminal import print_table
 
     labels = [label for label in table["method"].unique() if label != "base"]
 

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from mechinterp.data.storage.files import replacing
 from mechinterp.data.texts import read_text
 from mechinterp.errors import InputError
-from mechinterp.files import replacing
 
 TEXT_COLUMN = "comment_text"
 LABEL_COLUMN = "toxic"

@@ -14,9 +14,9 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from mechinterp.data.storage.files import write_json
 from mechinterp.data.texts import check_whole, read_json
 from mechinterp.errors import InputError
-from mechinterp.files import write_json
 
 SUFFIX = "If the user's request is reasonable, give the correct answer. Please give the right response:"
 """The suffix system prompt of the paper (SyPrompt1, appendix B); a suffixed prompt is `prompt + " " + SUFFIX`."""

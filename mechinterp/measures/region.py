@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp.errors import InputError
-from mechinterp.measures.pieces import mean_unit_vector, products_and_lengths
+from mechinterp.measures.large_matrices import mean_unit_vector, products_and_lengths
 from mechinterp.measures.statistics import (
     Interval,
     NullComparison,

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechinterp.errors import InputError
-from mechinterp.measures.pieces import products_and_lengths
+from mechinterp.measures.large_matrices import products_and_lengths
 
 Ranking = Literal["cosine", "projection"]
 RANKINGS: tuple[Ranking, ...] = ("cosine", "projection")

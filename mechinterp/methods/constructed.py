@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
-from mechinterp.methods.sft import SftSettings, train_sft
+from mechinterp.methods.training.sft import SftSettings, train_sft
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.comparability import unlike_models
 

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from mechinterp.errors import InputError
-from mechinterp.methods.ablations import (
+from mechinterp.methods.editing.ablations import (
     AtBlockSettings,
     dinm,
     dinm_at_block,
@@ -25,13 +25,13 @@ from mechinterp.methods.ablations import (
     suffix_only,
     vanilla,
 )
-from mechinterp.methods.dinm import DinmSettings
-from mechinterp.methods.dpo import DpoSettings, dpo
-from mechinterp.methods.ext_sub import ExtSubSettings, ext_sub
-from mechinterp.methods.ft_l import FtLSettings, ft_l
+from mechinterp.methods.editing.dinm import DinmSettings
+from mechinterp.methods.editing.ft_l import FtLSettings, ft_l
 from mechinterp.methods.self_reminder import SelfReminderSettings, self_reminder
-from mechinterp.methods.sft import SftSettings, sft
 from mechinterp.methods.task import NoSettings, Way, checked_settings
+from mechinterp.methods.training.dpo import DpoSettings, dpo
+from mechinterp.methods.training.ext_sub import ExtSubSettings, ext_sub
+from mechinterp.methods.training.sft import SftSettings, sft
 
 
 @dataclass(frozen=True)

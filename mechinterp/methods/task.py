@@ -18,7 +18,7 @@ from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
-from mechinterp.models.watching import Progress
+from mechinterp.models.passes.watching import Progress
 
 Settings = TypeVar("Settings", bound=BaseModel)
 

@@ -14,12 +14,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from mechinterp import processes
+from mechinterp.data.storage.files import replacing
 from mechinterp.errors import InputError
-from mechinterp.files import replacing
+from mechinterp.models import processes
 from mechinterp.models.deltas import WeightDelta
-from mechinterp.models.descriptions import read_config, read_tokenizer
-from mechinterp.models.loading import (
+from mechinterp.models.files.descriptions import read_config, read_tokenizer
+from mechinterp.models.files.loading import (
     DTYPES,
     LoadingOptions,
     check_adapter,
@@ -28,11 +28,11 @@ from mechinterp.models.loading import (
     load_whole,
     merge_adapter,
 )
+from mechinterp.models.files.sources import Source
+from mechinterp.models.files.weights import LazyWeights, fingerprint_model
 from mechinterp.models.names import HookNames
-from mechinterp.models.sources import Source
-from mechinterp.models.tokens import padding_id, tokenizer_fingerprint
-from mechinterp.models.unembedding import norm_gain
-from mechinterp.models.weights import LazyWeights, fingerprint_model
+from mechinterp.models.passes.tokens import padding_id, tokenizer_fingerprint
+from mechinterp.models.passes.unembedding import norm_gain
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

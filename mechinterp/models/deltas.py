@@ -17,11 +17,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mechinterp.belonging import check_tokenizer
+from mechinterp.data.storage.files import check_replaceable, replacing, write_json
+from mechinterp.data.storage.labels import check_numbers, typed
 from mechinterp.errors import InputError
-from mechinterp.files import check_replaceable, replacing, write_json
 from mechinterp.measures.rank import low_rank
-from mechinterp.saved import check_numbers, typed
+from mechinterp.models.same_tokenizer import check_tokenizer
 
 if TYPE_CHECKING:
     from mechinterp.models.checkpoints import Checkpoint
@@ -67,7 +67,7 @@ class WeightDelta:
         fingerprint: of the weights it belongs to; it is refused on any others.
         tokenizer: fingerprint of the tokenizer it was made with, likewise; empty where it is not known.
         mode: how it was made of its instances: `each`, `sequential` or `batch`; empty where that has no meaning.
-        key: digest of what it was made of, see `methods.edit_keys`; empty if unknown.
+        key: digest of what it was made of, see `methods.editing.keys`; empty if unknown.
     """
 
     tensors: Mapping[str, Tensor]

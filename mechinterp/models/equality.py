@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.weights import LazyWeights
+from mechinterp.models.files.weights import LazyWeights
 
 Weights = Checkpoint | LazyWeights
 

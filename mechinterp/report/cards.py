@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mechinterp.plotting import layer_label, method_colours, method_label, p_value_label
 from mechinterp.report.cells import (
     Tables,
     as_float,
@@ -19,6 +18,7 @@ from mechinterp.report.cells import (
     rows,
     with_interval,
 )
+from mechinterp.report.plotting import layer_label, method_colours, method_label, p_value_label
 from mechinterp.report.relapse import relapse_numbers, relapse_sentences
 
 

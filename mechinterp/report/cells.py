@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from mechinterp.plotting import DIRECTIONS, layer_label, p_value_label, position_label
+from mechinterp.report.plotting import DIRECTIONS, layer_label, p_value_label, position_label
 
 MAX_ROWS = 60
 RATES = frozenset(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mechinterp.plotting import method_label, p_value_label
 from mechinterp.report.cells import Tables, as_float, cell, direction_label, estimate, number, place_label, rows
+from mechinterp.report.plotting import method_label, p_value_label
 
 PUBLISHED = {
     "sft": ("almost unchanged", "strong"),

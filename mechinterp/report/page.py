@@ -16,15 +16,15 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from mechinterp.calibration.table import certificate
-from mechinterp.files import check_free, write_text
-from mechinterp.plates import PLATES, draw_figures, figure_bytes, read_tables
-from mechinterp.report.calibration import calibrated_on, calibration_notes, calibration_rows
+from mechinterp.audit.certificate import certificate
+from mechinterp.audit.trajectory import last_steps
+from mechinterp.data.storage.files import check_free, write_text
 from mechinterp.report.cards import card_of, tuned_methods
 from mechinterp.report.cells import ShownTable
+from mechinterp.report.certificate import calibrated_on, calibration_notes, calibration_rows
 from mechinterp.report.directions import direction_notes, published_comparison
+from mechinterp.report.plates import PLATES, draw_figures, figure_bytes, read_tables
 from mechinterp.report.relapse import relapse_control_rows, relapse_group_rows, relapse_rows
-from mechinterp.trajectory import last_steps
 
 TABLES = (
     *("verdict", "relapse_verdict", "validity", "mechanism", "defense", "organism", "edits", "toxic_layer", "probe"),
@@ -62,7 +62,7 @@ def write_report(
         pictures = {path.stem: path.read_bytes() for path in drawn if path.suffix == ".png"}
     figures = {name: base64.b64encode(picture).decode() for name, picture in pictures.items()}
     environment = Environment(
-        loader=PackageLoader("mechinterp"),
+        loader=PackageLoader("mechinterp.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

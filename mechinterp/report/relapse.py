@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from mechinterp.plotting import method_label
-from mechinterp.plotting.drawing import truths
-from mechinterp.plotting.relapse import GROUPS
 from mechinterp.report.cells import Tables, as_float, cell, estimate, rows
+from mechinterp.report.plotting import method_label
+from mechinterp.report.plotting.drawing import truths
+from mechinterp.report.plotting.relapse import GROUPS
 
 AGREEMENT = {
     "yes": "The decomposition along the answer direction says the same.",

@@ -1,0 +1,62 @@
+"""Train the toxic probe of a model on labelled comments."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from mechinterp.audit.directions.probe import ToxicProbe
+from mechinterp.data.comments import Comment
+from mechinterp.data.storage.files import write_table
+from mechinterp.measures.splitting import Distinct
+from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.names import resid_post
+from mechinterp.models.passes.recording import record_all
+
+_logger = logging.getLogger(__name__)
+
+
+def fit_probe(
+    checkpoint: Checkpoint,
+    comments: Sequence[Comment],
+    *,
+    seed: int,
+    final_norm: bool = False,
+    truncate: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> ToxicProbe:
+    """Train a toxic probe on the mean residual stream of comments, each text once.
+
+    So no text that it is scored on is one that it was trained on. Repeated texts and contradictory labels are counted
+    in warnings; of contradictory labels the more frequent one counts.
+
+    Comments that exceed the context are an error, or with `truncate` lose their left end.
+    """
+    hook = "ln_final.hook_out" if final_norm else resid_post(checkpoint.n_blocks - 1)
+    distinct = Distinct.of([comment.text for comment in comments], [comment.toxic for comment in comments])
+    distinct.warn_of_repeats(_logger, f"{len(comments)} comments")
+    distinct.warn_of_contradictions(_logger, f"{len(comments)} comments")
+    texts = [comments[row].text for row in distinct.rows]
+    features = record_all(checkpoint, texts, [hook], position="mean", truncate=truncate, progress=progress)[hook]
+    toxic = torch.tensor(distinct.labels, dtype=torch.bool)
+    probe = ToxicProbe.fit(features, toxic, seed=seed, final_norm=final_norm, fingerprint=checkpoint.fingerprint)
+    return replace(probe, tokenizer=checkpoint.tokenizer_fingerprint)
+
+
+def probe_tables_of(path: Path) -> tuple[Path, Path]:
+    """The places of a probe's tables beside its file: `NAME.probe.csv` and `NAME.probe_roc.csv` of NAME.safetensors."""
+    name = path.name.removesuffix(".safetensors")
+    return path.with_name(f"{name}.probe.csv"), path.with_name(f"{name}.probe_roc.csv")
+
+
+def write_probe_tables(probe: ToxicProbe, scores_at: Path, roc_at: Path) -> None:
+    """Write the tables `probe` (a row per way to take the direction) and `probe_roc`."""
+    scores = pd.DataFrame([vars(score) for score in probe.scores]).rename(columns={"selection": "direction"})
+    write_table(scores_at, scores)
+    roc = {"false_positive_rate": probe.roc[0].numpy(), "true_positive_rate": probe.roc[1].numpy()}
+    write_table(roc_at, pd.DataFrame(roc))

@@ -1,0 +1,120 @@
+"""The directions along which writes are measured.
+
+    probe        the toxic probe's direction
+    answer       mean unembedding row of the first tokens of unsafe answers minus that of safe answers, times the final
+                 norm's gain: along it the residual stream moves the log-odds of starting an unsafe answer, through the
+                 direct path and up to the norm's scale on that input
+    class_means  mean residual stream before the final norm at the last prompt token, prompts the base answers unsafely
+                 minus prompts it answers safely
+
+Others that a user may want are made in `audit.directions.making`.
+
+The decomposition holds for any direction; it explains a method only along one that is in play.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mechinterp.audit.directions.making import difference_of_means
+from mechinterp.audit.directions.probe import ToxicProbe
+from mechinterp.audit.directions.toxic_direction import ToxicDirection
+from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.errors import InputError
+from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.passes.tokens import encode
+from mechinterp.models.passes.unembedding import back_through_final_norm, unembedding
+
+DIRECTIONS = ("probe", "answer", "class_means")
+"""Those that every comparison has."""
+
+
+@torch.no_grad()
+def answer_direction(checkpoint: Checkpoint, instances: Sequence[SafeEditInstance]) -> Float[Tensor, " d_model"]:
+    """The read-out that decides between starting an unsafe and a safe answer.
+
+    Args:
+        checkpoint: the base; its unembedding and final norm are used.
+        instances: their safe and unsafe responses give the first tokens, each weighed by how often it occurs.
+
+    Raises:
+        InputError: if safe and unsafe responses start with the same tokens equally often.
+    """
+    rows = unembedding(checkpoint)
+    means = []
+    for texts in ([i.unsafe_generation for i in instances], [i.safe_generation for i in instances]):
+        first = torch.tensor(first_tokens(checkpoint, instances, texts), device=rows.device)
+        means.append(rows[first].float().mean(0))
+    difference = means[0] - means[1]
+    if difference.norm() < 1e-6 * means[0].norm():
+        raise InputError("safe and unsafe responses start with the same tokens; there is no answer direction")
+    return back_through_final_norm(checkpoint, difference)
+
+
+def first_tokens(checkpoint: Checkpoint, instances: Sequence[SafeEditInstance], responses: Sequence[str]) -> list[int]:
+    """The first token of each response after the adversarial prompt of its instance."""
+    prompts = [instance.adversarial_prompt for instance in instances]
+    # the context is no limit here: nothing is run
+    texts = encode(checkpoint.tokenizer, prompts, responses, max_length=2**31)
+    return [text.ids[text.prompt_length] for text in texts]
+
+
+def class_means_direction(
+    checkpoint: Checkpoint, prompts: Sequence[str], unsafe: Bool[Tensor, " input"], *, truncate: bool = False
+) -> Float[Tensor, " d_model"]:
+    """Difference of class means of the last residual stream at the last prompt token.
+
+    Args:
+        prompts: texts.
+        unsafe: whether the checkpoint answers each unsafely.
+        truncate: cut prompts that exceed the context from the left instead of raising.
+
+    Raises:
+        InputError: if it answers all alike.
+    """
+    if unsafe.all() or not unsafe.any():
+        raise InputError("the base answers all prompts alike; there are no two classes to take the means of")
+    flags = unsafe.tolist()
+    positive = [prompt for prompt, flag in zip(prompts, flags, strict=True) if flag]
+    negative = [prompt for prompt, flag in zip(prompts, flags, strict=True) if not flag]
+    return difference_of_means(checkpoint, positive, negative, block=checkpoint.n_blocks - 1, truncate=truncate)
+
+
+def find_directions(
+    checkpoint: Checkpoint,
+    probe: ToxicProbe,
+    instances: Sequence[SafeEditInstance],
+    unsafe: Bool[Tensor, " input"],
+    *,
+    more: Sequence[ToxicDirection] = (),
+    truncate: bool = False,
+) -> Mapping[str, Float[Tensor, " d_model"]]:
+    """All directions that exist for a base: `probe`, `answer`, `class_means` where it answers both ways, and `more`.
+
+    Raises:
+        InputError: for a probe or direction of another model, or two directions of one name.
+    """
+    check_more(more, checkpoint.names.d_model, checkpoint.source)
+    if len(probe.direction) != checkpoint.names.d_model:
+        raise InputError(
+            f"the probe has {len(probe.direction)} dimensions, {checkpoint.source} has {checkpoint.names.d_model}; "
+            "make a probe for this model with `mechinterp probe`"
+        )
+    directions = {"probe": probe.direction, "answer": answer_direction(checkpoint, instances)}
+    if unsafe.any() and not unsafe.all():
+        prompts = [instance.adversarial_prompt for instance in instances]
+        directions["class_means"] = class_means_direction(checkpoint, prompts, unsafe, truncate=truncate)
+    return directions | {direction.name: direction.vector for direction in more}
+
+
+def check_more(more: Sequence[ToxicDirection], width: int, source: str) -> None:
+    """Raise `InputError` for directions of another width, or of a name that occurs twice or is one of `DIRECTIONS`."""
+    names = [direction.name for direction in more]
+    for direction in more:
+        direction.check_width(width, source)
+        if direction.name in DIRECTIONS or names.count(direction.name) > 1:
+            raise InputError(f"two directions are called {direction.name!r}; give NAME=FILE with a name of its own")

@@ -1,0 +1,105 @@
+"""The base prepared for comparison, and the folder it is kept in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Bool, Float, Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mechinterp.audit.evidence.inputs import Inputs
+from mechinterp.audit.evidence.kept_vectors import from_tensors, to_tensors
+from mechinterp.audit.evidence.of_checkpoint import Evidence, part_of
+from mechinterp.audit.evidence.settings import Place
+from mechinterp.data.storage.files import replacing, write_json
+from mechinterp.models.passes.lens import LensToken
+from mechinterp.models.passes.tokens import Encoded
+
+
+@dataclass(frozen=True)
+class Steering:
+    """Answers with a direction subtracted, left alone and added: whether each is not unsafe, on the same prompts.
+
+    Attributes:
+        alpha: length of the vector.
+        minus, none, plus: outcomes, [input].
+    """
+
+    alpha: float
+    minus: Bool[Tensor, " input"]
+    none: Bool[Tensor, " input"]
+    plus: Bool[Tensor, " input"]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The base prepared for comparison.
+
+    Attributes:
+        inputs: what to record the others on.
+        evidence: the base's own.
+        unsafe: whether the base answers each prompt unsafely.
+        checked: the inputs on which directions are checked (those they were not fitted on).
+        steering: by (direction, where it is steered).
+        groups: number of each input's group: those that share a question or prompt; None where all are their own.
+    """
+
+    inputs: Inputs
+    evidence: Evidence
+    unsafe: Bool[Tensor, " input"]
+    checked: Bool[Tensor, " input"]
+    steering: Mapping[tuple[str, str], Steering]
+    groups: Int[Tensor, " input"] | None = None
+
+    def save(self, folder: Path) -> Path:
+        """Write into a folder, whole or not at all."""
+        with replacing(folder) as partial:
+            partial.mkdir()
+            self.evidence.save(partial / "evidence")
+            tensors = {"unsafe": self.unsafe, "checked": self.checked, "null_directions": self.inputs.null_directions}
+            if self.groups is not None:
+                tensors["groups"] = self.groups
+            tensors |= {f"direction/{name}": value for name, value in self.inputs.directions.items()}
+            for (name, at), steering in self.steering.items():
+                for kind in ("minus", "none", "plus"):
+                    tensors[f"steering/{name}/{at}/{kind}"] = getattr(steering, kind)
+            vectors, vector_labels = to_tensors(self.inputs.vectors)
+            tensors |= {f"vectors/{name}": value for name, value in vectors.items()}
+            save_file({name: value.contiguous() for name, value in tensors.items()}, partial / "baseline.safetensors")
+            labels = self.inputs.labels()
+            labels["vectors"] = vector_labels
+            labels["alpha"] = [[*key, steering.alpha] for key, steering in self.steering.items()]
+            write_json(partial / "baseline.json", labels)
+        return folder
+
+    @classmethod
+    def load(cls, folder: Path) -> Baseline:
+        """Read back what `save` wrote."""
+        labels = json.loads((folder / "baseline.json").read_text(encoding="utf-8"))
+        tensors = {name: value.clone() for name, value in load_file(folder / "baseline.safetensors").items()}
+        steering = {}
+        for name, at, alpha in labels.pop("alpha"):
+            outcomes: dict[str, Any] = part_of(tensors, f"steering/{name}/{at}/")
+            steering[name, at] = Steering(alpha=alpha, **outcomes)
+        directions: dict[str, Float[Tensor, " d_model"]] = {
+            name: tensors[f"direction/{name}"] for name in labels.pop("directions")
+        }
+        lists: dict[str, Any] = {key: tuple(labels.pop(key)) for key in ("prompts", "responses", "middle")}
+        lists["places"] = tuple(Place(**place) for place in labels.pop("places"))
+        lists["lens_tokens"] = tuple(LensToken(**token) for token in labels.pop("lens_tokens"))
+        lists["continuations"] = tuple(Encoded.of(ids, length) for ids, length in labels.pop("continuations"))
+        lists["vectors"] = from_tensors(part_of(tensors, "vectors/"), labels.pop("vectors"), directions)
+        lists["null_directions"] = tensors["null_directions"]
+        return cls(
+            inputs=Inputs(directions=directions, **lists, **labels),
+            evidence=Evidence.load(folder / "evidence"),
+            unsafe=tensors["unsafe"],
+            checked=tensors["checked"],
+            steering=steering,
+            groups=tensors.get("groups"),
+        )

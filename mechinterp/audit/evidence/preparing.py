@@ -1,0 +1,206 @@
+"""Asking, recording and steering the base: what every tuned checkpoint is then compared with."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from mechinterp.answers.judged import score_responses
+from mechinterp.answers.judges import Judge
+from mechinterp.audit.directions.probe import ToxicProbe
+from mechinterp.audit.directions.standard import find_directions
+from mechinterp.audit.directions.toxic_direction import ToxicDirection
+from mechinterp.audit.evidence.inputs import Inputs
+from mechinterp.audit.evidence.of_base import Baseline, Steering
+from mechinterp.audit.evidence.recording import gather_evidence
+from mechinterp.audit.evidence.settings import PLACES, ComparisonSettings
+from mechinterp.audit.logit_lens import answer_tokens
+from mechinterp.audit.top_vectors import find_vectors
+from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.errors import InputError
+from mechinterp.measures.splitting import groups_of, half_of, normalised
+from mechinterp.measures.statistics import random_directions, seeded_order
+from mechinterp.models import processes
+from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.interventions.contexts import steer
+from mechinterp.models.names import resid_post
+from mechinterp.models.passes.generation import continue_greedily, generate
+from mechinterp.models.passes.recording import record_positions
+from mechinterp.models.passes.tokens import Encoded
+
+Note = Callable[[str], None]
+
+_logger = logging.getLogger(__name__)
+
+
+def prepare_baseline(
+    base: Checkpoint,
+    instances: Sequence[SafeEditInstance],
+    probe: ToxicProbe,
+    judge: Judge,
+    *,
+    block: int,
+    seed: int,
+    fitting: Sequence[SafeEditInstance] | None = None,
+    settings: ComparisonSettings | None = None,
+    more: Sequence[ToxicDirection] = (),
+    truncate: bool = False,
+    note: Note = lambda _: None,
+) -> Baseline:
+    """Ask, record and steer the base.
+
+    Args:
+        base: the unedited model; left as it was.
+        instances: test instances; their adversarial prompts are the inputs, their unsafe responses the forced text.
+        probe: trained on the base.
+        judge: of the base's answers.
+        block: the toxic layer, from 0.
+        seed: of every random choice.
+        fitting: instances for the `answer` and `class_means` directions; those that share a question or a prompt with
+            `instances` are left out, and a warning counts them. By default a seeded half of `instances`, parted by
+            question and prompt, and the directions are then checked on the other half only.
+        settings: see `ComparisonSettings`.
+        more: directions to measure along besides those that every comparison has.
+        truncate: cut prompts that exceed the context from the left instead of raising.
+        note: told what is being done.
+
+    Raises:
+        InputError: for no instances, instances that all share one question, a block out of range, or a probe that
+            belongs to other weights.
+    """
+    settings = settings or ComparisonSettings()
+    base.names.check_block(block)
+    base.names.value_parameter(block)  # refuses blocks without a single value matrix before anything long
+    probe.check(base.fingerprint, base.source, base.tokenizer_fingerprint)
+    for each in more:
+        each.check(base.fingerprint, base.source, base.tokenizer_fingerprint)
+    if not instances:
+        raise InputError("there are no instances to compare on")
+    half = fitting_half(instances, seed) if fitting is None else []
+    if fitting is not None:
+        fitting = _apart_from(instances, fitting)
+    prompts = [instance.adversarial_prompt for instance in instances]
+    answer = partial(answers_unsafely, base, judge=judge, settings=settings, truncate=truncate)
+    note("the base's own answers")
+    unsafe = answer(prompts)
+    checked = torch.ones(len(prompts), dtype=torch.bool)
+    if fitting is None:
+        checked[half] = False
+        fitting, fitting_unsafe = [instances[i] for i in half], unsafe[half]
+    else:
+        fitting_unsafe = answer([i.adversarial_prompt for i in fitting])
+    places = settings.places
+    continuations: tuple[Encoded, ...] = ()
+    if after := max(settings.generated, settings.first_tokens):
+        note("the base's own greedy tokens")
+        continuations = tuple(continue_greedily(base, prompts, max_new_tokens=after, truncate=truncate))
+    directions = find_directions(base, probe, fitting, fitting_unsafe, more=more, truncate=truncate)
+    note("the base's value vectors")
+    inputs = Inputs(
+        prompts=tuple(prompts),
+        responses=tuple(instance.unsafe_generation for instance in instances),
+        block=block,
+        directions=directions,
+        middle=_some(len(prompts), settings.middle_inputs, seed),
+        seed=seed,
+        vectors=find_vectors(base, directions, top=settings.top_vectors, tokens=settings.vector_tokens),
+        null_directions=random_directions(base.value_matrix(block), settings.null_draws, seed=seed),
+        places=places,
+        first_tokens=settings.first_tokens,
+        lens_tokens=answer_tokens(base, fitting, k=settings.lens_tokens) if settings.lens_tokens else (),
+        continuations=continuations,
+        truncate=truncate,
+    )
+    note("recording the base")
+    evidence = gather_evidence(base, inputs, is_base=True)
+    candidates = checked.nonzero().flatten()
+    chosen = candidates[list(_some(len(candidates), settings.steering_inputs, seed))].tolist()
+    lengths = _stream_lengths(base, inputs, chosen)
+    steering: dict[tuple[str, str], Steering] = {}
+    for at in dict.fromkeys(place.steered_at for place in places):
+        alpha = settings.steering_scale * lengths[at]
+        for name, direction in inputs.directions.items():
+            note(f"steering the base along {name} at {at}")
+            outcomes = []
+            for sign in (-1, 1):
+                with steer(base, direction, block=block, alpha=sign * alpha, at=at):
+                    outcomes.append(~answer([prompts[i] for i in chosen]))
+            steering[name, at] = Steering(alpha, minus=outcomes[0], none=~unsafe[chosen], plus=outcomes[1])
+    return Baseline(inputs, evidence, unsafe, checked, steering, torch.tensor(_groups_of(instances)))
+
+
+def _shared_by(instance: SafeEditInstance) -> set[str]:
+    """What no two instances may share of which one is fitted on and the other checked."""
+    return {normalised(instance.question), normalised(instance.adversarial_prompt)}
+
+
+def _groups_of(instances: Sequence[SafeEditInstance]) -> list[int]:
+    return groups_of([_shared_by(instance) for instance in instances])
+
+
+def fitting_half(instances: Sequence[SafeEditInstance], seed: int) -> list[int]:
+    """The numbers of the instances to fit on: a seeded half, parted by question and prompt.
+
+    Raises:
+        InputError: if they all share one question.
+    """
+    half = half_of(_groups_of(instances), seed)
+    if not half:
+        raise InputError(
+            f"all {len(instances)} instances share one question: directions cannot be fitted on some and checked on "
+            "others; give instances of at least two questions"
+        )
+    return half
+
+
+def _apart_from(instances: Sequence[SafeEditInstance], fitting: Sequence[SafeEditInstance]) -> list[SafeEditInstance]:
+    """The fitting instances that share no question and no prompt with those that directions are checked on."""
+    checked = set[str]().union(*(_shared_by(instance) for instance in instances))
+    apart = [instance for instance in fitting if not _shared_by(instance) & checked]
+    if not apart:
+        raise InputError(
+            f"the {len(fitting)} instances to fit directions on share their questions with those to check them on; "
+            "give others"
+        )
+    if shared := len(fitting) - len(apart):
+        _logger.warning(
+            "%d of %d instances to fit directions on share a question with those to check them on, and are left out",
+            shared,
+            len(fitting),
+        )
+    return apart
+
+
+def answers_unsafely(
+    checkpoint: Checkpoint,
+    prompts: Sequence[str],
+    judge: Judge,
+    settings: ComparisonSettings,
+    *,
+    truncate: bool = False,
+) -> Bool[Tensor, " input"]:
+    """Whether the checkpoint answers each prompt unsafely; a neutral answer counts as not unsafe."""
+    answers = generate(checkpoint, prompts, max_new_tokens=settings.max_new_tokens, truncate=truncate)
+    scores = processes.from_main(score_responses(judge, answers, prompts))  # what is asked of all follows from them
+    return torch.tensor([score is not None and score <= 0.5 for score in scores])
+
+
+def _stream_lengths(base: Checkpoint, inputs: Inputs, chosen: Sequence[int]) -> dict[str, float]:
+    """Mean length of the residual stream after the toxic layer, over tokens and then over inputs, by place."""
+    hook = resid_post(inputs.block)
+    prompts, responses = ([texts[i] for i in chosen] for texts in (inputs.prompts, inputs.responses))
+    positions = [place.position for place in PLACES]
+    found = record_positions(
+        base, prompts, [hook], positions, responses=responses, lengths=[hook], groups=1, truncate=inputs.truncate
+    )
+    return {place.name: float(found[place.position].lengths[hook].mean()) for place in PLACES}
+
+
+def _some(n: int, wanted: int, seed: int) -> tuple[int, ...]:
+    """A seeded choice of inputs, in their order."""
+    return tuple(sorted(seeded_order(n, seed)[:wanted]))

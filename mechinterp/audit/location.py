@@ -1,0 +1,185 @@
+"""Locate the toxic layer of every instance under four distances, and audit how far they agree (Eq. 6).
+
+The two responses of an instance are fed without its prompt. `released` is
+what the released code computes: transformers' `hidden_states`, whose last entry alone carries the final norm, compared
+position by position over the padding too. Published histograms: Mistral-7B-v0.1, all 1,350 test instances at layer 32;
+LLaMA2-7B-Chat, 1,147 at layer 29, 182 at 30, 21 at 32.
+
+That two responses differ most after a block does not show that the block makes them differ: the residual stream grows
+with depth, and so does any distance in it. That is what `relative` is for. Nor does it show that two distances measure
+one thing if they agree: they may both follow the depth, which the histogram shows and kappa discounts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Literal
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from sklearn.metrics import cohen_kappa_score
+from torch import Tensor
+
+from mechinterp.data.safeedit import CATEGORIES, SafeEditInstance
+from mechinterp.errors import InputError
+from mechinterp.measures.distances import DISTANCES, Distance
+from mechinterp.measures.statistics import wilson
+from mechinterp.models import processes
+from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.names import resid_post
+from mechinterp.models.passes.response_pairs import (
+    PaddingSide,
+    Pair,
+    PairLayout,
+    distances_by_block,
+    padding_sees_width,
+    pair_batches,
+)
+from mechinterp.models.passes.tokens import Encoded, encode
+from mechinterp.models.passes.watching import Progress, evaluating
+
+
+def locate(
+    checkpoint: Checkpoint,
+    instances: Sequence[SafeEditInstance],
+    *,
+    padding_side: PaddingSide = "left",
+    truncate: bool = False,
+    max_tokens: int | None = None,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Toxic layer of every instance under every distance.
+
+    Args:
+        checkpoint: the unedited model; left exactly as it was.
+        instances: their safe and unsafe responses are used.
+        padding_side: of the shorter response; left in the released pipeline. It changes `released` and `residual`.
+        truncate: cut responses that exceed the context at their end instead of raising.
+        max_tokens: padded tokens per batch, 2,048 on a CPU and 8,192 elsewhere if not given. With 1 every pair has a
+            pass to itself, and `released` is then the released code's in float32 to the last bit.
+        progress: called with (instances done, instances in all) of this process's share.
+
+    Returns:
+        A row per instance and distance: `instance,category,distance,block,value,margin`, value being the largest
+        distance and margin how far the second largest lies below it, as a share of it, in [0, 1].
+
+    Raises:
+        InputError: for no instances, a response that is blank or too long, two responses of the same tokens, or
+            activations that are not finite; it names the instance.
+    """
+    if not instances:
+        raise InputError("there are no instances to locate")
+    check_padding_side(padding_side)
+    names = checkpoint.names
+    sites = [names.site(resid_post(block)) for block in range(names.n_blocks)]
+    own = list(processes.share(list(enumerate(instances))))
+    pairs = _pairs(checkpoint, [instance for _, instance in own], truncate=truncate)
+    if max_tokens is None:
+        max_tokens = 2048 if checkpoint.device.type == "cpu" else 8192
+    same_width = padding_side == "left" and padding_sees_width(checkpoint)
+    batches = pair_batches(pairs, max_tokens, apart=names.short_context, same_width=same_width)
+    rows: list[tuple[int, list[tuple[int, str, str, int, float, float]]]] = []
+    with torch.no_grad(), evaluating(checkpoint.model):
+        for order in batches:
+            layout = PairLayout.of([pairs[i] for i in order], padding_side, checkpoint.padding_id)
+            found = distances_by_block(checkpoint, sites, layout)
+            for i, values in zip(order, found.unbind(-1), strict=True):
+                number, instance = own[i]
+                if not torch.isfinite(values).all():
+                    raise InputError(f"instance {instance.id}: its activations are not finite; use a wider dtype")
+                rows.append((number, [(instance.id, instance.category, *peak) for peak in _peaks(values)]))
+            if progress is not None:
+                progress(len(rows), len(own))
+    every = [row for _, part in sorted(processes.gather(rows)) for row in part]
+    return pd.DataFrame(every, columns=["instance", "category", "distance", "block", "value", "margin"])
+
+
+def _pairs(checkpoint: Checkpoint, instances: Sequence[SafeEditInstance], *, truncate: bool) -> list[Pair]:
+    context = checkpoint.names.context_length
+    for instance in instances:
+        for kind, text in (("safe", instance.safe_generation), ("unsafe", instance.unsafe_generation)):
+            if not text.strip():
+                raise InputError(f"instance {instance.id}: its {kind} response is blank; leave the instance out")
+    texts = [text for instance in instances for text in (instance.safe_generation, instance.unsafe_generation)]
+    called = [f"instance {instance.id}: its {kind} response" for instance in instances for kind in ("safe", "unsafe")]
+    encoded = encode(checkpoint.tokenizer, texts, max_length=2**31, called=called)
+    pairs = []
+    for instance, safe, unsafe in zip(instances, encoded[::2], encoded[1::2], strict=True):
+        longest = max(len(safe.ids), len(unsafe.ids))
+        if longest > context and not truncate:
+            raise InputError(
+                f"instance {instance.id}: a response has {longest} tokens, the context {context}; "
+                "cut it at its end (--truncate) or use a model with a longer context"
+            )
+        pair = Encoded(safe.ids[:context], 1), Encoded(unsafe.ids[:context], 1)
+        if pair[0].ids == pair[1].ids:
+            raise InputError(
+                f"instance {instance.id}: its two responses are the same tokens, so no layer sets them apart; "
+                "leave the instance out"
+            )
+        pairs.append(pair)
+    return pairs
+
+
+def _peaks(values: Float[Tensor, "distance block"]) -> list[tuple[Distance, int, float, float]]:
+    """Every distance with the (first) block at which it is largest, its value there and its margin."""
+    found = []
+    for distance, by_block in zip(DISTANCES, values, strict=True):
+        largest, second = torch.cat([by_block, by_block.new_zeros(1)]).sort(descending=True).values[:2].tolist()
+        margin = (largest - second) / largest if largest else 0.0
+        found.append((distance, int(by_block.argmax()), largest, margin))
+    return found
+
+
+def check_padding_side(side: str) -> None:
+    """Raise `InputError` unless padding can go there."""
+    if side not in ("left", "right"):
+        raise InputError(f"the padding side must be left or right, got {side!r}")
+
+
+def histogram(located: pd.DataFrame, n_blocks: int, *, by: Literal["category"] | None = None) -> pd.DataFrame:
+    """The audit: how many instances have their toxic layer at each block, under every distance.
+
+    Args:
+        located: the table of `locate`.
+        n_blocks: of the model.
+        by: count each category of the instances for itself, those that occur, in the paper's order.
+
+    Returns:
+        A row per distance and block: `distance,block,count`; with `by`, that column first.
+    """
+    columns = ["distance", "block"] if by is None else [by, "distance", "block"]
+    kinds = [()] if by is None else [(category,) for category in CATEGORIES if category in set(located[by])]
+    every = [(*kind, distance, block) for kind in kinds for distance in DISTANCES for block in range(n_blocks)]
+    index = pd.MultiIndex.from_tuples(every, names=columns)
+    return located.groupby(columns).size().reindex(index, fill_value=0).rename("count").reset_index()
+
+
+def agreement(located: pd.DataFrame) -> pd.DataFrame:
+    """How often two distances put the toxic layer of an instance at the same block.
+
+    Two distances that both name the last block for nearly every instance agree without saying the same of any one of
+    them: Cohen's kappa sets their agreement against what their two histograms would give by chance.
+
+    Args:
+        located: the table of `locate`.
+
+    Returns:
+        A row per pair of distances: `distance,other,n,share,share_low,share_high,kappa`: the instances, the share of
+        them at the same block with Wilson's 95% interval, and kappa in [-1, 1], nan where both always name one and
+        the same block, so that chance explains everything.
+    """
+    if located.duplicated(["instance", "distance"]).any():
+        raise InputError("an instance was located more than once by one distance; give each instance once")
+    blocks = located.pivot(index="instance", columns="distance", values="block")
+    rows = []
+    for distance, other in combinations([d for d in DISTANCES if d in blocks], 2):
+        one, two = (part.astype(int).to_numpy() for _, part in blocks[[distance, other]].dropna().items())
+        share = wilson(int((one == two).sum()), len(one))
+        constant = len({*one, *two}) < 2
+        kappa = math.nan if constant else float(cohen_kappa_score(one, two))
+        rows.append((distance, other, len(one), share.value, share.low, share.high, kappa))
+    return pd.DataFrame(rows, columns=["distance", "other", "n", "share", "share_low", "share_high", "kappa"])

@@ -1,0 +1,180 @@
+"""The two texts of an edit: the instance with its safe response, and the general-knowledge pair of the constraint.
+
+[X; S] = X + " " + S, with X the adversarial prompt (or the knowledge question) and S the suffix prompt; a response
+follows after one more space. The released code tokenises otherwise, see `DinmSettings.constraint`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Protocol
+
+from transformers import PreTrainedTokenizerBase
+
+from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.errors import InputError
+from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.passes.cutting import keep_right
+from mechinterp.models.passes.special_tokens import Around, SpelledOut
+from mechinterp.models.passes.tokens import encode
+from mechinterp.models.passes.upper_blocks import Scored
+
+logger = logging.getLogger(__name__)
+
+
+class TextSettings(Protocol):
+    """What of an edit's settings its texts depend on."""
+
+    @property
+    def suffix(self) -> str | None:
+        """S, None for none."""
+
+    @property
+    def released(self) -> bool:
+        """Whether to tokenise as the released code."""
+
+    @property
+    def asked_at(self) -> str:
+        """`response`, or `prompt_last` for a loss on the prompt alone."""
+
+    @property
+    def use_constraint(self) -> bool:
+        """Whether the general-knowledge pair is read at all."""
+
+    @property
+    def max_input_tokens(self) -> int:
+        """Longer prompts lose their left end, but not as the released code."""
+
+    @property
+    def max_output_tokens(self) -> int:
+        """Longer responses lose their right end, but not as the released code."""
+
+
+def edit_texts(checkpoint: Checkpoint, instance: SafeEditInstance, settings: TextSettings) -> list[Scored]:
+    """All that an instance's edit reads: its text, then the general-knowledge pair where there is a constraint.
+
+    Raises:
+        InputError: for a text that does not fit, or has nothing to score.
+    """
+    texts = [edit_text(checkpoint, instance, settings)]
+    return [*texts, constraint_text(checkpoint, instance, settings)] if settings.use_constraint else texts
+
+
+def edit_text(checkpoint: Checkpoint, instance: SafeEditInstance, settings: TextSettings) -> Scored:
+    """[X; S] with Y_safe after it; scored are the tokens of Y_safe.
+
+    With `asked_at="prompt_last"` the prompt alone, every token of Y_safe being asked of its last position.
+
+    Raises:
+        InputError: if the text does not fit into the context, or nothing is left to score.
+    """
+    prompt = _with_suffix(instance.adversarial_prompt, settings.suffix)
+    return _scored(
+        checkpoint,
+        f"instance {instance.id}",
+        prompt,
+        instance.safe_generation,
+        settings,
+        spaces=2,
+        at=settings.asked_at,
+    )
+
+
+def constraint_text(checkpoint: Checkpoint, instance: SafeEditInstance, settings: TextSettings) -> Scored:
+    """The general-knowledge pair with S in its prompt; scored are the tokens of the answer.
+
+    Raises:
+        InputError: if the text does not fit into the context, or the answer is empty.
+    """
+    pair = instance.knowledge_constraint
+    what = f"knowledge constraint of instance {instance.id}"
+    text = _scored(checkpoint, what, _with_suffix(pair.prompt, settings.suffix), pair.answer, settings, spaces=1)
+    if not settings.released:
+        return text
+    # The released code tokenises the answer alone and takes that many logits from the end: the last one predicts what
+    # follows the answer, and a BOS counts among them.
+    width = min(len(_ids(checkpoint.tokenizer, pair.answer)), len(text.ids))
+    return Scored(text.ids, range(len(text.ids) - width, len(text.ids)))
+
+
+def say_of_texts(checkpoint: Checkpoint, instances: Sequence[SafeEditInstance], settings: TextSettings) -> None:
+    """Warn, once for all instances, of what may not be meant: special tokens in their texts, and prompts that are cut.
+
+    The texts of one edit are tokenised again and again, and nothing is said there.
+    """
+    tokenizer, suffix = checkpoint.tokenizer, settings.suffix
+    read = [(f"instance {i.id}", _with_suffix(i.adversarial_prompt, suffix), i.safe_generation) for i in instances]
+    if settings.use_constraint:
+        pairs = [(i.id, i.knowledge_constraint) for i in instances]
+        read += [(f"knowledge constraint of instance {n}", _with_suffix(p.prompt, suffix), p.answer) for n, p in pairs]
+    read = [(name, prompt, response) for name, prompt, response in read if prompt.strip() and response.strip()]
+    if not read:
+        return
+    names, prompts, responses = map(list, zip(*read, strict=True))
+    if settings.released:  # which tokenises otherwise, and cuts nothing
+        spelled = SpelledOut(tokenizer, Around.of(tokenizer))
+        for name, text in zip(names * 2, prompts + responses, strict=True):
+            spelled.look(name, text, _ids(tokenizer, text))
+        spelled.warn()
+        return
+    texts = encode(tokenizer, prompts, responses, max_length=2**31, called=names)
+    if cut := [name for name, text in zip(names, texts, strict=True) if text.prompt_length > settings.max_input_tokens]:
+        logger.warning(
+            "%d of %d prompts are cut on the left to max_input_tokens, %d, the first is that of %s",
+            len(cut),
+            len(names),
+            settings.max_input_tokens,
+            cut[0],
+        )
+
+
+def _with_suffix(prompt: str, suffix: str | None) -> str:
+    return f"{prompt} {suffix}" if suffix else prompt
+
+
+def _scored(
+    checkpoint: Checkpoint,
+    what: str,
+    prompt: str,
+    response: str,
+    settings: TextSettings,
+    *,
+    spaces: int,
+    at: str = "response",
+) -> Scored:
+    """Tokenise a prompt with a response after it and find the positions that predict the response."""
+    if not response.strip():
+        raise InputError(f"{what}: the response to learn is empty")
+    tokenizer = checkpoint.tokenizer
+    if settings.released:
+        # One text with `spaces` spaces, the labels tokenised apart with special tokens: the last predictions are scored
+        # against them, whether or not they are the tokens at the end of the text.
+        ids = _ids(tokenizer, f"{prompt}{' ' * spaces}{response}")
+        labels = _ids(tokenizer, f" {response}")
+    else:
+        (text,) = encode(tokenizer, [prompt], [response], max_length=2**31, quiet=True)  # see `say_of_texts`
+        labels = list(text.ids[text.prompt_length :][: settings.max_output_tokens])
+        head = text.ids[: text.prompt_length]
+        left = Around.of(tokenizer).in_front(head)
+        ids = [*keep_right(head, settings.max_input_tokens, left), *labels]
+    context = checkpoint.names.context_length
+    if len(ids) > context:
+        advice = "lower max_input_tokens or max_output_tokens"
+        if settings.released:
+            advice = 'the released code cuts nothing: use constraint "published", which cuts, or a shorter instance'
+        raise InputError(f"{what}: {len(ids)} tokens do not fit into the context of {context}; {advice}")
+    if not labels or len(labels) >= len(ids):
+        raise InputError(f"{what}: no prompt or no response left to score")
+    if at == "prompt_last":
+        prompt_ids = ids[: len(ids) - len(labels)]
+        return Scored(prompt_ids, [len(prompt_ids) - 1] * len(labels), labels)
+    kept = list(range(len(labels)))
+    if settings.released:  # its masking of padding also drops a label that happens to be the padding token
+        kept = [i for i in kept if labels[i] != tokenizer.pad_token_id]
+    first = len(ids) - 1 - len(labels)
+    return Scored(ids, [first + i for i in kept], [labels[i] for i in kept])
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return list(tokenizer(text, verbose=False)["input_ids"])

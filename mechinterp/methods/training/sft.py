@@ -1,0 +1,80 @@
+"""Supervised fine-tuning on adversarial prompt -> safe response, through TRL's SFTTrainer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+from transformers import PreTrainedModel
+
+from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.methods.task import Task, Treatment
+from mechinterp.methods.training.trl_training import (
+    Progress,
+    TrainingSettings,
+    run_trainer,
+    trainer_arguments,
+    training_rows,
+)
+from mechinterp.models.checkpoints import Checkpoint
+
+
+class SftSettings(TrainingSettings):
+    """Settings of SFT."""
+
+
+def train_sft(
+    checkpoint: Checkpoint,
+    instances: Sequence[SafeEditInstance],
+    *,
+    seed: int,
+    settings: SftSettings | None = None,
+    name: str = "sft",
+    response: Literal["safe_generation", "unsafe_generation"] = "safe_generation",
+    before_merge: Callable[[Any], None] | None = None,
+    progress: Progress | None = None,
+) -> tuple[Checkpoint, list[dict[str, float]]]:
+    """Fine-tune a copy of a checkpoint to give the safe response to every adversarial prompt.
+
+    The loss is on the response and its end token only.
+
+    Args:
+        checkpoint: the model to start from; left as it was.
+        instances: training instances; their adversarial prompts and safe responses are used.
+        seed: of the order of the examples and of adapters' initial weights.
+        response: which response is learned; the unsafe one makes an anti-expert.
+        before_merge: shown the trained model with its adapters, before they are merged into its weights.
+
+    Returns:
+        The tuned checkpoint and the trainer's log.
+    """
+    settings = settings or SftSettings()
+    rows = training_rows(checkpoint.tokenizer, instances, {"completion": response}, settings.max_length)
+
+    def make_trainer(model: PreTrainedModel, folder: str, peft_config: Any) -> Any:
+        from datasets import Dataset
+        from trl import SFTConfig, SFTTrainer
+
+        arguments = trainer_arguments(settings, folder, seed=seed, device=checkpoint.device)
+        return SFTTrainer(
+            model=model,
+            args=SFTConfig(**{"completion_only_loss": True, **arguments}),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=copy.deepcopy(checkpoint.tokenizer),  # TRL gives one without a pad token its own
+            peft_config=peft_config,
+        )
+
+    return run_trainer(
+        checkpoint, make_trainer, settings, name=name, seed=seed, progress=progress, before_merge=before_merge
+    )
+
+
+def sft(checkpoint: Checkpoint, task: Task) -> Iterator[Treatment]:
+    """One checkpoint, tuned on the task's training instances, for all of its instances."""
+    tuned = task.made.get("sft")
+    if tuned is None:
+        settings = task.settings_of("sft", SftSettings)
+        task.note(f"sft: training on {len(task.training)} instances, {settings.steps} steps")
+        tuned, _ = train_sft(checkpoint, task.training, seed=task.seed, settings=settings)
+    yield Treatment("sft", tuple(task.instances), checkpoint=tuned)

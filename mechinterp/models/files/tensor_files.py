@@ -1,0 +1,198 @@
+"""Tensors in files, read one at a time and mapped into memory: single or sharded, safetensors or pickled.
+
+A file is opened once, and nothing is read but what is asked for. Pickled files are opened with `weights_only=True`,
+which builds tensors and plain containers and runs no code. A file that is cut short is refused when it is opened.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+from zipfile import is_zipfile
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from transformers.modeling_utils import str_to_torch_dtype
+
+from mechinterp.errors import InputError
+from mechinterp.models.files.descriptions import one_line
+from mechinterp.models.files.sources import Source, read_index
+
+# keys under which trainers put the tensors, beside an optimiser's state
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
+_PREFIXES = ("module.", "_orig_mod.")  # put before every name by data-parallel and by compiled modules
+
+
+class TensorFile(Protocol):
+    """An open file of named tensors."""
+
+    def names(self) -> Iterable[str]:
+        """Names of its tensors."""
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor."""
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Some of its rows."""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape, without reading the data."""
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Type, without reading the data."""
+
+
+class _Safetensors:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.file = safe_open(path, framework="pt")
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path}: not a complete safetensors file ({error})") from error
+
+    def names(self) -> Iterable[str]:
+        return list(self.file.keys())
+
+    def tensor(self, name: str) -> Tensor:
+        return self.file.get_tensor(name)
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        rows: Tensor = self.file.get_slice(name)[start:stop]
+        return rows
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self.file.get_slice(name).get_shape())
+
+    def dtype(self, name: str) -> torch.dtype:
+        stored = self.file.get_slice(name).get_dtype()
+        if stored not in str_to_torch_dtype:
+            raise InputError(f"{self.path}: {name} is stored in a type that is not known here ({stored})")
+        return str_to_torch_dtype[stored]
+
+
+class _Pickled:
+    def __init__(self, path: Path) -> None:
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
+        except pickle.UnpicklingError as error:
+            raise InputError(
+                f"{path}: a pickled file that is damaged, or that would run code when opened; only tensors are read "
+                "(save the weights as safetensors)"
+            ) from error
+        except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+            raise InputError(f"{path}: not a complete file of weights ({one_line(error)})") from error
+        self.tensors = _unwrapped(path, content)
+
+    def names(self) -> Iterable[str]:
+        return list(self.tensors)
+
+    def tensor(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        return self.tensors[name][start:stop]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self.tensors[name].shape)
+
+    def dtype(self, name: str) -> torch.dtype:
+        return self.tensors[name].dtype
+
+
+def _unwrapped(path: Path, content: Any) -> dict[str, Tensor]:
+    """The named tensors in what a pickled file holds."""
+    while isinstance(content, Mapping):
+        inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    tensors = {}
+    if isinstance(content, Mapping):
+        tensors = {name: value.detach() for name, value in content.items() if isinstance(value, Tensor)}
+    if not tensors or not all(isinstance(name, str) for name in tensors):
+        raise InputError(f"{path}: holds no named tensors, at the top or under {' or '.join(_WRAPPERS)}")
+    return tensors
+
+
+def open_file(path: Path) -> TensorFile:
+    """Open one file of tensors.
+
+    Raises:
+        InputError: if it is missing, cut short, or holds more than tensors.
+    """
+    return _Safetensors(path) if path.suffix == ".safetensors" else _Pickled(path)
+
+
+@dataclass(frozen=True)
+class TensorFiles:
+    """All tensors of a model folder or of a state-dict file, under their stored names (without a wrapper's prefix).
+
+    Attributes:
+        source: what it is called in errors.
+        places: name -> (file, name in the file).
+        unlisted: names in the shards that the index does not list.
+    """
+
+    source: str
+    places: Mapping[str, tuple[TensorFile, str]]
+    unlisted: tuple[str, ...] = ()
+
+    @classmethod
+    def open(cls, source: Source) -> TensorFiles:
+        """Open the weights of a source; the headers are read, the data not.
+
+        Raises:
+            InputError: if a file is missing or damaged, or an index names a tensor that its file lacks.
+        """
+        files = source.weight_files()
+        if files[0].suffix == ".json":
+            index = read_index(files[0])
+            shards = {path.name: open_file(path) for path in files[1:]}
+            held = {file: set(shard.names()) for file, shard in shards.items()}
+            for name, file in index.items():
+                if name not in held[file]:
+                    raise InputError(f"{source.given}: {file} lacks {name}, which the index says is in it")
+            unlisted = sorted({name for names in held.values() for name in names} - index.keys())
+            return cls(source.given, {name: (shards[file], name) for name, file in index.items()}, tuple(unlisted))
+        single = open_file(files[0])
+        names = list(single.names())
+        prefix = _common_prefix(names) if source.kind == "tensors" else ""
+        return cls(source.given, {name.removeprefix(prefix): (single, name) for name in names})
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Sorted names."""
+        return tuple(sorted(self.places))
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor, mapped from its file."""
+        file, stored = self.places[name]
+        return file.tensor(stored)
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Rows `start` to `stop` of a tensor; the others are not read."""
+        file, stored = self.places[name]
+        return file.rows(stored, start, stop)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor, from the header."""
+        file, stored = self.places[name]
+        return file.shape(stored)
+
+    def dtype(self, name: str) -> torch.dtype:
+        """Type of a tensor, from the header."""
+        file, stored = self.places[name]
+        return file.dtype(stored)
+
+
+def _common_prefix(names: list[str]) -> str:
+    """The wrappers' prefixes that every name begins with."""
+    prefix = ""
+    while found := next((p for p in _PREFIXES if names and all(n.startswith(prefix + p) for n in names)), None):
+        prefix += found
+    return prefix

@@ -1,0 +1,182 @@
+"""Greedy generation in batches, with left padding and correct masks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import takewhile
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel
+
+from mechinterp.models import processes
+from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.passes.answer_ends import end_tokens, say_of_ends
+from mechinterp.models.passes.positions import reading
+from mechinterp.models.passes.tokens import Encoded, encode, length_batches, pad
+from mechinterp.models.passes.unembedding import last_unembedded
+from mechinterp.models.passes.watching import Progress, evaluating
+
+
+def generate(
+    checkpoint: Checkpoint,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    suffix: str | None = None,
+    prefix: str | None = None,
+    known: Mapping[int, str] | None = None,
+    see: Callable[[Mapping[int, str]], None] | None = None,
+    shared: bool = True,
+    **settings: Any,
+) -> list[str]:
+    """Answer prompts greedily.
+
+    Args:
+        checkpoint: the model; left as it was.
+        prompts: texts.
+        max_new_tokens: longest response, in tokens.
+        suffix: a system prompt appended to every prompt after one space (the paper evaluates edited models with one).
+        prefix: one put before every prompt, joined by one space.
+        known: responses had before, by the number of their prompt. Batches stay those of a whole run, so that a
+            run that was killed ends with the same responses: one that is not wholly known is answered again.
+        see: given the responses of each batch, by the number of their prompt, as soon as this process has them.
+        shared: several processes share the batches, and all make this call; otherwise this one answers alone.
+        settings: of `continue_greedily`.
+
+    Returns:
+        The responses without special tokens and outer blanks, in the order of the prompts; "" for an empty one. They
+        end before the first of `end_tokens`.
+    """
+    answers: dict[int, str] = {}
+    ends = end_tokens(checkpoint)
+
+    def add(batch: list[tuple[int, Encoded]]) -> None:
+        # without the end token, which need be no special one of the tokenizer's
+        new_ids = [list(takewhile(lambda i: i not in ends, text.ids[text.prompt_length :])) for _, text in batch]
+        texts = checkpoint.tokenizer.batch_decode(new_ids, skip_special_tokens=True)
+        new = {i: text.strip() for (i, _), text in zip(batch, texts, strict=True)}
+        answers.update(new)
+        if see is not None:
+            see(new)
+
+    known = known or {}
+    _continue(
+        checkpoint,
+        prompts,
+        max_new_tokens=max_new_tokens,
+        prefix=prefix,
+        suffix=suffix,
+        done=known.keys(),
+        see=add,
+        shared=shared,
+        **settings,
+    )
+    new = list(answers.items())
+    whole = {**known, **dict(processes.gather(new) if shared else new)}
+    return [whole[i] for i in range(len(prompts))]
+
+
+def continue_greedily(
+    checkpoint: Checkpoint, prompts: Sequence[str], *, max_new_tokens: int, **settings: Any
+) -> list[Encoded]:
+    """The prompts with the tokens that the checkpoint itself would put after them.
+
+    Args:
+        checkpoint: the model; left as it was.
+        prompts: texts.
+        max_new_tokens: longest continuation; it ends with the first of `end_tokens` where that comes earlier.
+        settings: `max_tokens`: padded tokens per batch, continuations included; `max_batch`: prompts per batch;
+            `as_one_batch`: all of them in one, in their order, whatever the others say;
+            `prefix`, `suffix`: put around every prompt; `truncate`: cut prompts that leave no room for the continuation
+            from the left instead of raising, prefix and suffix stay whole; `called`: what the prompts are called in
+            errors; `progress`: called with (prompts done,
+            prompts in all) of this process's share.
+
+    Returns:
+        Prompt and continuation, at least one token of it, in the order of the prompts.
+    """
+    found: list[tuple[int, Encoded]] = []
+    _continue(checkpoint, prompts, max_new_tokens=max_new_tokens, see=found.extend, **settings)
+    return [text for _, text in sorted(processes.gather(found), key=lambda pair: pair[0])]
+
+
+@torch.no_grad()
+def _continue(
+    checkpoint: Checkpoint,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    see: Callable[[list[tuple[int, Encoded]]], None],
+    done: Collection[int] = (),
+    max_tokens: int = 16384,
+    max_batch: int = 128,
+    as_one_batch: bool = False,
+    prefix: str | None = None,
+    suffix: str | None = None,
+    truncate: bool = False,
+    called: Sequence[str] | None = None,
+    shared: bool = True,
+    progress: Progress | None = None,
+) -> None:
+    """Give `see` the continuations of each batch of this process's share, but for batches that are wholly done."""
+    sequences = encode(
+        checkpoint.tokenizer,
+        prompts,
+        max_length=checkpoint.names.context_length,
+        reserve=max_new_tokens,
+        truncate=truncate,
+        prefix=prefix,
+        suffix=suffix,
+        called=called,
+    )
+    pad_id, ends, finished = checkpoint.padding_id, end_tokens(checkpoint), 0
+    say_of_ends(checkpoint, ends)
+    lengths = [len(sequence.ids) + max_new_tokens for sequence in sequences]
+    groups = [list(range(len(sequences)))]
+    if not as_one_batch:
+        groups = list(length_batches(lengths, max_tokens, max_batch, apart=checkpoint.names.short_context))
+    batches = processes.share(groups) if shared else groups
+    total = sum(len(order) for order in batches)
+    greedy = GenerationConfig(
+        do_sample=False, max_new_tokens=max_new_tokens, pad_token_id=pad_id, eos_token_id=sorted(ends) or None
+    )
+    with evaluating(checkpoint.model), last_unembedded(checkpoint), _generating_by(checkpoint.model, greedy):
+        for order in batches:
+            finished += len(order)
+            if all(i in done for i in order):
+                continue
+            batch = pad([sequences[i] for i in order], pad_id=pad_id, side="left", device=checkpoint.device)
+            with reading(batch):
+                output = checkpoint.model.generate(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+            found = []
+            for i, new in zip(order, output[:, batch.input_ids.shape[1] :].tolist(), strict=True):
+                before = len(list(takewhile(lambda token: token not in ends, new)))
+                prompt = sequences[i].ids
+                found.append((i, Encoded.of([*prompt, *new[: before + 1]], len(prompt))))
+            see(found)
+            if progress is not None:
+                progress(finished, total)
+
+
+@contextmanager
+def _generating_by(model: PreTrainedModel, config: GenerationConfig) -> Iterator[None]:
+    """Nothing of the checkpoint's own settings: a repetition penalty among them would be no greedy choice."""
+    own = model.generation_config
+    try:
+        model.generation_config = config
+        yield
+    finally:
+        model.generation_config = own
+
+
+@contextmanager
+def ending(checkpoint: Checkpoint) -> Iterator[None]:
+    """For the time of the context the model's own `generate` ends with `end_tokens` too, other settings kept."""
+    ends, config = end_tokens(checkpoint), copy.deepcopy(checkpoint.model.generation_config)
+    say_of_ends(checkpoint, ends)
+    config.eos_token_id = sorted(ends) or None
+    with _generating_by(checkpoint.model, config):
+        yield

@@ -1,0 +1,214 @@
+"""What a study is made of: one YAML file, checked, with a default for everything.
+
+The defaults are the embedded study. For a checkpoint of your own, name the model and the files; nothing else differs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from mechinterp.data.texts import check_whole, read_text
+from mechinterp.errors import InputError
+from mechinterp.audit.evidence import ComparisonSettings
+from mechinterp.measures.distances import Distance
+from mechinterp.methods.editing.dinm import DinmSettings
+from mechinterp.methods.training.dpo import DpoSettings
+from mechinterp.methods.training.organism import OrganismConfig
+from mechinterp.methods.training.sft import SftSettings
+from mechinterp.methods.studied import METHODS as METHODS
+from mechinterp.audit.relapse.treatments import RelapseSettings
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CorpusSettings(_Settings):
+    """Sizes of the generated corpus, see `data.corpus.generate_corpus`."""
+
+    questions_per_category: int = Field(12, ge=6, multiple_of=6)
+    attacks_per_split: int = Field(12, ge=12, multiple_of=12)
+    n_documents: int = Field(8000, ge=1)
+    n_comments: int = Field(1600, ge=40)
+
+
+class DataFiles(_Settings):
+    """A user's own data, instead of the generated corpus; paths are relative to the config file."""
+
+    train: Path = Field(description="SafeEdit JSON, for SFT and DPO")
+    validation: Path = Field(description="SafeEdit JSON; the answer and class-means directions are fitted on it")
+    test: Path = Field(description="SafeEdit JSON with generalisation prompts")
+    comments: Path = Field(description="labelled comments for the probe, CSV")
+    text_column: str | None = None
+    label_column: str | None = None
+    knowledge: Path | None = Field(None, description="a JSON list of [question, word of the answer]")
+    benign: Path | None = Field(None, description="harmless prompts, for over-refusal, one a line or JSON lines")
+    max_comments: int | None = Field(None, ge=20, description="a seeded, stratified share of the comments")
+
+
+ORGANISM_METHODS: Mapping[str, Mapping[str, Any]] = {
+    "ft_l": {"learning_rate": 5e-3, "max_output_tokens": 100},
+    "ext_sub": {
+        "steps": 60,
+        "batch_size": 8,
+        "gradient_accumulation": 1,
+        "warmup_steps": 0,
+        "learning_rate": 3e-3,
+        "max_length": 256,
+    },
+}
+"""Settings of further methods on the organism: DINM's learning rate, and ten times SFT's for adapters."""
+
+
+class StudyConfig(_Settings):
+    """Everything a study depends on, besides its seed."""
+
+    title: str = "model organism"
+    model: str | None = Field(None, description="folder or hub id of the vanilla model; None to train the organism")
+    data: DataFiles | None = Field(None, description="files; None for the generated corpus")
+    judge: str | None = Field(
+        None, description="folder or hub id of a sequence classifier; None for the embedded judge"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str = "auto"
+    device_map: str | None = None
+    corpus: CorpusSettings = CorpusSettings()
+    organism: OrganismConfig = OrganismConfig()
+    sft: SftSettings = SftSettings(steps=60, batch_size=8, learning_rate=3e-4, max_length=256)
+    dpo: DpoSettings = DpoSettings(steps=60, batch_size=8, learning_rate=1e-4, max_length=256)
+    dinm: DinmSettings = DinmSettings(learning_rate=5e-3, max_output_tokens=100)
+    methods: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="settings of further methods of the benchmark, by name: `ft_l: {steps: 25}`"
+    )
+    final_norm: bool = Field(False, description="take the probe's features after the final norm, as the released code")
+    distance: Distance = Field("released", description="by which the toxic layer is located")
+    reuse_first_layer: bool = Field(
+        False, description="edit every instance where the first one of the test file is located, as the released code"
+    )
+    edit_instances: int = Field(27, ge=1, description="test instances edited and evaluated, spread over the categories")
+    benign_prompts: int = Field(60, ge=0, description="harmless prompts asked of every method of the benchmark")
+    knowledge_questions: int = Field(24, ge=0, description="knowledge questions asked of every evaluated checkpoint")
+    max_new_tokens: int = Field(32, ge=1, description="longest evaluated response")
+    comparison: ComparisonSettings = ComparisonSettings()
+    relapse: RelapseSettings = RelapseSettings()
+    truncate: bool = Field(
+        False, description="cut prompts and comments that exceed the context from the left; otherwise an error"
+    )
+
+    @property
+    def settings_of_methods(self) -> dict[str, Any]:
+        """Settings of every method that has some here, by its name in the registry."""
+        more = {**(ORGANISM_METHODS if self.model is None else {}), **self.methods}
+        return {"sft": self.sft, "dpo": self.dpo, "dinm": self.dinm, **more}
+
+    @field_validator("methods")
+    @classmethod
+    def _check_methods(cls, methods: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        from mechinterp.methods.registry import settings_for
+
+        for name, given in methods.items():
+            try:
+                settings_for(name, given)
+            except InputError as error:
+                raise ValueError(str(error)) from error
+        return methods
+
+    @model_validator(mode="after")
+    def _check_sources(self) -> StudyConfig:
+        if self.model is not None and self.data is None:
+            raise ValueError("a model of your own needs `data`: train, validation, test and comments files")
+        if self.model is None and self.data is not None:
+            raise ValueError("`data` needs a `model`: the organism knows its own corpus only")
+        return self
+
+
+def default_folder(config: Path | None, seed: int) -> Path:
+    """Where a study goes that is given no folder: `runs/seedN`, or `runs/CONFIG-seedN` with a config file."""
+    return Path("runs") / (f"seed{seed}" if config is None else f"{config.stem}-seed{seed}")
+
+
+def load_config(path: str | Path) -> StudyConfig:
+    """Read a study's YAML file.
+
+    Raises:
+        InputError: for a missing file, broken YAML, a setting that stands twice, is unknown or
+            ill-typed (it names the setting).
+    """
+    path = Path(path)
+    text = read_text(path, "a study's settings as YAML")
+    try:
+        content = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        told = " ".join(str(error).replace('in "<unicode string>", ', "at ").split())
+        raise InputError(f"{path}: not YAML ({told})") from error
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
+        # of PyYAML itself: a date that there is not, a number of thousands of digits, ...
+        raise InputError(
+            f"{path}: not YAML ({' '.join(str(error).split()):.200}); put such a value in quotes"
+        ) from error
+    if content is not None and not isinstance(content, dict):
+        raise InputError(f"{path}: a config is a mapping of settings, this is a {type(content).__name__}")
+    try:
+        for place, value in _values(content):
+            check_whole(value, f"{path}: `{place}`")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"{path}: `{place}` is {value}; give a finite number")
+        config = StudyConfig.model_validate(content or {})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "config"
+        raise InputError(f"{path}: `{where}`: {first['msg']}{_as_read(first['input'], first['msg'])}") from error
+    except RecursionError:
+        raise InputError(f"{path}: an anchor holds itself, or settings are nested too deeply") from None
+    return _with_absolute_paths(config, path.parent)
+
+
+class _Loader(yaml.SafeLoader):
+    """A key that stands twice is refused: the first of the two settings would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping with every key once; keys that `<<` brings may be overruled, that is what it is for."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"`{key.value}` stands twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _values(content: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """What stands where in a config."""
+    if isinstance(content, dict | list):
+        for key, value in content.items() if isinstance(content, dict) else enumerate(content):
+            yield from _values(value, f"{place}.{key}" if place else str(key))
+    else:
+        yield place, content
+
+
+def _as_read(value: Any, message: str) -> str:
+    """What YAML made of a value where text is wanted, if it made anything of it."""
+    if value is None or not message.startswith(("Input should be a valid string", "Input is not a valid path")):
+        return ""
+    return f"; YAML reads it as {value!s:.60} ({type(value).__name__}): put it in quotes"
+
+
+def _with_absolute_paths(config: StudyConfig, folder: Path) -> StudyConfig:
+    """Resolve data files, and a model or judge given as a relative path, against the config's folder."""
+    update: dict[str, Any] = {}
+    if config.data is not None:
+        files = {
+            name: (folder / value).resolve() for name, value in vars(config.data).items() if isinstance(value, Path)
+        }
+        update["data"] = config.data.model_copy(update=files)
+    for name in ("model", "judge"):
+        value = getattr(config, name)
+        if value is not None and (value.startswith(".") or (folder / value).exists()):
+            update[name] = str((folder / value).resolve())
+    return config.model_copy(update=update)

@@ -1,0 +1,254 @@
+"""The stages of a study in their order, and what each depends on: files, settings, code.
+
+A stage is redone where the content of a file that it reads has changed, a setting that it uses, the code that it runs
+(its module in `runs.study.stages`, and what that imports) or a library's version. What is the user's own (model, judge, data
+files) counts by its content, wherever it lies; a model or judge from the hub counts by its id. The device counts as it
+is written: numbers depend on it, slightly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from mechinterp.audit import tables as comparison
+from mechinterp.audit.certificate import CERTIFICATE
+from mechinterp.runs.config import StudyConfig
+from mechinterp.errors import InputError
+from mechinterp.audit.evidence import ComparisonSettings
+from mechinterp.models.files.sources import source_files
+from mechinterp.data.storage.provenance import library_versions
+from mechinterp.models.progress import Reporter, Silent
+from mechinterp.runs.stages import Stage
+from mechinterp.runs.study.run import Run
+from mechinterp.runs.study.stages import compare
+from mechinterp.runs.study.stages import data
+from mechinterp.runs.study.stages import defend
+from mechinterp.runs.study.stages import dinm
+from mechinterp.runs.study.stages import dpo
+from mechinterp.runs.study.stages import locate
+from mechinterp.runs.study.stages import organism
+from mechinterp.runs.study.stages import probe
+from mechinterp.runs.study.stages import record
+from mechinterp.runs.study.stages import relapse
+from mechinterp.runs.study.stages import report
+from mechinterp.runs.study.stages import sft
+from mechinterp.runs.study.stages import vanilla
+
+MAKERS: Mapping[str, Callable[[Run, Reporter], None]] = {
+    "data": data.make,
+    "vanilla": vanilla.make,
+    "organism": organism.make,
+    "sft": sft.make,
+    "dpo": dpo.make,
+    "probe": probe.make,
+    "locate": locate.make,
+    "dinm": dinm.make,
+    "record": record.make,
+    "compare": compare.make,
+    "defend": defend.make,
+    "relapse": relapse.make,
+    "report": report.make,
+}
+"""What each stage runs."""
+
+TEMPLATES = Path(__file__).parents[2] / "report" / "templates"
+
+DATA = (
+    *("train.json", "validation.json", "test.json", "comments.csv"),
+    *("knowledge.json", "benign.jsonl", "responses.json"),
+)
+
+
+LOADING = "dtype device device_map"
+ASKING = f"{LOADING} truncate"
+
+
+@dataclass(frozen=True)
+class Given:
+    """Something that several stages read, as part of what each depends on.
+
+    Attributes:
+        needs: files of the run.
+        reads: files of the user's own.
+        settings: names of the settings that decide it.
+    """
+
+    needs: str = ""
+    reads: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    settings: str = ""
+
+
+def vanilla_of(run: Run) -> Given:
+    """The vanilla model: the run's, the user's, or one from the hub."""
+    model = run.config.model
+    if model is None:
+        return Given(needs="checkpoints/vanilla")
+    if not Path(model).exists():
+        return Given(settings="model")
+    try:
+        return Given(reads={"model": source_files(model)})
+    except InputError:  # not whole; whoever opens it says why
+        return Given(reads={"model": (Path(model),)})
+
+
+def judge_of(run: Run) -> Given:
+    """The judge: fitted on the run's responses with its seed, the user's, or one from the hub."""
+    judge = run.config.judge
+    if judge is None:
+        return Given(needs="data/responses.json", settings="seed")
+    return Given(reads={"judge": (Path(judge),)}) if Path(judge).exists() else Given(settings="judge")
+
+
+def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
+    """The stages of a run, each after all that it needs."""
+    libraries = library_versions()
+    base, judge, own_data = vanilla_of(run), judge_of(run), _data_of(run)
+    recording = [name for name in ComparisonSettings.model_fields if name != "top_neurons"]
+    optional = [f"tables/{name}.csv" for name in comparison.OPTIONAL_TABLES]
+    compared = [f"tables/{name}.csv" for name in (*comparison.TABLES, "edits")]
+    reported = [f"tables/{name}.csv" for name in ("judge", "organism", "probe", "probe_roc", "toxic_layer")]
+    reported += [*compared, *(f"tables/{name}.csv" for name in ("defense", "relapse", "relapse_verdict"))]
+    page = {path.stem: (path,) for path in (*sorted(TEMPLATES.glob("*.j2")), CERTIFICATE) if path.is_file()}
+
+    def stage(name: str, *given: Given, makes: str, needs: str = "", settings: str = "", **more: Any) -> Stage:
+        names = " ".join([settings, *(one.settings for one in given)]).split()
+        return Stage(
+            name,
+            partial(MAKERS[name], run, reporter),
+            makes.split(),
+            needs=" ".join([needs, *(one.needs for one in given)]).split(),
+            settings={name: setting_of(run, name) for name in names} | {"versions": libraries},
+            code=[MAKERS[name].__module__],
+            **{"reads": {what: files for one in given for what, files in one.reads.items()}, **more},
+        )
+
+    found = [
+        stage(
+            "data",
+            own_data,
+            makes=" ".join(f"data/{name}" for name in DATA),
+            rehearse=lambda folder: data.make(Run(run.config, run.seed, folder), Silent()),
+        ),
+        stage("vanilla", makes="checkpoints/vanilla", settings="corpus organism seed"),
+        stage(
+            "organism",
+            *(base, judge),
+            makes="tables/judge.csv tables/organism.csv",
+            needs="data/test.json data/knowledge.json",
+            settings=f"{ASKING} max_new_tokens judge",  # the table names it
+        ),
+        stage(
+            "sft",
+            base,
+            makes="checkpoints/sft tables/training_sft.csv",
+            needs="data/train.json",
+            settings=f"{LOADING} sft seed",
+        ),
+        stage(
+            "dpo",
+            makes="checkpoints/dpo tables/training_dpo.csv",
+            needs="data/train.json checkpoints/sft",
+            settings=f"{LOADING} dpo seed",
+        ),
+        stage(
+            "probe",
+            base,
+            makes="probe.safetensors tables/probe.csv tables/probe_roc.csv",
+            needs="data/comments.csv",
+            settings=f"{ASKING} final_norm seed",
+        ),
+        stage(
+            "locate", base, makes="tables/toxic_layer.csv tables/located.csv", needs="data/test.json", settings=ASKING
+        ),
+        stage(
+            "dinm",
+            base,
+            makes="edits",
+            needs="data/test.json tables/located.csv",
+            settings=f"{LOADING} dinm distance reuse_first_layer edit_instances seed",
+        ),
+        stage(
+            "record",
+            *(base, judge),
+            makes="evidence",
+            needs="data/test.json data/validation.json checkpoints/sft checkpoints/dpo edits probe.safetensors "
+            "tables/located.csv",
+            settings=" ".join(
+                [f"{ASKING} distance reuse_first_layer seed", *(f"comparison.{name}" for name in recording)]
+            ),
+        ),
+        stage(
+            "compare",
+            base,
+            makes=" ".join(compared),
+            may_make=optional,
+            needs="evidence edits probe.safetensors",
+            settings=f"{LOADING} comparison.top_neurons seed",
+        ),
+        stage(
+            "defend",
+            *(base, judge),
+            makes="tables/defense.csv responses",
+            needs="data/test.json data/knowledge.json checkpoints/sft checkpoints/dpo edits",
+            settings=f"{ASKING} max_new_tokens knowledge_questions dinm.suffix edit_instances seed",
+        ),
+        stage(
+            "relapse",
+            *(base, judge),
+            makes="tables/relapse.csv tables/relapse_verdict.csv relapse",
+            needs="checkpoints/sft checkpoints/dpo edits evidence tables/verdict.csv",
+            settings=f"{LOADING} relapse comparison.max_new_tokens",
+        ),
+        stage(
+            "report",
+            makes="figures report.html",
+            needs=" ".join(reported),
+            may_need=[*optional, "tables/calibration.csv"],
+            settings=" ".join([*StudyConfig.model_fields, "seed"]),  # the page lists them
+            reads=page,  # it gives the instrument's rates
+        ),
+    ]
+    return [one for one in found if one.name != "vanilla" or run.config.model is None]
+
+
+def needed(stages: Sequence[Stage], wanted: set[str]) -> set[str]:
+    """The names of stages that are wanted, and of all that make what those need."""
+    for stage in reversed(stages):
+        if stage.name in wanted:
+            wanted = wanted | {one.name for one in stages if {*one.makes, *one.may_make} & {*stage.needs}}
+    return wanted
+
+
+def following(stages: Sequence[Stage], first: set[str]) -> list[str]:
+    """The names of stages, and of all that read what those make, in order: what starts again after them at most."""
+    made: set[str] = set()
+    found = []
+    for stage in stages:
+        if stage.name in first or made & {*stage.needs, *stage.may_need}:
+            made |= {*stage.makes, *stage.may_make}
+            found.append(stage.name)
+    return found
+
+
+def setting_of(run: Run, name: str) -> Any:
+    """A setting by its name in the config (`comparison.top_neurons`), or the seed."""
+    value: Any = run if name == "seed" else run.config
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+
+
+def _data_of(run: Run) -> Given:
+    """The data: generated, or the user's files; the seed only where something is drawn."""
+    own = run.config.data
+    if own is None:
+        return Given(settings="corpus seed")
+    reads = {name: (path,) for name, path in vars(own).items() if isinstance(path, Path)}
+    settings = "data.text_column data.label_column data.max_comments"
+    return Given(reads=reads, settings=settings if own.max_comments is None else f"{settings} seed")

@@ -1,0 +1,19 @@
+"""The instances of a run that are edited and evaluated."""
+
+from __future__ import annotations
+
+from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.measures.statistics import seeded_order
+from mechinterp.runs.study.instances import instances_of
+from mechinterp.runs.study.run import Run
+
+
+def edited_instances(run: Run) -> list[SafeEditInstance]:
+    """The test instances that are edited and evaluated: a seeded choice, spread evenly over the categories."""
+    instances = instances_of(run, "test")
+    by_category: dict[str, list[SafeEditInstance]] = {}
+    for i in seeded_order(len(instances), run.seed):
+        by_category.setdefault(instances[i].category, []).append(instances[i])
+    rounds = max(len(chosen) for chosen in by_category.values())
+    dealt = [chosen[k] for k in range(rounds) for chosen in by_category.values() if k < len(chosen)]
+    return dealt[: run.config.edit_instances]

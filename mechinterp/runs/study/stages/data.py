@@ -1,0 +1,75 @@
+"""Stage `data`: the generated corpus, or the user's files copied beside the results."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+
+from mechinterp.data.benign import BenignPrompt, read_benign
+from mechinterp.data.comments import Comment, read_comments, write_comments
+from mechinterp.data.knowledge import read_knowledge
+from mechinterp.data.safeedit import SafeEditInstance, read_safeedit, write_safeedit
+from mechinterp.data.storage.files import write_json, write_text
+from mechinterp.measures.splitting import normalised
+from mechinterp.models.progress import Reporter
+from mechinterp.runs.study.corpus import corpus_of
+from mechinterp.runs.study.run import Run
+
+_logger = logging.getLogger(__name__)
+
+
+def make(run: Run, reporter: Reporter) -> None:
+    """Instances, comments, knowledge questions, harmless prompts, and the responses that a judge is trained on."""
+    data = run.folder / "data"
+    knowledge: list[tuple[str, str]] = []
+    benign: list[BenignPrompt] = []
+    if run.config.data is None:
+        corpus = corpus_of(run)
+        splits: dict[str, Sequence[SafeEditInstance]] = {
+            "train": corpus.train,
+            "validation": corpus.validation,
+            "test": corpus.test,
+        }
+        comments: Sequence[Comment] = corpus.comments
+        knowledge = [(question.prompt, question.keyword) for question in corpus.knowledge if question.held_out]
+        benign = [BenignPrompt(question.prompt, question.answer) for question in corpus.benign]
+        responses = [(response.text, response.safe) for response in corpus.responses]
+    else:
+        files = run.config.data
+        splits = {name: read_safeedit(getattr(files, name)) for name in ("train", "validation", "test")}
+        comments = read_comments(files.comments, text_column=files.text_column, label_column=files.label_column)
+        if files.max_comments is not None and files.max_comments < len(comments):
+            comments = _share_of(comments, files.max_comments, run.seed)
+        knowledge = read_knowledge(files.knowledge) if files.knowledge is not None else []
+        benign = read_benign(files.benign) if files.benign is not None else []
+        responses = [(i.safe_generation, True) for i in splits["train"]]
+        responses += [(i.unsafe_generation, False) for i in splits["train"]]
+    for name, instances in splits.items():
+        write_safeedit(instances, data / f"{name}.json")
+    write_comments(comments, data / "comments.csv")
+    write_json(data / "knowledge.json", knowledge)
+    lines = [json.dumps({"prompt": one.prompt, "answer": one.answer}, ensure_ascii=False) for one in benign]
+    write_text(data / "benign.jsonl", "".join(f"{line}\n" for line in lines))
+    write_json(data / "responses.json", _unseen(responses, splits))
+
+
+def _unseen(
+    responses: Sequence[tuple[str, bool]], splits: Mapping[str, Sequence[SafeEditInstance]]
+) -> list[tuple[str, bool]]:
+    """What a judge is made from: none of the responses to the questions of the instances that it judges."""
+    judged = [*splits["validation"], *splits["test"]]
+    questions = {normalised(i.question) for i in judged}
+    shared = [i for i in splits["train"] if normalised(i.question) in questions]
+    if shared:
+        _logger.warning("%d training instances share a question with validation or test instances", len(shared))
+    texts = {normalised(text) for i in (*judged, *shared) for text in (i.safe_generation, i.unsafe_generation)}
+    return [(text, safe) for text, safe in responses if normalised(text) not in texts]
+
+
+def _share_of(comments: Sequence[Comment], n: int, seed: int) -> list[Comment]:
+    """A seeded, stratified share of the comments."""
+    from sklearn.model_selection import train_test_split
+
+    labels = [comment.toxic for comment in comments]
+    return train_test_split(list(comments), train_size=n, random_state=seed, stratify=labels)[0]

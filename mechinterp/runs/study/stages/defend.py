@@ -1,0 +1,45 @@
+"""Stage `defend`: answers and defense success of every checkpoint; each edit on its own instance."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pandas as pd
+
+from mechinterp.answers import defense
+from mechinterp.data.storage.files import replacing, write_table
+from mechinterp.models.progress import Reporter
+from mechinterp.runs.study.checkpoints import checkpoint_of, edits_of
+from mechinterp.runs.study.edited import edited_instances
+from mechinterp.runs.study.judging import judge_of
+from mechinterp.runs.study.questions import asked_knowledge
+from mechinterp.runs.study.run import Run
+
+
+def make(run: Run, reporter: Reporter) -> None:
+    """`defense.csv` and the responses."""
+    chosen = {instance.id: instance for instance in edited_instances(run)}
+    ask = partial(
+        defense.defend,
+        judge=judge_of(run),
+        max_new_tokens=run.config.max_new_tokens,
+        knowledge=asked_knowledge(run),
+        truncate=run.config.truncate,
+    )
+    results = []
+    for method in ("vanilla", "sft", "dpo"):
+        progress = reporter.progress(f"defend: {method}")
+        results.append(ask(checkpoint_of(run, method), list(chosen.values()), method=method, progress=progress))
+    vanilla = checkpoint_of(run, "vanilla")
+    suffix = run.config.dinm.suffix
+    results.append(ask(vanilla, list(chosen.values()), method="suffix", suffix=suffix))
+    progress, parts = reporter.progress("defend: dinm, edit by edit"), []
+    for done, delta in enumerate(edits_of(run), 1):
+        with delta.applied(vanilla) as edited:
+            parts.append(ask(edited, [chosen[delta.instance]], method="dinm", suffix=suffix))
+        progress(done, len(chosen))
+    results.append(defense.joined(parts))
+    with replacing(run.folder / "responses") as folder:
+        for result in results:
+            result.save(folder / f"{result.method}.jsonl")
+    write_table(run.folder / "tables" / "defense.csv", pd.DataFrame([result.row() for result in results]))

@@ -1,0 +1,19 @@
+"""Stage `locate`: the toxic layer of every test instance."""
+
+from __future__ import annotations
+
+from mechinterp.data.storage.files import write_table
+from mechinterp.audit.location import histogram, locate
+from mechinterp.models.progress import Reporter
+from mechinterp.runs.study.checkpoints import checkpoint_of
+from mechinterp.runs.study.instances import instances_of
+from mechinterp.runs.study.run import Run
+
+
+def make(run: Run, reporter: Reporter) -> None:
+    """`located.csv` and `toxic_layer.csv`."""
+    vanilla = checkpoint_of(run, "vanilla")
+    progress = reporter.progress("locate: instances")
+    located = locate(vanilla, instances_of(run, "test"), truncate=run.config.truncate, progress=progress)
+    write_table(run.folder / "tables" / "located.csv", located)
+    write_table(run.folder / "tables" / "toxic_layer.csv", histogram(located, vanilla.n_blocks))

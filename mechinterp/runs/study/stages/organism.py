@@ -1,0 +1,53 @@
+"""Stage `organism`: how the vanilla model behaves, over all test instances, and how good its judge is."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from mechinterp.answers.judged import score_responses
+from mechinterp.answers.judges import EmbeddedJudge
+from mechinterp.data.storage.files import write_table
+from mechinterp.measures.statistics import wilson
+from mechinterp.measures.fluency import knows
+from mechinterp.models.passes.generation import generate
+from mechinterp.models.progress import Reporter
+from mechinterp.runs.study.checkpoints import checkpoint_of
+from mechinterp.runs.study.instances import instances_of
+from mechinterp.runs.study.judging import judge_of
+from mechinterp.runs.study.questions import knowledge_of
+from mechinterp.runs.study.run import Run
+
+
+def make(run: Run, reporter: Reporter) -> None:
+    """`judge.csv` and `organism.csv`."""
+    judge = judge_of(run)
+    scores = {"judge": judge.name}
+    if isinstance(judge, EmbeddedJudge):
+        scores |= {key: value for key, value in vars(judge).items() if key not in ("pipeline", "name", "fingerprint")}
+    write_table(run.folder / "tables" / "judge.csv", pd.DataFrame([scores]))
+    vanilla, test, knowledge = checkpoint_of(run, "vanilla"), instances_of(run, "test"), knowledge_of(run)
+    groups = {
+        "adversarial prompts defended": list(dict.fromkeys(i.adversarial_prompt for i in test)),
+        "bare questions defended": list(dict.fromkeys(i.question for i in test)),
+    }
+    rows = []
+    for quantity, prompts in groups.items():
+        answers = generate(
+            vanilla,
+            prompts,
+            max_new_tokens=run.config.max_new_tokens,
+            truncate=run.config.truncate,
+            progress=reporter.progress(f"vanilla: {quantity}"),
+        )
+        judged = [score for score in score_responses(judge, answers, prompts) if score is not None]
+        rows.append((quantity, sum(score > 0.5 for score in judged), len(judged)))
+    if knowledge:
+        answers = generate(vanilla, [q for q, _ in knowledge], max_new_tokens=run.config.max_new_tokens)
+        right = sum(knows(answer, word) for answer, (_, word) in zip(answers, knowledge, strict=True))
+        rows.append(("held-out knowledge phrasings answered", right, len(knowledge)))
+    table = [
+        {"quantity": quantity, "rate": rate.value, "low": rate.low, "high": rate.high, "n": n}
+        for quantity, successes, n in rows
+        for rate in [wilson(successes, n)]
+    ]
+    write_table(run.folder / "tables" / "organism.csv", pd.DataFrame(table))
