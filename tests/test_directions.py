@@ -30,7 +30,7 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.files.weights import LazyWeights
 from mechinterp.models.names import resid_post
 from mechinterp.models.passes.recording import record_all
-from mechinterp.models.passes.unembedding import back_through_final_norm
+from mechinterp.models.unembedding import back_through_final_norm
 
 VECTOR = torch.randn(D_MODEL, generator=torch.Generator().manual_seed(9))
 WORDS = ("river", "table", "cloud", "engine", "paper", "garden", "window", "music")

@@ -28,8 +28,8 @@ from mechinterp.models.names import h_down, h_mid, resid_post
 from mechinterp.models.passes.generation import continue_greedily, generate
 from mechinterp.models.passes.positions import SPANS, Pass, Span, reading
 from mechinterp.models.passes.recording import record, record_all, record_positions
-from mechinterp.models.passes.tokens import Batch, Encoded, encode, pad
 from mechinterp.models.passes.watching import run_until_seen, watching
+from mechinterp.models.text.tokens import Batch, Encoded, encode, pad
 
 BLOCKS = range(N_BLOCKS)
 EVERY_H_DOWN = {h_down(block): None for block in BLOCKS}

@@ -15,7 +15,7 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.interventions.contexts import steer
 from mechinterp.models.names import resid_post
 from mechinterp.models.passes.lens import EMBEDDING, LensToken, LogitLens, lens_points, read_lens
-from mechinterp.models.passes.tokens import encode
+from mechinterp.models.text.tokens import encode
 
 TOKENS = (LensToken(260, " Y", "unsafe"), LensToken(66, "c", "unsafe"), LensToken(7, "(", "safe"))
 IDS = [token.id for token in TOKENS]

@@ -24,7 +24,7 @@ from mechinterp.measures.statistics import wilson
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.names import resid_post
 from mechinterp.models.passes.response_pairs import PairLayout, distances_by_block
-from mechinterp.models.passes.tokens import Encoded
+from mechinterp.models.text.tokens import Encoded
 
 LENGTHS = [(9, 30), (40, 12), (5, 5), (22, 21), (3, 60), (31, 31), (17, 30), (30, 2)]  # of safe and unsafe, in letters
 INSTANCES = [

@@ -14,7 +14,7 @@ from mechinterp.models.interventions.contexts import patch, steer
 from mechinterp.models.names import h_down
 from mechinterp.models.passes.generation import continue_greedily
 from mechinterp.models.passes.scoring import score
-from mechinterp.models.passes.tokens import Encoded, encode
+from mechinterp.models.text.tokens import Encoded, encode
 
 
 @torch.no_grad()

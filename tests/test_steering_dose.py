@@ -16,7 +16,7 @@ from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.names import resid_post
 from mechinterp.models.passes.recording import Recording, record_positions
-from mechinterp.models.passes.tokens import encode
+from mechinterp.models.text.tokens import encode
 
 HOOK = resid_post(1)
 

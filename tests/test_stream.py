@@ -16,7 +16,7 @@ from mechinterp.measures.stream import StreamShift
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.names import attn_out, h_down, mlp_out, resid_post, resid_pre
 from mechinterp.models.passes.recording import record
-from mechinterp.models.passes.tokens import encode
+from mechinterp.models.text.tokens import encode
 
 
 def test_the_parts_are_the_whole_stream_vector_by_vector(checkpoint: Checkpoint) -> None:

@@ -10,7 +10,7 @@ from conftest import byte_tokenizer, make_instance, tiny_checkpoint
 
 from mechinterp.data.safeedit import write_safeedit
 from mechinterp.errors import InputError
-from mechinterp.models.passes.tokens import encode
+from mechinterp.models.text.tokens import encode
 
 
 @pytest.mark.parametrize("truncate", [True, False])

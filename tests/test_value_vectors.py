@@ -26,7 +26,7 @@ from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.files.weights import LazyWeights
 from mechinterp.models.names import resid_post
 from mechinterp.models.passes.recording import record_all
-from mechinterp.models.passes.unembedding import (
+from mechinterp.models.unembedding import (
     back_through_final_norm,
     final_norm_gain,
     through_final_norm,

@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.passes.tokens import Batch, encode, pad
 from mechinterp.models.passes.watching import run_until_seen, watching
+from mechinterp.models.text.tokens import Batch, encode, pad
 
 Means = dict[str, Float[Tensor, " d_mlp"]]
 

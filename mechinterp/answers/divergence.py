@@ -25,9 +25,9 @@ from mechinterp.measures.statistics import Interval, bootstrap
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.positions import reading
-from mechinterp.models.passes.tokens import Encoded, encode, length_batches, pad
-from mechinterp.models.passes.unembedding import unembedded_at
 from mechinterp.models.passes.watching import Progress, evaluating
+from mechinterp.models.text.tokens import Encoded, encode, length_batches, pad
+from mechinterp.models.unembedding import unembedded_at
 
 Opened = Callable[[], AbstractContextManager[Checkpoint]]
 """Gives a checkpoint for the time of a context, and again when it is called again."""

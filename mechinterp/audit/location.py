@@ -38,8 +38,8 @@ from mechinterp.models.passes.response_pairs import (
     padding_sees_width,
     pair_batches,
 )
-from mechinterp.models.passes.tokens import Encoded, encode
 from mechinterp.models.passes.watching import Progress, evaluating
+from mechinterp.models.text.tokens import Encoded, encode
 
 
 def locate(

@@ -20,7 +20,7 @@ from mechinterp.errors import InputError
 from mechinterp.measures.statistics import CONFIDENCE, resample_weights
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.lens import EMBEDDING, LensToken, LogitLens
-from mechinterp.models.passes.unembedding import token_texts
+from mechinterp.models.unembedding import token_texts
 
 ALL = "all"
 """What stands for a token in the rows of a whole set; a token of that name is quoted."""

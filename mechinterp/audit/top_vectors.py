@@ -30,7 +30,7 @@ from mechinterp.measures.value_vectors import (
 )
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.files.weights import LazyWeights
-from mechinterp.models.passes.unembedding import TopTokens, top_tokens
+from mechinterp.models.unembedding import TopTokens, top_tokens
 
 Weights = Checkpoint | LazyWeights
 Place = tuple[int, int]

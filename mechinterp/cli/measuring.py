@@ -82,7 +82,7 @@ def record_command(
     from mechinterp.models.names import h_down
     from mechinterp.models.passes.generation import continue_greedily
     from mechinterp.models.passes.recording import record
-    from mechinterp.models.passes.tokens import generated_tokens
+    from mechinterp.models.text.tokens import generated_tokens
 
     wanted = generated_tokens(position)
     instances = read_data(data)

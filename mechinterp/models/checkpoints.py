@@ -18,7 +18,7 @@ from mechinterp.data.storage.files import replacing
 from mechinterp.errors import InputError
 from mechinterp.models import processes
 from mechinterp.models.deltas import WeightDelta
-from mechinterp.models.files.descriptions import read_config, read_tokenizer
+from mechinterp.models.descriptions import read_config, read_tokenizer
 from mechinterp.models.files.loading import (
     DTYPES,
     LoadingOptions,
@@ -31,8 +31,8 @@ from mechinterp.models.files.loading import (
 from mechinterp.models.files.sources import Source
 from mechinterp.models.files.weights import LazyWeights, fingerprint_model
 from mechinterp.models.names import HookNames
-from mechinterp.models.passes.tokens import padding_id, tokenizer_fingerprint
-from mechinterp.models.passes.unembedding import norm_gain
+from mechinterp.models.text.tokens import padding_id, tokenizer_fingerprint
+from mechinterp.models.unembedding import norm_gain
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

@@ -19,7 +19,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from mechinterp.errors import InputError
-from mechinterp.models.files.descriptions import LOADING_ERRORS, one_line
+from mechinterp.models.descriptions import LOADING_ERRORS, one_line
 
 Side = Literal["input", "output"]
 

@@ -22,25 +22,25 @@ import pandas as pd
 import torch
 from pydantic import BaseModel
 
-from mechinterp.models import processes
-from mechinterp.data.safeedit import SafeEditInstance
-from mechinterp.errors import InputError
 from mechinterp.answers.defense import check_test_instances, defend, defend_edits
 from mechinterp.answers.divergence import next_token_divergence
 from mechinterp.answers.judged import KINDS, Defense
 from mechinterp.answers.refusals import RefusalDetector, refusal_detector
 from mechinterp.answers.side_effects import over_refusal
+from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.data.storage.files import remove, write_json
 from mechinterp.data.storage.hashing import hash_path
+from mechinterp.data.storage.provenance import code_of, digest, modules_of
+from mechinterp.errors import InputError
 from mechinterp.measures.statistics import Interval, bootstrap, wilson, wilson_of_shares
 from mechinterp.methods.registry import SETTINGS, describe, find_way
 from mechinterp.methods.task import Task, Treatment, checked_settings
+from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.equality import equal_weights, notes_of_equal
-from mechinterp.models.passes.tokens import tokenizer_fingerprint
-from mechinterp.data.storage.provenance import code_of, digest, modules_of
 from mechinterp.models.progress import Reporter, Silent
+from mechinterp.models.text.tokens import tokenizer_fingerprint
 from mechinterp.runs.stages import locked
 from mechinterp.runs.study import Study
 

@@ -12,9 +12,30 @@ from pathlib import Path
 
 import pandas as pd
 
-from mechinterp.models import processes
+from mechinterp.answers.judges import Judge
+from mechinterp.audit.directions.probe import ToxicProbe
+from mechinterp.audit.directions.standard import check_more
+from mechinterp.audit.directions.toxic_direction import ToxicDirection
+from mechinterp.audit.evidence import Baseline, ComparisonSettings, Evidence, gather_evidence, prepare_baseline
+from mechinterp.audit.evidence.preparing import fitting_half
+from mechinterp.audit.location import histogram
+from mechinterp.audit.relapse.results import RelapseTest, decomposed_verdicts, relapse_tables
+from mechinterp.audit.relapse.testing import kept_tests, relapse_from_evidence
+from mechinterp.audit.relapse.treatments import RelapseSettings
+from mechinterp.audit.store import Store
 from mechinterp.audit.tables import OPTIONAL_TABLES, TABLES, compare
+from mechinterp.audit.toxic_layer import toxic_block
+from mechinterp.audit.trajectory import trajectory_table
 from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.storage.files import check_free, write_json, write_table
+from mechinterp.data.storage.provenance import versions
+from mechinterp.data.storage.publishing import publishing
+from mechinterp.errors import InputError
+from mechinterp.measures.distances import Distance
+from mechinterp.models import processes
+from mechinterp.models.equality import notes_of_equal
+from mechinterp.models.progress import Reporter, Silent
+from mechinterp.runs.stages import locked, peak_memory
 from mechinterp.runs.workspace import (
     Candidate,
     Desk,
@@ -24,27 +45,6 @@ from mechinterp.runs.workspace import (
     made_by,
     skeleton_of,
 )
-from mechinterp.audit.directions.standard import check_more
-from mechinterp.audit.directions.toxic_direction import ToxicDirection
-from mechinterp.errors import InputError
-from mechinterp.answers.judges import Judge
-from mechinterp.audit.evidence import Baseline, ComparisonSettings, Evidence, gather_evidence, prepare_baseline
-from mechinterp.audit.evidence.preparing import fitting_half
-from mechinterp.data.storage.files import check_free, write_json, write_table
-from mechinterp.audit.location import histogram
-from mechinterp.measures.distances import Distance
-from mechinterp.audit.directions.probe import ToxicProbe
-from mechinterp.models.equality import notes_of_equal
-from mechinterp.data.storage.provenance import versions
-from mechinterp.data.storage.publishing import publishing
-from mechinterp.audit.relapse.results import RelapseTest, decomposed_verdicts, relapse_tables
-from mechinterp.audit.relapse.testing import kept_tests, relapse_from_evidence
-from mechinterp.audit.relapse.treatments import RelapseSettings
-from mechinterp.models.progress import Reporter, Silent
-from mechinterp.runs.stages import locked, peak_memory
-from mechinterp.audit.store import Store
-from mechinterp.audit.toxic_layer import toxic_block
-from mechinterp.audit.trajectory import trajectory_table
 
 
 def check_results(out: Path) -> None:
@@ -100,8 +100,8 @@ def compare_checkpoints(
         InputError: before anything long, for checkpoints that cannot be compared, or a name in `out` that is taken by
             what this tool did not write.
     """
-    from mechinterp.report.plates import draw_all
     from mechinterp.report import write_report
+    from mechinterp.report.plates import draw_all
 
     reporter, settings = reporter or Silent(), settings or ComparisonSettings()
     if not tuned:

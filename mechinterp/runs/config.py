@@ -13,16 +13,16 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from mechinterp.audit.evidence import ComparisonSettings
+from mechinterp.audit.relapse.treatments import RelapseSettings
 from mechinterp.data.texts import check_whole, read_text
 from mechinterp.errors import InputError
-from mechinterp.audit.evidence import ComparisonSettings
 from mechinterp.measures.distances import Distance
 from mechinterp.methods.editing.dinm import DinmSettings
+from mechinterp.methods.studied import METHODS as METHODS
 from mechinterp.methods.training.dpo import DpoSettings
 from mechinterp.methods.training.organism import OrganismConfig
 from mechinterp.methods.training.sft import SftSettings
-from mechinterp.methods.studied import METHODS as METHODS
-from mechinterp.audit.relapse.treatments import RelapseSettings
 
 
 class _Settings(BaseModel):

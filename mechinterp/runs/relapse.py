@@ -9,8 +9,22 @@ from typing import Any
 
 import pandas as pd
 
-from mechinterp.models import processes
+from mechinterp.answers.judges import Judge
+from mechinterp.audit.directions.probe import ToxicProbe
+from mechinterp.audit.relapse.results import RELAPSE_TABLES, RelapseTest, relapse_tables
+from mechinterp.audit.relapse.testing import kept_tests, relapse_test, unsafe_prompts
+from mechinterp.audit.relapse.treatments import RelapseSettings
+from mechinterp.audit.store import Store
+from mechinterp.audit.toxic_layer import toxic_block
 from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.storage.files import check_free, check_name, write_json, write_table
+from mechinterp.data.storage.provenance import versions
+from mechinterp.data.storage.publishing import publishing
+from mechinterp.measures.distances import Distance
+from mechinterp.models import processes
+from mechinterp.models.equality import notes_of_equal
+from mechinterp.models.progress import Reporter, Silent
+from mechinterp.runs.stages import locked, peak_memory
 from mechinterp.runs.workspace import (
     Candidate,
     Desk,
@@ -20,20 +34,6 @@ from mechinterp.runs.workspace import (
     made_by,
     skeleton_of,
 )
-from mechinterp.answers.judges import Judge
-from mechinterp.data.storage.files import check_free, check_name, write_json, write_table
-from mechinterp.measures.distances import Distance
-from mechinterp.audit.directions.probe import ToxicProbe
-from mechinterp.models.equality import notes_of_equal
-from mechinterp.data.storage.provenance import versions
-from mechinterp.data.storage.publishing import publishing
-from mechinterp.audit.relapse.results import RELAPSE_TABLES, RelapseTest, relapse_tables
-from mechinterp.audit.relapse.testing import kept_tests, relapse_test, unsafe_prompts
-from mechinterp.audit.relapse.treatments import RelapseSettings
-from mechinterp.models.progress import Reporter, Silent
-from mechinterp.runs.stages import locked, peak_memory
-from mechinterp.audit.store import Store
-from mechinterp.audit.toxic_layer import toxic_block
 
 
 def treat_checkpoints(

@@ -24,12 +24,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from mechinterp.data.storage.adopting import adopt
-from mechinterp.errors import InputError
 from mechinterp.data.storage.files import naming, remove, write_json
 from mechinterp.data.storage.hashing import Hashes, hash_path
 from mechinterp.data.storage.ledger import listed_below
 from mechinterp.data.storage.provenance import code_of, digest
 from mechinterp.data.storage.publishing import recover
+from mechinterp.errors import InputError
 
 logger = logging.getLogger(__name__)
 

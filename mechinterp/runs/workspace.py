@@ -12,20 +12,20 @@ from typing import Any
 import pandas as pd
 import torch
 
-from mechinterp.models import processes
-from mechinterp.data.safeedit import SafeEditInstance
-from mechinterp.errors import InputError
 from mechinterp.answers.judges import Judge
+from mechinterp.audit.location import locate
+from mechinterp.audit.store import Store
+from mechinterp.audit.trajectory import Step
+from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.data.storage.files import read_table, write_table
 from mechinterp.data.storage.hashing import hash_path, settled, state_of
-from mechinterp.audit.location import locate
+from mechinterp.data.storage.provenance import code_of, digest, library_versions
+from mechinterp.errors import InputError
+from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.comparability import check_comparable, check_same_tokens
 from mechinterp.models.files.sources import Source, source_files
-from mechinterp.data.storage.provenance import code_of, digest, library_versions
 from mechinterp.models.progress import Reporter
-from mechinterp.audit.store import Store
-from mechinterp.audit.trajectory import Step
 
 
 @dataclass(frozen=True)

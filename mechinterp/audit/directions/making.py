@@ -24,7 +24,7 @@ from mechinterp.measures.value_vectors import Ranking
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.names import resid_post
 from mechinterp.models.passes.recording import record
-from mechinterp.models.passes.unembedding import back_through_final_norm
+from mechinterp.models.unembedding import back_through_final_norm
 
 
 def difference_of_means(

@@ -26,8 +26,8 @@ from mechinterp.audit.directions.toxic_direction import ToxicDirection
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.passes.tokens import encode
-from mechinterp.models.passes.unembedding import back_through_final_norm, unembedding
+from mechinterp.models.text.tokens import encode
+from mechinterp.models.unembedding import back_through_final_norm, unembedding
 
 DIRECTIONS = ("probe", "answer", "class_means")
 """Those that every comparison has."""

@@ -14,7 +14,7 @@ from mechinterp.audit.evidence.settings import PLACES, Place
 from mechinterp.audit.top_vectors import TopVectors
 from mechinterp.data.storage.provenance import digest
 from mechinterp.models.passes.lens import LensToken
-from mechinterp.models.passes.tokens import Encoded
+from mechinterp.models.text.tokens import Encoded
 
 FOLLOWED = 20
 """Top value vectors whose activations are followed over the first tokens (Lee et al. 2024)."""

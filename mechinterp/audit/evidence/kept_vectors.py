@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mechinterp.audit.top_vectors import TopVectors
 from mechinterp.measures.value_vectors import RankedVectors, Subspace
-from mechinterp.models.passes.unembedding import TopTokens
+from mechinterp.models.unembedding import TopTokens
 
 
 def to_tensors(top: TopVectors) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -18,7 +18,7 @@ from mechinterp.audit.evidence.of_checkpoint import Evidence, part_of
 from mechinterp.audit.evidence.settings import Place
 from mechinterp.data.storage.files import replacing, write_json
 from mechinterp.models.passes.lens import LensToken
-from mechinterp.models.passes.tokens import Encoded
+from mechinterp.models.text.tokens import Encoded
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from mechinterp.models.interventions.contexts import steer
 from mechinterp.models.names import resid_post
 from mechinterp.models.passes.generation import continue_greedily, generate
 from mechinterp.models.passes.recording import record_positions
-from mechinterp.models.passes.tokens import Encoded
+from mechinterp.models.text.tokens import Encoded
 
 Note = Callable[[str], None]
 

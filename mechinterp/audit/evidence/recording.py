@@ -24,7 +24,7 @@ from mechinterp.models.passes.generation import continue_greedily
 from mechinterp.models.passes.lens import read_lens
 from mechinterp.models.passes.middle_stream import has_middle_stream
 from mechinterp.models.passes.recording import Recording, record_positions
-from mechinterp.models.passes.tokens import Encoded, Position, generated_tokens
+from mechinterp.models.text.tokens import Encoded, Position, generated_tokens
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field
 
 from mechinterp.models.passes.positions import Span
-from mechinterp.models.passes.tokens import Position
+from mechinterp.models.text.tokens import Position
 
 Text = Literal["fixed", "on_policy"]
 TEXTS: tuple[Text, ...] = get_args(Text)

@@ -27,9 +27,9 @@ from mechinterp.methods.editing.texts import say_of_texts
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import EditStep, WeightDelta, edit_folders
-from mechinterp.models.passes.tokens import length_batches
 from mechinterp.models.passes.upper_blocks import Component
 from mechinterp.models.passes.watching import Progress
+from mechinterp.models.text.tokens import length_batches
 
 MODES = ("each", "sequential", "batch")
 

@@ -15,10 +15,10 @@ from transformers import PreTrainedTokenizerBase
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.passes.cutting import keep_right
-from mechinterp.models.passes.special_tokens import Around, SpelledOut
-from mechinterp.models.passes.tokens import encode
 from mechinterp.models.passes.upper_blocks import Scored
+from mechinterp.models.text.cutting import keep_right
+from mechinterp.models.text.special_tokens import Around, SpelledOut
+from mechinterp.models.text.tokens import encode
 
 logger = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
 from mechinterp.methods.training.trained_parameters import linear_maps, trained_parameters
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.passes.cutting import Cut, keep_right
-from mechinterp.models.passes.special_tokens import Around, SpelledOut
+from mechinterp.models.text.cutting import Cut, keep_right
+from mechinterp.models.text.special_tokens import Around, SpelledOut
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers.modeling_utils import str_to_torch_dtype
 
 from mechinterp.errors import InputError
-from mechinterp.models.files.descriptions import one_line
+from mechinterp.models.descriptions import one_line
 from mechinterp.models.files.sources import Source, read_index
 
 # keys under which trainers put the tensors, beside an optimiser's state

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mechinterp.errors import InputError
 from mechinterp.models.deltas import WeightDelta, added
-from mechinterp.models.files.descriptions import read_config
+from mechinterp.models.descriptions import read_config
 from mechinterp.models.files.sources import Source, first_few, stands_on
 from mechinterp.models.files.stored_names import Recipe, StoredNames, unused
 from mechinterp.models.files.tensor_files import TensorFiles

@@ -15,9 +15,9 @@ from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.answer_ends import end_tokens, say_of_ends
 from mechinterp.models.passes.positions import reading
-from mechinterp.models.passes.tokens import Encoded, encode, length_batches, pad
-from mechinterp.models.passes.unembedding import last_unembedded
 from mechinterp.models.passes.watching import Progress, evaluating
+from mechinterp.models.text.tokens import Encoded, encode, length_batches, pad
+from mechinterp.models.unembedding import last_unembedded
 
 
 def generate(

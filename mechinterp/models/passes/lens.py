@@ -33,9 +33,9 @@ from mechinterp.models.names import HookSite, h_mid, resid_post
 from mechinterp.models.passes.middle_stream import has_middle_stream
 from mechinterp.models.passes.positions import reading
 from mechinterp.models.passes.sequences import Window, readings
-from mechinterp.models.passes.tokens import Batch, Position, length_batches, pad
 from mechinterp.models.passes.upper_blocks import forward_replaced
 from mechinterp.models.passes.watching import Progress, evaluating, run_until_seen, watching
+from mechinterp.models.text.tokens import Batch, Position, length_batches, pad
 
 TokenSet = Literal["unsafe", "safe"]
 

@@ -33,8 +33,8 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.middle_stream import check_middle_stream
 from mechinterp.models.passes.positions import reading
 from mechinterp.models.passes.sequences import OnDevices, Window, readings
-from mechinterp.models.passes.tokens import Encoded, Position, length_batches, pad
 from mechinterp.models.passes.watching import Progress, evaluating, run_until_seen, watching
+from mechinterp.models.text.tokens import Encoded, Position, length_batches, pad
 
 
 @dataclass(frozen=True)

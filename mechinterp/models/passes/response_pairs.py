@@ -19,8 +19,8 @@ from mechinterp.measures.distances import DISTANCES, pair_distances
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.names import HookSite
 from mechinterp.models.passes.sequences import OnDevices
-from mechinterp.models.passes.tokens import Encoded, length_batches, pad
 from mechinterp.models.passes.watching import watching
+from mechinterp.models.text.tokens import Encoded, length_batches, pad
 
 PaddingSide = Literal["left", "right"]
 Pair = tuple[Encoded, Encoded]

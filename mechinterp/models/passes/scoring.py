@@ -20,9 +20,9 @@ from mechinterp.errors import InputError
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.positions import reading
-from mechinterp.models.passes.tokens import Encoded, encode, length_batches, pad, to_device
-from mechinterp.models.passes.unembedding import unembedded_at
 from mechinterp.models.passes.watching import Progress, evaluating
+from mechinterp.models.text.tokens import Encoded, encode, length_batches, pad, to_device
+from mechinterp.models.unembedding import unembedded_at
 
 Reduction = Literal["mean", "sum", "first"]
 """Over the tokens of a response: their mean, their sum, or the first one alone."""

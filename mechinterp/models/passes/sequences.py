@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.passes.tokens import Batch, Encoded, Position, encode, generated_tokens, to_device
+from mechinterp.models.text.tokens import Batch, Encoded, Position, encode, generated_tokens, to_device
 
 OF_PROMPT = ("last", "mean")
 """Positions that end with the prompt."""

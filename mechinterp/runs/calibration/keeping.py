@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from mechinterp.runs.calibration.running import CalibrationSettings, calibrate
 from mechinterp.audit.certificate import read_calibration
 from mechinterp.data.storage.files import write_table
 from mechinterp.data.storage.provenance import library_versions
 from mechinterp.models.progress import Reporter, Silent
+from mechinterp.runs.calibration.running import CalibrationSettings, calibrate
 from mechinterp.runs.stages import Runner, Stage, locked
 from mechinterp.runs.study import Study
 from mechinterp.runs.study.dependencies import ASKING, judge_of, setting_of, vanilla_of

@@ -17,14 +17,14 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from mechinterp.audit.certificate import EXPECTED, INTERPOLATION, UNCHANGED
-from mechinterp.runs.calibration.treating import Treating
-from mechinterp.audit.tables.decomposition import decomposition
-from mechinterp.audit.tables.validity import check_directions
-from mechinterp.errors import InputError
 from mechinterp.answers.judged import score_responses
 from mechinterp.answers.judges import Judge
+from mechinterp.audit.certificate import EXPECTED, INTERPOLATION, UNCHANGED
 from mechinterp.audit.evidence import Baseline, gather_evidence
+from mechinterp.audit.tables.decomposition import decomposition
+from mechinterp.audit.tables.validity import check_directions
+from mechinterp.data.storage.provenance import code_of
+from mechinterp.errors import InputError
 from mechinterp.measures.statistics import Interval, seeded_order, wilson
 from mechinterp.methods.constructed import (
     interpolate,
@@ -36,8 +36,8 @@ from mechinterp.methods.constructed import (
 from mechinterp.methods.studied import METHODS
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.generation import generate
-from mechinterp.data.storage.provenance import code_of
 from mechinterp.models.progress import Reporter, Silent
+from mechinterp.runs.calibration.treating import Treating
 from mechinterp.runs.study.checkpoints import checkpoint_of, opened
 from mechinterp.runs.study.instances import instances_of
 from mechinterp.runs.study.judging import judge_of

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from mechinterp.audit.certificate import EXPECTED
 from mechinterp.audit.evidence import Baseline, Evidence
-from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.audit.relapse.testing import relapse_from_evidence
 from mechinterp.audit.relapse.treatments import RelapseSettings
+from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.runs.study.checkpoints import checkpoint_of
 from mechinterp.runs.study.judging import judge_of
 from mechinterp.runs.study.run import Run

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mechinterp.runs.config import StudyConfig
 from mechinterp.methods.training.trl_training import TrainingSettings
+from mechinterp.runs.config import StudyConfig
 from mechinterp.runs.planning.quantities import DIRECTIONS, PLACES, Amounts
 
 

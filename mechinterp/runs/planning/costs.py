@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
 
-from mechinterp.runs.config import StudyConfig
+from mechinterp.audit.relapse.treatments import PATCHED, outline
 from mechinterp.methods.training.trl_training import TrainingSettings
+from mechinterp.runs.config import StudyConfig
 from mechinterp.runs.planning.machine import Machine
 from mechinterp.runs.planning.quantities import DIRECTIONS, PLACES, Amounts, Shape
-from mechinterp.audit.relapse.treatments import PATCHED, outline
 
 UTILISATION = 0.4
 """Share of a large matrix product's speed that a model's forward or backward pass gets."""

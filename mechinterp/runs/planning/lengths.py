@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from mechinterp.runs.config import StudyConfig
 from mechinterp.models.names import HookNames
+from mechinterp.runs.config import StudyConfig
 from mechinterp.runs.planning.materials import Materials
 
 _TRIED = 8  # texts of each kind

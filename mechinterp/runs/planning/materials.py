@@ -15,14 +15,14 @@ from typing import TypeVar
 from huggingface_hub import constants, try_to_load_from_cache
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from mechinterp.runs.config import DataFiles, StudyConfig
 from mechinterp.data.comments import Comment, read_comments
 from mechinterp.data.safeedit import SPLITS, SafeEditInstance, read_safeedit
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.files.descriptions import LOADING_ERRORS, one_line, read_config, read_tokenizer
-from mechinterp.models.names import HookNames
+from mechinterp.models.descriptions import LOADING_ERRORS, one_line, read_config, read_tokenizer
 from mechinterp.models.files.sources import WEIGHTS, Source, read_index, read_json
+from mechinterp.models.names import HookNames
+from mechinterp.runs.config import DataFiles, StudyConfig
 from mechinterp.runs.planning.published_shapes import published_skeleton
 
 GIB = 2**30

@@ -22,6 +22,7 @@ from mechinterp.data.corpus import generate_corpus
 from mechinterp.errors import InputError
 from mechinterp.methods.training.organism import build_model, train_tokenizer
 from mechinterp.models.checkpoints import resolve_device
+from mechinterp.models.progress import Silent
 from mechinterp.runs.planning.activities import activities
 from mechinterp.runs.planning.costs import LIBRARIES, Cost, Costs
 from mechinterp.runs.planning.lengths import too_long
@@ -29,7 +30,6 @@ from mechinterp.runs.planning.machine import Machine, free_disk, main_memory, wr
 from mechinterp.runs.planning.materials import GIB, Materials, Requirement, look_at_files
 from mechinterp.runs.planning.printing import show
 from mechinterp.runs.planning.quantities import Amounts, Shape
-from mechinterp.models.progress import Silent
 from mechinterp.runs.stages import Runner
 from mechinterp.runs.study import Study
 

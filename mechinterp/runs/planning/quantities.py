@@ -11,9 +11,9 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
-from mechinterp.runs.config import StudyConfig
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.models.names import HookNames
+from mechinterp.runs.config import StudyConfig
 from mechinterp.runs.planning.materials import Materials
 
 SAMPLE = 64

@@ -18,27 +18,29 @@ from pydantic import BaseModel
 
 from mechinterp.audit import tables as comparison
 from mechinterp.audit.certificate import CERTIFICATE
-from mechinterp.runs.config import StudyConfig
-from mechinterp.errors import InputError
 from mechinterp.audit.evidence import ComparisonSettings
-from mechinterp.models.files.sources import source_files
 from mechinterp.data.storage.provenance import library_versions
+from mechinterp.errors import InputError
+from mechinterp.models.files.sources import source_files
 from mechinterp.models.progress import Reporter, Silent
+from mechinterp.runs.config import StudyConfig
 from mechinterp.runs.stages import Stage
 from mechinterp.runs.study.run import Run
-from mechinterp.runs.study.stages import compare
-from mechinterp.runs.study.stages import data
-from mechinterp.runs.study.stages import defend
-from mechinterp.runs.study.stages import dinm
-from mechinterp.runs.study.stages import dpo
-from mechinterp.runs.study.stages import locate
-from mechinterp.runs.study.stages import organism
-from mechinterp.runs.study.stages import probe
-from mechinterp.runs.study.stages import record
-from mechinterp.runs.study.stages import relapse
-from mechinterp.runs.study.stages import report
-from mechinterp.runs.study.stages import sft
-from mechinterp.runs.study.stages import vanilla
+from mechinterp.runs.study.stages import (
+    compare,
+    data,
+    defend,
+    dinm,
+    dpo,
+    locate,
+    organism,
+    probe,
+    record,
+    relapse,
+    report,
+    sft,
+    vanilla,
+)
 
 MAKERS: Mapping[str, Callable[[Run, Reporter], None]] = {
     "data": data.make,

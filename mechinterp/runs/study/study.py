@@ -29,20 +29,20 @@ from pathlib import Path
 
 import torch
 
-from mechinterp.runs.config import StudyConfig
+from mechinterp.answers.judges import Judge
+from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.data.benign import BenignPrompt
 from mechinterp.data.comments import Comment, read_comments
 from mechinterp.data.safeedit import SafeEditInstance
-from mechinterp.errors import InputError
-from mechinterp.answers.judges import Judge
 from mechinterp.data.storage.files import check_free, remove, write_json
-from mechinterp.models.launcher import launched
-from mechinterp.audit.directions.probe import ToxicProbe
+from mechinterp.data.storage.provenance import versions
+from mechinterp.errors import InputError
 from mechinterp.methods.studied import METHODS
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
-from mechinterp.data.storage.provenance import versions
+from mechinterp.models.launcher import launched
 from mechinterp.models.progress import Reporter, Silent
+from mechinterp.runs.config import StudyConfig
 from mechinterp.runs.stages import Runner, Stage, locked, read_marker
 from mechinterp.runs.study.checkpoints import checkpoint_of, edits_of, opened
 from mechinterp.runs.study.dependencies import needed, stages_of

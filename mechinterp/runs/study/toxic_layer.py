@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from mechinterp.audit.toxic_layer import blocks_for, toxic_block
 from mechinterp.runs.study.instances import instances_of
 from mechinterp.runs.study.run import Run
-from mechinterp.audit.toxic_layer import blocks_for, toxic_block
 
 
 def block_of(run: Run) -> int:

@@ -6,10 +6,10 @@ import pandas as pd
 import torch
 
 from mechinterp.audit import tables as comparison
+from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.audit.evidence import Baseline, Evidence
 from mechinterp.data.storage.files import write_table
 from mechinterp.measures.decomposition import readout
-from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.measures.region import region_toxicity
 from mechinterp.measures.statistics import random_directions
 from mechinterp.methods.studied import METHODS

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mechinterp.data.storage.files import write_table
 from mechinterp.audit.location import histogram, locate
+from mechinterp.data.storage.files import write_table
 from mechinterp.models.progress import Reporter
 from mechinterp.runs.study.checkpoints import checkpoint_of
 from mechinterp.runs.study.instances import instances_of

@@ -7,8 +7,8 @@ import pandas as pd
 from mechinterp.answers.judged import score_responses
 from mechinterp.answers.judges import EmbeddedJudge
 from mechinterp.data.storage.files import write_table
-from mechinterp.measures.statistics import wilson
 from mechinterp.measures.fluency import knows
+from mechinterp.measures.statistics import wilson
 from mechinterp.models.passes.generation import generate
 from mechinterp.models.progress import Reporter
 from mechinterp.runs.study.checkpoints import checkpoint_of

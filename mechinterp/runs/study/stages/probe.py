@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mechinterp.data.comments import read_comments
 from mechinterp.audit.directions.probe_training import fit_probe, write_probe_tables
+from mechinterp.data.comments import read_comments
 from mechinterp.models.progress import Reporter
 from mechinterp.runs.study.checkpoints import checkpoint_of
 from mechinterp.runs.study.run import Run

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.audit.evidence import gather_evidence, prepare_baseline
 from mechinterp.data.storage.files import replacing
-from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.methods.studied import METHODS
 from mechinterp.models.comparability import check_comparable
 from mechinterp.models.progress import Reporter

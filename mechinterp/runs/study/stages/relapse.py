@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from mechinterp.audit.evidence import Baseline, Evidence
-from mechinterp.data.storage.files import replacing, write_table
-from mechinterp.methods.studied import METHODS
 from mechinterp.audit.relapse.results import RelapseTest, decomposed_verdicts, relapse_tables
 from mechinterp.audit.relapse.testing import relapse_from_evidence
+from mechinterp.data.storage.files import replacing, write_table
+from mechinterp.methods.studied import METHODS
 from mechinterp.models.progress import Reporter
 from mechinterp.runs.study.checkpoints import checkpoint_of, opened
 from mechinterp.runs.study.judging import judge_of

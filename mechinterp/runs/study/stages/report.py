@@ -9,8 +9,8 @@ from mechinterp.runs.study.run import Run
 
 def make(run: Run, reporter: Reporter) -> None:
     """Figures and `report.html`."""
-    from mechinterp.report.plates import draw_all  # matplotlib takes its time
     from mechinterp.report import write_report
+    from mechinterp.report.plates import draw_all  # matplotlib takes its time
 
     with publishing(run.folder, "report") as folder:
         write_report(run.folder, draw_all(run.folder, folder / "figures"), out=folder)

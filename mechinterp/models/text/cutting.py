@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mechinterp.models.passes.special_tokens import shown
+from mechinterp.models.text.special_tokens import shown
 
 logger = logging.getLogger(__name__)
 

@@ -23,9 +23,9 @@ from transformers import PreTrainedTokenizerBase
 
 from mechinterp.data.storage.provenance import digest
 from mechinterp.errors import InputError
-from mechinterp.models.passes.cutting import Cut, keep_right
-from mechinterp.models.passes.joining import Joining, common
-from mechinterp.models.passes.special_tokens import Around, SpelledOut
+from mechinterp.models.text.cutting import Cut, keep_right
+from mechinterp.models.text.joining import Joining, common
+from mechinterp.models.text.special_tokens import Around, SpelledOut
 
 Position = str
 """`last`, `mean`, `response`, `all` or `generated:N`, see `Encoded.positions`."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from mechinterp.models.passes.special_tokens import Around, shown
+from mechinterp.models.text.special_tokens import Around, shown
 
 logger = logging.getLogger(__name__)
 
