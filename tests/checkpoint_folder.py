@@ -17,8 +17,8 @@ from mechinterp.audit.directions.probe_training import fit_probe
 from mechinterp.audit.evidence import ComparisonSettings
 from mechinterp.data.comments import Comment
 from mechinterp.models.deltas import WeightDelta
-from mechinterp.models.files.sources import stands_on
 from mechinterp.models.progress import Silent
+from mechinterp.models.sources import stands_on
 from mechinterp.runs.comparison import compare_checkpoints
 from mechinterp.runs.workspace import Candidate
 

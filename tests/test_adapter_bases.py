@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mechinterp.errors import InputError
-from mechinterp.models.files.sources import Source, stands_on
+from mechinterp.models.sources import Source, stands_on
 
 
 def folder_of_model(folder: Path) -> Path:

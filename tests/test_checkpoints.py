@@ -16,8 +16,8 @@ from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.comparability import check_comparable
 from mechinterp.models.files.configs import unlike_configs
-from mechinterp.models.files.sources import source_files
 from mechinterp.models.files.weights import LazyWeights, fingerprint_model
+from mechinterp.models.sources import source_files
 
 
 @pytest.mark.parametrize("architecture", [*MAIN_ARCHITECTURES, "opt", "phi3", "qwen3"])

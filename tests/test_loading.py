@@ -18,8 +18,8 @@ from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.comparability import check_comparable
 from mechinterp.models.deltas import WeightDelta
-from mechinterp.models.files.sources import source_files
 from mechinterp.models.files.weights import LazyWeights
+from mechinterp.models.sources import source_files
 
 # peft calls what transformers deprecates
 of_peft = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")

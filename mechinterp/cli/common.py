@@ -99,7 +99,7 @@ def judge_of(
 
 def label_and_path(text: str) -> tuple[str, str]:
     """NAME=PATH, or a path alone, which is called by its last part."""
-    from mechinterp.models.files.sources import Source
+    from mechinterp.models.sources import Source
 
     name, separator, path = text.partition("=")
     if separator and name and path and not Path(text).exists():

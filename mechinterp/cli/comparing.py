@@ -86,7 +86,7 @@ def compare(
     from mechinterp.audit.evidence import ComparisonSettings
     from mechinterp.audit.relapse.treatments import RelapseSettings
     from mechinterp.audit.trajectory import find_steps
-    from mechinterp.models.files.sources import stands_on
+    from mechinterp.models.sources import stands_on
     from mechinterp.runs.comparison import check_results, compare_checkpoints
     from mechinterp.runs.workspace import Candidate
 

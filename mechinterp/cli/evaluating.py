@@ -106,7 +106,7 @@ def evaluate(
     from mechinterp.data.knowledge import read_knowledge
     from mechinterp.data.storage.files import check_writable
     from mechinterp.models.deltas import WeightDelta
-    from mechinterp.models.files.sources import stands_on
+    from mechinterp.models.sources import stands_on
 
     if out is not None:
         check_writable(out / "defense.csv", kind="file")

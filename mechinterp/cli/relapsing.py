@@ -67,7 +67,7 @@ def relapse(
     """
     from mechinterp.audit.directions.probe import ToxicProbe
     from mechinterp.audit.relapse.treatments import RelapseSettings
-    from mechinterp.models.files.sources import stands_on
+    from mechinterp.models.sources import stands_on
     from mechinterp.runs.relapse import treat_checkpoints
     from mechinterp.runs.workspace import Candidate
 

@@ -28,9 +28,9 @@ from mechinterp.models.files.loading import (
     load_whole,
     merge_adapter,
 )
-from mechinterp.models.files.sources import Source
 from mechinterp.models.files.weights import LazyWeights, fingerprint_model
 from mechinterp.models.names import HookNames
+from mechinterp.models.sources import Source
 from mechinterp.models.text.tokens import padding_id, tokenizer_fingerprint
 from mechinterp.models.unembedding import norm_gain
 

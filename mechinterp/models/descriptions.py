@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig, Pretrained
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
 from mechinterp.errors import InputError
-from mechinterp.models.files.sources import Source, read_json
+from mechinterp.models.sources import Source, read_json
 
 # What transformers, peft, tokenizers and safetensors raise for files that are damaged or do not fit, or for a package
 # that is missing: classes of their own, built-in ones of every kind, and Exception itself. To be caught around a call

@@ -24,8 +24,8 @@ from mechinterp.errors import InputError
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.comparability import check_comparable, check_same_tokens
-from mechinterp.models.files.sources import Source, source_files
 from mechinterp.models.progress import Reporter
+from mechinterp.models.sources import Source, source_files
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from mechinterp.audit.directions.toxic_direction import ToxicDirection
 from mechinterp.errors import InputError
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.descriptions import read_config, read_tokenizer
-from mechinterp.models.files.sources import Source
 from mechinterp.models.files.weights import LazyWeights
 from mechinterp.models.passes.recording import Recording
 from mechinterp.models.same_tokenizer import check_tokenizer
+from mechinterp.models.sources import Source
 from mechinterp.models.text.tokens import tokenizer_fingerprint
 
 HASHED = 4 * 10**9

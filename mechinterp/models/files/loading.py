@@ -18,10 +18,10 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from mechinterp.errors import InputError
 from mechinterp.models.descriptions import LOADING_ERRORS, cannot_load, loading_options, one_line, read_generation
-from mechinterp.models.files.sources import Source, first_few, read_json
 from mechinterp.models.files.stored_names import harmless, unused
 from mechinterp.models.files.tensor_files import TensorFiles, open_file
 from mechinterp.models.files.weights import LazyWeights, is_code
+from mechinterp.models.sources import Source, first_few, read_json
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
 
-from mechinterp.models.files.sources import first_few
+from mechinterp.models.sources import first_few
 
 # Buffers that old versions stored and that are no weights: causal masks, rotary frequencies, positions, and what
 # torch keeps beside a module.

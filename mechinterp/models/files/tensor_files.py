@@ -21,7 +21,7 @@ from transformers.modeling_utils import str_to_torch_dtype
 
 from mechinterp.errors import InputError
 from mechinterp.models.descriptions import one_line
-from mechinterp.models.files.sources import Source, read_index
+from mechinterp.models.sources import Source, read_index
 
 # keys under which trainers put the tensors, beside an optimiser's state
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module")

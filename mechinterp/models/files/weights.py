@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from mechinterp.errors import InputError
 from mechinterp.models.deltas import WeightDelta, added
 from mechinterp.models.descriptions import read_config
-from mechinterp.models.files.sources import Source, first_few, stands_on
 from mechinterp.models.files.stored_names import Recipe, StoredNames, unused
 from mechinterp.models.files.tensor_files import TensorFiles
 from mechinterp.models.names import HookNames
+from mechinterp.models.sources import Source, first_few, stands_on
 
 _THREADS = 2  # hashing and reading from the disk at once; more gain little
 

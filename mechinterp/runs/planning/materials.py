@@ -20,8 +20,8 @@ from mechinterp.data.safeedit import SPLITS, SafeEditInstance, read_safeedit
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.descriptions import LOADING_ERRORS, one_line, read_config, read_tokenizer
-from mechinterp.models.files.sources import WEIGHTS, Source, read_index, read_json
 from mechinterp.models.names import HookNames
+from mechinterp.models.sources import WEIGHTS, Source, read_index, read_json
 from mechinterp.runs.config import DataFiles, StudyConfig
 from mechinterp.runs.planning.published_shapes import published_skeleton
 

@@ -1,9 +1,9 @@
 """The stages of a study in their order, and what each depends on: files, settings, code.
 
 A stage is redone where the content of a file that it reads has changed, a setting that it uses, the code that it runs
-(its module in `runs.study.stages`, and what that imports) or a library's version. What is the user's own (model, judge, data
-files) counts by its content, wherever it lies; a model or judge from the hub counts by its id. The device counts as it
-is written: numbers depend on it, slightly.
+(its module in `runs.study.stages`, and what that imports) or a library's version. What is the user's own (model, judge,
+data files) counts by its content, wherever it lies; a model or judge from the hub counts by its id. The device counts
+as it is written: numbers depend on it, slightly.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from mechinterp.audit.certificate import CERTIFICATE
 from mechinterp.audit.evidence import ComparisonSettings
 from mechinterp.data.storage.provenance import library_versions
 from mechinterp.errors import InputError
-from mechinterp.models.files.sources import source_files
 from mechinterp.models.progress import Reporter, Silent
+from mechinterp.models.sources import source_files
 from mechinterp.runs.config import StudyConfig
 from mechinterp.runs.stages import Stage
 from mechinterp.runs.study.run import Run
