@@ -19,7 +19,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mechinterp.audit.trajectory import last_steps
-from mechinterp.data.storage.files import check_free, read_table, replacing
+from mechinterp.data.storage.files import check_free, replacing
+from mechinterp.data.storage.saved_tables import SavedTables
 from mechinterp.errors import InputError
 from mechinterp.report.plotting import (
     STYLE,
@@ -100,12 +101,7 @@ def read_tables(run: Path) -> dict[str, pd.DataFrame]:
     """
     if not run.is_dir():
         raise InputError(f"{run}: no such run folder; give the folder that reproduce or compare wrote")
-    tables = {}
-    for path in sorted((run / "tables").glob("*.csv")):
-        try:
-            tables[path.stem] = read_table(path)
-        except (ValueError, OSError) as error:
-            _logger.warning("%s: left out, it cannot be read as a table (%s)", path, str(error).splitlines()[0])
+    tables = SavedTables(run).readable()
     if not tables:
         raise InputError(f"{run}: has no tables (tables/*.csv); give the folder that reproduce or compare wrote")
     return tables
@@ -129,7 +125,8 @@ def draw_figure(name: str, tables: Mapping[str, pd.DataFrame]) -> Figure:
         raise ValueError(f"name must be one of {tuple(PLATES)}, got {name!r}")
     if missing := [f"tables/{table}.csv" for table in PLATES[name].tables if table not in tables]:
         raise InputError(f"figure {name} needs {', '.join(missing)}, which the run does not have")
-    shown = last_steps(tables)  # of a training run's steps; all of them are in the trajectory's own figure
+    needed = {table: tables[table] for table in (*PLATES[name].tables, "trajectory") if table in tables}
+    shown = last_steps(needed)  # of a training run's steps; all of them are in the trajectory's own figure
     return PLATES[name].plot(*(shown[table] for table in PLATES[name].tables))
 
 

@@ -1,0 +1,181 @@
+"""A run folder: the tables, figures, settings and report that a run left, read when they are asked for.
+
+Whoever makes one (a study, a comparison, a relapse test, a benchmark) leaves the same: `manifest.json`, `tables/*.csv`,
+`figures/*.png|pdf` and mostly `report.html`. Nothing here opens a model.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mechinterp.data.storage.saved_tables import SavedTables
+from mechinterp.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+REPORT = "report.html"
+
+
+@dataclass(frozen=True, eq=False)
+class RunFolder:
+    """What a run left in a folder.
+
+    Attributes:
+        path: the folder.
+    """
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """Open the folder of a run, finished or not.
+
+        Raises:
+            InputError: if there is no such folder, or neither a manifest nor a table in it.
+        """
+        folder = cls(Path(path).expanduser())
+        if not folder.path.is_dir():
+            raise InputError(f"{path}: no such run folder; give the folder that reproduce or compare wrote")
+        if not folder.tables and not (folder.path / "manifest.json").is_file():
+            raise InputError(
+                f"{path}: not the folder of a run, it has neither manifest.json nor tables/*.csv; give the folder that "
+                "reproduce or compare wrote"
+            )
+        return folder
+
+    # -- what it is of ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """Settings, seed, versions and fingerprints of the run; empty where it wrote none.
+
+        Raises:
+            InputError: if it cannot be read.
+        """
+        path = self.path / "manifest.json"
+        if not path.is_file():
+            return {}
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read as JSON ({error}); make the run again") from error
+        if not isinstance(manifest, dict):
+            raise InputError(f"{path}: should hold a JSON object, not a {type(manifest).__name__}")
+        return manifest
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The run's settings, as the manifest has them."""
+        config = self.manifest.get("config")
+        return config if isinstance(config, dict) else {}
+
+    @property
+    def kind(self) -> str:
+        """Which work made it: `study`, `comparison`, `relapse test`; `run` where that cannot be told."""
+        if (self.path / "stages").is_dir():
+            return "study"
+        if "comparison" in self.config:
+            return "comparison"
+        return "relapse test" if "relapse" in self.config else "run"
+
+    @property
+    def checkpoints(self) -> dict[str, str]:
+        """What was opened, by its name in tables, the base first; empty for a study, which made its checkpoints."""
+        found = self.config.get("checkpoints")
+        return dict(found) if isinstance(found, dict) else {}
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The tuned checkpoints' names, as its tables have them; empty without a table of verdicts."""
+        of = next((name for name in ("verdict", "relapse_verdict") if name in self.tables), None)
+        return () if of is None else tuple(dict.fromkeys(map(str, self.table(of).get("method", ()))))
+
+    # -- what it holds ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _saved(self) -> SavedTables:
+        return SavedTables(self.path)
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names of the tables that are there, in alphabetical order."""
+        return tuple(self._saved)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A table, tidy; a copy of one's own.
+
+        Args:
+            name: one of `tables`.
+
+        Raises:
+            InputError: for any other name, or a file that is damaged.
+        """
+        if name not in self._saved:
+            there = f"it has {', '.join(self.tables)}" if self.tables else "it has no tables"
+            raise InputError(f"{self.path}: no table {name!r}; {there}")
+        return self._saved[name].copy()
+
+    @property
+    def verdict(self) -> pd.DataFrame:
+        """Erased or bypassed: the table `verdict`, a row per checkpoint, direction and position."""
+        return self.table("verdict")
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Names of the figures that can be drawn of its tables."""
+        from mechinterp.report.plates import plates_of  # matplotlib takes its time
+
+        return tuple(plates_of(self.tables))
+
+    def plot(self, name: str) -> Figure:
+        """Draw a figure of its tables, unsaved.
+
+        Args:
+            name: one of `figures`.
+
+        Raises:
+            InputError: for any other name, or a table that is damaged or lacks a column.
+        """
+        from mechinterp.report.plates import draw_figure
+
+        if name not in self.figures:
+            there = f"of its tables can be drawn {', '.join(self.figures)}" if self.figures else "none can be drawn"
+            raise InputError(f"{self.path}: no figure {name!r}; {there}")
+        return draw_figure(name, self._saved)
+
+    @property
+    def report(self) -> Path:
+        """Where its page is, or would be."""
+        return self.path / REPORT
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what run it is, its verdict, and what else there is."""
+        parts = [f"<b>{escape(self.kind)}</b> in <code>{escape(str(self.path))}</code>"]
+        parts += [f"of {escape(', '.join(self.methods))}"] if self.methods else []
+        parts += [f"seed {escape(str(self.manifest['seed']))}"] if "seed" in self.manifest else []
+        shown = ""
+        of = next((name for name in ("verdict", "relapse_verdict") if name in self.tables), None)
+        if of is not None:
+            table = self.table(of)
+            columns = [name for name in _SHOWN if name in table]
+            shown = table[columns].to_html(index=False, escape=True, border=0, float_format="{:.2f}".format)
+        lists = "".join(
+            f"<p>{what}: {', '.join(f'<code>{escape(name)}</code>' for name in names)}</p>"
+            for what, names in (("tables", self.tables), ("figures", self.figures))
+            if names
+        )
+        return f"<div><p>{', '.join(parts)}</p>{shown}{lists}</div>"
+
+
+_SHOWN = (
+    *("method", "direction", "position", "verdict"),
+    *("erasure", "bypass", "erasure_share", "by_values", "by_activations"),
+)
+"""Columns of a verdict that a notebook shows; the reasons are in the table."""
