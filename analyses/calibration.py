@@ -24,7 +24,8 @@ from seeds_and_architectures import CONFIGS, markdown
 
 from mechinterp.audit.certificate import CERTIFICATE, by_kind, monotony, rates, read_calibration
 from mechinterp.cli.terminal import terminal
-from mechinterp.data.storage.files import write_table, write_text
+from mechinterp.data.storage.files import write_text
+from mechinterp.data.storage.tables import write_table
 from mechinterp.errors import InputError
 from mechinterp.runs.calibration.keeping import calibrated
 from mechinterp.runs.config import load_config

@@ -11,7 +11,7 @@ import pandas as pd
 
 from mechinterp.audit.evidence import Baseline, Evidence
 from mechinterp.audit.tables import MechanismComparison, compare
-from mechinterp.data.storage.files import write_table
+from mechinterp.data.storage.tables import write_table
 from mechinterp.errors import InputError
 from mechinterp.runs.study import METHODS, Study
 

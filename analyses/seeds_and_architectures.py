@@ -15,7 +15,8 @@ from pathlib import Path
 import pandas as pd
 
 from mechinterp.cli.terminal import terminal
-from mechinterp.data.storage.files import write_table, write_text
+from mechinterp.data.storage.files import write_text
+from mechinterp.data.storage.tables import write_table
 from mechinterp.runs.config import load_config
 from mechinterp.runs.study import METHODS, Study
 

@@ -21,7 +21,8 @@ from published import notes, published, source
 from mechinterp.answers.judged import KINDS, Defense
 from mechinterp.answers.judges import EmbeddedJudge
 from mechinterp.cli.terminal import terminal
-from mechinterp.data.storage.files import write_table, write_text
+from mechinterp.data.storage.files import write_text
+from mechinterp.data.storage.tables import write_table
 from mechinterp.errors import InputError
 from mechinterp.runs.benchmark import HARMLESS_EDITS, Benchmark, Made
 from mechinterp.runs.config import StudyConfig, default_folder, load_config

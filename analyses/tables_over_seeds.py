@@ -16,7 +16,8 @@ from pathlib import Path
 import pandas as pd
 from tables import QUANTITIES, number, pipes
 
-from mechinterp.data.storage.files import read_table, write_table, write_text
+from mechinterp.data.storage.files import write_text
+from mechinterp.data.storage.tables import read_table, write_table
 from mechinterp.runs.config import default_folder
 
 TABLES = {

@@ -24,7 +24,8 @@ from mechinterp.audit.evidence import Baseline
 from mechinterp.audit.evidence.settings import ComparisonSettings
 from mechinterp.audit.relapse.testing import prompts_of
 from mechinterp.audit.relapse.treatments import RelapseSettings
-from mechinterp.data.storage.files import write_table, write_text
+from mechinterp.data.storage.files import write_text
+from mechinterp.data.storage.tables import write_table
 from mechinterp.errors import InputError
 from mechinterp.measures.statistics import wilson
 from mechinterp.methods.constructed import project_out_of_values, train_values, train_without_values

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mechinterp.data.storage import hashing
-from mechinterp.data.storage.files import write_text
+from mechinterp.data.storage.files import write_json, write_text
 from mechinterp.data.storage.hashing import Hashes, hash_path, hash_text
 from mechinterp.errors import InputError
 from mechinterp.runs.stages import Runner, Stage
@@ -61,7 +61,7 @@ def test_an_unchanged_file_is_not_read_again(tmp_path: Path, read: list[str]) ->
         write_text(tmp_path / "folder" / name, name)
     hashes = Hashes(tmp_path / "memory")
     first = hashes.of(tmp_path / "folder")
-    hashes.save()
+    write_json(tmp_path / "memory", hashes.news())
     assert sorted(read) == ["a", "b"]
     again = Hashes(tmp_path / "memory")
     assert again.of(tmp_path / "folder") == first == hash_path(tmp_path / "folder")
@@ -94,8 +94,7 @@ def test_what_changed_a_moment_ago_is_not_remembered(
     file.write_text("two")
     assert hashes.of(file) == hash_text("two")
     assert read == ["file", "file"]
-    hashes.save()
-    assert not (tmp_path / "memory").exists()
+    assert not hashes.news()
     monkeypatch.setattr(hashing, "RECENT", -3600)  # control: what is long past is remembered
     assert hashes.of(file) == hash_text("two") == hashes.of(file)
     assert len(read) == 3

@@ -13,7 +13,7 @@ from conftest import make_instance, tiny_checkpoint
 from mechinterp.audit.directions.probe_training import fit_probe
 from mechinterp.data.comments import Comment
 from mechinterp.data.safeedit import write_safeedit
-from mechinterp.data.storage.files import read_table, write_table
+from mechinterp.data.storage.tables import read_table, write_table
 from mechinterp.report.plates import read_tables
 
 NAMES = ("nan", "NA", "null", "None", "inf", "1e5", "true", "007", "<b>", "[red]")

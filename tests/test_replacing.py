@@ -13,7 +13,8 @@ import pytest
 from safetensors import SafetensorError
 
 from mechinterp.data.storage import ledger
-from mechinterp.data.storage.files import remove, replacing, unwritable, write_json, write_text
+from mechinterp.data.storage.files import remove, replacing, write_json, write_text
+from mechinterp.data.storage.full_disk import unwritable
 from mechinterp.data.storage.publishing import publishing
 from mechinterp.errors import InputError
 

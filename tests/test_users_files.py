@@ -20,7 +20,9 @@ from mechinterp.data.comments import Comment, write_comments
 from mechinterp.data.safeedit import write_safeedit
 from mechinterp.data.storage import ledger
 from mechinterp.data.storage.adopting import adopt
-from mechinterp.data.storage.files import check_name, write_table, write_text
+from mechinterp.data.storage.files import write_text
+from mechinterp.data.storage.places import check_name
+from mechinterp.data.storage.tables import write_table
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.progress import Silent

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from mechinterp.data.storage import ledger
-from mechinterp.data.storage.files import check_free, check_writable, naming, write_json, write_text
+from mechinterp.data.storage.files import write_json, write_text
+from mechinterp.data.storage.full_disk import naming
+from mechinterp.data.storage.places import check_free, check_writable
 from mechinterp.data.texts import check_whole, read_json_lines
 from mechinterp.errors import InputError
 from mechinterp.models import processes

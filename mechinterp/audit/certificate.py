@@ -40,7 +40,7 @@ from typing import Literal
 
 import pandas as pd
 
-from mechinterp.data.storage.files import read_table
+from mechinterp.data.storage.tables import read_table
 from mechinterp.errors import InputError
 from mechinterp.measures.statistics import wilson
 from mechinterp.measures.verdict import Verdict

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from mechinterp.data.storage.files import check_name
+from mechinterp.data.storage.places import check_name
 from mechinterp.errors import InputError
 
 _STEP = re.compile(r"(\d+)$")

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from mechinterp.cli.speaking import say, write_line
-from mechinterp.data.storage.files import unwritable
+from mechinterp.data.storage.full_disk import unwritable
 from mechinterp.errors import InputError
 from mechinterp.models.launcher import forget_leftovers, launched, rank
 

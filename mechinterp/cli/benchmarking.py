@@ -35,7 +35,8 @@ def benchmark(
     """
     import pandas as pd
 
-    from mechinterp.data.storage.files import check_free, write_table
+    from mechinterp.data.storage.places import check_free
+    from mechinterp.data.storage.tables import write_table
     from mechinterp.methods.registry import describe, find_way
     from mechinterp.runs.benchmark import Benchmark
     from mechinterp.runs.config import StudyConfig, default_folder, load_config

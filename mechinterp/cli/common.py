@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mechinterp.cli.options import Dtype
 from mechinterp.cli.speaking import say as say
-from mechinterp.data.storage.files import check_name
+from mechinterp.data.storage.places import check_name
 from mechinterp.errors import InputError
 from mechinterp.models.launcher import is_main as is_main
 from mechinterp.models.launcher import rank as rank

@@ -142,7 +142,8 @@ def diff(
     """Which weights two checkpoints differ in, by how much and of what rank; says so if they are identical."""
     from mechinterp.audit.weights_alone.difference import diff as difference
     from mechinterp.cli.terminal import print_table
-    from mechinterp.data.storage.files import check_free, check_writable, write_table
+    from mechinterp.data.storage.places import check_free, check_writable
+    from mechinterp.data.storage.tables import write_table
     from mechinterp.models.files.weights import LazyWeights
     from mechinterp.report.plates import figure_files, save_figure
     from mechinterp.report.plotting import plot_difference
@@ -170,7 +171,7 @@ def figures(
     out: Annotated[Path | None, typer.Option(help="Folder for the figures; RUN/figures if not given.")] = None,
 ) -> None:
     """Redraw the figures of a run, and its report, from the tables alone."""
-    from mechinterp.data.storage.files import check_free
+    from mechinterp.data.storage.places import check_free
     from mechinterp.report import write_report
     from mechinterp.report.plates import draw_all
 

@@ -100,7 +100,7 @@ def direction(
     """Make a direction of a model, for `vectors` and `compare`."""
     from mechinterp.audit.directions.making import effective_direction, means_direction, svd_direction
     from mechinterp.audit.weights_alone.belonging import tokenizer_of
-    from mechinterp.data.storage.files import check_writable
+    from mechinterp.data.storage.places import check_writable
     from mechinterp.models.files.weights import LazyWeights
 
     _check_options(context, kind.value)

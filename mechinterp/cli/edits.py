@@ -96,7 +96,7 @@ class Edits:
 
     def _log(self, folders: Sequence[Path]) -> str:
         """Write the table of all steps; the losses over the edits, in words."""
-        from mechinterp.data.storage.files import write_table
+        from mechinterp.data.storage.tables import write_table
         from mechinterp.methods.editing.many_edits import edit_log
 
         log = edit_log(folders)
@@ -141,7 +141,7 @@ def check_places(out: Path, merged: Path | None, instances: Sequence[SafeEditIns
     Raises:
         InputError: with the folder.
     """
-    from mechinterp.data.storage.files import check_free, check_replaceable, check_writable
+    from mechinterp.data.storage.places import check_free, check_replaceable, check_writable
     from mechinterp.models.deltas import EDIT_FILES
 
     check_writable(out, kind="folder")

@@ -104,7 +104,7 @@ def evaluate(
     from mechinterp.answers.responses import check_responses
     from mechinterp.data.benign import read_benign
     from mechinterp.data.knowledge import read_knowledge
-    from mechinterp.data.storage.files import check_writable
+    from mechinterp.data.storage.places import check_writable
     from mechinterp.models.deltas import WeightDelta
     from mechinterp.models.sources import stands_on
 
@@ -205,7 +205,7 @@ def _judge_again(
     responses: Path, data: Path | None, judge: str | None, seed: int, device: str, out: Path | None
 ) -> None:
     from mechinterp.answers.defense import judge_again
-    from mechinterp.data.storage.files import check_writable
+    from mechinterp.data.storage.places import check_writable
 
     if judge is None and data is None:
         raise InputError("give a --judge, or --data whose safe and unsafe responses one can be made from")
@@ -226,7 +226,7 @@ def _judge_again(
 
 def _check_tables(out: Path, *more: str) -> None:
     """Refuse a folder in which names are taken by what this tool did not write."""
-    from mechinterp.data.storage.files import check_free
+    from mechinterp.data.storage.places import check_free
 
     check_free(*(out / name for name in ("rates.csv", "categories.csv", *more)))
 
@@ -236,7 +236,7 @@ def _report(result: Defense, out: Path | None, extra: Mapping[str, pd.DataFrame]
     import pandas as pd
 
     from mechinterp.cli.terminal import print_table
-    from mechinterp.data.storage.files import write_table
+    from mechinterp.data.storage.tables import write_table
 
     table, extra = result.table(), extra or {}
     if rank() != 0:

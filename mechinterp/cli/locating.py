@@ -38,7 +38,8 @@ def locate_command(
     toxic_layer_by_category.csv and toxic_layer_agreement.csv (every two distances: same block, and kappa).
     """
     from mechinterp.audit.location import agreement, check_padding_side, histogram, locate
-    from mechinterp.data.storage.files import check_free, check_writable, write_table
+    from mechinterp.data.storage.places import check_free, check_writable
+    from mechinterp.data.storage.tables import write_table
 
     check_padding_side(padding_side)
     instances = read_data(data)

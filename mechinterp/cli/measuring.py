@@ -37,7 +37,7 @@ def probe(
     """Train the toxic probe of a model on labelled comments."""
     from mechinterp.audit.directions.probe_training import fit_probe, probe_tables_of, write_probe_tables
     from mechinterp.data.comments import read_comments
-    from mechinterp.data.storage.files import check_free, check_writable
+    from mechinterp.data.storage.places import check_free, check_writable
 
     labelled = read_comments(comments, text_column=text_column, label_column=label_column)
     check_writable(out, kind="file")
@@ -78,7 +78,7 @@ def record_command(
     trust_remote_code: Trust = False,
 ) -> None:
     """Mean activations of a model at hook points, over the prompts of a file."""
-    from mechinterp.data.storage.files import check_writable
+    from mechinterp.data.storage.places import check_writable
     from mechinterp.models.names import h_down
     from mechinterp.models.passes.generation import continue_greedily
     from mechinterp.models.passes.recording import record
@@ -140,7 +140,7 @@ def region(
     from mechinterp.audit.directions.probe import SELECTIONS, ToxicProbe
     from mechinterp.audit.weights_alone.belonging import check_edit, check_origin, read_recording, tokenizer_of
     from mechinterp.audit.weights_alone.regions import RegionTables, measure_regions
-    from mechinterp.data.storage.files import check_free, check_writable
+    from mechinterp.data.storage.places import check_free, check_writable
     from mechinterp.models.equality import equal_weights, notes_of_equal
     from mechinterp.models.files.weights import LazyWeights
 

@@ -16,7 +16,7 @@ commands = typer.Typer(no_args_is_help=True, help="Make a detoxified checkpoint 
 def _training(
     kind: str, model: str, data: Path, out: Path, seed: int, dtype: Dtype, device: str, lora: int | None, **given: Any
 ) -> None:
-    from mechinterp.data.storage.files import check_replaceable, check_writable
+    from mechinterp.data.storage.places import check_replaceable, check_writable
     from mechinterp.methods.training.dpo import DpoSettings, train_dpo
     from mechinterp.methods.training.sft import SftSettings, train_sft
     from mechinterp.methods.training.trl_training import LoraSettings

@@ -55,7 +55,8 @@ def vectors(
     from mechinterp.audit.top_vectors import find_vectors, subspace_table, vector_table, vectors_at
     from mechinterp.audit.weights_alone.belonging import check_edit, check_origin, tokenizer_of
     from mechinterp.audit.weights_alone.erasure import check_shape
-    from mechinterp.data.storage.files import check_free, check_writable, write_table
+    from mechinterp.data.storage.places import check_free, check_writable
+    from mechinterp.data.storage.tables import write_table
     from mechinterp.models.checkpoints import Checkpoint
     from mechinterp.models.equality import equal_weights, notes_of_equal
     from mechinterp.models.files.weights import LazyWeights

@@ -17,8 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mechinterp.data.storage.files import check_replaceable, replacing, write_json
+from mechinterp.data.storage.files import replacing, write_json
 from mechinterp.data.storage.labels import check_numbers, typed
+from mechinterp.data.storage.places import check_replaceable
 from mechinterp.errors import InputError
 from mechinterp.measures.rank import low_rank
 from mechinterp.models.same_tokenizer import check_tokenizer

@@ -18,7 +18,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mechinterp.audit.certificate import certificate
 from mechinterp.audit.trajectory import last_steps
-from mechinterp.data.storage.files import check_free, write_text
+from mechinterp.data.storage.files import write_text
+from mechinterp.data.storage.places import check_free
 from mechinterp.report.cards import card_of, tuned_methods
 from mechinterp.report.cells import ShownTable
 from mechinterp.report.certificate import calibrated_on, calibration_notes, calibration_rows

@@ -19,7 +19,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mechinterp.audit.trajectory import last_steps
-from mechinterp.data.storage.files import check_free, replacing
+from mechinterp.data.storage.files import replacing
+from mechinterp.data.storage.places import check_free
 from mechinterp.data.storage.saved_tables import SavedTables
 from mechinterp.errors import InputError
 from mechinterp.report.plotting import (

@@ -27,9 +27,11 @@ from mechinterp.audit.tables import OPTIONAL_TABLES, TABLES, compare
 from mechinterp.audit.toxic_layer import toxic_block
 from mechinterp.audit.trajectory import trajectory_table
 from mechinterp.data.safeedit import SafeEditInstance
-from mechinterp.data.storage.files import check_free, write_json, write_table
+from mechinterp.data.storage.files import write_json
+from mechinterp.data.storage.places import check_free
 from mechinterp.data.storage.provenance import versions
 from mechinterp.data.storage.publishing import publishing
+from mechinterp.data.storage.tables import write_table
 from mechinterp.errors import InputError
 from mechinterp.measures.distances import Distance
 from mechinterp.models import processes

@@ -17,9 +17,11 @@ from mechinterp.audit.relapse.treatments import RelapseSettings
 from mechinterp.audit.store import Store
 from mechinterp.audit.toxic_layer import toxic_block
 from mechinterp.data.safeedit import SafeEditInstance
-from mechinterp.data.storage.files import check_free, check_name, write_json, write_table
+from mechinterp.data.storage.files import write_json
+from mechinterp.data.storage.places import check_free, check_name
 from mechinterp.data.storage.provenance import versions
 from mechinterp.data.storage.publishing import publishing
+from mechinterp.data.storage.tables import write_table
 from mechinterp.measures.distances import Distance
 from mechinterp.models import processes
 from mechinterp.models.equality import notes_of_equal

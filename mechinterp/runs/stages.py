@@ -24,7 +24,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from mechinterp.data.storage.adopting import adopt
-from mechinterp.data.storage.files import naming, remove, write_json
+from mechinterp.data.storage.files import remove, write_json
+from mechinterp.data.storage.full_disk import naming
 from mechinterp.data.storage.hashing import Hashes, hash_path
 from mechinterp.data.storage.ledger import listed_below
 from mechinterp.data.storage.provenance import code_of, digest
@@ -76,7 +77,8 @@ class Runner:
     def __init__(self, folder: Path, *, note: Callable[[str], None] = lambda _: None) -> None:
         self.folder, self.note = folder, note
         self.made: dict[str, str] = {}
-        self._hashes = Hashes(folder / "stages" / "hashes.cache")
+        self._memory = folder / "stages" / "hashes.cache"
+        self._hashes = Hashes(self._memory)
 
     def run(self, stage: Stage) -> bool:
         """Bring one stage up to date; returns whether anything had to be done."""
@@ -101,7 +103,8 @@ class Runner:
                 raise RuntimeError(f"stage {stage.name} did not make {missing}")
             write_json(marker, left)
         self.made |= left["made"]
-        self._hashes.save()
+        if news := self._hashes.news():
+            write_json(self._memory, news)
         self.note(f"{stage.name}: done in {left['seconds']:.1f} s" if not done else f"{stage.name}: up to date")
         return not done
 

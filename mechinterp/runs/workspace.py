@@ -17,9 +17,9 @@ from mechinterp.audit.location import locate
 from mechinterp.audit.store import Store
 from mechinterp.audit.trajectory import Step
 from mechinterp.data.safeedit import SafeEditInstance
-from mechinterp.data.storage.files import read_table, write_table
 from mechinterp.data.storage.hashing import hash_path, settled, state_of
 from mechinterp.data.storage.provenance import code_of, digest, library_versions
+from mechinterp.data.storage.tables import read_table, write_table
 from mechinterp.errors import InputError
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint

@@ -12,7 +12,7 @@ import torch
 
 from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.data.comments import Comment
-from mechinterp.data.storage.files import write_table
+from mechinterp.data.storage.tables import write_table
 from mechinterp.measures.splitting import Distinct
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.names import resid_post

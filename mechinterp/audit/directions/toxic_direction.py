@@ -27,8 +27,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mechinterp.audit.directions.probe import Selection, ToxicProbe
-from mechinterp.data.storage.files import check_name, replacing
+from mechinterp.data.storage.files import replacing
 from mechinterp.data.storage.labels import typed
+from mechinterp.data.storage.places import check_name
 from mechinterp.errors import InputError
 from mechinterp.models.same_tokenizer import check_tokenizer
 

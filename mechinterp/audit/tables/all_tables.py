@@ -17,7 +17,7 @@ from mechinterp.audit.tables.stream import residual_shift, stream
 from mechinterp.audit.tables.validity import check_directions, validity_table
 from mechinterp.audit.tables.vectors import toxic_activations, value_vectors
 from mechinterp.audit.top_vectors import subspace_table
-from mechinterp.data.storage.files import write_table
+from mechinterp.data.storage.tables import write_table
 from mechinterp.errors import InputError
 
 TABLES = (

@@ -24,7 +24,7 @@ from mechinterp.audit.weights_alone.erasure import (
     finite_cosines,
     group_means,
 )
-from mechinterp.data.storage.files import write_table
+from mechinterp.data.storage.tables import write_table
 from mechinterp.errors import InputError
 from mechinterp.measures.region import compare_toxicity, random_toxicity, summarise_toxicity
 from mechinterp.measures.statistics import random_directions

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mechinterp.data.storage import ledger
+from mechinterp.data.storage.hashing import hash_path
 
 _BESIDES = (
     *("manifest.json", "stages/hashes.cache"),
@@ -37,8 +38,6 @@ def adopt_around(path: Path) -> None:
 
 def _made(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """The files that each stage's marker vouches for, by the stage's name; the manifest and the benchmark's tables."""
-    from mechinterp.data.storage.hashing import hash_path  # which itself writes files
-
     markers = sorted((folder / "stages").glob("*.json"))
     for marker in markers:
         try:

@@ -10,7 +10,6 @@ never at the place itself.
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -18,103 +17,14 @@ import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 from mechinterp.data.storage import ledger, leftovers
-from mechinterp.data.storage.adopting import adopt_around
+from mechinterp.data.storage.full_disk import naming
+from mechinterp.data.storage.places import check_free, check_writable
 from mechinterp.errors import InputError
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 logger = logging.getLogger(__name__)
-
-_FULL = {errno.ENOSPC: "No space left on device", errno.EDQUOT: "Disk quota exceeded"}
-_UNWRITABLE = {*_FULL, errno.EROFS, errno.EFBIG}
-"""Errors that only writing meets."""
-
-
-def check_name(name: str, what: str) -> str:
-    """A name that the user gives, if it can be that of a file: results are called by it.
-
-    Args:
-        name: of a checkpoint, a direction, a training run, ...
-        what: it is of, as an error says it.
-
-    Raises:
-        InputError: for an empty one, one with a separator or a character that cannot be printed, or a long one.
-    """
-    plain = name.isprintable() and not set(name) & {"/", "\\"} and name.strip(". ") != ""
-    if not plain or len(name.encode()) > 100:
-        raise InputError(
-            f"{what} {name!r}: results are called by it, so it must be a plain name: at most 100 bytes, without / and "
-            "\\, and not only dots or blanks"
-        )
-    return name
-
-
-def check_free(*places: Path) -> None:
-    """Refuse places at which something stands that this tool did not write, before any work is done for them.
-
-    Raises:
-        InputError: with the first such place.
-    """
-    for place in places:
-        if ledger.is_strange(place):
-            adopt_around(place)
-        if ledger.is_strange(place):
-            kind = "link" if place.is_symlink() else "folder" if place.is_dir() else "file"
-            raise InputError(
-                f"{place}: a {kind} of that name is there, and {ledger.LEDGER} does not list it as written by "
-                "mechinterp; nothing is written over it: move it away, or choose another place"
-            )
-
-
-def check_writable(path: Path, *, kind: Literal["file", "folder"] | None = None) -> Path:
-    """Refuse a place that cannot be written, before anything long is done for it.
-
-    Args:
-        path: where a file or folder is to be.
-        kind: what it is to be; something of the other kind that stands there is refused, and a file that is not ours.
-
-    Returns:
-        A path beside it that can be written, and renamed to it.
-
-    Raises:
-        InputError: with the reason.
-    """
-    path = path if path.name else path.resolve()  # "." has no name of its own
-    partial = leftovers.unfinished(path)
-    try:
-        if kind is not None and path.exists() and path.is_dir() != (kind == "folder"):
-            what = "folder" if path.is_dir() else "file"
-            raise InputError(f"{path}: cannot be written (a {what} of that name is there)")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch()
-        partial.unlink()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
-    if kind == "file":
-        check_free(path)
-    return partial
-
-
-def check_replaceable(folder: Path, *, ours: Collection[str] = ()) -> None:
-    """Refuse a folder that a user names and that has anything in it, but for an earlier one of its kind.
-
-    Args:
-        folder: where a folder is to be.
-        ours: names of the files that an earlier folder of this kind consists of; such a one may be replaced.
-
-    Raises:
-        InputError: if it stands there, is not empty, and holds anything but all of `ours`.
-    """
-    if folder.is_symlink():
-        raise InputError(f"{folder}: a link, which cannot be replaced; name the folder itself, or another")
-    if not folder.is_dir() or {path.name for path in folder.iterdir()} - {ledger.LEDGER} in (set(), set(ours)):
-        return
-    what = f"is not empty, and not what was written before ({', '.join(sorted(ours))})" if ours else "is not empty"
-    raise InputError(f"{folder}: {what}; it would be removed: choose another folder, or empty it yourself")
 
 
 @contextmanager
@@ -242,35 +152,6 @@ def remove(path: Path) -> None:
         path.unlink()
 
 
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """An error of a full disk, or of one that cannot be written, names what was written.
-
-    Raises:
-        InputError: instead of the error, whatever library it came from.
-    """
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        if (reason := unwritable(error)) is not None:
-            raise InputError(f"{path}: cannot be written ({reason})") from error
-        raise
-
-
-def unwritable(error: BaseException | None) -> str | None:
-    """Why nothing can be written, if an error or what led to it says so; libraries in Rust have words for it alone."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in _UNWRITABLE:
-            return error.strerror or os.strerror(error.errno)
-        for number, words in _FULL.items():
-            if words in str(error) or f"(os error {number})" in str(error):
-                return words
-        error = error.__cause__ or error.__context__
-    return None
-
-
 def _open_to_readers(partial: Path) -> None:
     """Give files the permissions that the user's mask asks for; safetensors writes them for the owner alone."""
     mask = os.umask(0)
@@ -289,33 +170,3 @@ def write_text(path: Path, text: str) -> Path:
 def write_json(path: Path, value: Any) -> Path:
     """Write JSON, indented, whole or not at all."""
     return write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_table(path: Path, table: pd.DataFrame) -> Path:
-    """Write a tidy CSV, whole or not at all."""
-    with replacing(path) as partial:
-        table.to_csv(partial, index=False)
-    return path
-
-
-NAMES = ("method", "checkpoint", "direction", "judge", "token", "tokens", "tokens_opposite", "name", "tensor")
-"""Columns of tables whose text is not ours to choose: checkpoints may be called 007, nan or true, and tokens are."""
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a CSV that `write_table` wrote; names stay the text they are, whatever number or truth they look like.
-
-    Raises:
-        OSError, ValueError: if it cannot be read, or is no table.
-    """
-    import pandas as pd
-
-    columns = pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns
-    names = [column for column in columns if column in NAMES]
-    return pd.read_csv(
-        path,
-        encoding="utf-8-sig",
-        keep_default_na=False,
-        na_values={column: [""] if column in names else ["", "nan"] for column in columns},
-        dtype=dict.fromkeys(names, str),
-    )

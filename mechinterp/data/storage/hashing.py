@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from mechinterp.data.storage.files import write_json
 from mechinterp.data.storage.ledger import LEDGER, digest_of
 from mechinterp.errors import InputError
 
@@ -28,11 +27,10 @@ class Hashes:
     """Hashes of files, each remembered while its file does not change.
 
     Args:
-        memory: file that remembers them from one process to the next; None for this object alone.
+        memory: file that remembers them from one process to the next (its content: `news`); None for this object alone.
     """
 
     def __init__(self, memory: Path | None = None) -> None:
-        self._memory = memory
         self._kept = {} if memory is None else _read(memory)
         self._new = False
 
@@ -59,11 +57,10 @@ class Hashes:
         listed = sorted((name, found) for (name, _), found in zip(named, hashes, strict=True))
         return hashlib.blake2b(json.dumps(listed).encode(), digest_size=16).hexdigest()
 
-    def save(self) -> None:
-        """Write the memory, if there is anything new in it; files that are gone are forgotten."""
-        if self._memory is not None and self._new:
-            write_json(self._memory, {place: kept for place, kept in self._kept.items() if Path(place).is_file()})
-            self._new = False
+    def news(self) -> dict[str, list[Any]]:
+        """What the memory's file should hold from now on, if that changed; files that are gone are forgotten."""
+        new, self._new = self._new, False
+        return {place: kept for place, kept in self._kept.items() if Path(place).is_file()} if new else {}
 
     def _of_files(self, files: Iterable[Path]) -> list[str]:
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashlib lets other threads run meanwhile

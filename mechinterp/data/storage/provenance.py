@@ -25,7 +25,7 @@ PACKAGE = "mechinterp"
 LIBRARIES = ("torch", "transformers", "peft", "trl", "transformer-lens", "numpy", "scikit-learn")
 
 BESIDE = (
-    *(f"data.storage.{name}" for name in ("adopting", "hashing", "ledger", "provenance", "publishing")),
+    *(f"data.storage.{name}" for name in ("adopting", "hashing", "ledger", "places", "provenance", "publishing")),
     *("errors", "models.launcher", "models.progress", "runs.stages", "audit.store"),
 )
 """Modules that many import and no number depends on: what is refused and told, what is kept and under which key."""

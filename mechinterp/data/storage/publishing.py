@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mechinterp.data.storage import ledger, leftovers
-from mechinterp.data.storage.files import check_free, clear, naming, put, remove
+from mechinterp.data.storage.files import clear, put, remove
+from mechinterp.data.storage.full_disk import naming
+from mechinterp.data.storage.places import check_free
 
 REPORT = "report.html"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mechinterp.data.storage.files import read_table
+from mechinterp.data.storage.tables import read_table
 from mechinterp.errors import InputError
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from mechinterp.audit.certificate import read_calibration
-from mechinterp.data.storage.files import write_table
 from mechinterp.data.storage.provenance import library_versions
+from mechinterp.data.storage.tables import write_table
 from mechinterp.models.progress import Reporter, Silent
 from mechinterp.runs.calibration.running import CalibrationSettings, calibrate
 from mechinterp.runs.stages import Runner, Stage, locked

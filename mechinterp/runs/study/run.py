@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mechinterp.data.storage.files import read_table
+from mechinterp.data.storage.tables import read_table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -34,7 +34,8 @@ from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.data.benign import BenignPrompt
 from mechinterp.data.comments import Comment, read_comments
 from mechinterp.data.safeedit import SafeEditInstance
-from mechinterp.data.storage.files import check_free, remove, write_json
+from mechinterp.data.storage.files import remove, write_json
+from mechinterp.data.storage.places import check_free
 from mechinterp.data.storage.provenance import versions
 from mechinterp.errors import InputError
 from mechinterp.methods.studied import METHODS

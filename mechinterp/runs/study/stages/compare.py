@@ -8,7 +8,7 @@ import torch
 from mechinterp.audit import tables as comparison
 from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.audit.evidence import Baseline, Evidence
-from mechinterp.data.storage.files import write_table
+from mechinterp.data.storage.tables import write_table
 from mechinterp.measures.decomposition import readout
 from mechinterp.measures.region import region_toxicity
 from mechinterp.measures.statistics import random_directions

@@ -7,7 +7,8 @@ from functools import partial
 import pandas as pd
 
 from mechinterp.answers import defense
-from mechinterp.data.storage.files import replacing, write_table
+from mechinterp.data.storage.files import replacing
+from mechinterp.data.storage.tables import write_table
 from mechinterp.models.progress import Reporter
 from mechinterp.runs.study.checkpoints import checkpoint_of, edits_of
 from mechinterp.runs.study.edited import edited_instances

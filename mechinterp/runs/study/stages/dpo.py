@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from mechinterp.data.storage.files import write_table
+from mechinterp.data.storage.tables import write_table
 from mechinterp.methods.training.dpo import train_dpo
 from mechinterp.models.progress import Reporter
 from mechinterp.runs.study.checkpoints import checkpoint_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mechinterp.audit.location import histogram, locate
-from mechinterp.data.storage.files import write_table
+from mechinterp.data.storage.tables import write_table
 from mechinterp.models.progress import Reporter
 from mechinterp.runs.study.checkpoints import checkpoint_of
 from mechinterp.runs.study.instances import instances_of

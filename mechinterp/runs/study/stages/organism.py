@@ -6,7 +6,7 @@ import pandas as pd
 
 from mechinterp.answers.judged import score_responses
 from mechinterp.answers.judges import EmbeddedJudge
-from mechinterp.data.storage.files import write_table
+from mechinterp.data.storage.tables import write_table
 from mechinterp.measures.fluency import knows
 from mechinterp.measures.statistics import wilson
 from mechinterp.models.passes.generation import generate

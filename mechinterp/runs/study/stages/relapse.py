@@ -5,7 +5,8 @@ from __future__ import annotations
 from mechinterp.audit.evidence import Baseline, Evidence
 from mechinterp.audit.relapse.results import RelapseTest, decomposed_verdicts, relapse_tables
 from mechinterp.audit.relapse.testing import relapse_from_evidence
-from mechinterp.data.storage.files import replacing, write_table
+from mechinterp.data.storage.files import replacing
+from mechinterp.data.storage.tables import write_table
 from mechinterp.methods.studied import METHODS
 from mechinterp.models.progress import Reporter
 from mechinterp.runs.study.checkpoints import checkpoint_of, opened
