@@ -25,10 +25,11 @@ notebooks: install  ## execute the notebooks, in runs/seed0, and keep their outp
 test: install   ## the test suite, offline
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 
-check: install  ## format, lint, types
+check: install  ## format, lint, types, rooms
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 format: install ## let ruff write what it can
 	$(BIN)/ruff format .
