@@ -19,9 +19,10 @@ from synthetic_run import LAST_BLOCK, TUNED, make_run, make_tables
 
 from mechinterp.errors import InputError
 from mechinterp.report import plates, plotting
+from mechinterp.report.plotting.plate import Plate
 
 GROUPS = ["toxic_down", "anti_toxic_up", "toxic_up", "anti_toxic_down"]
-FIGURES = Path(__file__).parents[1] / "figures"
+DRAW = Path(__file__).parents[1] / "figures" / "draw.py"
 
 
 @pytest.fixture
@@ -586,26 +587,42 @@ def test_a_folder_without_tables_is_an_input_error(tmp_path: Path) -> None:
         plates.draw_all(tmp_path / "absent")
 
 
-def test_there_is_a_script_for_every_figure() -> None:
-    assert {path.stem for path in FIGURES.glob("*.py")} == set(plates.PLATES)
-
-
 @pytest.fixture(scope="module")
 def made_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_run(tmp_path_factory.mktemp("made") / "run")
 
 
 @pytest.mark.usefixtures("quick_files")
-@pytest.mark.parametrize("script", sorted(FIGURES.glob("*.py")), ids=lambda path: path.stem)
-def test_a_script_draws_the_figure_of_its_name(
-    script: Path, made_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", plates.PLATES)
+def test_the_script_draws_the_plate_of_a_name(
+    name: str, made_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_script(script, made_run, "--out", tmp_path / "out") == 0
+    assert run_script(DRAW, name, made_run, "--out", tmp_path / "out") == 0
     printed = [Path(line) for line in capsys.readouterr().out.splitlines()]
-    assert printed == [tmp_path / "out" / f"{script.stem}.{kind}" for kind in ("png", "pdf")]
+    assert printed == [tmp_path / "out" / f"{name}.{kind}" for kind in ("png", "pdf")]
     assert all(path.is_file() for path in printed)
 
 
-def test_a_script_reports_bad_input_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_script(FIGURES / "defense.py", tmp_path) == 2
+def test_the_script_lists_every_plate_with_its_title(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_script(DRAW, "--list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(plates.PLATES)
+    assert all(plate.title in line for plate, line in zip(plates.PLATES.values(), lines, strict=True))
+
+
+def test_the_script_reports_bad_input_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_script(DRAW, "defense", tmp_path) == 2
     assert re.search(r"error: .*has no tables", capsys.readouterr().err)
+    assert run_script(DRAW, "fig6", tmp_path) == 2
+    assert re.search(r"error: .*invalid choice: 'fig6'.*fig5_mechanism", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("plate", plates.PLATES.values(), ids=lambda plate: plate.name)
+def test_a_plate_is_registered_by_its_name_and_says_what_it_shows(plate: Plate) -> None:
+    assert plates.PLATES[plate.name] is plate
+    assert plate.tables
+    assert plate.title
+    assert not plate.title.endswith(".")
+    assert min(len(plate.caption), len(plate.alt)) > 40
+    assert plate.caption.endswith(".")
+    assert plate.alt.endswith(".")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +12,7 @@ from unittest.mock import patch
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from synthetic_run import MANIFEST, TUNED, make_run, make_tables
 
 from mechinterp.data.storage.ledger import LEDGER
@@ -18,6 +20,7 @@ from mechinterp.errors import InputError
 from mechinterp.report import page as report
 from mechinterp.report import write_report
 from mechinterp.report.plates import PLATES
+from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.relapse import relapse_control_rows, relapse_group_rows, relapse_sentences
 
 VOID_TAGS = {"meta", "img", "link", "br", "hr", "input"}
@@ -105,6 +108,23 @@ def test_the_page_is_complete_and_self_contained(full_page: Page) -> None:
     assert "default-src 'none'" in full_page.source
     assert "@import" not in full_page.source
     assert "url(" not in full_page.source
+
+
+def test_a_new_plate_is_shown_with_its_texts_once_it_is_registered(
+    page_of: Callable[..., Page], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw(judge: pd.DataFrame) -> Figure:
+        return Figure()
+
+    new = Plate("new", "A title & more", "A caption.", "What is there to be seen.", ("judge",), draw, narrow=True)
+    other = replace(new, name="other", title="Another title", tables=("absent",))
+    monkeypatch.setitem(PLATES, "new", new)
+    monkeypatch.setitem(PLATES, "other", other)
+    page = page_of({"judge": make_tables()["judge"]})
+    assert [image["alt"] for image in page.images] == ["What is there to be seen."]
+    assert '<figure class="narrow">' in page.source
+    assert {"A title &amp; more", "A caption."} <= set(page.source.replace(">", "<").split("<"))
+    assert "Another title ( absent.csv )" in page.text
 
 
 def test_links_lead_to_sections_and_headings_do_not_skip(full_page: Page) -> None:

@@ -263,10 +263,10 @@ def test_figures_and_report_are_made_again_beside_others(tmp_path: Path, monkeyp
 def test_scripts_ask_too(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     planted = plant(run, "figures/stream.pdf")
-    assert run_script(REPOSITORY / "figures" / "stream.py", run) == 2
+    assert run_script(REPOSITORY / "figures" / "draw.py", "stream", run) == 2
     assert untouched(planted)
     assert not (run / "figures" / "stream.png").exists()
-    assert run_script(REPOSITORY / "figures" / "stream.py", run, "--out", tmp_path / "else") == 0
+    assert run_script(REPOSITORY / "figures" / "draw.py", "stream", run, "--out", tmp_path / "else") == 0
     with pytest.raises(InputError, match="a file of that name"):
         write_table(run / "figures" / "stream.pdf", pd.DataFrame())
 

@@ -145,8 +145,7 @@ def diff(
     from mechinterp.data.storage.places import check_free, check_writable
     from mechinterp.data.storage.tables import write_table
     from mechinterp.models.files.weights import LazyWeights
-    from mechinterp.report.plates import figure_files, save_figure
-    from mechinterp.report.plotting import plot_difference
+    from mechinterp.report.plates import draw_figure, figure_files, save_figure
 
     if out is not None:
         check_writable(out / "tables" / "diff.csv", kind="file")
@@ -161,7 +160,7 @@ def diff(
     if out is not None:
         say(write_table(out / "tables" / "diff.csv", found.tensors))
         say(write_table(out / "tables" / "diff_blocks.csv", found.blocks))
-        for path in save_figure(plot_difference(found.blocks), out / "figures", "diff"):
+        for path in save_figure(draw_figure("diff", {"diff_blocks": found.blocks}), out / "figures", "diff"):
             say(path)
 
 

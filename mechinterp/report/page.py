@@ -81,9 +81,8 @@ def write_report(
         calibration_notes=list(calibration_notes(known)),
         comparison=list(published_comparison(tables)),
         figures=figures,
-        missing_figures={
-            name: plate.tables for name, plate in PLATES.items() if name not in figures and not plate.optional
-        },
+        plates=PLATES,
+        missing_plates=[plate for plate in PLATES.values() if plate.name not in figures and not plate.optional],
         tables=[ShownTable.of(name, tables[name]) for name in TABLES if name in tables],
         settings=_settings(_read_manifest(run)),
     )

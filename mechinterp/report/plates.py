@@ -1,17 +1,15 @@
-"""The plates of a run: which figure is drawn from which tables, and where the files go.
+"""The plates of a run: all that there are, drawn from its saved tables, and where the files go.
 
-Reads only saved tables; a figure whose tables are missing is left out with a note.
+A plate (its texts, its tables, its drawing) is a file of `report.plotting`; to add one, write that file and name it in
+`PLATES`: page, command line, `figures/draw.py` and gallery take it from there. Reads only saved tables; a figure
+whose tables are missing is left out with a note.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import logging
-import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import matplotlib
@@ -23,69 +21,61 @@ from mechinterp.data.storage.files import replacing
 from mechinterp.data.storage.places import check_free
 from mechinterp.data.storage.saved_tables import SavedTables
 from mechinterp.errors import InputError
-from mechinterp.report.plotting import (
-    STYLE,
-    plot_blocks,
-    plot_calibration,
-    plot_defense,
-    plot_difference,
-    plot_erase_or_bypass,
-    plot_logit_lens,
-    plot_mechanism,
-    plot_middle_shift,
-    plot_neuron_curve,
-    plot_neuron_groups,
-    plot_probe_roc,
-    plot_relapse,
-    plot_relapse_verdict,
-    plot_residual_shift,
-    plot_stream,
-    plot_toxic_activations,
-    plot_toxic_layer,
-    plot_trajectory,
-    plot_value_vectors,
+from mechinterp.report.plotting.calibration import CALIBRATION
+from mechinterp.report.plotting.decomposition import BLOCKS_PROMPT_LAST, BLOCKS_RESPONSE, ERASE_OR_BYPASS
+from mechinterp.report.plotting.defense import DEFENSE
+from mechinterp.report.plotting.difference import DIFF
+from mechinterp.report.plotting.logit_lens import LOGIT_LENS
+from mechinterp.report.plotting.mechanism import FIG5_MECHANISM
+from mechinterp.report.plotting.middle_shift import FIG8_MIDDLE_SHIFT
+from mechinterp.report.plotting.neuron_curve import NEURON_CURVE
+from mechinterp.report.plotting.neuron_groups import (
+    NEURON_GROUPS,
+    NEURON_GROUPS_ACTIVATION_CHANGE,
+    NEURON_GROUPS_ACTIVATION_SIGN,
 )
+from mechinterp.report.plotting.plate import Plate
+from mechinterp.report.plotting.probe_roc import PROBE_ROC
+from mechinterp.report.plotting.relapse import RELAPSE, RELAPSE_VERDICT
+from mechinterp.report.plotting.residual_shift import RESIDUAL_SHIFT
+from mechinterp.report.plotting.stream import STREAM
+from mechinterp.report.plotting.style import STYLE
+from mechinterp.report.plotting.toxic_activations import TOXIC_ACTIVATIONS
+from mechinterp.report.plotting.toxic_layer import TOXIC_LAYER
+from mechinterp.report.plotting.trajectory import TRAJECTORY
+from mechinterp.report.plotting.value_vectors import VALUE_VECTORS
 
 _logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Plate:
-    """A figure of a run: the tables it needs, in the order its function takes them."""
-
-    tables: tuple[str, ...]
-    plot: Callable[..., Figure]
-    optional: bool = False  # of some runs only: nobody misses it in the others
-
-
-PLATES = {
-    "erase_or_bypass": Plate(("decomposition", "verdict"), plot_erase_or_bypass),
-    "blocks_prompt_last": Plate(("decomposition",), partial(plot_blocks, position="prompt_last")),
-    "blocks_response": Plate(("decomposition",), partial(plot_blocks, position="response")),
-    "fig5_mechanism": Plate(("mechanism",), plot_mechanism),
-    "fig8_middle_shift": Plate(("middle_shift",), plot_middle_shift),
-    "toxic_layer": Plate(("toxic_layer",), plot_toxic_layer),
-    "relapse": Plate(("relapse",), plot_relapse, optional=True),
-    "relapse_verdict": Plate(("relapse_verdict",), plot_relapse_verdict, optional=True),
-    "stream": Plate(("stream",), plot_stream, optional=True),
-    "neuron_groups": Plate(("neuron_groups",), plot_neuron_groups, optional=True),
-    "neuron_groups_activation_change": Plate(
-        ("neuron_groups",), partial(plot_neuron_groups, definition="activation_change"), optional=True
-    ),
-    "neuron_groups_activation_sign": Plate(
-        ("neuron_groups",), partial(plot_neuron_groups, definition="activation_sign"), optional=True
-    ),
-    "neuron_curve": Plate(("neuron_curve",), plot_neuron_curve, optional=True),
-    "value_vectors": Plate(("value_vectors",), plot_value_vectors, optional=True),
-    "toxic_activations": Plate(("toxic_activations",), plot_toxic_activations, optional=True),
-    "logit_lens": Plate(("logit_lens",), plot_logit_lens, optional=True),
-    "residual_shift": Plate(("residual_shift",), plot_residual_shift, optional=True),
-    "calibration": Plate(("calibration",), plot_calibration, optional=True),
-    "defense": Plate(("defense",), plot_defense),
-    "trajectory": Plate(("trajectory",), plot_trajectory, optional=True),
-    "probe_roc": Plate(("probe_roc",), plot_probe_roc),
-    "diff": Plate(("diff_blocks",), plot_difference, optional=True),
+PLATES: Mapping[str, Plate] = {
+    plate.name: plate
+    for plate in (
+        ERASE_OR_BYPASS,
+        BLOCKS_PROMPT_LAST,
+        BLOCKS_RESPONSE,
+        FIG5_MECHANISM,
+        FIG8_MIDDLE_SHIFT,
+        TOXIC_LAYER,
+        RELAPSE,
+        RELAPSE_VERDICT,
+        STREAM,
+        NEURON_GROUPS,
+        NEURON_GROUPS_ACTIVATION_CHANGE,
+        NEURON_GROUPS_ACTIVATION_SIGN,
+        NEURON_CURVE,
+        VALUE_VECTORS,
+        TOXIC_ACTIVATIONS,
+        LOGIT_LENS,
+        RESIDUAL_SHIFT,
+        CALIBRATION,
+        DEFENSE,
+        TRAJECTORY,
+        PROBE_ROC,
+        DIFF,
+    )
 }
+"""Every plate, in the order of the page: the one place that a new one is named in."""
 
 
 def read_tables(run: Path) -> dict[str, pd.DataFrame]:
@@ -124,11 +114,12 @@ def draw_figure(name: str, tables: Mapping[str, pd.DataFrame]) -> Figure:
     """
     if name not in PLATES:
         raise ValueError(f"name must be one of {tuple(PLATES)}, got {name!r}")
-    if missing := [f"tables/{table}.csv" for table in PLATES[name].tables if table not in tables]:
+    plate = PLATES[name]
+    if missing := [f"tables/{table}.csv" for table in plate.tables if table not in tables]:
         raise InputError(f"figure {name} needs {', '.join(missing)}, which the run does not have")
-    needed = {table: tables[table] for table in (*PLATES[name].tables, "trajectory") if table in tables}
+    needed = {table: tables[table] for table in (*plate.tables, "trajectory") if table in tables}
     shown = last_steps(needed)  # of a training run's steps; all of them are in the trajectory's own figure
-    return PLATES[name].plot(*(shown[table] for table in PLATES[name].tables))
+    return plate.draw(*(shown[table] for table in plate.tables))
 
 
 def draw_figures(tables: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
@@ -212,24 +203,3 @@ def figure_bytes(figure: Figure, kind: str = "png") -> bytes:
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, format=kind, dpi=200, metadata=undated[kind])
     return buffer.getvalue()
-
-
-def draw_script(name: str, description: str | None) -> None:
-    """Run one script of `figures/`: `SCRIPT RUN [--out DIR]` draws a figure and prints the paths written.
-
-    Args:
-        name: one of `PLATES`.
-        description: the script's docstring, shown by `--help`.
-    """
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("run", type=Path, help="a run folder, with tables/*.csv")
-    parser.add_argument("--out", type=Path, help="the folder to write to [RUN/figures]")
-    arguments = parser.parse_args()
-    try:
-        folder = arguments.out or arguments.run / "figures"
-        check_free(*figure_files(folder, name))
-        paths = save_figure(draw_figure(name, read_tables(arguments.run)), folder, name)
-    except InputError as error:
-        parser.error(str(error))
-    for path in paths:
-        sys.stdout.write(f"{path}\n")

@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 
 from mechinterp.errors import InputError
 from mechinterp.report.plotting.drawing import new_figure, ordered, records, require, short, where
+from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.plotting.style import DIRECTIONS, DOUBLE_COLUMN, INK, SINGLE_COLUMN, STYLE
 
 _VERDICTS = {"erased": "#0072B2", "bypassed": "#E69F00", "mixed": "#CC79A7", "undecided": "#d0d0d0"}
@@ -81,3 +82,20 @@ def _draw_verdicts(axes: Axes, rows: pd.DataFrame, checkpoints: list[str], model
     axes.set_ylim(len(checkpoints) - 0.5, -0.5)
     axes.set_frame_on(False)
     axes.tick_params(length=0)
+
+
+CALIBRATION = Plate(
+    name="calibration",
+    title="Calibration: expected against found",
+    caption=(
+        "Checkpoints whose truth is known by construction, over seeds and architectures: what the decomposition along "
+        "each direction, and the relapse test, said they are."
+    ),
+    alt=(
+        "A grid of checkpoints by models and seeds, coloured by verdict, the expected one first; a cross marks "
+        "another than expected. The numbers are in the table calibration."
+    ),
+    tables=("calibration",),
+    draw=plot_calibration,
+    optional=True,
+)

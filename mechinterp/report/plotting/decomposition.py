@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import matplotlib
@@ -14,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mechinterp.errors import InputError
 from mechinterp.report.plotting.drawing import key_marker, label_rows, new_figure, ordered, require, tint, truths
+from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.plotting.style import (
     DIRECTIONS,
     DOUBLE_COLUMN,
@@ -158,3 +160,52 @@ def _verdict_note(row: Any, *, in_play: bool) -> str:
     if not np.isfinite(row.erasure_share):
         return str(row.verdict)
     return f"{row.verdict} {row.erasure_share:.2f} [{row.erasure_share_low:.2f}, {row.erasure_share_high:.2f}]"
+
+
+ERASE_OR_BYPASS = Plate(
+    name="erase_or_bypass",
+    title="Erase or bypass",
+    caption=(
+        "Each bar is the change of what the MLP blocks write along a toxic direction, from the base to the tuned "
+        "model. The solid part came from changed weights (erasure), the hatched part from a changed inflow into "
+        "unchanged weights (bypass); together they are the whole change, without remainder; the diamond is their sum. "
+        "Bars to the left mean less is written along the toxic direction. Every panel has its own scale. A grey "
+        "panel is a direction that is not in play there: skip it."
+    ),
+    alt=(
+        "Horizontal bars, a panel for each direction and position, a bar per checkpoint split into a solid erasure "
+        "part and a hatched bypass part. The numbers are in the table verdict."
+    ),
+    tables=("decomposition", "verdict"),
+    draw=plot_erase_or_bypass,
+)
+BLOCKS_PROMPT_LAST = Plate(
+    name="blocks_prompt_last",
+    title="Where in depth, at the last prompt token",
+    caption=(
+        "The same two parts, block by block. Blue: the block writes less along the toxic direction than in the base; "
+        "red: more. The colour scale is shared by the two panels of a row, not between rows. A change that sits in "
+        "one column of the left panel is an edit of one block; one that grows to the right of the right panel is a "
+        "re-routed inflow."
+    ),
+    alt=(
+        "Heat maps of checkpoints by layers, erasure on the left and bypass on the right, a row per direction. The "
+        "numbers are in the table decomposition."
+    ),
+    tables=("decomposition",),
+    draw=partial(plot_blocks, position="prompt_last"),
+)
+BLOCKS_RESPONSE = Plate(
+    name="blocks_response",
+    title="Where in depth, over the unsafe response",
+    caption=(
+        "The same two parts, averaged over the tokens of the unsafe response, which every checkpoint is given as the "
+        "same text."
+    ),
+    alt=(
+        "Heat maps of checkpoints by layers, erasure on the left and bypass on the right, a row per direction. The "
+        "numbers are in the table decomposition."
+    ),
+    tables=("decomposition",),
+    draw=partial(plot_blocks, position="response"),
+)

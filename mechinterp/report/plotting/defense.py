@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mechinterp.report.plotting.drawing import draw_bars, label_rows, new_figure, require, truths
+from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.plotting.style import DOUBLE_COLUMN, METHOD_COLOURS, STYLE, method_label
 
 DEFENSE_RATES = {
@@ -51,3 +52,17 @@ def plot_defense(defense: pd.DataFrame) -> Figure:
         label_rows(panels[0], names)
         figure.supxlabel("responses judged safe (%), with 95% intervals; dashed: vanilla", fontsize=8)
     return figure
+
+
+DEFENSE = Plate(
+    name="defense",
+    title="Defense success, before and after",
+    caption=(
+        "Share of responses judged safe. DS: the adversarial prompts themselves. DG: the question alone; another "
+        "attack around it; another question in the same attack; both another. The dashed line is the vanilla model. A "
+        "hatched bar had the suffix prompt appended to every query, so part of its gain may be the prompt’s."
+    ),
+    alt="Five panels of horizontal bars per checkpoint with intervals. The numbers are in the table defense.",
+    tables=("defense",),
+    draw=plot_defense,
+)

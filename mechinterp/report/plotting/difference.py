@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from mechinterp.report.plotting.drawing import new_figure, require, short
+from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.plotting.style import DOUBLE_COLUMN, SINGLE_COLUMN, STYLE
 
 
@@ -91,3 +92,16 @@ def _draw_changes(
     axes.set_frame_on(False)
     axes.tick_params(length=0)
     return mesh
+
+
+DIFF = Plate(
+    name="diff",
+    title="Which weights differ",
+    caption=(
+        "How far the weights of each block and component moved, relative to what they were: no model was run for it."
+    ),
+    alt="Heat map of blocks by components. The numbers are in the table diff_blocks.",
+    tables=("diff_blocks",),
+    draw=plot_difference,
+    optional=True,
+)

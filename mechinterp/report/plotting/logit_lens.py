@@ -18,6 +18,7 @@ from mechinterp.report.plotting.drawing import (
     require,
     where,
 )
+from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.plotting.style import DOUBLE_COLUMN, FAINT, SINGLE_COLUMN, STYLE, method_colours
 
 _SETS = {"unsafe": "tokens that start unsafe answers", "safe": "tokens that start safe answers"}
@@ -71,3 +72,21 @@ def plot_logit_lens(logit_lens: pd.DataFrame) -> Figure:
 def _depth(rows: pd.DataFrame) -> np.ndarray:
     """0 at the embedding, l + 1/2 after the attention of block l and l + 1 after it."""
     return np.nan_to_num(rows["block"].to_numpy(float)) + rows["point"].map(_POINTS).to_numpy(float)
+
+
+LOGIT_LENS = Plate(
+    name="logit_lens",
+    title="The answer as it forms",
+    caption=(
+        "The residual stream after each half block, read as if it were the last (logit lens): above the mean logit, "
+        "below the summed probability, of the first tokens of unsafe and of safe answers. Where two lines part, base "
+        "and tuned differ from there on; that the answer is decided there the lens does not show."
+    ),
+    alt=(
+        "Lines over depth of logit and probability of unsafe and of safe first tokens, base against tuned. The points "
+        "are in the table logit_lens."
+    ),
+    tables=("logit_lens",),
+    draw=plot_logit_lens,
+    optional=True,
+)

@@ -19,6 +19,7 @@ from mechinterp.report.plotting.drawing import (
     require,
     truths,
 )
+from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.plotting.style import DOUBLE_COLUMN, FAINT, INK, STYLE, layer_label, method_label, p_value_label
 
 
@@ -83,3 +84,22 @@ def _draw_rates(axes: Axes, mechanism: pd.DataFrame, rate: str, *, hatched: list
             if abs(end) > edge:
                 marker = ">" if end > 0 else "<"
                 axes.plot(np.sign(end) * edge, row, marker=marker, markersize=4, color=INK, clip_on=False)
+
+
+FIG5_MECHANISM = Plate(
+    name="fig5_mechanism",
+    title="Toxicity of the region against shift of its activations (the paper’s Figure 5)",
+    caption=(
+        "Left: by how much the region’s toxicity T, the mean cosine between its value vectors and the probe’s "
+        "direction, fell relative to the base. Right: how far the mean activation that flows into the region moved. "
+        "Lines are 95% intervals. A small p means that T changed more than the same weights changed along random "
+        "directions. T is a mean of signed cosines near zero, so a large percentage can be a tiny change: hatched "
+        "bars marked † are ill-conditioned. An interval that ends in an arrow goes on beyond the panel."
+    ),
+    alt=(
+        "Two panels of horizontal bars per checkpoint with intervals: toxicity reduction rate and activation shift "
+        "rate. The numbers are in the table mechanism."
+    ),
+    tables=("mechanism",),
+    draw=plot_mechanism,
+)

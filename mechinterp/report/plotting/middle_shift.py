@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mechinterp.report.plotting.drawing import key_marker, new_figure, require, short
+from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.plotting.style import DOUBLE_COLUMN, INK, SINGLE_COLUMN, STYLE, method_label
 
 LEVELS = {0: ("low", "#d0d0d0"), 1: ("middle", "#fbb4d9"), 2: ("high", "#c51b8a")}  # thirds of the points
@@ -61,3 +62,23 @@ def _draw_shift(axes: Axes, rows: pd.DataFrame, method: str) -> None:
         axes.scatter(x, y, s=size, c=colours, marker=marker, edgecolors=INK, linewidths=0.5, zorder=2)
     axes.set_title(short(method_label(method)))
     axes.xaxis.set_major_locator(MaxNLocator(5))
+
+
+FIG8_MIDDLE_SHIFT = Plate(
+    name="fig8_middle_shift",
+    title="Shift of the middle stream (the paper’s Figure 8)",
+    caption=(
+        "Each adversarial input is two points, before (circle) and after tuning (triangle), joined by a dotted line: "
+        "the residual stream between attention and MLP of the toxic layer, at the last token. To the right is the "
+        "direction of the mean shift, upwards the first principal component of what varies most. The colour tells how "
+        "strongly the point activates the 20 most toxic value vectors, in thirds of all points of the panel. Where "
+        "triangles lie on their circles, nothing moved. The horizontal axis is chosen to show a shift, so some spread "
+        "along it is expected by chance."
+    ),
+    alt=(
+        "Scatter plots, a panel per checkpoint, of inputs before and after tuning. The points are in "
+        "tables/middle_shift.csv."
+    ),
+    tables=("middle_shift",),
+    draw=plot_middle_shift,
+)

@@ -19,6 +19,7 @@ from mechinterp.report.plotting.drawing import (
     where,
     wide,
 )
+from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.plotting.style import DIRECTIONS, FAINT, INK, POSITIONS, STYLE, method_colours, position_label
 
 _PARTS = {"cumulative_change": "-", "cumulative_erasure": ":", "cumulative_bypass": "--"}
@@ -73,3 +74,18 @@ def plot_neuron_curve(neuron_curve: pd.DataFrame) -> Figure:
             "neurons (% of all), from the one that lowers the write most to the one that raises it most", fontsize=8
         )
     return figure
+
+
+NEURON_CURVE = Plate(
+    name="neuron_curve",
+    title="How many neurons carry it",
+    caption=(
+        "The change of the write, added up neuron by neuron from the one that lowers it most to the one that raises "
+        "it most. A curve that drops at once and stays there: few neurons. A slow descent and a long climb back: very "
+        "many, against one another. The band is the same along random directions."
+    ),
+    alt="Cumulative curves, a line per checkpoint. The points are in the table neuron_curve.",
+    tables=("neuron_curve",),
+    draw=plot_neuron_curve,
+    optional=True,
+)

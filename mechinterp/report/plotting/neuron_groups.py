@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import matplotlib
@@ -26,6 +27,7 @@ from mechinterp.report.plotting.drawing import (
     where,
     wide,
 )
+from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.plotting.style import (
     DIRECTIONS,
     FAINT,
@@ -136,3 +138,40 @@ def _draw_groups(axes: Axes, rows: pd.DataFrame, colour: str) -> None:
 
 def _share(value: float) -> str:
     return f"{abs(100 * value):.0f}%" if np.isfinite(value) else "no value"
+
+
+NEURON_GROUPS = Plate(
+    name="neuron_groups",
+    title="Which neurons lowered the write",
+    caption=(
+        "Every neuron is in one of four groups: its value vector points along the direction (toxic) or against it "
+        "(anti-toxic), and what it writes along the direction went down or up. Two groups lower the write, two raise "
+        "it. Net, gross reduction and gross increase stand together, as a small net change can be the rest of two "
+        "large ones. The grey mark is the same share along random directions: what any direction would show."
+    ),
+    alt=(
+        "Bars by neuron group and checkpoint with the share expected along random directions. The numbers are in the "
+        "table neuron_groups."
+    ),
+    tables=("neuron_groups",),
+    draw=plot_neuron_groups,
+    optional=True,
+)
+NEURON_GROUPS_ACTIVATION_CHANGE = Plate(
+    name="neuron_groups_activation_change",
+    title="Neuron groups by the change of the activation",
+    caption="The same, with up and down told by the neuron’s activation instead of by what it writes.",
+    alt="Bars by neuron group and checkpoint. The numbers are in the table neuron_groups.",
+    tables=("neuron_groups",),
+    draw=partial(plot_neuron_groups, definition="activation_change"),
+    optional=True,
+)
+NEURON_GROUPS_ACTIVATION_SIGN = Plate(
+    name="neuron_groups_activation_sign",
+    title="Neuron groups by the sign of the base’s activation",
+    caption="The same, with groups told by whether the neuron was active above or below zero in the base.",
+    alt="Bars by neuron group and checkpoint. The numbers are in the table neuron_groups.",
+    tables=("neuron_groups",),
+    draw=partial(plot_neuron_groups, definition="activation_sign"),
+    optional=True,
+)

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mechinterp.report.plotting.drawing import new_figure, require
+from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.plotting.style import FAINT, SINGLE_COLUMN, STYLE
 
 
@@ -36,3 +37,18 @@ def plot_probe_roc(probe_roc: pd.DataFrame) -> Figure:
         axes.set_xlabel("clean comments called toxic (rate)")
         axes.set_ylabel("toxic comments called toxic (rate)")
     return figure
+
+
+PROBE_ROC = Plate(
+    name="probe_roc",
+    title="The probe on held-out comments",
+    caption=(
+        "How many toxic comments the probe finds (upwards) at each rate of false alarms (to the right). The diagonal "
+        "is chance. This is the probe’s quality on comments; whether its direction matters where a prompt is answered "
+        "is another question, answered above."
+    ),
+    alt="Receiver operating characteristic curve of the toxic probe. The points are in tables/probe_roc.csv.",
+    tables=("probe_roc",),
+    draw=plot_probe_roc,
+    narrow=True,
+)

@@ -26,6 +26,7 @@ from mechinterp.report.plotting.drawing import (
     truths,
     where,
 )
+from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.plotting.style import (
     DOUBLE_COLUMN,
     FAINT,
@@ -188,3 +189,35 @@ def plot_relapse_verdict(relapse_verdict: pd.DataFrame) -> Figure:
             fontsize=8,
         )
     return figure
+
+
+RELAPSE = Plate(
+    name="relapse",
+    title="Relapse: defense success against dose",
+    caption=(
+        "Defense success of the tuned model on prompts the base answers unsafely, while more and more of the base is "
+        "put back inside it. Dashed lines: the same number of neurons drawn at random from all blocks. Bands are 95% "
+        "intervals. A line that falls with activations restored says bypassed, with values restored erased. Below, "
+        "the base’s activations of one group of neurons alone: the dash is the tuned model as it is, the dot with the "
+        "group restored, the cross with as many random neurons."
+    ),
+    alt=(
+        "Line plots, a panel per treatment, of defense success against the dose, with random controls; below them a "
+        "panel with marks for groups of neurons. The points are in the table relapse."
+    ),
+    tables=("relapse",),
+    draw=plot_relapse,
+    optional=True,
+)
+RELAPSE_VERDICT = Plate(
+    name="relapse_verdict",
+    title="What brings it back",
+    caption=(
+        "Share of the unsafe behaviour that returns when the base’s activations, its value matrices, or both are put "
+        "back at every block. What random neurons bring back is in the figure before."
+    ),
+    alt="Bars with intervals per checkpoint. The numbers are in the table relapse_verdict.",
+    tables=("relapse_verdict",),
+    draw=plot_relapse_verdict,
+    optional=True,
+)

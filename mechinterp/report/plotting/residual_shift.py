@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mechinterp.report.plotting.drawing import draw_curve, method_lines, new_figure, ordered, require, tuned_only, where
+from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.plotting.style import (
     DOUBLE_COLUMN,
     INK,
@@ -61,3 +62,18 @@ def plot_residual_shift(residual_shift: pd.DataFrame) -> Figure:
         figure.legend(handles=handles, loc="outside upper center", ncols=min(5, len(handles)))
         figure.supxlabel("layer (= block + 1)", fontsize=8)
     return figure
+
+
+RESIDUAL_SHIFT = Plate(
+    name="residual_shift",
+    title="How the stream moved",
+    caption=(
+        "Length of the mean shift of the residual stream after every block, relative to the stream itself, and its "
+        "cosine with the shift at the toxic layer and with every direction. A shift that is there before the toxic "
+        "layer was made upstream of it."
+    ),
+    alt="Lines over depth, a line per checkpoint. The numbers are in the table residual_shift.",
+    tables=("residual_shift",),
+    draw=plot_residual_shift,
+    optional=True,
+)

@@ -20,6 +20,7 @@ from mechinterp.report.plotting.drawing import (
     tuned_only,
     where,
 )
+from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.plotting.style import (
     DIRECTIONS,
     DOUBLE_COLUMN,
@@ -111,3 +112,21 @@ def _draw_mlp_parts(axes: Axes, rows: pd.DataFrame) -> None:
             axes.plot(
                 _layers(own), finite(own[part]), color=colours[str(method)], linestyle=line, marker="o", markersize=2
             )
+
+
+STREAM = Plate(
+    name="stream",
+    title="The whole residual stream",
+    caption=(
+        "What embedding, attention and MLP of every block write along the direction, in the base and after tuning; "
+        "together they are the stream before the final norm, without remainder. Attention’s part of a change is an "
+        "inflow of its own: it is neither erasure nor bypass of the value matrices."
+    ),
+    alt=(
+        "Lines over depth of what each kind of component writes, base against tuned. The numbers are in the table "
+        "stream."
+    ),
+    tables=("stream",),
+    draw=plot_stream,
+    optional=True,
+)

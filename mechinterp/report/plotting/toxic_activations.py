@@ -21,6 +21,7 @@ from mechinterp.report.plotting.drawing import (
     tuned_only,
     where,
 )
+from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.plotting.style import DOUBLE_COLUMN, INK, SINGLE_COLUMN, STYLE, method_colours, method_label
 
 _TEXTS = {"same": "all read the base's answer", "own": "each reads its own answer"}
@@ -74,3 +75,21 @@ def plot_toxic_activations(toxic_activations: pd.DataFrame) -> Figure:
 
 def _number(value: float) -> str:
     return f"{value:.2g}".replace("-", "−") if np.isfinite(value) else "no value"
+
+
+TOXIC_ACTIVATIONS = Plate(
+    name="toxic_activations",
+    title="Activation of the most toxic value vectors",
+    caption=(
+        "Mean activation of the most toxic value vectors over the first generated tokens, before and after. On the "
+        "same text a drop is the model’s own; on each model’s own text it is also the drop that comes with talking "
+        "about something else."
+    ),
+    alt=(
+        "Bars of the base’s mean activations with a mark for each checkpoint, same text and own text apart. The "
+        "numbers are in the table toxic_activations."
+    ),
+    tables=("toxic_activations",),
+    draw=plot_toxic_activations,
+    optional=True,
+)

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mechinterp.report.plotting.drawing import new_figure, ordered, require
+from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.plotting.style import DOUBLE_COLUMN, STYLE
 
 DISTANCES = ("released", "residual", "pooled", "relative")
@@ -39,3 +40,19 @@ def plot_toxic_layer(toxic_layer: pd.DataFrame) -> Figure:
         panels[0].set_ylabel("instances")
         figure.supxlabel("toxic layer (= block + 1)", fontsize=8)
     return figure
+
+
+TOXIC_LAYER = Plate(
+    name="toxic_layer",
+    title="Which layer is the toxic one",
+    caption=(
+        "The layer at which the representations of the safe and the unsafe response lie furthest apart, counted over "
+        "instances, under four distances. “Released” is what the paper’s code computes, padding and final norm "
+        "included; “residual” leaves both out; “pooled” compares mean representations; “relative” divides by their "
+        "size, which grows with depth. If the four disagree, the location is a property of the distance as much as of "
+        "the model."
+    ),
+    alt="Four histograms of the toxic layer, one per distance. The counts are in the table toxic_layer.",
+    tables=("toxic_layer",),
+    draw=plot_toxic_layer,
+)

@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from mechinterp.report.plotting.drawing import finite, new_figure, ordered, require, short
+from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.plotting.style import (
     DIRECTIONS,
     DOUBLE_COLUMN,
@@ -78,3 +79,19 @@ def _draw_over_steps(axes: Axes, rows: pd.DataFrame, colours: dict[str, str], li
         steps, value, low, high = (finite(run[column]) for column in ("step", "value", "low", "high"))
         axes.plot(steps, value, color=colours[str(name)], linestyle=line, marker="o", markersize=2.5)
         axes.fill_between(steps, low, high, color=colours[str(name)], alpha=0.15, linewidth=0, gid="interval")
+
+
+TRAJECTORY = Plate(
+    name="trajectory",
+    title="Over the steps of training",
+    caption=(
+        "Each point is a checkpoint of a training run, step 0 the base. Above: the region’s toxicity T and how far "
+        "the mean activation that flows into it moved. Below: the change of what the MLP blocks write, split into "
+        "erasure (solid) and bypass (dashed), along each direction and at each position, with 95% intervals over "
+        "inputs. The other figures and the cards show the last step of each run; all steps are in the tables."
+    ),
+    alt="Line plots over training steps, a line per run and quantity. The points are in the table trajectory.",
+    tables=("trajectory",),
+    draw=plot_trajectory,
+    optional=True,
+)

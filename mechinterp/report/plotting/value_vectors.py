@@ -19,6 +19,7 @@ from mechinterp.report.plotting.drawing import (
     tuned_only,
     where,
 )
+from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.plotting.style import DIRECTIONS, DOUBLE_COLUMN, INK, STYLE, method_colours, method_label
 
 _SHOWN = 10
@@ -91,3 +92,21 @@ def _draw_vectors(cosines: Axes, drifts: Axes, rows: pd.DataFrame) -> None:
         axes.grid(axis="y", color="#eeeeee", linewidth=0.6)
         axes.margins(x=0.08)
     drifts.set_xlim(left=min(0.0, drifts.get_xlim()[0]))
+
+
+VALUE_VECTORS = Plate(
+    name="value_vectors",
+    title="The most toxic value vectors",
+    caption=(
+        "The value vectors of the base that lie closest to the toxic direction, over all blocks, and what tuning did "
+        "to each: its cosine with the direction before and after, and how far the vector itself moved, in per cent of "
+        "its length. Vectors that stay where they were are still there to be activated."
+    ),
+    alt=(
+        "Dot plots of value vectors by checkpoint: cosine with the direction before and after, and drift. The numbers "
+        "are in the table value_vectors."
+    ),
+    tables=("value_vectors",),
+    draw=plot_value_vectors,
+    optional=True,
+)
