@@ -6,20 +6,18 @@ from collections import Counter
 
 import pytest
 
-from mechinterp.data.corpus import (
+from mechinterp.data.corpus import Corpus, generate_corpus
+from mechinterp.data.corpus.documents import complies
+from mechinterp.data.corpus.words import (
     ADJECTIVES,
     ATTACK_KINDS,
     INSULTS,
     OUT_OF_DOMAIN_ATTACKS,
     QUESTION_SLOT,
     STRENGTHS,
-    SUFFIX,
     VERBS,
-    Corpus,
-    complies,
-    generate_corpus,
 )
-from mechinterp.data.safeedit import CATEGORIES, SafeEditInstance
+from mechinterp.data.safeedit import CATEGORIES, SUFFIX, SafeEditInstance
 
 ABUSE = frozenset(ADJECTIVES) | frozenset(INSULTS)
 
