@@ -26,6 +26,7 @@ from mechinterp.cli import app, main
 from mechinterp.cli.common import say
 from mechinterp.errors import InputError
 from mechinterp.cli.terminal import Terminal, print_table
+from mechinterp.models.quiet import quiet_libraries
 
 @app.app.command()
 def work(steps: int = 3, fail: bool = False, wait: float = 0.2, title: str = "editing") -> None:
@@ -231,7 +232,7 @@ def test_a_launchers_variables_that_make_no_sense_are_refused(
 def test_only_the_libraries_are_silenced() -> None:
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        terminal.quiet_libraries()
+        quiet_libraries()
         for category in (UserWarning, FutureWarning):
             for module in ("__main__", "my_package.torch", "torchless", "mechinterp.audit.top_vectors"):
                 warnings.warn_explicit(f"mine, {module}", category, "file.py", 1, module=module)

@@ -79,22 +79,10 @@ def read_data(path: Path) -> list[SafeEditInstance]:
 def judge_of(
     judge: str | None, instances: list[SafeEditInstance], seed: int, device: str, note: Callable[[str], None]
 ) -> Judge:
-    """The judge at a path, or one of the instances' own safe and unsafe responses, which judges none that it has seen.
+    """The judge at a path, or one of the instances' own responses; tells which (`answers.choosing`)."""
+    from mechinterp.answers.choosing import choose_judge
 
-    Tells which.
-    """
-    from mechinterp.answers.fold_judge import FoldJudge
-    from mechinterp.answers.judges import ClassifierJudge
-
-    if judge is not None:
-        note(f"judge: {judge}")
-        return ClassifierJudge.load(judge, device=device)
-    made = FoldJudge.of_instances(instances, seed=seed)
-    note(
-        f"judge: trained on the data's own {made.n_train} responses, always without those to the question judged; "
-        f"accuracy {made.accuracy:.3f} on {made.n_test} so held out; give a sequence classifier with --judge"
-    )
-    return made
+    return choose_judge(judge, instances, seed=seed, device=device, note=note)
 
 
 def label_and_path(text: str) -> tuple[str, str]:

@@ -16,12 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mechinterp.models import launcher
-
-LIBRARIES = (
-    *("accelerate", "datasets", "huggingface_hub", "lm_eval", "peft", "safetensors", "sklearn", "tokenizers"),
-    *("torch", "tqdm", "transformer_lens", "transformers", "trl"),
-)
-"""Whose warnings, about themselves and each other, a user of the commands and notebooks cannot act on."""
+from mechinterp.models.quiet import quieted
 
 
 class Terminal:
@@ -96,8 +91,7 @@ def _plain_lines(note: Callable[[str], None], what: str) -> Callable[..., None]:
 @contextmanager
 def terminal() -> Iterator[Terminal]:
     """Show what is done, and nothing of what the libraries say of themselves."""
-    with warnings.catch_warnings():
-        quiet_libraries()
+    with quieted():
         warnings.filterwarnings(
             "ignore", message="Glyph .* missing from font"
         )  # matplotlib's, told as if of the caller
@@ -114,23 +108,3 @@ def print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str
     for row in rows:
         table.add_row(*map(Text, row))
     Console(highlight=False, force_terminal=_moves_cursor(sys.stdout)).print(table)
-
-
-def quiet_libraries() -> None:
-    """Keep the libraries' own bars, advice and reports off the terminal, or out of a notebook.
-
-    Warnings of the user's own code, and of this package, stay as they are.
-    """
-    warnings.filterwarnings("ignore", message="IProgress not found")  # a notebook's bars, which the imports look for
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("WANDB_MODE", "disabled")
-    from datasets import disable_progress_bars as disable_dataset_bars
-    from huggingface_hub.utils.tqdm import disable_progress_bars as disable_hub_bars
-    from transformers.utils import logging as transformers_logging
-
-    disable_dataset_bars()
-    disable_hub_bars()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    for category in (FutureWarning, UserWarning):
-        warnings.filterwarnings("ignore", category=category, module=rf"({'|'.join(LIBRARIES)})(\.|$)")

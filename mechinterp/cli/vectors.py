@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mechinterp.audit.directions.toxic_direction import ToxicDirection
-    from mechinterp.audit.top_vectors import TopVectors
 
 commands = typer.Typer()
 
@@ -52,7 +51,7 @@ def vectors(
     trust_remote_code: Trust = False,
 ) -> None:
     """The value vectors closest to a direction: what they say, their common subspace, their drift in tuned models."""
-    from mechinterp.audit.top_vectors import find_vectors, subspace_table, vector_table, vectors_at
+    from mechinterp.audit.listed_vectors import list_vectors
     from mechinterp.audit.weights_alone.belonging import check_edit, check_origin, tokenizer_of
     from mechinterp.audit.weights_alone.erasure import check_shape
     from mechinterp.data.storage.places import check_free, check_writable
@@ -93,26 +92,22 @@ def vectors(
         tokenizer = None
         if tokens:
             tokenizer = Checkpoint.skeleton(model, base=base, trust_remote_code=trust_remote_code).tokenizer
-        listed = find_vectors(
+        listed = list_vectors(
             weights,
             {name: each.vector for name, each in wanted.items()},
+            tuned=tuned,
             top=top,
             tokens=tokens,
             final_norm=final_norm,
             tokenizer=tokenizer,
             progress=terminal.progress("reading blocks"),
         )
-        places = listed.places
-        blocks, neurons = [block for block, _ in places], [neuron for _, neuron in places]
-        found = {
-            name: dict(zip(places, vectors_at(other, blocks, neurons), strict=True)) for name, other in tuned.items()
-        }
-    table, spans = vector_table(listed, found), subspace_table(listed)
+    table, spans = listed.value_vectors, listed.toxic_subspace
     if out is not None and rank() == 0:
         say(write_table(out / "tables" / "value_vectors.csv", table))
         say(write_table(out / "tables" / "toxic_subspace.csv", spans))
     if rank() == 0:
-        _print(listed, table, spans, by.value, shown)
+        _print(table, spans, by.value, shown)
 
 
 def _directions(probe: Path | None, given: list[str] | None) -> dict[str, ToxicDirection]:
@@ -130,7 +125,7 @@ def _directions(probe: Path | None, given: list[str] | None) -> dict[str, ToxicD
     return dict(zip(names, found, strict=True))
 
 
-def _print(listed: TopVectors, table: pd.DataFrame, spans: pd.DataFrame, by: str, shown: int) -> None:
+def _print(table: pd.DataFrame, spans: pd.DataFrame, by: str, shown: int) -> None:
     """The first vectors of each list with their drift, and the first components."""
     from mechinterp.cli.terminal import print_table
 
@@ -141,7 +136,7 @@ def _print(listed: TopVectors, table: pd.DataFrame, spans: pd.DataFrame, by: str
             " ".join(repr(token)[1:-1] or "''" for token in json.loads(tokens)[:n]) if isinstance(tokens, str) else ""
         )
 
-    for direction in listed.directions:
+    for direction in table["direction"].unique():
         rows = table[(table["direction"] == direction) & (table["ranking"] == by) & (table["rank"] <= shown)]
         first = rows[rows["method"] == table["method"].iloc[0]]
         moved = {name: rows[rows["method"] == name].set_index("rank")["drift_relative"] for name in labels}
@@ -169,6 +164,6 @@ def _print(listed: TopVectors, table: pd.DataFrame, spans: pd.DataFrame, by: str
             ]
             for row in components.head(3).itertuples()
         ]
-        n = len(listed.ranked[direction, "cosine"].block)
+        n = int(table.loc[(table["direction"] == direction) & (table["ranking"] == "cosine"), "rank"].max())
         title = f"singular vectors of the {n} value vectors closest to {direction} by cosine"
         print_table(title, ["component", "variance", "cosine", "says", "opposite"], cells)

@@ -9,11 +9,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from mechinterp.data.showing import shown
 from mechinterp.data.storage.files import replacing
 from mechinterp.errors import InputError
 from mechinterp.models import processes
@@ -97,17 +99,30 @@ class Checkpoint:
     def _open(cls, source: Source, base: Source | None, options: LoadingOptions) -> Checkpoint:
         trust = options.trust_remote_code
         if source.kind in ("edit", "adapter") and base is not None:
-            whole = replace(cls._open(base, base.base(None), options), name=source.name, source=_label(source, base))
-            if source.kind == "edit":
-                return WeightDelta.load(source.path).apply_to(whole)
-            tokenizer = whole.tokenizer
-            if source.has_tokenizer:
-                tokenizer = read_tokenizer(source, None, whole.model.config, trust_remote_code=trust)
-            return replace(whole, model=merge_adapter(whole.model, source), tokenizer=tokenizer)
+            return cls._open(base, base.base(None), options).changed_by(source, _label(source, base))
         config = read_config(source, base, trust_remote_code=trust)
         tokenizer = read_tokenizer(source, base, config, trust_remote_code=trust)  # first, as it takes no time
         model = load_tensors(source, base, options) if source.kind == "tensors" else load_whole(source, config, options)
         return cls(source.name, model, tokenizer, _label(source, base), trust)
+
+    def changed_by(self, source: Source, label: str) -> Checkpoint:
+        """An edit or an adapter put into this checkpoint's own weights, for good.
+
+        Args:
+            source: the edit's or adapter's folder.
+            label: what the changed checkpoint is said to come from.
+
+        Raises:
+            InputError: if it does not fit; the weights are then as they were.
+        """
+        whole = replace(self, name=source.name, source=label)
+        if source.kind == "edit":
+            return WeightDelta.load(source.path).apply_to(whole)
+        tokenizer = whole.tokenizer
+        if source.has_tokenizer:
+            trust = self.trust_remote_code
+            tokenizer = read_tokenizer(source, None, whole.model.config, trust_remote_code=trust)
+        return replace(whole, model=merge_adapter(whole.model, source), tokenizer=tokenizer)
 
     @classmethod
     def skeleton(
@@ -149,6 +164,11 @@ class Checkpoint:
     def names(self) -> HookNames:
         """Translator of hook point names for this model."""
         return HookNames(self.model.config, self.source, self.trust_remote_code)
+
+    @property
+    def weights(self) -> LazyWeights:
+        """The weights as what reads single tensors of files takes them; nothing is copied before it is asked for."""
+        return LazyWeights.of_memory(dict(self.model.named_parameters(remove_duplicate=False)), self.names)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -249,6 +269,19 @@ class Checkpoint:
             self.model.save_pretrained(partial)
             self.tokenizer.save_pretrained(partial)
         return Path(folder)
+
+    def _repr_html_(self) -> str:
+        table = pd.DataFrame(
+            {
+                "architecture": [self.model.config.model_type],
+                "blocks": [self.n_blocks],
+                "d_model": [self.names.d_model],
+                "parameters": [f"{sum(parameter.numel() for parameter in self.model.parameters()):,}"],
+                "type": [str(self.model.dtype).removeprefix("torch.")],
+                "device": [str(self.device)],
+            }
+        )
+        return shown(f"checkpoint {self.name}", {"from": self.source}, table)
 
 
 def _with_base(source: str | Path, base: str | Path | None) -> tuple[Source, Source | None]:

@@ -12,12 +12,18 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+<<<<<<< HEAD
 from mechinterp.data.storage.files import replacing, write_json
+=======
+from mechinterp.data.showing import shown
+from mechinterp.data.storage.files import check_replaceable, replacing, write_json
+>>>>>>> a621e06 (Results show themselves: a title, facts and a short table each; weights in memory are read as files are; the libraries are quiet for a time only)
 from mechinterp.data.storage.labels import check_numbers, typed
 from mechinterp.data.storage.places import check_replaceable
 from mechinterp.errors import InputError
@@ -148,6 +154,19 @@ class WeightDelta:
                     f"this edit does not fit {source}: it changes {name} {tuple(change.shape)}, "
                     f"which is {shapes.get(name, 'absent')} there"
                 )
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row per changed parameter: its `shape`, and `change_norm`, the Frobenius norm of the change."""
+        rows = [
+            {"parameter": name, "shape": "x".join(map(str, change.shape)), "change_norm": float(change.norm())}
+            for name, change in self.tensors.items()
+        ]
+        return pd.DataFrame(rows)
+
+    def _repr_html_(self) -> str:
+        facts = {"block": self.block, "instance": self.instance, "steps": len(self.log)}
+        return shown("edit", {**facts, "of weights": self.fingerprint}, self.table)
 
     def save(self, folder: str | Path, *, rank: int | None = None) -> Path:
         """Write `delta.safetensors` and `edit.json` into a folder; both or neither.

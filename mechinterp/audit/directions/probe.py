@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 from safetensors import SafetensorError, safe_open
@@ -26,6 +27,7 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score, roc_curve
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
+from mechinterp.data.showing import shown
 from mechinterp.data.storage.files import replacing
 from mechinterp.data.storage.labels import check_dimensions, check_numbers, typed
 from mechinterp.errors import InputError
@@ -173,6 +175,15 @@ class ToxicProbe:
             n_train=n_train,
             n_test=len(y),
         )
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row per way to take the direction: its scores on the held-out comments."""
+        return pd.DataFrame([vars(score) for score in self.scores]).rename(columns={"selection": "direction"})
+
+    def _repr_html_(self) -> str:
+        facts = {"of weights": self.fingerprint, "width": self.weight.shape[1], "seed": self.seed}
+        return shown("toxic probe", facts, self.table)
 
     def save(self, path: Path) -> Path:
         """Save as safetensors, labels and scores in its metadata."""

@@ -56,7 +56,6 @@ def probe_tables_of(path: Path) -> tuple[Path, Path]:
 
 def write_probe_tables(probe: ToxicProbe, scores_at: Path, roc_at: Path) -> None:
     """Write the tables `probe` (a row per way to take the direction) and `probe_roc`."""
-    scores = pd.DataFrame([vars(score) for score in probe.scores]).rename(columns={"selection": "direction"})
-    write_table(scores_at, scores)
+    write_table(scores_at, probe.table)
     roc = {"false_positive_rate": probe.roc[0].numpy(), "true_positive_rate": probe.roc[1].numpy()}
     write_table(roc_at, pd.DataFrame(roc))

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
@@ -27,7 +28,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mechinterp.audit.directions.probe import Selection, ToxicProbe
+<<<<<<< HEAD
 from mechinterp.data.storage.files import replacing
+=======
+from mechinterp.data.showing import shown
+from mechinterp.data.storage.files import check_name, replacing
+>>>>>>> a621e06 (Results show themselves: a title, facts and a short table each; weights in memory are read as files are; the libraries are quiet for a time only)
 from mechinterp.data.storage.labels import typed
 from mechinterp.data.storage.places import check_name
 from mechinterp.errors import InputError
@@ -113,6 +119,12 @@ class ToxicDirection:
     def named(self, name: str) -> ToxicDirection:
         """The same under another name."""
         return replace(self, name=name)
+
+    def _repr_html_(self) -> str:
+        facts = {"kind": self.kind, "width": len(self.vector), "norm": f"{float(self.vector.norm()):.4g}"}
+        facts |= {"of weights": self.fingerprint}
+        settings = pd.DataFrame([{name: str(value) for name, value in self.settings.items()}])
+        return shown(f"direction {self.name}", facts, *([settings] if self.settings else []))
 
     def save(self, path: Path) -> Path:
         """Save as safetensors, where it came from in its metadata."""

@@ -21,6 +21,7 @@ from torch import Tensor
 from mechinterp.answers.judged import score_responses
 from mechinterp.answers.judges import Judge
 from mechinterp.audit.relapse.treatments import Treatment
+from mechinterp.data.showing import shown
 from mechinterp.data.storage.files import replacing, write_json
 from mechinterp.measures.relapse import NOTHING, Rates, agreement, judge_relapse
 from mechinterp.measures.splitting import normalised
@@ -206,6 +207,12 @@ class RelapseTest:
     def _has(self, treatment: str, dose: int, *, control: bool = False) -> bool:
         wanted = (treatment, float(dose), control)
         return any((o.treatment, o.dose, o.control) == wanted for o in self.outcomes)
+
+    def _repr_html_(self) -> str:
+        found = self.verdict()
+        wanted = ("treatment", "control", "dose", "n_neurons", "relapse", "relapse_low", "relapse_high", "n")
+        facts = {"verdict": found["verdict"], "prompts": len(self.prompts), "toxic layer": f"block {self.block}"}
+        return shown(f"relapse test of {self.method}", facts, self.table()[list(wanted)], note=str(found["reason"]))
 
     def save(self, folder: Path) -> Path:
         """Write responses, scores and labels into a folder, whole or not at all."""

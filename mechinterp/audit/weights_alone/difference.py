@@ -16,12 +16,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from mechinterp.data.showing import shown
+from mechinterp.data.storage.kept_tables import keep_tables, open_tables
 from mechinterp.errors import InputError
 from mechinterp.measures.change import Change, Screening, measure, screen
 from mechinterp.models.files.configs import unlike_configs
@@ -153,6 +156,31 @@ class Difference:
         ]
         title = f"largest relative changes ({len(rows)} of {len(table)} groups that differ)"
         return title, ["where", "tensors", "elements", "norm", "relative", "largest", "rank"], rows
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The tensors, a row each."""
+        return self.tensors
+
+    def save(self, folder: str | Path) -> Path:
+        """Keep it in a folder."""
+        labels = {"a": self.a, "b": self.b, "seed": self.seed, "configs": self.configs}
+        return keep_tables(folder, "difference", {"tensors": self.tensors}, labels)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Difference:
+        """Open what `save` kept.
+
+        Raises:
+            InputError: if it is not there or damaged.
+        """
+        tables, labels = open_tables(folder, "difference")
+        return cls(tensors=tables["tensors"].astype({"block": "Int64", "rank": "Int64"}), **labels)
+
+    def _repr_html_(self) -> str:
+        title, headings, rows = self.largest()
+        tables = [] if self.identical else [pd.DataFrame(rows, columns=headings)]
+        return shown(f"{self.a} and {self.b}", {}, *tables, note=f"{self.summary()}\n{title if tables else ''}")
 
     def _norm(self, column: str) -> float:
         return _root_of_squares(self.tensors[column])

@@ -24,7 +24,12 @@ from mechinterp.audit.weights_alone.erasure import (
     finite_cosines,
     group_means,
 )
+<<<<<<< HEAD
 from mechinterp.data.storage.tables import write_table
+=======
+from mechinterp.data.showing import shown
+from mechinterp.data.storage.files import read_table, write_table
+>>>>>>> a621e06 (Results show themselves: a title, facts and a short table each; weights in memory are read as files are; the libraries are quiet for a time only)
 from mechinterp.errors import InputError
 from mechinterp.measures.region import compare_toxicity, random_toxicity, summarise_toxicity
 from mechinterp.measures.statistics import random_directions
@@ -62,6 +67,28 @@ class RegionTables:
         for path in self.places(folder):
             if (table := getattr(self, path.stem)) is not None:
                 write_table(path, table)
+
+    @classmethod
+    def load(cls, folder: Path) -> RegionTables:
+        """Open what `save` wrote.
+
+        Raises:
+            InputError: if it is not there or damaged.
+        """
+        try:
+            read = {path.stem: read_table(path) for path in cls.places(Path(folder)) if path.exists()}
+            return cls(read["region"], read["region_vectors"], read.get("erasure"))
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{folder}: holds no tables of regions ({error})") from error
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """T of every block and checkpoint, `region`."""
+        return self.region
+
+    def _repr_html_(self) -> str:
+        wide = self.region.pivot(index="layer", columns="checkpoint", values=["toxicity", "toxicity_z"])
+        return shown("toxicity T of every block", {}, wide.rename_axis("block"), rows=100)
 
     def summary(self, value_vectors: int = 5) -> str:
         """What to show on a terminal: T of every checkpoint by block, the most toxic value vectors, summed erasure."""

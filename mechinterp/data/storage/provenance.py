@@ -26,6 +26,7 @@ LIBRARIES = ("torch", "transformers", "peft", "trl", "transformer-lens", "numpy"
 
 BESIDE = (
     *(f"data.storage.{name}" for name in ("adopting", "hashing", "ledger", "places", "provenance", "publishing")),
+    *("data.showing", "data.storage.kept_tables", "models.quiet"),
     *("errors", "models.launcher", "models.progress", "runs.stages", "audit.store"),
 )
 """Modules that many import and no number depends on: what is refused and told, what is kept and under which key."""

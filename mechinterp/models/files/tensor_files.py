@@ -75,33 +75,45 @@ class _Safetensors:
         return str_to_torch_dtype[stored]
 
 
-class _Pickled:
-    def __init__(self, path: Path) -> None:
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
-        except pickle.UnpicklingError as error:
-            raise InputError(
-                f"{path}: a pickled file that is damaged, or that would run code when opened; only tensors are read "
-                "(save the weights as safetensors)"
-            ) from error
-        except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-            raise InputError(f"{path}: not a complete file of weights ({one_line(error)})") from error
-        self.tensors = _unwrapped(path, content)
+class InMemory:
+    """Tensors that are in memory already, on any device; each is given on the host."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self.tensors = tensors
 
     def names(self) -> Iterable[str]:
+        """Names of the tensors."""
         return list(self.tensors)
 
     def tensor(self, name: str) -> Tensor:
-        return self.tensors[name]
+        """One tensor."""
+        return self.tensors[name].detach().cpu()
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
-        return self.tensors[name][start:stop]
+        """Some of its rows."""
+        return self.tensors[name][start:stop].detach().cpu()
 
     def shape(self, name: str) -> tuple[int, ...]:
+        """Its shape."""
         return tuple(self.tensors[name].shape)
 
     def dtype(self, name: str) -> torch.dtype:
+        """Its type."""
         return self.tensors[name].dtype
+
+
+def _unpickled(path: Path) -> InMemory:
+    """The tensors of a pickled file, mapped where its format allows."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path}: a pickled file that is damaged, or that would run code when opened; only tensors are read "
+            "(save the weights as safetensors)"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: not a complete file of weights ({one_line(error)})") from error
+    return InMemory(_unwrapped(path, content))
 
 
 def _unwrapped(path: Path, content: Any) -> dict[str, Tensor]:
@@ -125,7 +137,7 @@ def open_file(path: Path) -> TensorFile:
     Raises:
         InputError: if it is missing, cut short, or holds more than tensors.
     """
-    return _Safetensors(path) if path.suffix == ".safetensors" else _Pickled(path)
+    return _Safetensors(path) if path.suffix == ".safetensors" else _unpickled(path)
 
 
 @dataclass(frozen=True)

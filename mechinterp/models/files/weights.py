@@ -17,7 +17,7 @@ from mechinterp.errors import InputError
 from mechinterp.models.deltas import WeightDelta, added
 from mechinterp.models.descriptions import read_config
 from mechinterp.models.files.stored_names import Recipe, StoredNames, unused
-from mechinterp.models.files.tensor_files import TensorFiles
+from mechinterp.models.files.tensor_files import InMemory, TensorFiles
 from mechinterp.models.names import HookNames
 from mechinterp.models.sources import Source, first_few, stands_on
 
@@ -113,6 +113,13 @@ class LazyWeights:
         weights = cls(found.given, HookNames(config, found.given, trust_remote_code), TensorFiles.open(found))
         weights.check_fit()
         return weights
+
+    @classmethod
+    def of_memory(cls, tensors: Mapping[str, Tensor], names: HookNames) -> LazyWeights:
+        """The weights of a model that is in memory, by its own names; they are read on the host, one at a time."""
+        held = InMemory(tensors)
+        files = TensorFiles(names.source, {name: (held, name) for name in tensors})
+        return cls(names.source, names, files)
 
     @classmethod
     def against(

@@ -19,12 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mechinterp.data.showing import shown
 from mechinterp.data.storage.files import replacing
 from mechinterp.data.storage.labels import check_dimensions, check_numbers, typed
 from mechinterp.errors import InputError
@@ -90,6 +92,23 @@ class Recording:
         with replacing(path) as partial:
             save_file(tensors, partial, metadata={"recording": json.dumps(self._labels())})
         return path
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row per hook point: its `width`, the `norm` of the mean over inputs, and `non_finite` values seen."""
+        means = {hook: self.mean(hook) for hook in self.groups}
+        return pd.DataFrame(
+            {
+                "hook": list(means),
+                "width": [len(mean) for mean in means.values()],
+                "norm": [float(mean.norm()) for mean in means.values()],
+                "non_finite": [self.non_finite.get(hook, 0) for hook in means],
+            }
+        )
+
+    def _repr_html_(self) -> str:
+        facts = {"inputs": self.n_inputs, "position": self.position}
+        return shown(f"recording of {self.checkpoint}", facts, self.table)
 
     def _labels(self) -> dict[str, Any]:
         return {
