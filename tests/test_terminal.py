@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from mechinterp.cli import main, terminal
+from mechinterp.models.quiet import quiet_libraries
 
 COMMANDS = """
 import logging, sys, time
@@ -26,7 +27,6 @@ from mechinterp.cli import app, main
 from mechinterp.cli.common import say
 from mechinterp.errors import InputError
 from mechinterp.cli.terminal import Terminal, print_table
-from mechinterp.models.quiet import quiet_libraries
 
 @app.app.command()
 def work(steps: int = 3, fail: bool = False, wait: float = 0.2, title: str = "editing") -> None:

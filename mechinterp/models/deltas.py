@@ -18,12 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-<<<<<<< HEAD
-from mechinterp.data.storage.files import replacing, write_json
-=======
 from mechinterp.data.showing import shown
-from mechinterp.data.storage.files import check_replaceable, replacing, write_json
->>>>>>> a621e06 (Results show themselves: a title, facts and a short table each; weights in memory are read as files are; the libraries are quiet for a time only)
+from mechinterp.data.storage.files import replacing, write_json
 from mechinterp.data.storage.labels import check_numbers, typed
 from mechinterp.data.storage.places import check_replaceable
 from mechinterp.errors import InputError

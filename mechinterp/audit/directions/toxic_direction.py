@@ -28,12 +28,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mechinterp.audit.directions.probe import Selection, ToxicProbe
-<<<<<<< HEAD
-from mechinterp.data.storage.files import replacing
-=======
 from mechinterp.data.showing import shown
-from mechinterp.data.storage.files import check_name, replacing
->>>>>>> a621e06 (Results show themselves: a title, facts and a short table each; weights in memory are read as files are; the libraries are quiet for a time only)
+from mechinterp.data.storage.files import replacing
 from mechinterp.data.storage.labels import typed
 from mechinterp.data.storage.places import check_name
 from mechinterp.errors import InputError

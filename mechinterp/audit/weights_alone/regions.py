@@ -24,12 +24,8 @@ from mechinterp.audit.weights_alone.erasure import (
     finite_cosines,
     group_means,
 )
-<<<<<<< HEAD
-from mechinterp.data.storage.tables import write_table
-=======
 from mechinterp.data.showing import shown
-from mechinterp.data.storage.files import read_table, write_table
->>>>>>> a621e06 (Results show themselves: a title, facts and a short table each; weights in memory are read as files are; the libraries are quiet for a time only)
+from mechinterp.data.storage.tables import read_table, write_table
 from mechinterp.errors import InputError
 from mechinterp.measures.region import compare_toxicity, random_toxicity, summarise_toxicity
 from mechinterp.measures.statistics import random_directions

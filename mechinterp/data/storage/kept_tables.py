@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from mechinterp.data.storage.files import read_table, replacing, write_json, write_table
+from mechinterp.data.storage.files import replacing, write_json
+from mechinterp.data.storage.tables import read_table, write_table
 from mechinterp.errors import InputError
 
 _LABELS = "labels.json"
