@@ -13,13 +13,15 @@ from mechinterp.audit.evidence import Baseline, Evidence
 from mechinterp.audit.tables import MechanismComparison, compare
 from mechinterp.data.storage.tables import write_table
 from mechinterp.errors import InputError
-from mechinterp.runs.study import METHODS, Study
+from mechinterp.runs.study import Study
 
 
 def compared(study: Study) -> MechanismComparison:
     """The comparison of all methods, from the evidence that the run recorded."""
     folder = study.folder / "evidence"
-    return compare(Baseline.load(folder / "base"), ((method, Evidence.load(folder / method)) for method in METHODS))
+    return compare(
+        Baseline.load(folder / "base"), ((method, Evidence.load(folder / method)) for method in study.config.studied)
+    )
 
 
 def write_analysis(

@@ -42,7 +42,7 @@ def _measure(bench: Benchmark, way: str) -> float:
     """Gigabytes that a way takes beside the loaded model."""
     import gc
 
-    from mechinterp.methods.registry import SETTINGS, find_way, settings_for
+    from mechinterp.methods.registry import METHODS, find_method, settings_for
     from mechinterp.methods.task import Task
 
     given = dict(bench.study.config.settings_of_methods)
@@ -50,7 +50,7 @@ def _measure(bench: Benchmark, way: str) -> float:
         own = given.get(name, {})
         plain = own if isinstance(own, dict) else own.model_dump()
         given[name] = settings_for(name, {**plain, "steps": 2, "warmup_steps": 0})
-    assert SETTINGS.keys() >= set(WAYS)
+    assert METHODS.keys() >= set(WAYS)
     bench.base.fingerprint  # noqa: B018 - cached from here on
     task = Task(
         instances=bench.instances[:1],
@@ -62,7 +62,7 @@ def _measure(bench: Benchmark, way: str) -> float:
     )
     gc.collect()
     before = reset_peak_memory(bench.base.device)
-    for _ in find_way(way)(bench.base, task):
+    for _ in find_method(way).recipe.make(bench.base, task):
         pass
     return (peak_bytes(bench.base.device) - before) / 1e9
 

@@ -18,7 +18,7 @@ from mechinterp.cli.terminal import terminal
 from mechinterp.data.storage.files import write_text
 from mechinterp.data.storage.tables import write_table
 from mechinterp.runs.config import load_config
-from mechinterp.runs.study import METHODS, Study
+from mechinterp.runs.study import Study
 
 CONFIGS = {"mistral": "organism.yaml", "llama": "organism-llama.yaml", "gpt2": "organism-gpt2.yaml"}
 
@@ -34,7 +34,7 @@ def method_rows(study: Study, key: dict[str, object]) -> list[dict[str, object]]
     verdicts = study.table("verdict").query("position == 'prompt_last'")
     relapse = study.table("relapse_verdict").set_index("method")
     rows = []
-    for method in METHODS:
+    for method in study.config.studied:
         row = {**key, "method": method, "ds_vanilla": defense.at["vanilla", "ds"], "ds": defense.at[method, "ds"]}
         for column in ("toxicity_reduction_rate", "null_z", "ill_conditioned", "activation_shift_rate"):
             row[column] = mechanism.at[method, column]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -12,6 +14,8 @@ from tasks import make_task
 from mechinterp.data.safeedit import SUFFIX
 from mechinterp.errors import InputError
 from mechinterp.methods import registry
+from mechinterp.methods.method import Method, Recipe
+from mechinterp.methods.task import NoSettings, Task, Treatment
 from mechinterp.models.checkpoints import Checkpoint
 
 
@@ -36,11 +40,11 @@ def untouched(checkpoint: Checkpoint) -> Callable[[], None]:
     return check
 
 
-@pytest.mark.parametrize("name", registry.WAYS)
+@pytest.mark.parametrize("name", registry.METHODS)
 def test_every_way_runs_and_leaves_the_base_as_it_was(name: str) -> None:
     checkpoint = tiny_checkpoint("mistral")
-    check, (about,) = untouched(checkpoint), [d for d in registry.describe() if d.name == name]
-    treatments = list(registry.find_way(name)(checkpoint, make_task()))
+    check, about = untouched(checkpoint), registry.find_method(name)
+    treatments = list(registry.find_method(name).recipe.make(checkpoint, make_task()))
     check()
     assert {treatment.method for treatment in treatments} == {name}
     covered = sorted(instance.id for treatment in treatments for instance in treatment.instances)
@@ -48,7 +52,7 @@ def test_every_way_runs_and_leaves_the_base_as_it_was(name: str) -> None:
     assert len(treatments) == (3 if about.per_instance else 1)
     if name != "self_reminder":
         assert {treatment.suffix for treatment in treatments} == {SUFFIX if about.suffix else None}
-    nothing_done = name in ("vanilla", "suffix", "dinm_wo_tune", "self_reminder")
+    nothing_done = not about.tunes
     base = {key: value.clone() for key, value in checkpoint.model.state_dict().items()}
     for treatment in treatments:
         assert (treatment.delta is None and treatment.checkpoint is None) == nothing_done
@@ -59,11 +63,11 @@ def test_every_way_runs_and_leaves_the_base_as_it_was(name: str) -> None:
         check()
 
 
-@pytest.mark.parametrize("name", [d.name for d in registry.describe() if d.per_instance])
+@pytest.mark.parametrize("name", [d.name for d in registry.METHODS.values() if d.per_instance])
 def test_a_way_that_is_not_run_to_its_end_leaves_the_base_as_it_was(name: str) -> None:
     checkpoint = tiny_checkpoint("mistral")
     check = untouched(checkpoint)
-    treatments = registry.find_way(name)(checkpoint, make_task())
+    treatments = registry.find_method(name).recipe.make(checkpoint, make_task())
     treatment = next(treatments)
     treatments.close()
     check()
@@ -72,7 +76,7 @@ def test_a_way_that_is_not_run_to_its_end_leaves_the_base_as_it_was(name: str) -
     check()
 
 
-@pytest.mark.parametrize("name", [n for n in registry.WAYS if n not in ("vanilla", "suffix", "self_reminder")])
+@pytest.mark.parametrize("name", [n for n in registry.METHODS if n not in ("vanilla", "suffix", "self_reminder")])
 def test_an_exception_in_the_middle_leaves_the_base_as_it_was(name: str) -> None:
     checkpoint = tiny_checkpoint("mistral")
     check, notes = untouched(checkpoint), []
@@ -85,11 +89,11 @@ def test_an_exception_in_the_middle_leaves_the_base_as_it_was(name: str) -> None
     task = make_task(note=stop, progress=lambda what: lambda done, total: stop(what))
 
     if name == "dinm_wo_tune":
-        list(registry.find_way(name)(checkpoint, task))
+        list(registry.find_method(name).recipe.make(checkpoint, task))
         assert not notes
     else:
         with pytest.raises(StoppedError):
-            list(registry.find_way(name)(checkpoint, task))
+            list(registry.find_method(name).recipe.make(checkpoint, task))
         assert all(name in note or (name == "dpo" and "sft" in note) for note in notes)
     check()
 
@@ -100,7 +104,7 @@ def test_without_tuning_nothing_changes(name: str) -> None:
     ids = torch.arange(3, 40)[None]
     with torch.no_grad():
         before = checkpoint.model(ids).logits
-        (treatment,) = registry.find_way(name)(checkpoint, make_task())
+        (treatment,) = registry.find_method(name).recipe.make(checkpoint, make_task())
         assert treatment.delta is None
         with treatment.opened(checkpoint) as opened:
             assert torch.equal(opened.model(ids).logits, before)
@@ -109,7 +113,7 @@ def test_without_tuning_nothing_changes(name: str) -> None:
 
 def test_unknown_names_and_settings_are_refused_by_name() -> None:
     with pytest.raises(InputError, match=r"unknown method 'dimn'; known are vanilla, suffix, sft, dpo, .*dinm_wo_tune"):
-        registry.find_way("dimn")
+        registry.find_method("dimn")
     with pytest.raises(InputError, match="unknown method 'dimn'"):
         registry.settings_for("dimn", {})
     with pytest.raises(InputError, match=r"dinm: unknown setting `lr`; known: constraint, .*learning_rate"):
@@ -132,21 +136,66 @@ def test_unknown_names_and_settings_are_refused_by_name() -> None:
 def test_settings_reach_the_way_checked() -> None:
     checkpoint = tiny_checkpoint("mistral")
     with pytest.raises(InputError, match="ft_l: unknown setting `bloc`"):
-        list(registry.find_way("ft_l")(checkpoint, make_task(settings={"ft_l": {"bloc": 1}})))
+        list(registry.find_method("ft_l").recipe.make(checkpoint, make_task(settings={"ft_l": {"bloc": 1}})))
     with pytest.raises(InputError, match="block 3 is out of range"):
-        list(registry.find_way("dinm_at_block")(checkpoint, make_task(settings={"dinm_at_block": {"block": 3}})))
+        list(
+            registry.find_method("dinm_at_block").recipe.make(
+                checkpoint, make_task(settings={"dinm_at_block": {"block": 3}})
+            )
+        )
 
 
-def test_the_order_is_that_of_the_tables() -> None:
-    names = [description.name for description in registry.describe()]
-    assert names == list(registry.WAYS) == list(registry.SETTINGS)
-    assert names[0] == "vanilla"
-    assert all(description.line and "\n" not in description.line for description in registry.describe())
+def test_the_registry_holds_together() -> None:
+    """Every recipe is where its line says, of methods that there are; a colour is one method's alone."""
+    methods = list(registry.METHODS.values())
+    assert methods[0].name == "vanilla"
+    assert [method.name for method in methods] == list(registry.METHODS)
+    assert set(registry.STUDIED) <= {method.name for method in methods if method.tunes}
+    for method in methods:
+        assert method.line
+        assert "\n" not in method.line
+        assert method.recipe.module.startswith("mechinterp.methods.")
+        assert set(method.reads) <= set(registry.METHODS)
+        assert set(method.recipe.organism) <= set(method.recipe.settings.model_fields)
+    colours = [method.colour for method in methods if method.colour]
+    assert len(set(colours)) == len(colours)
 
 
-@pytest.mark.parametrize("name", [d.name for d in registry.describe() if d.per_instance or "dinm_" in d.name])
+def test_naming_methods_imports_none_of_them() -> None:
+    code = "import sys; from mechinterp.methods.registry import METHODS; [m.printed for m in METHODS.values()]; "
+    code += "raise SystemExit(any(name in sys.modules for name in ('torch', 'pydantic', 'transformers')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_method_may_be_made_from_other_data_than_instances(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As unlearning is, from texts to forget and to retain, and as editors are that take facts."""
+
+    def unlearn(checkpoint: Checkpoint, task: Task) -> Iterator[Treatment]:
+        forget, retain = (task.data_of("unlearn", kind) for kind in ("forget", "retain"))
+        task.note(f"unlearn: {len(forget)} texts, {len(retain)} kept")
+        yield Treatment("unlearn", (), checkpoint=checkpoint)
+
+    def rewrite(checkpoint: Checkpoint, task: Task) -> Iterator[Treatment]:
+        for fact in task.data_of("rewrite", "facts"):
+            yield Treatment("rewrite", (fact,), checkpoint=checkpoint)
+
+    checkpoint, notes = tiny_checkpoint("mistral"), list[str]()
+    more = {"forget": ["a", "b"], "retain": ["c"], "facts": [("Paris", "is in", "Rome"), ("Rome", "is in", "Oslo")]}
+    task = make_task(more=more, note=notes.append)
+    for make, takes in ((unlearn, ("forget", "retain")), (rewrite, ("facts",))):
+        recipe, method = Recipe(make, NoSettings), Method(make.__name__, "new:RECIPE", "of a test", takes=takes)
+        monkeypatch.setattr("mechinterp.methods.method.resolve_name", lambda _, recipe=recipe: recipe)
+        monkeypatch.setattr(registry, "METHODS", {**registry.METHODS, method.name: method})
+        made = list(registry.find_method(method.name).recipe.make(checkpoint, task))
+        assert len(made) == (2 if make is rewrite else 1)
+        with pytest.raises(InputError, match=f"{method.name}: there are no data of the kind '{takes[0]}'"):
+            list(registry.find_method(method.name).recipe.make(checkpoint, make_task()))
+    assert notes == ["unlearn: 2 texts, 1 kept"]
+
+
+@pytest.mark.parametrize("name", [d.name for d in registry.METHODS.values() if d.per_instance or "dinm_" in d.name])
 def test_no_instances_are_an_error(name: str) -> None:
     if name == "dinm_wo_tune":
         return
     with pytest.raises(InputError, match=f"{name}: there are no instances to edit"):
-        list(registry.find_way(name)(tiny_checkpoint("mistral"), make_task(instances=[])))
+        list(registry.find_method(name).recipe.make(tiny_checkpoint("mistral"), make_task(instances=[])))

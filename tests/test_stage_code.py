@@ -14,7 +14,7 @@ import mechinterp
 from mechinterp.data.storage.provenance import BESIDE, modules_of
 from mechinterp.models.progress import Silent
 from mechinterp.runs.study import Study
-from mechinterp.runs.study.dependencies import MAKERS
+from mechinterp.runs.study.dependencies import stages_of
 from mechinterp.runs.study.run import Run
 
 PACKAGE = Path(mechinterp.__file__).parent
@@ -43,8 +43,10 @@ def modules_called(work: Callable[[], Any]) -> set[str]:
 
 @pytest.mark.parametrize("stage", ["data", "organism", "probe", "locate", "dinm", "compare", "defend"])
 def test_a_stage_runs_no_code_that_its_key_does_not_know(own_runs: Path, stage: str) -> None:
-    study, make = Study.open(own_runs / "seed0"), MAKERS[stage]
-    called = modules_called(lambda: make(Run(study.config, study.seed, study.folder), Silent()))
-    known = {*modules_of(make.__module__), *(f"mechinterp.{name}" for name in BESIDE)}
+    study = Study.open(own_runs / "seed0")
+    run = Run(study.config, study.seed, study.folder)
+    (found,) = (one for one in stages_of(run, Silent()) if one.name == stage)
+    called = modules_called(found.run)
+    known = {*modules_of(*found.code), *(f"mechinterp.{name}" for name in BESIDE)}
     assert len(called) > 4
     assert called <= known

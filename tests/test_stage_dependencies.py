@@ -49,6 +49,7 @@ SETTINGS = {
     "sft": "sft dpo record compare defend relapse report",
     "dpo": "dpo record compare defend relapse report",
     "dinm": "dinm record compare defend relapse report",
+    "studied": "record compare defend relapse report",
     "methods": "report",  # of the benchmark, which has keys of its own
     "final_norm": "probe record compare relapse report",
     "distance": "dinm record compare defend relapse report",
@@ -87,7 +88,8 @@ MODULES = {
         ("cli.studies", "cli.terminal", "runs.planning.plan", "runs.comparison", "runs.config", "runs.study.study"), ""
     ),
     **dict.fromkeys(("runs.benchmark", "answers.refusals", "audit.weights_alone.regions", "methods.editing.ft_l"), ""),
-    "runs.study.stages.sft": "sft dpo record compare defend relapse report",
+    "runs.study.stages.treat": "sft dpo dinm record compare defend relapse report",
+    "methods.registry": "report",
     "methods.training.sft": "sft dpo record compare defend relapse report",
     "methods.training.dpo": "dpo record compare defend relapse report",
     "methods.training.organism": f"vanilla {LOADED}",

@@ -26,10 +26,12 @@ from small_study import SMALL
 from mechinterp.answers.judged import Defense
 from mechinterp.errors import InputError
 from mechinterp.measures.statistics import wilson, wilson_of_shares
+from mechinterp.methods.editing.ablations import DINM
+from mechinterp.methods.training.ext_sub import EXT_SUB
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.runs import benchmark as benchmark_module
 from mechinterp.runs.benchmark import Benchmark
-from mechinterp.runs.config import ORGANISM_METHODS, default_folder, load_config
+from mechinterp.runs.config import default_folder, load_config
 from mechinterp.runs.study import Study
 
 ANALYSES = Path(__file__).parents[1] / "analyses"
@@ -134,8 +136,8 @@ def test_nothing_is_made_or_asked_twice(study: Study, monkeypatch: pytest.Monkey
     def fail(*_: Any, **__: Any) -> None:
         raise AssertionError("made again")
 
-    fail.__module__ = benchmark_module.find_way("dinm").__module__  # of the same code
-    monkeypatch.setattr(benchmark_module, "find_way", lambda name: fail)
+    fail.__module__ = DINM.module  # of the same code
+    monkeypatch.setattr("mechinterp.methods.editing.ablations.DINM", replace(DINM, make=fail))
     monkeypatch.setattr("mechinterp.answers.defense.generate_each", fail)
     assert Benchmark(study).evaluate("dinm") == first
     with pytest.raises(AssertionError, match="made again"):  # under other settings it is another thing
@@ -285,7 +287,7 @@ def test_a_label_is_no_part_of_what_is_made_and_asked(study: Study, monkeypatch:
 def test_the_organisms_own_settings_of_methods_are_used(study: Study, tmp_path: Path) -> None:
     other = copied(study, tmp_path / "other")
     plain = Study(study.config.model_copy(update={"methods": {"ft_l": {"steps": 1}}}), 0, other.folder)
-    assert Benchmark(plain).settings("ext_sub", {})["ext_sub"].steps == ORGANISM_METHODS["ext_sub"]["steps"]
+    assert Benchmark(plain).settings("ext_sub", {})["ext_sub"].steps == EXT_SUB.organism["steps"]
     assert Benchmark(plain).settings("ft_l", {})["ft_l"].steps == 1
 
 

@@ -13,7 +13,7 @@ from mechinterp.errors import InputError
 from mechinterp.methods.editing.ablations import drawn_blocks
 from mechinterp.methods.editing.dinm import DinmSettings, edit
 from mechinterp.methods.editing.ft_l import FtLSettings
-from mechinterp.methods.registry import find_way
+from mechinterp.methods.registry import find_method
 from mechinterp.methods.self_reminder import AFTER, BEFORE
 from mechinterp.methods.task import Treatment
 from mechinterp.methods.training.ext_sub import ExtSubSettings, LowRankChange, combine, combined, low_rank_changes
@@ -22,7 +22,7 @@ from mechinterp.methods.training.sft import SftSettings, train_sft
 
 @cache
 def treatments_of(name: str) -> tuple[Treatment, ...]:
-    return tuple(find_way(name)(tiny_checkpoint("mistral"), make_task()))
+    return tuple(find_method(name).recipe.make(tiny_checkpoint("mistral"), make_task()))
 
 
 # -- DINM and its ablations ---------------------------------------------------------------------------------------
@@ -73,7 +73,7 @@ def test_an_ablation_of_nothing_is_refused() -> None:
     checkpoint, bare = tiny_checkpoint("mistral"), {"dinm": {"suffix": None, "use_constraint": False}}
     for name, part in (("dinm_wo_suffix", "suffix"), ("dinm_wo_constraint", "constraint"), ("dinm_wo_tune", "suffix")):
         with pytest.raises(InputError, match=f"{name}: dinm's settings have no {part}"):
-            list(find_way(name)(checkpoint, make_task(settings=bare)))
+            list(find_method(name).recipe.make(checkpoint, make_task(settings=bare)))
 
 
 def test_at_block_edits_there() -> None:
@@ -92,7 +92,7 @@ def test_a_loss_that_is_not_finite_names_instance_and_step() -> None:
     with torch.no_grad():
         checkpoint.module("ln_final").weight.fill_(torch.inf)
     with pytest.raises(InputError, match=r"dinm: instance \d: the loss became nan at step 0"):
-        list(find_way("dinm")(checkpoint, make_task()))
+        list(find_method("dinm").recipe.make(checkpoint, make_task()))
 
 
 # -- FT-L ---------------------------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ def test_a_loss_that_is_not_finite_names_instance_and_step() -> None:
 def test_ft_l_changes_one_block_only(component: str, changed: set[str]) -> None:
     checkpoint = tiny_checkpoint("mistral")
     settings = {"ft_l": {"steps": 2, "block": 1, "component": component, "entry_bound": 1e-4}}
-    for treatment in find_way("ft_l")(checkpoint, make_task(settings=settings)):
+    for treatment in find_method("ft_l").recipe.make(checkpoint, make_task(settings=settings)):
         expected = {f"model.layers.1.mlp.{part}_proj.weight" for part in changed}
         assert set(treatment.delta.tensors) == expected
         for change in treatment.delta.tensors.values():
@@ -125,15 +125,15 @@ def test_self_reminder_stands_around_the_query() -> None:
     (treatment,) = treatments_of("self_reminder")
     assert (treatment.prefix, treatment.suffix) == (BEFORE, AFTER)
     own = make_task(settings={"self_reminder": {"prefix": "Be good:"}})
-    (treatment,) = find_way("self_reminder")(tiny_checkpoint("mistral"), own)
+    (treatment,) = find_method("self_reminder").recipe.make(tiny_checkpoint("mistral"), own)
     assert (treatment.prefix, treatment.suffix) == ("Be good:", AFTER)
 
 
 def test_what_was_trained_before_is_not_trained_again() -> None:
     checkpoint, made = tiny_checkpoint("mistral"), tiny_checkpoint("mistral", seed=1)
-    (treatment,) = find_way("sft")(checkpoint, make_task(made={"sft": made}, training=()))
+    (treatment,) = find_method("sft").recipe.make(checkpoint, make_task(made={"sft": made}, training=()))
     assert treatment.checkpoint is made
-    (fresh,), (on_made,) = (find_way("dpo")(checkpoint, make_task(made=m)) for m in ({}, {"sft": made}))
+    (fresh,), (on_made,) = (find_method("dpo").recipe.make(checkpoint, make_task(made=m)) for m in ({}, {"sft": made}))
     near = [(t.checkpoint.value_matrix(0) - made.value_matrix(0)).norm() for t in (fresh, on_made)]
     assert near[1] < 0.1 * near[0]  # it starts there
 
@@ -141,7 +141,7 @@ def test_what_was_trained_before_is_not_trained_again() -> None:
 def test_training_needs_instances() -> None:
     for name in ("sft", "dpo", "ext_sub"):
         with pytest.raises(InputError, match="no instances to train on"):
-            list(find_way(name)(tiny_checkpoint("mistral"), make_task(training=())))
+            list(find_method(name).recipe.make(tiny_checkpoint("mistral"), make_task(training=())))
 
 
 # -- Ext-Sub ------------------------------------------------------------------------------------------------------

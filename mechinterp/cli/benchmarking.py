@@ -33,23 +33,24 @@ def benchmark(
     What is there already is not made or asked again. --out gets benchmark/benchmark.csv, and a folder per method with
     its edits or checkpoint (of SFT and DPO: checkpoints/) and every response. One process; the run folder is held.
     """
-    import pandas as pd
-
-    from mechinterp.data.storage.places import check_free
-    from mechinterp.data.storage.tables import write_table
-    from mechinterp.methods.registry import describe, find_way
-    from mechinterp.runs.benchmark import Benchmark
-    from mechinterp.runs.config import StudyConfig, default_folder, load_config
-    from mechinterp.runs.study import Study
+    from mechinterp.methods.registry import METHODS, find_method
 
     if show:
-        for one in describe():
+        for one in METHODS.values():
             say(f"{one.name:<20}{one.line}{' (an edit per instance)' if one.per_instance else ''}")
         return
     if not method:
         raise InputError("name at least one --method; --list has them")
     for name in method:
-        find_way(name)
+        find_method(name)
+    import pandas as pd
+
+    from mechinterp.data.storage.places import check_free
+    from mechinterp.data.storage.tables import write_table
+    from mechinterp.runs.benchmark import Benchmark
+    from mechinterp.runs.config import StudyConfig, default_folder, load_config
+    from mechinterp.runs.study import Study
+
     settings = StudyConfig() if config is None else load_config(config)
     study = Study(settings, seed, out or default_folder(config, seed))
     if dry_run:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mechinterp.methods.method import Recipe
 from mechinterp.methods.task import Task, Treatment
 from mechinterp.models.checkpoints import Checkpoint
 
@@ -31,3 +32,6 @@ def self_reminder(checkpoint: Checkpoint, task: Task) -> Iterator[Treatment]:
     """The checkpoint as it is, with a reminder before and after every query."""
     settings = task.settings_of("self_reminder", SelfReminderSettings)
     yield Treatment("self_reminder", tuple(task.instances), prefix=settings.prefix, suffix=settings.suffix)
+
+
+SELF_REMINDER = Recipe(self_reminder, SelfReminderSettings)

@@ -37,8 +37,8 @@ class Task:
         instances: those that are edited, or defended by what was trained.
         blocks: toxic layer of every instance, by its id.
         training: instances for the ways that train one checkpoint.
-        settings: of each way, by its name (`registry.SETTINGS`), as a model or as a mapping; a way that has none here
-            uses its defaults.
+        more: further data by their kind, for methods that take other things: facts, texts to forget and to retain.
+        settings: of each way, by its name, as a model or as a mapping; a way that has none here uses its defaults.
         made: checkpoints of trained ways that exist already, by the way's name; they are not trained again.
         kept: folder where a way may keep what it has so far, to go on from; it belongs to this task alone.
         seed: of every random choice.
@@ -49,6 +49,7 @@ class Task:
     instances: Sequence[SafeEditInstance]
     blocks: Mapping[int, int]
     training: Sequence[SafeEditInstance] = ()
+    more: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     made: Mapping[str, Checkpoint] = field(default_factory=dict)
     kept: Path | None = None
@@ -64,6 +65,19 @@ class Task:
         """
         return checked_settings(name, kind, self.settings.get(name, {}))
 
+    def data_of(self, name: str, kind: str) -> Sequence[Any]:
+        """Further data of a kind.
+
+        Args:
+            name: of the way that wants them, for the error.
+
+        Raises:
+            InputError: if there are none.
+        """
+        if not self.more.get(kind):
+            raise InputError(f"{name}: there are no data of the kind {kind!r}; it is made from them, give some")
+        return self.more[kind]
+
 
 @dataclass(frozen=True)
 class Treatment:
@@ -71,18 +85,20 @@ class Treatment:
 
     Attributes:
         method: the way's name.
-        instances: what it is evaluated on.
+        instances: what it is evaluated on, of whatever kind it was given.
         delta: a change of the base's weights; None for none.
         checkpoint: a checkpoint of its own, instead of a change.
         prefix, suffix: text put before and after every query, None for none.
+        log: a row for each step that a trainer told of; it may be empty.
     """
 
     method: str
-    instances: tuple[SafeEditInstance, ...]
+    instances: tuple[Any, ...]
     delta: WeightDelta | None = None
     checkpoint: Checkpoint | None = None
     prefix: str | None = None
     suffix: str | None = None
+    log: tuple[Mapping[str, float], ...] = ()
 
     @contextmanager
     def opened(self, base: Checkpoint) -> Iterator[Checkpoint]:

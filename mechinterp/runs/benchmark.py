@@ -30,11 +30,11 @@ from mechinterp.answers.side_effects import over_refusal
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.data.storage.files import remove, write_json
 from mechinterp.data.storage.hashing import hash_path
-from mechinterp.data.storage.provenance import code_of, digest, modules_of
+from mechinterp.data.storage.provenance import code_of, digest
 from mechinterp.errors import InputError
 from mechinterp.measures.statistics import Interval, bootstrap, wilson, wilson_of_shares
-from mechinterp.methods.registry import SETTINGS, describe, find_way
-from mechinterp.methods.task import Task, Treatment, checked_settings
+from mechinterp.methods.registry import find_method, settings_for
+from mechinterp.methods.task import Task, Treatment
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
@@ -43,9 +43,7 @@ from mechinterp.models.progress import Reporter, Silent
 from mechinterp.models.text.tokens import tokenizer_fingerprint
 from mechinterp.runs.stages import locked
 from mechinterp.runs.study import Study
-
-TRAINED = ("sft", "dpo")
-"""Ways whose checkpoint is one of the study's own."""
+from mechinterp.runs.study.dependencies import methods_of
 
 HARMLESS_EDITS = 9
 """Of a way that edits instance by instance, how many edits are asked harmless prompts."""
@@ -111,11 +109,16 @@ class Benchmark:
         if processes.launched():
             raise InputError("the benchmark runs as one process: start it without torchrun or accelerate launch")
         for way in ways:
-            find_way(way)
+            find_method(way)
         with locked(self.study.folder):
-            self.study.run(self.reporter, only={"locate", *(way for way in ways if way in TRAINED)}, held=True)
+            self.study.run(self.reporter, only={"locate", *(way for way in ways if way in self.trained)}, held=True)
             check_test_instances(self.instances)
             yield
+
+    @cached_property
+    def trained(self) -> tuple[str, ...]:
+        """The ways whose checkpoint is one of the study's own."""
+        return tuple(method.name for method in methods_of(self.study) if not method.per_instance)
 
     @cached_property
     def base(self) -> Checkpoint:
@@ -168,8 +171,7 @@ class Benchmark:
         Raises:
             InputError: for an unknown way, with the known ones; and as the way itself.
         """
-        apply, label = find_way(way), label or way
-        (described,) = (one for one in describe() if one.name == way)
+        method, label = find_method(way), label or way
         given = self.settings(way, settings or {})
         key = self._key(way, {name: own.model_dump(mode="json") for name, own in given.items()})
         folder = self.study.folder / "benchmark" / f"{way}-{digest(key)[:12]}"
@@ -178,17 +180,15 @@ class Benchmark:
             return made
         missing = [i for i in self.instances if not (_edit_of(folder, i) / "edit.json").is_file()]
         resumed = (folder / "around.json").is_file()
-        whole = (
-            not missing if described.per_instance else any((folder / name).is_dir() for name in ("edit", "checkpoint"))
-        )
-        self.reporter.note(f"{label}: {described.line}")
+        whole = not missing if method.per_instance else any((folder / name).is_dir() for name in ("edit", "checkpoint"))
+        self.reporter.note(f"{label}: {method.line}")
         started = time.perf_counter()
         around: dict[str, str | None] = {"prefix": None, "suffix": None}
         if resumed and whole:  # killed after the last of it: only the note of its being complete is missing
             around = json.loads((folder / "around.json").read_text(encoding="utf-8"))
-        elif way not in TRAINED:
+        elif way not in self.trained:
             task = Task(
-                instances=missing if described.per_instance else self.instances,
+                instances=missing if method.per_instance else self.instances,
                 blocks=self.blocks,
                 training=self.training,
                 settings=given,
@@ -198,11 +198,11 @@ class Benchmark:
                 progress=self.reporter.progress,
             )
             resumed = resumed or (folder / "so_far").is_dir()
-            for treatment in apply(self.base, task):
+            for treatment in method.recipe.make(self.base, task):
                 around = {"prefix": treatment.prefix, "suffix": treatment.suffix}
-                _keep(treatment, folder, around, per_instance=described.per_instance)
-        seconds = None if resumed or way in TRAINED else round(time.perf_counter() - started, 2)
-        order = [i.id for i in self.instances] if described.per_instance else []
+                _keep(treatment, folder, around, per_instance=method.per_instance)
+        seconds = None if resumed or way in self.trained else round(time.perf_counter() - started, 2)
+        order = [i.id for i in self.instances] if method.per_instance else []
         write_json(folder / "made.json", {**around, "order": order, "seconds": seconds, "key": key})
         remove(folder / "so_far")
         made = self._read(way, label, folder)
@@ -210,7 +210,7 @@ class Benchmark:
         return made
 
     def settings(self, way: str, before: Mapping[str, Any]) -> dict[str, BaseModel]:
-        """The settings that a way may read, checked: of the ways whose settings its code knows.
+        """The settings that a way may read, checked: its own, and those of the ways that it shares some with.
 
         Args:
             before: settings of ways by their names, before those of the study's config.
@@ -218,12 +218,9 @@ class Benchmark:
         Raises:
             InputError: for settings that are unknown or out of range, of whatever way.
         """
-        given = {
-            name: checked_settings(name, SETTINGS[name], own)
-            for name, own in (self.study.config.settings_of_methods | dict(before)).items()
-        }
-        known = modules_of(_module_of(way))
-        return {name: own for name, own in given.items() if type(own).__module__ in known}
+        everything = self.study.config.settings_of_methods | dict(before)
+        given = {name: settings_for(name, own) for name, own in everything.items()}
+        return {name: given[name] for name in find_method(way).reads if name in given}
 
     @cached_property
     def _common_key(self) -> dict[str, Any]:
@@ -237,8 +234,8 @@ class Benchmark:
         }
 
     def _key(self, way: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-        trained = hash_path(self._trained(way)) if way in TRAINED else None
-        code = code_of(_module_of(way))
+        trained = hash_path(self._trained(way)) if way in self.trained else None
+        code = code_of(find_method(way).recipe.module)
         return {**self._common_key, "way": way, "settings": dict(settings), "checkpoint": trained, "code": code}
 
     def _trained(self, way: str) -> Path:
@@ -250,7 +247,7 @@ class Benchmark:
             found = json.loads((folder / "made.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        edit, checkpoint = folder / "edit", self._trained(way) if way in TRAINED else folder / "checkpoint"
+        edit, checkpoint = folder / "edit", self._trained(way) if way in self.trained else folder / "checkpoint"
         return Made(
             way,
             label,
@@ -395,12 +392,6 @@ def _refusals(refused: Sequence[Sequence[bool | None]]) -> tuple[Interval, int]:
     if len(refused) == 1 or not shares:
         return wilson(round(sum(shares)), len(shares)), len(shares)
     return wilson_of_shares(sum(shares) / len(shares), len(shares)), len(shares)
-
-
-def _module_of(way: str) -> str:
-    """The module that a way is in."""
-    apply = find_way(way)
-    return str(getattr(apply, "func", apply).__module__)  # one may be another with some of its arguments
 
 
 def _edit_of(folder: Path, instance: SafeEditInstance) -> Path:

@@ -6,7 +6,7 @@ The defaults are the embedded study. For a checkpoint of your own, name the mode
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from mechinterp.data.texts import check_whole, read_text
 from mechinterp.errors import InputError
 from mechinterp.measures.distances import Distance
 from mechinterp.methods.editing.dinm import DinmSettings
-from mechinterp.methods.studied import METHODS as METHODS
+from mechinterp.methods.registry import METHODS, STUDIED, find_method, settings_for
 from mechinterp.methods.training.dpo import DpoSettings
 from mechinterp.methods.training.organism import OrganismConfig
 from mechinterp.methods.training.sft import SftSettings
@@ -52,20 +52,6 @@ class DataFiles(_Settings):
     max_comments: int | None = Field(None, ge=20, description="a seeded, stratified share of the comments")
 
 
-ORGANISM_METHODS: Mapping[str, Mapping[str, Any]] = {
-    "ft_l": {"learning_rate": 5e-3, "max_output_tokens": 100},
-    "ext_sub": {
-        "steps": 60,
-        "batch_size": 8,
-        "gradient_accumulation": 1,
-        "warmup_steps": 0,
-        "learning_rate": 3e-3,
-        "max_length": 256,
-    },
-}
-"""Settings of further methods on the organism: DINM's learning rate, and ten times SFT's for adapters."""
-
-
 class StudyConfig(_Settings):
     """Everything a study depends on, besides its seed."""
 
@@ -83,8 +69,11 @@ class StudyConfig(_Settings):
     sft: SftSettings = SftSettings(steps=60, batch_size=8, learning_rate=3e-4, max_length=256)
     dpo: DpoSettings = DpoSettings(steps=60, batch_size=8, learning_rate=1e-4, max_length=256)
     dinm: DinmSettings = DinmSettings(learning_rate=5e-3, max_output_tokens=100)
+    studied: tuple[str, ...] = Field(
+        STUDIED, min_length=1, description="methods whose checkpoints the study compares with its vanilla model"
+    )
     methods: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="settings of further methods of the benchmark, by name: `ft_l: {steps: 25}`"
+        default_factory=dict, description="settings of further methods, by name: `ft_l: {steps: 25}`"
     )
     final_norm: bool = Field(False, description="take the probe's features after the final norm, as the released code")
     distance: Distance = Field("released", description="by which the toxic layer is located")
@@ -104,14 +93,37 @@ class StudyConfig(_Settings):
     @property
     def settings_of_methods(self) -> dict[str, Any]:
         """Settings of every method that has some here, by its name in the registry."""
-        more = {**(ORGANISM_METHODS if self.model is None else {}), **self.methods}
-        return {"sft": self.sft, "dpo": self.dpo, "dinm": self.dinm, **more}
+        organism = {name: method.recipe.organism for name, method in METHODS.items() if self.model is None}
+        own = {name: getattr(self, name) for name in STUDIED}
+        return {**{name: settings for name, settings in organism.items() if settings}, **own, **self.methods}
+
+    def settings_of(self, method: str) -> BaseModel:
+        """The settings of a method, checked.
+
+        Raises:
+            InputError: for an unknown method, or one that has a setting without a default that is not given here.
+        """
+        return settings_for(method, self.settings_of_methods.get(method, {}))
+
+    @field_validator("studied")
+    @classmethod
+    def _check_studied(cls, studied: tuple[str, ...]) -> tuple[str, ...]:
+        for name in studied:
+            try:
+                method = find_method(name)
+            except InputError as error:
+                raise ValueError(str(error)) from error
+            if not method.tunes:
+                raise ValueError(
+                    f"{name} changes no weights, so that there is nothing to compare; the benchmark has it"
+                )
+            if lacking := set(method.takes) - {"instances", "training"}:
+                raise ValueError(f"{name} is made from {', '.join(sorted(lacking))}, which a study does not have")
+        return tuple(dict.fromkeys(studied))
 
     @field_validator("methods")
     @classmethod
     def _check_methods(cls, methods: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        from mechinterp.methods.registry import settings_for
-
         for name, given in methods.items():
             try:
                 settings_for(name, given)

@@ -4,11 +4,11 @@
     dinm_wo_suffix        trained and evaluated without S (wo/SyPrompt)
     dinm_wo_constraint    without L_c (wo/Constraint)
     dinm_wo_location      at a block drawn at random for every instance (wo/Location)
-    dinm_wo_tune, suffix  nothing is trained, S alone (wo/Tune)
-    vanilla               nothing at all, the zero of every comparison
     dinm_at_block         every edit at one given block (Table 13)
     dinm_batch            one edit for all instances together, dinm_sequential: one edit on top of the other (future
                           work in the paper); both are evaluated on all of them once the last is in
+
+What is left without any tuning (wo/Tune) is in `methods.unchanged`.
 
 All take the settings of `dinm`; an ablation differs from it in exactly one thing. What an ablation loses is what a part
 is worth beside all others, not what it is worth alone.
@@ -27,10 +27,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from mechinterp.errors import InputError
 from mechinterp.methods.editing.dinm import DinmSettings, FailedEdit, edit_batch
 from mechinterp.methods.editing.many_edits import edit_each, edit_sequentially
-from mechinterp.methods.task import Task, Treatment
+from mechinterp.methods.method import Recipe
+from mechinterp.methods.task import NoSettings, Task, Treatment, Way
+from mechinterp.methods.work import Texts, Work
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.passes.upper_blocks import Component
+
+ABOVE = 0.25
+"""Share of the blocks above an edited one: Wang et al. find the toxic layer among the last four of 32."""
 
 
 class AtBlockSettings(BaseModel):
@@ -39,18 +44,6 @@ class AtBlockSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     block: int = Field(ge=0, description="the block that is edited, from 0")
-
-
-def vanilla(checkpoint: Checkpoint, task: Task) -> Iterator[Treatment]:
-    """The checkpoint as it is, asked the queries as they are."""
-    yield Treatment("vanilla", tuple(task.instances))
-
-
-def suffix_only(checkpoint: Checkpoint, task: Task, *, method: str = "suffix") -> Iterator[Treatment]:
-    """The checkpoint as it is, with the suffix of dinm's settings after every query."""
-    settings = _dinm_settings(task)
-    _check_present(settings.suffix, method, "suffix", "to ask with")
-    yield Treatment(method, tuple(task.instances), suffix=settings.suffix)
 
 
 def dinm(checkpoint: Checkpoint, task: Task) -> Iterator[Treatment]:
@@ -164,10 +157,10 @@ def _dinm_settings(task: Task) -> DinmSettings:
     return task.settings_of("dinm", DinmSettings)
 
 
-def _check_present(part: object, method: str, name: str, purpose: str = "to take away") -> None:
+def _check_present(part: object, method: str, name: str) -> None:
     """Raise `InputError` where an ablation would be the same as what it is set against."""
     if not part:
-        raise InputError(f"{method}: dinm's settings have no {name} {purpose}; give one or leave the method out")
+        raise InputError(f"{method}: dinm's settings have no {name} to take away; give one or leave the method out")
 
 
 def _check_instances(method: str, task: Task) -> None:
@@ -181,3 +174,32 @@ def _toxic_blocks(method: str, task: Task) -> dict[int, int]:
     if missing := [instance.id for instance in task.instances if instance.id not in task.blocks]:
         raise InputError(f"{method}: no block is given for the instances {missing[:5]}; locate them first")
     return {instance.id: task.blocks[instance.id] for instance in task.instances}
+
+
+def _work(settings: DinmSettings, texts: Texts) -> Work:
+    """An edit reads its texts through the model once, and at every step through the blocks above the edited one.
+
+    Six matrices of W_V's size are held: it, its gradient, Adam's two means, the cast and the change.
+    """
+    target = min(texts.prompt, settings.max_input_tokens) + min(texts.safe, settings.max_output_tokens)
+    passes = 1 + 3 * ABOVE * settings.steps
+    return Work(
+        f"{texts.n_instances:,} edits of up to {settings.steps} steps",
+        tokens=texts.n_instances * passes * (target + texts.constraint),
+        calls=texts.n_instances * (3 + 6 * ABOVE * settings.steps),
+        held=settings.max_input_tokens + settings.max_output_tokens,
+        held_share=ABOVE,
+        scored=3 * (settings.max_output_tokens + texts.constraint),
+        values=6,
+        values_kept=texts.n_instances,
+    )
+
+
+def _recipe(make: Way, settings: type[BaseModel] = NoSettings) -> Recipe:
+    return Recipe(make, settings, shares=("dinm",))
+
+
+DINM = Recipe(dinm, DinmSettings, work=_work)
+WITHOUT_SUFFIX, WITHOUT_CONSTRAINT = _recipe(dinm_wo_suffix), _recipe(dinm_wo_constraint)
+WITHOUT_LOCATION, AT_BLOCK = _recipe(dinm_wo_location), _recipe(dinm_at_block, AtBlockSettings)
+BATCH, SEQUENTIAL = _recipe(dinm_batch), _recipe(dinm_sequential)

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mechinterp.methods.editing.ablations import edited_each
 from mechinterp.methods.editing.dinm import DinmSettings
+from mechinterp.methods.method import Recipe
 from mechinterp.methods.task import Task, Treatment
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.upper_blocks import Component
@@ -66,3 +67,6 @@ def ft_l(checkpoint: Checkpoint, task: Task) -> Iterator[Treatment]:
     return edited_each(
         "ft_l", checkpoint, task, settings.as_edit(), blocks, component=settings.component, also_noted=noted
     )
+
+
+FT_L = Recipe(ft_l, FtLSettings, organism={"learning_rate": 5e-3, "max_output_tokens": 100})  # DINM's there

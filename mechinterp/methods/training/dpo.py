@@ -13,6 +13,7 @@ from pydantic import Field
 from transformers import PreTrainedModel
 
 from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.methods.method import Recipe
 from mechinterp.methods.task import Task, Treatment
 from mechinterp.methods.training.sft import sft
 from mechinterp.methods.training.trl_training import (
@@ -21,7 +22,9 @@ from mechinterp.methods.training.trl_training import (
     run_trainer,
     trainer_arguments,
     training_rows,
+    training_work,
 )
+from mechinterp.methods.work import Texts, Work
 from mechinterp.models.checkpoints import Checkpoint
 
 
@@ -76,11 +79,21 @@ def train_dpo(
 
 def dpo(checkpoint: Checkpoint, task: Task) -> Iterator[Treatment]:
     """One checkpoint for all of the task's instances, tuned from the one that `sft` gives."""
-    tuned = task.made.get("dpo")
+    tuned, log = task.made.get("dpo"), list[dict[str, float]]()
     if tuned is None:
         settings = task.settings_of("dpo", DpoSettings)
         (start,) = (treatment.checkpoint for treatment in sft(checkpoint, task))
         assert start is not None
         task.note(f"dpo: training on {len(task.training)} instances, {settings.steps} steps")
-        tuned, _ = train_dpo(start, task.training, seed=task.seed, settings=settings)
-    yield Treatment("dpo", tuple(task.instances), checkpoint=tuned)
+        progress = task.progress("dpo: training")
+        tuned, log = train_dpo(start, task.training, seed=task.seed, settings=settings, progress=progress)
+    yield Treatment("dpo", tuple(task.instances), checkpoint=tuned, log=tuple(log))
+
+
+def _work(settings: DpoSettings, texts: Texts) -> Work:
+    """Of pairs of responses, and the reference's opinion of both."""
+    longer = max(texts.safe, texts.unsafe)
+    return training_work(settings, texts, longer, unit="pairs", sequences=2, passes=4, references=1)
+
+
+DPO = Recipe(dpo, DpoSettings, responses=("safe_generation", "unsafe_generation"), work=_work)

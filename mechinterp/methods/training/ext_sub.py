@@ -24,6 +24,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.methods.method import Recipe
 from mechinterp.methods.task import Task, Treatment
 from mechinterp.methods.training.sft import SftSettings, train_sft
 from mechinterp.methods.training.trl_training import LoraSettings
@@ -183,3 +184,18 @@ def low_rank_changes(model: Any) -> dict[str, LowRankChange]:
                 transposed=not isinstance(module.get_base_layer(), nn.Linear),
             )
     return found
+
+
+EXT_SUB = Recipe(
+    ext_sub,
+    ExtSubSettings,
+    responses=("safe_generation", "unsafe_generation"),
+    organism={  # ten times SFT's learning rate, for adapters
+        "steps": 60,
+        "batch_size": 8,
+        "gradient_accumulation": 1,
+        "warmup_steps": 0,
+        "learning_rate": 3e-3,
+        "max_length": 256,
+    },
+)

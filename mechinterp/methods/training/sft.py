@@ -9,6 +9,7 @@ from typing import Any, Literal
 from transformers import PreTrainedModel
 
 from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.methods.method import Recipe
 from mechinterp.methods.task import Task, Treatment
 from mechinterp.methods.training.trl_training import (
     Progress,
@@ -16,7 +17,9 @@ from mechinterp.methods.training.trl_training import (
     run_trainer,
     trainer_arguments,
     training_rows,
+    training_work,
 )
+from mechinterp.methods.work import Texts, Work
 from mechinterp.models.checkpoints import Checkpoint
 
 
@@ -72,9 +75,17 @@ def train_sft(
 
 def sft(checkpoint: Checkpoint, task: Task) -> Iterator[Treatment]:
     """One checkpoint, tuned on the task's training instances, for all of its instances."""
-    tuned = task.made.get("sft")
+    tuned, log = task.made.get("sft"), list[dict[str, float]]()
     if tuned is None:
         settings = task.settings_of("sft", SftSettings)
         task.note(f"sft: training on {len(task.training)} instances, {settings.steps} steps")
-        tuned, _ = train_sft(checkpoint, task.training, seed=task.seed, settings=settings)
-    yield Treatment("sft", tuple(task.instances), checkpoint=tuned)
+        progress = task.progress("sft: training")
+        tuned, log = train_sft(checkpoint, task.training, seed=task.seed, settings=settings, progress=progress)
+    yield Treatment("sft", tuple(task.instances), checkpoint=tuned, log=tuple(log))
+
+
+def _work(settings: SftSettings, texts: Texts) -> Work:
+    return training_work(settings, texts, texts.safe, unit="instances", sequences=1, passes=3, references=0)
+
+
+SFT = Recipe(sft, SftSettings, responses=("safe_generation",), work=_work)

@@ -20,6 +20,7 @@ from transformers.trainer_utils import set_seed
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
 from mechinterp.methods.training.trained_parameters import linear_maps, trained_parameters
+from mechinterp.methods.work import Texts, Work
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.text.cutting import Cut, keep_right
 from mechinterp.models.text.special_tokens import Around, SpelledOut
@@ -76,6 +77,47 @@ class TrainingSettings(BaseModel):
         if self.lora is not None and self.lora.targets != "all-linear" and (self.only or self.freeze):
             raise ValueError("`only` and `freeze` choose what is adapted, and go with lora targets 'all-linear' alone")
         return self
+
+
+def training_work(
+    settings: TrainingSettings,
+    texts: Texts,
+    response: float,
+    *,
+    unit: str,
+    sequences: int,
+    passes: int,
+    references: int,
+) -> Work:
+    """What a training run takes.
+
+    Full fine-tuning holds the model that it started from, a copy, its gradients and Adam's two means; adapters hold
+    four numbers for each of theirs beside the two. TRL holds the logits eight times in float32, with their loss,
+    gradient and entropy (measured).
+
+    Args:
+        response: tokens of the longest response of a row.
+        unit: what a row is, in the plural.
+        sequences: texts of a row.
+        passes: forward ones, a backward pass as two.
+        references: further models in memory.
+    """
+    rows = settings.batch_size * settings.gradient_accumulation
+    checkpointed = bool(settings.extra.get("gradient_checkpointing"))  # whose blocks are run once more
+    passes += checkpointed
+    held = settings.batch_size * sequences * settings.max_length
+    how = "all weights" if settings.lora is None else f"adapters of rank {settings.lora.rank}"
+    return Work(
+        f"{settings.steps:,} steps of {rows} {unit} from {texts.n_training:,}; {how}",
+        tokens=settings.steps * rows * sequences * min(settings.max_length, texts.prompt + response) * passes,
+        calls=settings.steps * settings.gradient_accumulation * passes,
+        models=5 + references if settings.lora is None else 2,
+        adapted=0 if settings.lora is None else 4 * settings.lora.rank,
+        held=held,
+        held_share=0 if checkpointed else 1,
+        scored=8 * held,
+        models_kept=1,
+    )
 
 
 def training_rows(

@@ -7,24 +7,15 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from mechinterp.methods.registry import METHODS
+
 SINGLE_COLUMN, DOUBLE_COLUMN = 3.3, 7.0  # inches, as two-column papers set them
 DIRECTIONS = {"probe": "probe direction", "answer": "answer direction", "class_means": "class means direction"}
 POSITIONS = {"prompt_last": "last prompt token", "response": "unsafe response"}
-METHOD_LABELS = {
-    "vanilla": "Vanilla",
-    "base": "Base",
-    "suffix": "Suffix only",
-    "sft": "SFT",
-    "dpo": "DPO",
-    "dinm": "DINM",
-}
+METHOD_LABELS = {"base": "Base", **{name: method.printed for name, method in METHODS.items()}}
 METHOD_COLOURS = {
-    "vanilla": "#555555",
-    "base": "#555555",
-    "suffix": "#aaaaaa",
-    "sft": "#0072B2",
-    "dpo": "#E69F00",
-    "dinm": "#009E73",
+    "base": METHODS["vanilla"].colour,
+    **{name: method.colour for name, method in METHODS.items() if method.colour},
 }
 OTHER_COLOURS = ("#D55E00", "#CC79A7", "#56B4E9", "#332288", "#882255", "#999933")
 STYLE = {
@@ -51,7 +42,7 @@ INK, FAINT, OFF = "#222222", "#777777", "#f1f1f1"
 
 
 def method_colours(methods: Iterable[str]) -> dict[str, str]:
-    """Give every method its colour: fixed for the paper's methods, stable for any other name.
+    """Give every method its colour: fixed where the registry gives it one, stable for any other name.
 
     Args:
         methods: names, repeated or not.

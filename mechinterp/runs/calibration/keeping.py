@@ -11,7 +11,7 @@ from mechinterp.models.progress import Reporter, Silent
 from mechinterp.runs.calibration.running import CalibrationSettings, calibrate
 from mechinterp.runs.stages import Runner, Stage, locked
 from mechinterp.runs.study import Study
-from mechinterp.runs.study.dependencies import ASKING, judge_of, setting_of, vanilla_of
+from mechinterp.runs.study.dependencies import ASKING, judge_of, setting_of, tuned_in, vanilla_of
 
 
 def calibrated(
@@ -25,14 +25,14 @@ def calibrated(
         write_table(path, calibrate(study, settings=settings, reporter=reporter))
 
     given = [vanilla_of(study), judge_of(study)]
-    used = f"{ASKING} sft max_new_tokens comparison.max_new_tokens seed"
+    used = f"{ASKING} studied sft max_new_tokens comparison.max_new_tokens seed"
     names = " ".join([used, *(one.settings for one in given)]).split()
     stage = Stage(
         "calibrate",
         run,
         makes=["tables/calibration.csv"],
         needs=[
-            *("evidence/base", "data/train.json", "checkpoints/sft", "checkpoints/dpo", "edits"),
+            *("evidence/base", "data/train.json", *tuned_in(study).split()),
             *(path for one in given for path in one.needs.split()),
         ],
         settings={

@@ -33,7 +33,6 @@ from mechinterp.methods.constructed import (
     train_values,
     train_without_values,
 )
-from mechinterp.methods.studied import METHODS
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.generation import generate
 from mechinterp.models.progress import Reporter, Silent
@@ -55,7 +54,9 @@ class CalibrationSettings(BaseModel):
     perturbations: int = Field(3, ge=1, description="draws of random noise")
     defense_prompts: int = Field(60, ge=1, description="adversarial prompts that every checkpoint answers")
     steps: tuple[float, ...] = Field((0.25, 0.5, 0.75, 1.0), min_length=1, description="t of the interpolations")
-    methods: tuple[str, ...] = Field(METHODS, description="the study's checkpoints that are interpolated")
+    methods: tuple[str, ...] | None = Field(
+        None, description="the study's checkpoints that are interpolated; None for all of them"
+    )
     relapse_prompts: int = Field(40, ge=2, description="prompts that the base answers unsafely, for the relapse test")
 
 
@@ -98,13 +99,13 @@ def constructions(
     for name in every:
         without = partial(project_out_of_values, base, baseline.inputs.directions[name])
         yield Construction(f"projected_out:{name}", "projected_out", without, (name,), range(1))
-    tuned = checkpoint_of(study, "sft")
-    for draw in range(settings.perturbations):
-        noisy = partial(perturb_like, base, tuned, seed=1000 * study.seed + draw)
-        yield Construction(f"random_perturbation:{draw}", "random_perturbation", noisy, every)
+    with opened(study, study.config.studied[0]) as tuned:
+        for draw in range(settings.perturbations):
+            noisy = partial(perturb_like, base, tuned, seed=1000 * study.seed + draw)
+            yield Construction(f"random_perturbation:{draw}", "random_perturbation", noisy, every)
     del tuned, noisy
     yield Construction(UNCHANGED, INTERPOLATION, lambda: base, every, range(base.n_blocks), t=0.0)
-    for method in settings.methods:
+    for method in study.config.studied if settings.methods is None else settings.methods:
         with opened(study, method) as end:
             for t in settings.steps:
                 between = partial(interpolate, base, end, t)
@@ -145,8 +146,8 @@ def calibrate(
     if unknown := [name for name in settings.directions if name not in baseline.inputs.directions]:
         known = ", ".join(baseline.inputs.directions)
         raise InputError(f"{study.folder}: no direction {unknown[0]!r} was found for the base; there are {known}")
-    if unknown := [name for name in settings.methods if name not in METHODS]:
-        raise InputError(f"no method {unknown[0]!r} in a study; there are {', '.join(METHODS)}")
+    if unknown := [name for name in settings.methods or () if name not in study.config.studied]:
+        raise InputError(f"no method {unknown[0]!r} in a study; there are {', '.join(study.config.studied)}")
     prompts = list(dict.fromkeys(baseline.inputs.prompts))
     chosen = [prompts[i] for i in seeded_order(len(prompts), study.seed)[: settings.defense_prompts]]
     # only what the verdict rests on: no text of its own, no lens, no nulls of single neurons

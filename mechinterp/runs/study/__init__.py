@@ -6,7 +6,6 @@ stages/        what each does, one module a stage
 run            what a stage is given; the other modules read for it what earlier stages left
 """
 
-from mechinterp.methods.studied import METHODS
 from mechinterp.runs.study.study import Study
 
-__all__ = ["METHODS", "Study"]
+__all__ = ["Study"]

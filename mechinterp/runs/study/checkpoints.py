@@ -14,8 +14,18 @@ from mechinterp.models.deltas import WeightDelta
 from mechinterp.runs.study.run import Run
 
 
+def edits_at(name: str) -> str:
+    """Where a method that edits instance by instance has its edits, below the run folder; DINM's are `edits`."""
+    return "edits" if name == "dinm" else f"edits-{name}"
+
+
+def has_edits(run: Run, name: str) -> bool:
+    """Whether what a method made is an edit for each instance; otherwise it is one checkpoint."""
+    return (run.folder / edits_at(name) / "order.json").is_file()
+
+
 def checkpoint_of(run: Run, name: str) -> Checkpoint:
-    """`vanilla`, `sft` or `dpo`, loaded."""
+    """`vanilla`, or what a method made that makes one checkpoint, loaded."""
     own = run.config.model if name == "vanilla" else None
     return Checkpoint.load(
         own or run.folder / "checkpoints" / name,
@@ -26,17 +36,18 @@ def checkpoint_of(run: Run, name: str) -> Checkpoint:
     )
 
 
-def edits_of(run: Run) -> Iterator[WeightDelta]:
-    """The edits, one at a time, the one that stands for `dinm` first."""
-    for number in json.loads((run.folder / "edits" / "order.json").read_text(encoding="utf-8")):
-        yield WeightDelta.load(run.folder / "edits" / str(number))
+def edits_of(run: Run, name: str = "dinm") -> Iterator[WeightDelta]:
+    """The edits of a method, one at a time, the one that stands for it first."""
+    folder = run.folder / edits_at(name)
+    for number in json.loads((folder / "order.json").read_text(encoding="utf-8")):
+        yield WeightDelta.load(folder / str(number))
 
 
 @contextmanager
 def opened(run: Run, name: str) -> Iterator[Checkpoint]:
-    """Any checkpoint of the run, `dinm` included, for the time of the context."""
-    if name == "dinm":
-        with next(edits_of(run)).applied(checkpoint_of(run, "vanilla"), name="dinm") as edited:
+    """Any checkpoint of the run, for the time of the context; of edits, the one that stands for the method."""
+    if has_edits(run, name):
+        with next(edits_of(run, name)).applied(checkpoint_of(run, "vanilla"), name=name) as edited:
             yield edited
     else:
         with nullcontext(checkpoint_of(run, name)) as checkpoint:

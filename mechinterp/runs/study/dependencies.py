@@ -21,24 +21,25 @@ from mechinterp.audit.certificate import CERTIFICATE
 from mechinterp.audit.evidence import ComparisonSettings
 from mechinterp.data.storage.provenance import library_versions
 from mechinterp.errors import InputError
+from mechinterp.methods.method import Method
+from mechinterp.methods.registry import find_method
 from mechinterp.models.progress import Reporter, Silent
 from mechinterp.models.sources import source_files
 from mechinterp.runs.config import StudyConfig
 from mechinterp.runs.stages import Stage
+from mechinterp.runs.study.checkpoints import edits_at
 from mechinterp.runs.study.run import Run
 from mechinterp.runs.study.stages import (
     compare,
     data,
     defend,
-    dinm,
-    dpo,
     locate,
     organism,
     probe,
     record,
     relapse,
     report,
-    sft,
+    treat,
     vanilla,
 )
 
@@ -46,18 +47,15 @@ MAKERS: Mapping[str, Callable[[Run, Reporter], None]] = {
     "data": data.make,
     "vanilla": vanilla.make,
     "organism": organism.make,
-    "sft": sft.make,
-    "dpo": dpo.make,
     "probe": probe.make,
     "locate": locate.make,
-    "dinm": dinm.make,
     "record": record.make,
     "compare": compare.make,
     "defend": defend.make,
     "relapse": relapse.make,
     "report": report.make,
 }
-"""What each stage runs."""
+"""What each stage runs, besides those of the methods (`treat`)."""
 
 TEMPLATES = Path(__file__).parents[2] / "report" / "templates"
 
@@ -107,27 +105,79 @@ def judge_of(run: Run) -> Given:
     return Given(reads={"judge": (Path(judge),)}) if Path(judge).exists() else Given(settings="judge")
 
 
+def methods_of(run: Run) -> list[Method]:
+    """The methods that have a stage: those that are compared, each after the one whose checkpoint it starts from."""
+    found: dict[str, Method] = {}
+    for name in run.config.studied:
+        chain = [find_method(name)]
+        while chain[0].after is not None:
+            chain.insert(0, find_method(chain[0].after))
+        found |= {method.name: method for method in chain}
+    return list(found.values())
+
+
+def made_by(method: Method) -> str:
+    """What a method's stage makes, below the run folder."""
+    return edits_at(method.name) if method.per_instance else f"checkpoints/{method.name}"
+
+
+def tuned_in(run: Run) -> str:
+    """All that is compared with the vanilla model, below the run folder."""
+    return " ".join(made_by(find_method(name)) for name in run.config.studied)
+
+
 def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
     """The stages of a run, each after all that it needs."""
     libraries = library_versions()
     base, judge, own_data = vanilla_of(run), judge_of(run), _data_of(run)
     recording = [name for name in ComparisonSettings.model_fields if name != "top_neurons"]
     optional = [f"tables/{name}.csv" for name in comparison.OPTIONAL_TABLES]
-    compared = [f"tables/{name}.csv" for name in (*comparison.TABLES, "edits")]
+    methods, tuned = methods_of(run), tuned_in(run)
+    edits = [made_by(method) for method in methods if method.per_instance and method.name in run.config.studied]
+    compared = [f"tables/{name}.csv" for name in (*comparison.TABLES, *edits)]
     reported = [f"tables/{name}.csv" for name in ("judge", "organism", "probe", "probe_roc", "toxic_layer")]
     reported += [*compared, *(f"tables/{name}.csv" for name in ("defense", "relapse", "relapse_verdict"))]
     page = {path.stem: (path,) for path in (*sorted(TEMPLATES.glob("*.j2")), CERTIFICATE) if path.is_file()}
 
     def stage(name: str, *given: Given, makes: str, needs: str = "", settings: str = "", **more: Any) -> Stage:
         names = " ".join([settings, *(one.settings for one in given)]).split()
+        if name in MAKERS:
+            more |= {"run": partial(MAKERS[name], run, reporter), "code": [MAKERS[name].__module__]}
         return Stage(
             name,
-            partial(MAKERS[name], run, reporter),
-            makes.split(),
+            makes=makes.split(),
             needs=" ".join([needs, *(one.needs for one in given)]).split(),
             settings={name: setting_of(run, name) for name in names} | {"versions": libraries},
-            code=[MAKERS[name].__module__],
             **{"reads": {what: files for one in given for what, files in one.reads.items()}, **more},
+        )
+
+    def stage_of(method: Method) -> Stage:
+        read = (method.name, *method.recipe.shares)
+        located = "instances" in method.takes
+        return stage(
+            method.name,
+            *([] if method.after else [base]),
+            run=partial(
+                treat.make, run, reporter, method, {name: run.config.settings_of(name) for name in method.reads}
+            ),
+            code=[treat.__name__, method.recipe.module],
+            makes=made_by(method),
+            may_make=[] if method.per_instance else [f"tables/training_{method.name}.csv"],
+            needs=" ".join(
+                [
+                    *(["data/train.json"] if "training" in method.takes else []),
+                    *([f"checkpoints/{method.after}"] if method.after else []),
+                    *(["data/test.json", "tables/located.csv"] if located else []),
+                ]
+            ),
+            settings=" ".join(
+                [
+                    LOADING,
+                    *(name if name in StudyConfig.model_fields else f"methods.{name}" for name in read),
+                    *(["distance reuse_first_layer edit_instances"] if located else []),
+                    "seed",
+                ]
+            ),
         )
 
     found = [
@@ -145,19 +195,7 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
             needs="data/test.json data/knowledge.json",
             settings=f"{ASKING} max_new_tokens judge",  # the table names it
         ),
-        stage(
-            "sft",
-            base,
-            makes="checkpoints/sft tables/training_sft.csv",
-            needs="data/train.json",
-            settings=f"{LOADING} sft seed",
-        ),
-        stage(
-            "dpo",
-            makes="checkpoints/dpo tables/training_dpo.csv",
-            needs="data/train.json checkpoints/sft",
-            settings=f"{LOADING} dpo seed",
-        ),
+        *(stage_of(method) for method in methods if "instances" not in method.takes),
         stage(
             "probe",
             base,
@@ -168,21 +206,14 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
         stage(
             "locate", base, makes="tables/toxic_layer.csv tables/located.csv", needs="data/test.json", settings=ASKING
         ),
-        stage(
-            "dinm",
-            base,
-            makes="edits",
-            needs="data/test.json tables/located.csv",
-            settings=f"{LOADING} dinm distance reuse_first_layer edit_instances seed",
-        ),
+        *(stage_of(method) for method in methods if "instances" in method.takes),
         stage(
             "record",
             *(base, judge),
             makes="evidence",
-            needs="data/test.json data/validation.json checkpoints/sft checkpoints/dpo edits probe.safetensors "
-            "tables/located.csv",
+            needs=f"data/test.json data/validation.json {tuned} probe.safetensors tables/located.csv",
             settings=" ".join(
-                [f"{ASKING} distance reuse_first_layer seed", *(f"comparison.{name}" for name in recording)]
+                [f"{ASKING} studied distance reuse_first_layer seed", *(f"comparison.{name}" for name in recording)]
             ),
         ),
         stage(
@@ -190,22 +221,22 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
             base,
             makes=" ".join(compared),
             may_make=optional,
-            needs="evidence edits probe.safetensors",
-            settings=f"{LOADING} comparison.top_neurons seed",
+            needs=" ".join(["evidence", *edits, "probe.safetensors"]),
+            settings=f"{LOADING} studied comparison.top_neurons seed",
         ),
         stage(
             "defend",
             *(base, judge),
             makes="tables/defense.csv responses",
-            needs="data/test.json data/knowledge.json checkpoints/sft checkpoints/dpo edits",
-            settings=f"{ASKING} max_new_tokens knowledge_questions dinm.suffix edit_instances seed",
+            needs=f"data/test.json data/knowledge.json {tuned}",
+            settings=f"{ASKING} studied max_new_tokens knowledge_questions edit_instances seed",
         ),
         stage(
             "relapse",
             *(base, judge),
             makes="tables/relapse.csv tables/relapse_verdict.csv relapse",
-            needs="checkpoints/sft checkpoints/dpo edits evidence tables/verdict.csv",
-            settings=f"{LOADING} relapse comparison.max_new_tokens",
+            needs=f"{tuned} evidence tables/verdict.csv",
+            settings=f"{LOADING} studied relapse comparison.max_new_tokens",
         ),
         stage(
             "report",
@@ -240,6 +271,8 @@ def following(stages: Sequence[Stage], first: set[str]) -> list[str]:
 
 def setting_of(run: Run, name: str) -> Any:
     """A setting by its name in the config (`comparison.top_neurons`), or the seed."""
+    if name.startswith("methods."):
+        return run.config.settings_of(name.removeprefix("methods.")).model_dump(mode="json")
     value: Any = run if name == "seed" else run.config
     for part in name.split("."):
         value = getattr(value, part)

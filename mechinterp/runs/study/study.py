@@ -3,7 +3,7 @@
     data       the corpus, or the user's data, copied beside the results
     vanilla    the vanilla model, trained on the corpus; there is no such stage where the user has a model
     organism   how the vanilla model behaves, and how good the judge is
-    sft, dpo   fine-tuned checkpoints; DPO starts from SFT, as in the paper
+    sft, dpo   fine-tuned checkpoints; DPO starts from SFT, as in the paper (`StudyConfig.studied` names the methods)
     probe      the toxic probe of the vanilla model
     locate     the toxic layer of every test instance
     dinm       an edit per chosen test instance; the first one at the most frequent toxic layer stands for `dinm`
@@ -38,7 +38,6 @@ from mechinterp.data.storage.files import remove, write_json
 from mechinterp.data.storage.places import check_free
 from mechinterp.data.storage.provenance import versions
 from mechinterp.errors import InputError
-from mechinterp.methods.studied import METHODS
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.launcher import launched
@@ -119,15 +118,15 @@ class Study(Run):
         return asked_knowledge(self)
 
     def checkpoint(self, name: str) -> Checkpoint:
-        """`vanilla`, `sft` or `dpo`, loaded."""
+        """`vanilla`, or what a method made that makes one checkpoint, loaded."""
         return checkpoint_of(self, name)
 
-    def edits(self) -> Iterator[WeightDelta]:
-        """The edits, one at a time, the one that stands for `dinm` first."""
-        return edits_of(self)
+    def edits(self, method: str = "dinm") -> Iterator[WeightDelta]:
+        """The edits of a method, one at a time, the one that stands for it first."""
+        return edits_of(self, method)
 
     def opened(self, name: str) -> AbstractContextManager[Checkpoint]:
-        """Any checkpoint of the study, `dinm` included, for the time of the context."""
+        """Any checkpoint of the study, for the time of the context; of edits, the one that stands for the method."""
         return opened(self, name)
 
     def edit_instances(self) -> list[SafeEditInstance]:
@@ -192,7 +191,7 @@ class Study(Run):
 
     def _write_manifest(self) -> None:
         fingerprints = {}
-        for name, part in (("vanilla", "base/evidence"), *((method, method) for method in METHODS)):
+        for name, part in (("vanilla", "base/evidence"), *((method, method) for method in self.config.studied)):
             labels = self.folder / "evidence" / part / "evidence.json"
             if labels.is_file():
                 fingerprints[name] = json.loads(labels.read_text(encoding="utf-8"))["fingerprint"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 import torch
 
@@ -12,28 +14,32 @@ from mechinterp.data.storage.tables import write_table
 from mechinterp.measures.decomposition import readout
 from mechinterp.measures.region import region_toxicity
 from mechinterp.measures.statistics import random_directions
-from mechinterp.methods.studied import METHODS
 from mechinterp.models.names import h_down
 from mechinterp.models.progress import Reporter
-from mechinterp.runs.study.checkpoints import checkpoint_of, edits_of
+from mechinterp.runs.study.checkpoints import checkpoint_of, edits_at, edits_of, has_edits
 from mechinterp.runs.study.run import Run
 
 
 def make(run: Run, reporter: Reporter) -> None:
     """The tables."""
     baseline = Baseline.load(run.folder / "evidence" / "base")
-    tuned = ((method, Evidence.load(run.folder / "evidence" / method)) for method in METHODS)
+    tuned = ((method, Evidence.load(run.folder / "evidence" / method)) for method in run.config.studied)
     found = comparison.compare(baseline, tuned, top_neurons=run.config.comparison.top_neurons)
     found.save(run.folder / "tables")
-    write_table(run.folder / "tables" / "edits.csv", _edits_table(run, baseline))
+    for method in run.config.studied:
+        if has_edits(run, method):
+            table = _edits_table(run, baseline, method)
+            write_table(run.folder / "tables" / f"{edits_at(method)}.csv", table)
 
 
-def _edits_table(run: Run, baseline: Baseline) -> pd.DataFrame:
+def _edits_table(run: Run, baseline: Baseline, method: str) -> pd.DataFrame:
     """Every edit on its own: how its region's toxicity and its write changed (the mechanism of many edits)."""
     direction = ToxicProbe.load(run.folder / "probe.safetensors").direction
     vanilla, rows = checkpoint_of(run, "vanilla"), []
     random: dict[int, torch.Tensor] = {}  # the null's directions, once per block
-    for delta in edits_of(run):
+    for delta in edits_of(run, method):
+        ours = {vanilla.names.value_parameter(delta.block)[0], vanilla.names.value_bias_parameter(delta.block)}
+        values_alone = set(delta.tensors) <= ours
         with delta.applied(vanilla) as edited:
             after = edited.value_matrix(delta.block).cpu().clone()
         before = vanilla.value_matrix(delta.block).cpu()
@@ -50,9 +56,11 @@ def _edits_table(run: Run, baseline: Baseline) -> pd.DataFrame:
                 "toxicity_reduction_rate_high": toxicity.reduction_rate.high,
                 "null_z": toxicity.null.z,
                 "null_p": toxicity.null.p,
-                # an edit of W_V leaves what flows into it as it was: its erasure needs no new recording
+                # an edit of W_V alone leaves what flows into it as it was: its erasure needs no new recording
                 **{
                     f"erasure_{name}": float(inflow @ (readout(after, w) - readout(before, w)))
+                    if values_alone
+                    else math.nan
                     for name, w in baseline.inputs.directions.items()
                 },
                 "loss_edit_first": delta.log[0].loss_edit if delta.log else float("nan"),

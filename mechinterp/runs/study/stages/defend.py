@@ -10,7 +10,7 @@ from mechinterp.answers import defense
 from mechinterp.data.storage.files import replacing
 from mechinterp.data.storage.tables import write_table
 from mechinterp.models.progress import Reporter
-from mechinterp.runs.study.checkpoints import checkpoint_of, edits_of
+from mechinterp.runs.study.checkpoints import checkpoint_of, edits_of, has_edits
 from mechinterp.runs.study.edited import edited_instances
 from mechinterp.runs.study.judging import judge_of
 from mechinterp.runs.study.questions import asked_knowledge
@@ -27,19 +27,22 @@ def make(run: Run, reporter: Reporter) -> None:
         knowledge=asked_knowledge(run),
         truncate=run.config.truncate,
     )
-    results = []
-    for method in ("vanilla", "sft", "dpo"):
+    results, edited = [], [method for method in run.config.studied if has_edits(run, method)]
+    for method in ("vanilla", *(method for method in run.config.studied if method not in edited)):
         progress = reporter.progress(f"defend: {method}")
         results.append(ask(checkpoint_of(run, method), list(chosen.values()), method=method, progress=progress))
     vanilla = checkpoint_of(run, "vanilla")
-    suffix = run.config.dinm.suffix
-    results.append(ask(vanilla, list(chosen.values()), method="suffix", suffix=suffix))
-    progress, parts = reporter.progress("defend: dinm, edit by edit"), []
-    for done, delta in enumerate(edits_of(run), 1):
-        with delta.applied(vanilla) as edited:
-            parts.append(ask(edited, [chosen[delta.instance]], method="dinm", suffix=suffix))
-        progress(done, len(chosen))
-    results.append(defense.joined(parts))
+    # edits are asked with the suffix that they were made with, and that is asked of the vanilla model alone, too
+    suffixes = {name: next(edits_of(run, name)).settings.get("suffix") for name in edited}
+    for suffix in dict.fromkeys(filter(None, suffixes.values())):
+        results.append(ask(vanilla, list(chosen.values()), method="suffix", suffix=suffix))
+    for method, suffix in suffixes.items():
+        progress, parts = reporter.progress(f"defend: {method}, edit by edit"), []
+        for done, delta in enumerate(edits_of(run, method), 1):
+            with delta.applied(vanilla) as changed:
+                parts.append(ask(changed, [chosen[delta.instance]], method=method, suffix=suffix))
+            progress(done, len(chosen))
+        results.append(defense.joined(parts))
     with replacing(run.folder / "responses") as folder:
         for result in results:
             result.save(folder / f"{result.method}.jsonl")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.audit.evidence import gather_evidence, prepare_baseline
 from mechinterp.data.storage.files import replacing
-from mechinterp.methods.studied import METHODS
 from mechinterp.models.comparability import check_comparable
 from mechinterp.models.progress import Reporter
 from mechinterp.runs.study.checkpoints import checkpoint_of, opened
@@ -32,7 +31,7 @@ def make(run: Run, reporter: Reporter) -> None:
             note=lambda text: reporter.note(f"record: {text}"),
         )
         baseline.save(folder / "base")
-        for method in METHODS:
+        for method in run.config.studied:
             reporter.note(f"record: recording {method}")
             with opened(run, method) as tuned:
                 check_comparable(vanilla, [tuned])

@@ -7,7 +7,6 @@ from mechinterp.audit.relapse.results import RelapseTest, decomposed_verdicts, r
 from mechinterp.audit.relapse.testing import relapse_from_evidence
 from mechinterp.data.storage.files import replacing
 from mechinterp.data.storage.tables import write_table
-from mechinterp.methods.studied import METHODS
 from mechinterp.models.progress import Reporter
 from mechinterp.runs.study.checkpoints import checkpoint_of, opened
 from mechinterp.runs.study.judging import judge_of
@@ -21,7 +20,7 @@ def make(run: Run, reporter: Reporter) -> None:
     baseline = Baseline.load(run.folder / "evidence" / "base")
     with replacing(run.folder / "relapse") as folder:
         folder.mkdir()
-        for method in METHODS:
+        for method in run.config.studied:
             evidence = Evidence.load(run.folder / "evidence" / method)
             with opened(run, method) as tuned:
                 found = relapse_from_evidence(
