@@ -31,7 +31,8 @@ from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.names import h_down
 from mechinterp.models.passes.generation import generate
-from mechinterp.models.passes.recording import Recording, record_positions
+from mechinterp.models.passes.recorded import Recording
+from mechinterp.models.passes.recording import record_positions
 
 # On a machine without a GPU `accelerate launch` starts several processes only if it is told that they are several.
 LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]

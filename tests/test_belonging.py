@@ -27,8 +27,9 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.names import h_down
 from mechinterp.models.passes.generation import generate
-from mechinterp.models.passes.recording import Recording, record
-from mechinterp.models.text.tokens import tokenizer_fingerprint
+from mechinterp.models.passes.recorded import Recording
+from mechinterp.models.passes.recording import record
+from mechinterp.models.text.tokenizer import tokenizer_fingerprint
 from mechinterp.runs.workspace import Candidate, check_tuned
 
 COMMENTS = [Comment(f"{'You fool' if i % 2 else 'My friend'} number {i}", bool(i % 2)) for i in range(40)]

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from mechinterp.data.comments import Comment, write_comments
 from mechinterp.data.safeedit import write_safeedit
-from mechinterp.models.passes.recording import Recording
+from mechinterp.models.passes.recorded import Recording
 
 
 @pytest.fixture(scope="module")

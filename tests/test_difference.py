@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from mechinterp.audit.weights_alone.difference import Difference, diff
+from mechinterp.audit.weights_alone.diff import diff
+from mechinterp.audit.weights_alone.difference import Difference
 from mechinterp.errors import InputError
 from mechinterp.measures import change as change_module
 from mechinterp.measures.change import measure, screen

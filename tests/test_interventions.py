@@ -29,7 +29,8 @@ from mechinterp.models.passes.generation import continue_greedily, generate
 from mechinterp.models.passes.positions import SPANS, Pass, Span, reading
 from mechinterp.models.passes.recording import record, record_all, record_positions
 from mechinterp.models.passes.watching import run_until_seen, watching
-from mechinterp.models.text.tokens import Batch, Encoded, encode, pad
+from mechinterp.models.text.batches import Batch, pad
+from mechinterp.models.text.tokens import Encoded, encode
 
 BLOCKS = range(N_BLOCKS)
 EVERY_H_DOWN = {h_down(block): None for block in BLOCKS}

@@ -17,7 +17,7 @@ from mechinterp.audit.location import locate
 from mechinterp.data.safeedit import read_safeedit
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.passes.recording import Recording
+from mechinterp.models.passes.recorded import Recording
 
 
 @pytest.fixture

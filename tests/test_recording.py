@@ -11,9 +11,11 @@ from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.names import h_down, h_mid, resid_post
 from mechinterp.models.passes.generation import continue_greedily, generate
-from mechinterp.models.passes.recording import Recording, record, record_all, record_positions
+from mechinterp.models.passes.recorded import Recording
+from mechinterp.models.passes.recording import record, record_all, record_positions
 from mechinterp.models.passes.watching import run_until_seen, watching
-from mechinterp.models.text.tokens import Encoded, encode, pad
+from mechinterp.models.text.batches import pad
+from mechinterp.models.text.tokens import Encoded, encode
 
 _LLAMA = ("model.layers.{}.mlp.down_proj", "model.layers.{}.post_attention_layernorm")
 _GEMMA = ("model.layers.{}.mlp.down_proj", "model.layers.{}.pre_feedforward_layernorm")

@@ -23,7 +23,8 @@ from mechinterp.models.passes.generation import continue_greedily, generate
 from mechinterp.models.passes.positions import reading
 from mechinterp.models.passes.recording import record_all, record_positions
 from mechinterp.models.passes.scoring import score
-from mechinterp.models.text.tokens import Encoded, encode, pad
+from mechinterp.models.text.batches import pad
+from mechinterp.models.text.tokens import Encoded, encode
 
 BOS, EOS, PAD = 257, 258, 259
 TURN = ["<|im_start|>", "<|im_end|>"]

@@ -15,7 +15,8 @@ from mechinterp.data.comments import Comment
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.names import resid_post
-from mechinterp.models.passes.recording import Recording, record_positions
+from mechinterp.models.passes.recorded import Recording
+from mechinterp.models.passes.recording import record_positions
 from mechinterp.models.text.tokens import encode
 
 HOOK = resid_post(1)

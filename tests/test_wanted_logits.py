@@ -21,7 +21,8 @@ from mechinterp.models.passes.generation import generate
 from mechinterp.models.passes.lens import LensToken, read_lens
 from mechinterp.models.passes.recording import record
 from mechinterp.models.passes.scoring import score
-from mechinterp.models.text.tokens import encode, pad
+from mechinterp.models.text.batches import pad
+from mechinterp.models.text.tokens import encode
 from mechinterp.models.unembedding import unembedded_at
 
 ARCHITECTURES = sorted(CONFIGS)

@@ -32,7 +32,8 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.files.weights import LazyWeights
 from mechinterp.models.names import h_down
-from mechinterp.models.passes.recording import Recording, record
+from mechinterp.models.passes.recorded import Recording
+from mechinterp.models.passes.recording import record
 
 ARCHITECTURES = ("gpt2", "llama", "mistral", "qwen2", "gemma2")
 DIRECTION = torch.randn(D_MODEL, generator=torch.Generator().manual_seed(9))

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.watching import run_until_seen, watching
-from mechinterp.models.text.tokens import Batch, encode, pad
+from mechinterp.models.text.batches import Batch, pad
+from mechinterp.models.text.tokens import encode
 
 Means = dict[str, Float[Tensor, " d_mlp"]]
 

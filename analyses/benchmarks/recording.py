@@ -45,7 +45,7 @@ from timing import Seconds, interleave, paired_ratio, report, time_rows
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.names import h_down
 from mechinterp.models.passes.recording import record
-from mechinterp.models.text.tokens import length_batches
+from mechinterp.models.text.batches import length_batches
 
 TARGETS = {
     "recording_over_bare": "<= 1.05",

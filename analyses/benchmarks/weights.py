@@ -49,7 +49,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
-from mechinterp.audit.weights_alone.difference import diff
+from mechinterp.audit.weights_alone.diff import diff
 from mechinterp.audit.weights_alone.erasure import block_cosines
 from mechinterp.audit.weights_alone.regions import measure_regions
 from mechinterp.errors import InputError

@@ -35,7 +35,8 @@ from mechinterp.models.passes.answer_ends import end_tokens
 from mechinterp.models.passes.generation import generate
 from mechinterp.models.passes.side_by_side import changed_parameters, generate_each
 from mechinterp.models.passes.watching import Progress
-from mechinterp.models.text.tokens import tokenizer_fingerprint, wrapped
+from mechinterp.models.text.tokenizer import tokenizer_fingerprint
+from mechinterp.models.text.tokens import wrapped
 
 TOKENS = 16384  # padded tokens in a batch that several edits answer
 MEMORY = 2**30  # bytes of edited weights in it

@@ -26,7 +26,8 @@ from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.positions import reading
 from mechinterp.models.passes.watching import Progress, evaluating
-from mechinterp.models.text.tokens import Encoded, encode, length_batches, pad
+from mechinterp.models.text.batches import length_batches, pad
+from mechinterp.models.text.tokens import Encoded, encode
 from mechinterp.models.unembedding import unembedded_at
 
 Opened = Callable[[], AbstractContextManager[Checkpoint]]

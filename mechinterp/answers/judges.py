@@ -30,7 +30,7 @@ from mechinterp.errors import InputError
 from mechinterp.measures.fluency import UNSPACED
 from mechinterp.measures.splitting import Distinct
 from mechinterp.models.checkpoints import resolve_device
-from mechinterp.models.text.tokens import length_batches
+from mechinterp.models.text.batches import length_batches
 
 WORDS = rf"{UNSPACED}|(?:(?!{UNSPACED})\w){{2,}}"
 """scikit-learn's own words, of two letters and more, but single characters of scripts without blanks."""

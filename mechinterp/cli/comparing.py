@@ -140,7 +140,7 @@ def diff(
     trust_remote_code: Trust = False,
 ) -> None:
     """Which weights two checkpoints differ in, by how much and of what rank; says so if they are identical."""
-    from mechinterp.audit.weights_alone.difference import diff as difference
+    from mechinterp.audit.weights_alone.diff import diff as difference
     from mechinterp.cli.terminal import print_table
     from mechinterp.data.storage.places import check_free, check_writable
     from mechinterp.data.storage.tables import write_table

@@ -33,7 +33,8 @@ from mechinterp.models.files.loading import (
 from mechinterp.models.files.weights import LazyWeights, fingerprint_model
 from mechinterp.models.names import HookNames
 from mechinterp.models.sources import Source
-from mechinterp.models.text.tokens import padding_id, tokenizer_fingerprint
+from mechinterp.models.text.batches import padding_id
+from mechinterp.models.text.tokenizer import tokenizer_fingerprint
 from mechinterp.models.unembedding import norm_gain
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ class Checkpoint:
 
     @property
     def padding_id(self) -> int:
-        """Id used for padding, see `tokens.padding_id`."""
+        """Id used for padding, see `batches.padding_id`."""
         return padding_id(self.tokenizer, self.model.get_input_embeddings().weight.shape[0])
 
     @property

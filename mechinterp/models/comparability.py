@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.files.configs import unlike_configs
-from mechinterp.models.text.tokens import special_tokens, tokenizer_fingerprint
+from mechinterp.models.text.tokenizer import special_tokens, tokenizer_fingerprint
 
 
 def check_comparable(base: Checkpoint, others: Sequence[Checkpoint]) -> None:

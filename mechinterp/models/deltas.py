@@ -23,7 +23,7 @@ from mechinterp.data.storage.files import replacing, write_json
 from mechinterp.data.storage.labels import check_numbers, typed
 from mechinterp.data.storage.places import check_replaceable
 from mechinterp.errors import InputError
-from mechinterp.measures.rank import low_rank
+from mechinterp.measures.low_rank import low_rank
 from mechinterp.models.same_tokenizer import check_tokenizer
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mechinterp.errors import InputError
 from mechinterp.models.files.weights import LazyWeights
-from mechinterp.models.text.tokens import to_device
+from mechinterp.models.text.batches import to_device
 
 if TYPE_CHECKING:
     from mechinterp.models.checkpoints import Checkpoint

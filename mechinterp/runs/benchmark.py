@@ -40,7 +40,7 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.equality import equal_weights, notes_of_equal
 from mechinterp.models.progress import Reporter, Silent
-from mechinterp.models.text.tokens import tokenizer_fingerprint
+from mechinterp.models.text.tokenizer import tokenizer_fingerprint
 from mechinterp.runs.stages import locked
 from mechinterp.runs.study import Study
 from mechinterp.runs.study.dependencies import methods_of

@@ -14,7 +14,7 @@ from torch import Tensor
 from mechinterp.audit.evidence.settings import TEXTS, Text
 from mechinterp.data.storage.files import replacing, write_json
 from mechinterp.models.passes.lens import LogitLens
-from mechinterp.models.passes.recording import Recording
+from mechinterp.models.passes.recorded import Recording
 
 _LENS = "logit_lens.safetensors"
 

@@ -23,7 +23,8 @@ from mechinterp.models.names import attn_out, h_down, h_mid, mlp_out, resid_post
 from mechinterp.models.passes.generation import continue_greedily
 from mechinterp.models.passes.lens import read_lens
 from mechinterp.models.passes.middle_stream import has_middle_stream
-from mechinterp.models.passes.recording import Recording, record_positions
+from mechinterp.models.passes.recorded import Recording
+from mechinterp.models.passes.recording import record_positions
 from mechinterp.models.text.tokens import Encoded, Position, generated_tokens
 
 logger = logging.getLogger(__name__)

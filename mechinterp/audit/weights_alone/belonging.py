@@ -13,10 +13,10 @@ from mechinterp.errors import InputError
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.descriptions import read_config, read_tokenizer
 from mechinterp.models.files.weights import LazyWeights
-from mechinterp.models.passes.recording import Recording
+from mechinterp.models.passes.recorded import Recording
 from mechinterp.models.same_tokenizer import check_tokenizer
 from mechinterp.models.sources import Source
-from mechinterp.models.text.tokens import tokenizer_fingerprint
+from mechinterp.models.text.tokenizer import tokenizer_fingerprint
 
 HASHED = 4 * 10**9
 """Bytes of weights up to which they are hashed to see whether the probe is theirs: a few seconds."""

@@ -26,7 +26,7 @@ from mechinterp.measures.region import cosines
 from mechinterp.measures.statistics import Interval, bootstrap
 from mechinterp.models.files.weights import LazyWeights
 from mechinterp.models.names import h_down
-from mechinterp.models.passes.recording import Recording
+from mechinterp.models.passes.recorded import Recording
 
 
 def block_cosines(weights: LazyWeights, block: int, direction: Float[Tensor, " d_model"]) -> Float[Tensor, " d_mlp"]:

@@ -31,7 +31,7 @@ from mechinterp.measures.region import compare_toxicity, random_toxicity, summar
 from mechinterp.measures.statistics import random_directions
 from mechinterp.measures.value_vectors import TopNeurons
 from mechinterp.models.files.weights import LazyWeights
-from mechinterp.models.passes.recording import Recording
+from mechinterp.models.passes.recorded import Recording
 
 Progress = Callable[[int, int], None]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from mechinterp.measures.rank import stable_rank
+from mechinterp.measures.low_rank import stable_rank
 from mechinterp.methods.editing.losses_in_turn import Parts
 from mechinterp.methods.editing.objective import own_parameters
 from mechinterp.methods.editing.settings import DinmSettings

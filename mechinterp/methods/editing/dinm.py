@@ -40,7 +40,7 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import EditStep, WeightDelta
 from mechinterp.models.passes.upper_blocks import Component
 from mechinterp.models.passes.watching import Progress
-from mechinterp.models.text.tokens import length_batches
+from mechinterp.models.text.batches import length_batches
 
 __all__ = ["DinmSettings", "FailedEdit", "checked", "edit", "edit_batch", "edit_together"]
 

@@ -16,7 +16,8 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.answer_ends import end_tokens, say_of_ends
 from mechinterp.models.passes.positions import reading
 from mechinterp.models.passes.watching import Progress, evaluating
-from mechinterp.models.text.tokens import Encoded, encode, length_batches, pad
+from mechinterp.models.text.batches import length_batches, pad
+from mechinterp.models.text.tokens import Encoded, encode
 from mechinterp.models.unembedding import last_unembedded
 
 

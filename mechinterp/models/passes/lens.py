@@ -35,7 +35,8 @@ from mechinterp.models.passes.positions import reading
 from mechinterp.models.passes.sequences import Window, readings
 from mechinterp.models.passes.upper_blocks import forward_replaced
 from mechinterp.models.passes.watching import Progress, evaluating, run_until_seen, watching
-from mechinterp.models.text.tokens import Batch, Position, length_batches, pad
+from mechinterp.models.text.batches import Batch, length_batches, pad
+from mechinterp.models.text.tokens import Position
 
 TokenSet = Literal["unsafe", "safe"]
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from mechinterp.errors import InputError
 from mechinterp.models.passes.sequences import OnDevices
-from mechinterp.models.text.tokens import Batch
+from mechinterp.models.text.batches import Batch
 
 Span = Literal["all", "prompt", "prompt_last", "response"]
 """The tokens that an intervention acts on, see the module."""

@@ -20,7 +20,8 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.names import HookSite
 from mechinterp.models.passes.sequences import OnDevices
 from mechinterp.models.passes.watching import watching
-from mechinterp.models.text.tokens import Encoded, length_batches, pad
+from mechinterp.models.text.batches import length_batches, pad
+from mechinterp.models.text.tokens import Encoded
 
 PaddingSide = Literal["left", "right"]
 Pair = tuple[Encoded, Encoded]

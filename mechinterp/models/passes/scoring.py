@@ -21,7 +21,8 @@ from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.positions import reading
 from mechinterp.models.passes.watching import Progress, evaluating
-from mechinterp.models.text.tokens import Encoded, encode, length_batches, pad, to_device
+from mechinterp.models.text.batches import length_batches, pad, to_device
+from mechinterp.models.text.tokens import Encoded, encode
 from mechinterp.models.unembedding import unembedded_at
 
 Reduction = Literal["mean", "sum", "first"]

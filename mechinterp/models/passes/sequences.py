@@ -12,7 +12,8 @@ from torch import Tensor
 
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.text.tokens import Batch, Encoded, Position, encode, generated_tokens, to_device
+from mechinterp.models.text.batches import Batch, to_device
+from mechinterp.models.text.tokens import Encoded, Position, encode, generated_tokens
 
 OF_PROMPT = ("last", "mean")
 """Positions that end with the prompt."""

@@ -25,7 +25,8 @@ from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.middle_stream import adds_up
 from mechinterp.models.passes.watching import run_until_seen, watching
-from mechinterp.models.text.tokens import Encoded, pad
+from mechinterp.models.text.batches import pad
+from mechinterp.models.text.tokens import Encoded
 
 Component = Literal["mlp.out", "mlp"]
 """What is trained in a block: the MLP's second matrix W_V, or the whole MLP."""

@@ -8,20 +8,12 @@ spells out, cut headers of turns, prompts whose end merges with the response.
 
 from __future__ import annotations
 
-import json
-import re
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-import numpy as np
-import torch
-from jaxtyping import Int
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from mechinterp.data.storage.provenance import digest
 from mechinterp.errors import InputError
 from mechinterp.models.text.cutting import Cut, keep_right
 from mechinterp.models.text.joining import Joining, common
@@ -30,7 +22,6 @@ from mechinterp.models.text.special_tokens import Around, SpelledOut
 Position = str
 """`last`, `mean`, `response`, `all` or `generated:N`, see `Encoded.positions`."""
 
-_PADDING = re.compile(r"(?<![a-z])pad(?![a-z])", re.IGNORECASE)  # [PAD], <pad>, <|right_pad_id|>
 _CHUNK = 512  # texts tokenised at a time
 
 POSITIONS = ("last", "mean", "response", "all", "generated:N")
@@ -77,39 +68,6 @@ class Encoded:
         if position == "response":
             return range(self.prompt_length, len(self.ids))
         return range(len(self.ids))
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Padded sequences.
-
-    Attributes:
-        starts: the column at which each sequence begins.
-        lengths: of each sequence, in tokens.
-        prompt_lengths: how many of them are its prompt.
-        side: where the padding is.
-    """
-
-    input_ids: Int[Tensor, "batch pos"]
-    attention_mask: Int[Tensor, "batch pos"]
-    position_ids: Int[Tensor, "batch pos"]
-    starts: tuple[int, ...]
-    lengths: tuple[int, ...]
-    prompt_lengths: tuple[int, ...]
-    side: Literal["left", "right"]
-
-    def inputs(self) -> dict[str, Tensor]:
-        """What a causal model needs of it.
-
-        Padding on the right needs no mask: no token sees what comes after it. Attention is faster without one.
-        """
-        if self.side == "right":
-            return {"input_ids": self.input_ids}
-        return {
-            "input_ids": self.input_ids,
-            "attention_mask": self.attention_mask,
-            "position_ids": self.position_ids,
-        }
 
 
 def encode(
@@ -219,94 +177,3 @@ def _ends(
     if suffix:
         right = len(ids) - common(joining.alone(wrapped(prompt, prefix)), ids)
     return left, right
-
-
-def pad(
-    sequences: Sequence[Encoded],
-    *,
-    pad_id: int,
-    side: Literal["left", "right"] = "right",
-    device: torch.device | str = "cpu",
-) -> Batch:
-    """Pad sequences into one batch, with position ids that ignore the padding."""
-    if side not in ("left", "right"):
-        raise InputError(f"side must be 'left' or 'right', got {side!r}")
-    lengths = [len(sequence.ids) for sequence in sequences]
-    width = max(lengths)
-    starts = tuple(width - length if side == "left" else 0 for length in lengths)
-    ids = np.full((len(sequences), width), pad_id, dtype=np.int64)
-    for row, (sequence, start) in enumerate(zip(sequences, starts, strict=True)):
-        ids[row, start : start + lengths[row]] = sequence.ids
-    places = np.arange(width) - np.array(starts)[:, None]
-    real = (places >= 0) & (places < np.array(lengths)[:, None])
-    return Batch(
-        input_ids=to_device(torch.from_numpy(ids), torch.device(device)),
-        attention_mask=to_device(torch.from_numpy(real.astype(np.int64)), torch.device(device)),
-        position_ids=to_device(torch.from_numpy(np.where(real, places, 0)), torch.device(device)),
-        starts=starts,
-        lengths=tuple(lengths),
-        prompt_lengths=tuple(sequence.prompt_length for sequence in sequences),
-        side=side,
-    )
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy to the device; to CUDA through pinned memory, so that the copy does not wait for the pass before it."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
-
-
-def length_batches(
-    lengths: Sequence[int], max_tokens: int, max_batch: int = 256, *, apart: int | None = None
-) -> Iterator[list[int]]:
-    """Indices grouped so that similar lengths share a batch of at most `max_tokens` padded tokens.
-
-    Longest first, so that a batch that does not fit in memory fails at once. Lengths up to `apart` and longer ones
-    never share a batch, see `HookNames.short_context`.
-    """
-    batch: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        full = batch and (lengths[batch[0]] * (len(batch) + 1) > max_tokens or len(batch) == max_batch)
-        if full or (batch and apart is not None and lengths[i] <= apart < lengths[batch[0]]):
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
-
-
-def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Hash of what a tokenizer makes of texts: equal for tokenizers that encode alike.
-
-    Padding is not in it, nor a token for padding alone, which many trainers add: it is always masked.
-    """
-    if tokenizer.is_fast:
-        described = json.loads(tokenizer.backend_tokenizer.to_str())
-        described = {key: part for key, part in described.items() if key not in ("padding", "truncation")}  # of a call
-        added = [token for token in described["added_tokens"] if not _pads_only(tokenizer, token["content"])]
-        described["added_tokens"] = added
-    else:
-        vocabulary = {token: i for token, i in tokenizer.get_vocab().items() if not _pads_only(tokenizer, token)}
-        described = {"class": type(tokenizer).__name__, "vocabulary": vocabulary}
-    return digest([described, special_tokens(tokenizer)])
-
-
-def special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
-    """The special tokens by their roles, but for padding's."""
-    return {name: str(token) for name, token in tokenizer.special_tokens_map.items() if name != "pad_token"}
-
-
-def _pads_only(tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
-    """Whether a token is called padding and has no other role: by its name, as it may be there without being used."""
-    return _PADDING.search(token) is not None and token not in special_tokens(tokenizer).values()
-
-
-def padding_id(tokenizer: PreTrainedTokenizerBase, rows: int) -> int:
-    """Id used for padding; any that the model has a row for works, because padding is always masked.
-
-    Args:
-        rows: of the embeddings; a token that was added for padding may have none.
-    """
-    for candidate in (tokenizer.pad_token_id, tokenizer.eos_token_id):
-        if candidate is not None and candidate < rows:
-            return int(candidate)
-    return 0
