@@ -318,9 +318,9 @@ def test_what_follows_is_what_the_keys_say(organism: Study) -> None:
             assert {stage for row in rows for stage in row_of(row).split()} == set(named.split()), name
 
 
-def test_the_readme_has_the_table(organism: Study) -> None:
+def test_the_runs_readme_has_the_table(organism: Study) -> None:
     made = runpy.run_path(str(REPOSITORY / "analyses" / "stages.py"))["by_setting"](organism.stages(Silent()))
-    assert "\n".join(made) in (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert "\n".join(made) in (REPOSITORY / "mechinterp" / "runs" / "README.md").read_text(encoding="utf-8")
 
 
 # -- the runner on them -----------------------------------------------------------------------------------------------
