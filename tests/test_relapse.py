@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 import shutil
@@ -22,16 +23,12 @@ from relapsing import ASKED, BOTH, FEW, NEW, UNCONTROLLED, Lenient, exactly, res
 
 from mechinterp.audit.evidence import gather_evidence
 from mechinterp.audit.relapse import testing as running
+from mechinterp.audit.relapse.of_blocks import nearest_blocks
+from mechinterp.audit.relapse.of_keys import toxic_neurons
+from mechinterp.audit.relapse.registry import TREATMENTS
 from mechinterp.audit.relapse.results import COLUMNS, RelapseTest, decomposed_verdicts, relapse_tables
 from mechinterp.audit.relapse.testing import prompts_of, relapse_from_evidence, relapse_test, unsafe_prompts
-from mechinterp.audit.relapse.treatments import (
-    NEURON_GROUPS,
-    RelapseSettings,
-    doses,
-    nearest_blocks,
-    outline,
-    toxic_neurons,
-)
+from mechinterp.audit.relapse.treatments import RelapseSettings, doses, outline
 from mechinterp.audit.tables.neurons import neuron_tables
 from mechinterp.data.safeedit import write_safeedit
 from mechinterp.errors import InputError
@@ -40,6 +37,9 @@ from mechinterp.measures.relapse import Rates, agreement, judge_relapse
 from mechinterp.measures.statistics import wilson
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.generation import generate
+from mechinterp.report.plotting.relapse import plot_relapse
+
+NEURON_GROUPS = tuple(name for name, treatment in TREATMENTS.items() if treatment.unit == "group")
 
 
 def changed(base: Checkpoint, wanted: Callable[[str], bool], *, size: float = 2.0) -> Checkpoint:
@@ -322,6 +322,23 @@ def test_the_ladder_grows_around_the_block() -> None:
     assert [(name, math.isnan(dose), controls) for name, dose, controls in groups] == [
         (name, True, 2) for name in NEURON_GROUPS
     ]
+
+
+def test_a_new_treatment_is_one_line_of_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The embeddings' block alone, say: settings, doses, controls, table and figure take it from the registry."""
+    new = dataclasses.replace(TREATMENTS["values"], name="first_values", label="its first block")
+    new = dataclasses.replace(new, doses=lambda settings, n_blocks: (1,), choose=lambda known: lambda _: {0: None})
+    with pytest.raises(ValueError, match="unknown treatment 'first_values'; known are activations, values, both, "):
+        RelapseSettings(treatments=("activations", "values", new.name))
+    monkeypatch.setitem(TREATMENTS, new.name, new)  # type: ignore[arg-type]
+    settings = RelapseSettings(treatments=("activations", "values", new.name), blocks="all")
+    base = tiny_checkpoint("gpt2")
+    test = treated(base, changed(base, parts(base, "mlp.out", blocks=range(1))), settings=settings)
+    assert responses(test, new.name, 1) == test.base.responses
+    rows = test.table().query("treatment == 'first_values'")
+    assert list(rows["dose"]) == [0, 1, 1]
+    assert list(rows["control"]) == [False, False, True]
+    assert "its first block" in [axes.get_title() for axes in plot_relapse(test.table()).axes]
 
 
 def test_of_the_whole_model_alone_there_are_no_controls_and_no_toxic_layer() -> None:

@@ -51,6 +51,12 @@ def relapse(
     judge: JudgeOption = None,
     prompts: Annotated[int, typer.Option(min=2, help="At most so many prompts that the base answers unsafely.")] = 40,
     draws: Annotated[int, typer.Option(min=0, help="Random controls of each dose.")] = 1,
+    treatments: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name of a treatment; repeatable. All if not given; an unknown name is answered by the known."
+        ),
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 32,
     truncate: Truncate = False,
     seed: Seed = 0,
@@ -75,7 +81,7 @@ def relapse(
     named = [name_and_path(given) for given in checkpoint]
     tuned = [Candidate(name, *stands_on(path, base), options) for name, path in named]
     fitted = None if probe is None else ToxicProbe.load(probe)
-    settings = settings_of(RelapseSettings, {"prompts": prompts, "draws": draws})
+    settings = settings_of(RelapseSettings, {"prompts": prompts, "draws": draws, "treatments": treatments or None})
     block, instances = block_of_layer(layer), read_data(data)
     with reporting() as terminal:
         found = treat_checkpoints(

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mechinterp.answers.judged import score_responses
 from mechinterp.answers.judges import Judge
-from mechinterp.audit.relapse.treatments import Treatment
+from mechinterp.audit.relapse.registry import TREATMENTS
 from mechinterp.data.showing import shown
 from mechinterp.data.storage.files import replacing, write_json
 from mechinterp.measures.relapse import NOTHING, Rates, agreement, judge_relapse
@@ -62,7 +62,7 @@ class Answers:
 class Outcome:
     """The answers under one dose of a treatment; see `treatments.Dose`."""
 
-    treatment: Treatment
+    treatment: str
     dose: float
     n_neurons: int
     control: bool
@@ -124,8 +124,8 @@ class RelapseTest:
         rows = []
         for treatment in dict.fromkeys(outcome.treatment for outcome in self.outcomes):
             own = [outcome for outcome in self.outcomes if outcome.treatment == treatment]
-            # nothing put back: no block, no neuron, or keys as they are
-            start = (1.0, own[0].n_neurons) if treatment == "keys" else (0.0, 0)
+            nothing = TREATMENTS[treatment].nothing  # no block, no neuron, or keys as they are
+            start = nothing, own[0].n_neurons if nothing else 0
             for outcome in (Outcome(treatment, *start, False, 0, self.tuned), *own):
                 answers = outcome.answers
                 n, unsafe = len(answers.safe), int(answers.unsafe.sum())

@@ -1,55 +1,29 @@
-"""What the relapse test puts back into a tuned model: treatments, each a ladder of doses, with random controls.
+"""The doses of a relapse test: every treatment of the registry at each dose that can be given, with random controls.
 
-    activations   the base's h_down on the same tokens, patched in at growing sets of blocks: the toxic layer, then the
-                  nearest ones (the lower first), to all of them
-    values        the base's W_V, and its bias, transplanted at the same blocks
-    both          the two together, so that the MLPs' parts after the nonlinearity are the base's
-    neurons       the base's activations of the neurons with the largest |bypass| over all blocks
-    keys          the keys of the base's most toxic value vectors scaled in the tuned model (Lee et al. 2024)
-    toxic_down, anti_toxic_up, toxic_up, anti_toxic_down
-                  the base's activations of one group of neurons over all blocks, each a single dose (Yang et al.): the
-                  groups of `measures.neurons` by sign of the value vector and of the change of its mean activation.
-                  The first two are where a changed activation lowers the toxic write
-
-All act at every token, of prompt and answer. A control is the same treatment of as many neurons drawn at random from
-all blocks (of `values` their rows alone: a bias belongs to no neuron); the sets of one draw are nested. Of all neurons
-the control would be the treatment itself, and is left out; so is a group without neurons. Intervals are over prompts,
-not over draws.
+A control is the same treatment of as many neurons drawn at random from all blocks; the sets of one draw are nested. Of
+all neurons the control would be the treatment itself, and is left out; so is a group without neurons. Intervals are
+over prompts, not over draws.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from math import ceil, nan
-from typing import Literal, get_args
+from functools import partial
+from math import isnan
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
-from mechinterp.errors import InputError
-from mechinterp.measures.region import cosines
+from mechinterp.audit.relapse.registry import TREATMENTS
+from mechinterp.audit.relapse.treatment import Known, by_block
 from mechinterp.measures.statistics import seeded_order
-from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.interventions.contexts import patch, scale_keys, transplant
-from mechinterp.models.names import h_down
 
-_logger = logging.getLogger(__name__)
-
-NeuronGroup = Literal["toxic_down", "anti_toxic_up", "toxic_up", "anti_toxic_down"]
-Treatment = Literal["activations", "values", "both", "neurons", "keys", NeuronGroup]
-TREATMENTS: tuple[Treatment, ...] = get_args(Treatment)
-NEURON_GROUPS: tuple[NeuronGroup, ...] = get_args(NeuronGroup)
-"""Treatments of one group of neurons; in the order of `neurons.GROUPS["activation_change"]`."""
-PATCHED: tuple[Treatment, ...] = ("activations", "both", "neurons", *NEURON_GROUPS)
-"""Treatments in which the base runs beside the tuned model."""
-Neurons = Mapping[int, Int[Tensor, " neuron"] | None]
-"""Block -> indices of neurons; None for all of the block's."""
-Apply = Callable[[Checkpoint, Checkpoint], AbstractContextManager[object]]
+if TYPE_CHECKING:
+    from mechinterp.models.checkpoints import Checkpoint
 
 
 class RelapseSettings(BaseModel):
@@ -58,7 +32,7 @@ class RelapseSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     prompts: int = Field(40, ge=2, description="adversarial prompts that the base answers unsafely")
-    treatments: tuple[Treatment, ...] = Field(TREATMENTS, min_length=1)
+    treatments: tuple[str, ...] = Field(tuple(TREATMENTS), min_length=1, description="names in the registry")
     blocks: Literal["ladder", "all"] = Field(
         "ladder", description="doses of `activations`, `values` and `both`: growing sets of blocks, or only all of them"
     )
@@ -69,7 +43,9 @@ class RelapseSettings(BaseModel):
 
     @field_validator("treatments")
     @classmethod
-    def _check_treatments(cls, given: tuple[Treatment, ...]) -> tuple[Treatment, ...]:
+    def _check_treatments(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [name for name in given if name not in TREATMENTS]:
+            raise ValueError(f"unknown treatment {unknown[0]!r}; known are {', '.join(TREATMENTS)}")
         if missing := [name for name in ("activations", "values") if name not in given]:
             raise ValueError(f"the verdict stands on `activations` and `values`; {missing} not among the treatments")
         return tuple(dict.fromkeys(given))
@@ -94,54 +70,32 @@ class Dose:
     """A treatment at one dose.
 
     Attributes:
-        treatment: see the module.
-        dose: number of blocks; share of all neurons for `neurons` and the groups; factor for `keys`.
+        treatment: its name in the registry.
+        dose: see `treatment.Unit`.
         n_neurons: how many neurons are treated.
         control: whether they are drawn at random.
         draw: number of the random draw, from 1; 0 for the treatment itself.
         apply: (tuned, base) -> context in which the tuned model is treated.
     """
 
-    treatment: Treatment
+    treatment: str
     dose: float
     n_neurons: int
     control: bool
     draw: int
-    apply: Apply
+    apply: Callable[[Checkpoint, Checkpoint], AbstractContextManager[object]]
 
 
-def outline(settings: RelapseSettings, n_blocks: int) -> Iterator[tuple[Treatment, float, int]]:
+def outline(settings: RelapseSettings, n_blocks: int) -> Iterator[tuple[str, float, int]]:
     """Every treatment and dose, with the number of its controls: one for each draw, none for the whole model.
 
     The dose of a group of neurons, its share of all, only the evidence tells; here it is nan.
     """
-    sizes = [n_blocks] if settings.blocks == "all" else sorted({1, min(2, n_blocks), ceil(n_blocks / 2), n_blocks})
-    for treatment in settings.treatments:
-        steps: Sequence[float] = sizes
-        if treatment in ("neurons", "keys"):
-            steps = settings.neuron_shares if treatment == "neurons" else settings.key_factors
-        elif treatment in NEURON_GROUPS:
-            steps = (nan,)
-        for dose in steps:
-            whole = dose == {"keys": None, "neurons": 1}.get(treatment, n_blocks)
-            yield treatment, float(dose), 0 if whole or treatment == "both" else settings.draws
-
-
-def nearest_blocks(block: int, n_blocks: int, wanted: int) -> list[int]:
-    """A block and those nearest to it, the lower first."""
-    nearest = sorted(range(n_blocks), key=lambda other: (abs(other - block), other))
-    return sorted(nearest[:wanted])
-
-
-def toxic_neurons(base: Checkpoint, direction: Float[Tensor, " d_model"], n: int) -> dict[int, Int[Tensor, " neuron"]]:
-    """The neurons whose value vectors have the largest cosine with a direction, over all blocks."""
-    best: list[tuple[float, int, int]] = []
-    for block in range(base.n_blocks):
-        found = cosines(base.value_matrix(block).cpu(), direction.cpu())
-        top = found.topk(min(n, len(found)))
-        best += [(-v, block, j) for v, j in zip(top.values.tolist(), top.indices.tolist(), strict=True)]
-    d_mlp = len(base.value_matrix(0))
-    return _by_block([block * d_mlp + j for _, block, j in sorted(best)[:n]], d_mlp)
+    for name in settings.treatments:
+        treatment = TREATMENTS[name]
+        for dose in treatment.doses(settings, n_blocks):
+            controlled = treatment.controlled and dose != treatment.whole(n_blocks)
+            yield name, float(dose), settings.draws if controlled else 0
 
 
 def doses(
@@ -162,69 +116,22 @@ def doses(
         toxic_direction: by which the vectors of `keys` are ranked; without one, or where an architecture packs the keys
             into another matrix, no `keys`.
         ranking: size by which the neurons of `neurons` are ranked; without one, no `neurons`.
-        groups: place of every neuron's group in `NEURON_GROUPS`, any other number for none of them; without them, no
-            groups.
+        groups: number of every neuron's group in `neurons.GROUPS["activation_change"]`; without them, no groups.
     """
-    d_mlp, n_blocks = len(base.value_matrix(0)), base.n_blocks
+    known = Known(base, settings, block, toxic_direction, ranking, groups)
+    d_mlp, n_blocks = known.d_mlp, base.n_blocks
     total = d_mlp * n_blocks
-    toxic = None if toxic_direction is None else _with_keys(base, toxic_direction, settings.top_vectors)
-    order = [] if ranking is None else ranking.flatten().argsort(descending=True, stable=True).tolist()
+    choosers = {name: TREATMENTS[name].choose(known) for name in settings.treatments}
     found: list[Dose] = []
-    for treatment, dose, controls in outline(settings, n_blocks):
-        neurons: Neurons | None = toxic
-        if treatment == "neurons":
-            neurons = _by_block(order[: max(1, round(dose * total))], d_mlp)
-        elif treatment in NEURON_GROUPS:
-            members = [] if groups is None else _members(groups, NEURON_GROUPS.index(treatment))
-            neurons, dose = _by_block(members, d_mlp), len(members) / total
-        elif treatment != "keys":
-            neurons = dict.fromkeys(nearest_blocks(block, n_blocks, int(dose)))
+    for name, dose, controls in outline(settings, n_blocks):
+        choose, apply = choosers[name], TREATMENTS[name].apply
+        neurons = choose(dose) if choose is not None else {}
         if not neurons:
             continue
         n = sum(d_mlp if indices is None else len(indices) for indices in neurons.values())
-        found.append(Dose(treatment, dose, n, False, 0, _applied(treatment, neurons, dose)))
+        dose = n / total if isnan(dose) else dose
+        found.append(Dose(name, dose, n, False, 0, partial(apply, neurons=neurons, dose=dose)))
         for draw in range(1, controls + 1 if n < total else 1):
-            drawn = _by_block(seeded_order(total, seed + draw)[:n], d_mlp)
-            found.append(Dose(treatment, dose, n, True, draw, _applied(treatment, drawn, dose)))
+            drawn = by_block(seeded_order(total, seed + draw)[:n], d_mlp)
+            found.append(Dose(name, dose, n, True, draw, partial(apply, neurons=drawn, dose=dose)))
     return found
-
-
-def _with_keys(base: Checkpoint, direction: Tensor, n: int) -> Neurons | None:
-    """The most toxic neurons, if their keys can be scaled."""
-    toxic = toxic_neurons(base, direction, n)
-    try:
-        with scale_keys(base, toxic, 1.0):
-            return toxic
-    except InputError as error:  # the matrix of the keys is packed into another
-        _logger.warning("keys are not scaled: %s", error)
-        return None
-
-
-def _members(groups: Int[Tensor, "block d_mlp"], group: int) -> list[int]:
-    """Numbers, over all blocks, of the neurons of a group."""
-    found: list[int] = (groups.flatten() == group).nonzero().flatten().tolist()
-    return found
-
-
-def _by_block(flat: Sequence[int], d_mlp: int) -> dict[int, Tensor]:
-    """Block -> sorted indices, from numbers over all blocks."""
-    found: dict[int, list[int]] = {}
-    for block, neuron in (divmod(i, d_mlp) for i in sorted(flat)):
-        found.setdefault(block, []).append(neuron)
-    return {block: torch.tensor(neurons) for block, neurons in found.items()}
-
-
-def _applied(treatment: Treatment, neurons: Neurons, dose: float) -> Apply:
-    @contextmanager
-    def apply(tuned: Checkpoint, base: Checkpoint) -> Iterator[None]:
-        with ExitStack() as stack:
-            if treatment in ("values", "both"):
-                stack.enter_context(transplant(tuned, base, neurons))
-            if treatment in PATCHED:
-                stack.enter_context(patch(tuned, base, {h_down(block): part for block, part in neurons.items()}))
-            if treatment == "keys":
-                named = {block: part for block, part in neurons.items() if part is not None}
-                stack.enter_context(scale_keys(tuned, named, dose))
-            yield
-
-    return apply

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
 
+from mechinterp.audit.relapse.registry import TREATMENTS
 from mechinterp.report.plotting.drawing import (
     annotate_rows,
     draw_bars,
@@ -37,19 +38,7 @@ from mechinterp.report.plotting.style import (
     method_label,
 )
 
-_TREATMENTS = {
-    "activations": "base's activations\n(blocks)",
-    "values": "base's value vectors\n(blocks)",
-    "both": "both\n(blocks)",
-    "neurons": "activations of neurons\n(% of all)",
-    "keys": "keys of toxic vectors\n(scaled by)",
-}
-GROUPS = {
-    "toxic_down": "toxic, less active",
-    "anti_toxic_up": "anti-toxic, more active",
-    "toxic_up": "toxic, more active",
-    "anti_toxic_down": "anti-toxic, less active",
-}
+GROUPS = {name: treatment.label for name, treatment in TREATMENTS.items() if treatment.unit == "group"}
 """Treatments of one group of neurons: its value vectors, and what tuning did to their activations."""
 _RESTORED = {
     "by_activations": "base's activations",
@@ -78,7 +67,7 @@ def plot_relapse(relapse: pd.DataFrame) -> Figure:
     rows = relapse.assign(control=truths(relapse["control"]))
     colours = method_colours(rows["method"])
     groups = [name for name in GROUPS if name in set(rows["treatment"])]
-    treatments = ordered(rows.loc[~rows["treatment"].isin(groups), "treatment"], _TREATMENTS)
+    treatments = ordered(rows.loc[~rows["treatment"].isin(groups), "treatment"], TREATMENTS)
     with matplotlib.rc_context(STYLE):
         width = min(DOUBLE_COLUMN, max(SINGLE_COLUMN, 1.5 * max(len(treatments), len(groups))))
         figure = new_figure(width, 0.7 + 1.9 * bool(treatments) + 1.7 * bool(groups))
@@ -102,7 +91,7 @@ def plot_relapse(relapse: pd.DataFrame) -> Figure:
                 else:
                     draw_curve(axes, x, own, "defense", colours[str(method)])
             axes.set_xticks(range(len(places)), [_dose(treatment, dose) for dose in places])
-            axes.set_title(_TREATMENTS.get(treatment, treatment))
+            axes.set_title(_label(treatment))
             axes.set_xlim(-0.3, len(places) - 0.7)
         if treatments:
             upper.supxlabel("dose; the leftmost is the tuned model as it is", fontsize=8)
@@ -151,10 +140,12 @@ def _verdicts(row: Any) -> str:
     return f"{row.verdict}; decomposition:\n{row.decomposition} (agrees: {row.agrees})"
 
 
+def _label(treatment: str) -> str:
+    return TREATMENTS[treatment].label if treatment in TREATMENTS else treatment
+
+
 def _dose(treatment: str, dose: float) -> str:
-    if treatment == "neurons":
-        return f"{100 * dose:.3g}"
-    return f"×{dose:.3g}" if treatment == "keys" else f"{dose:.3g}"
+    return TREATMENTS[treatment].printed(dose) if treatment in TREATMENTS else f"{dose:.3g}"
 
 
 def plot_relapse_verdict(relapse_verdict: pd.DataFrame) -> Figure:

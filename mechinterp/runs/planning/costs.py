@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
 
-from mechinterp.audit.relapse.treatments import PATCHED, outline
+from mechinterp.audit.relapse.registry import TREATMENTS
+from mechinterp.audit.relapse.treatments import outline
 from mechinterp.methods.training.trl_training import TrainingSettings
 from mechinterp.runs.config import StudyConfig
 from mechinterp.runs.planning.machine import Machine
@@ -251,7 +252,7 @@ class Costs:
         for name, _, controls in outline(relapse, self.shape.n_blocks):
             wanted[name] += 1 + controls
         # while it is patched, the base reads and writes the same tokens beside the tuned model
-        twice = sum(n for name, n in wanted.items() if name in PATCHED)
+        twice = sum(n for name, n in wanted.items() if TREATMENTS[name].beside)
         answered = 1 + 3 * (1 + sum(wanted.values()) + twice)
         seconds = answered * self._writing(min(relapse.prompts, self.amounts.n_test), self.amounts.prompt, new)
         disk = 1.0 * 2**10 * relapse.prompts * 3 * (2 + sum(wanted.values()))
