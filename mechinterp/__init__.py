@@ -1,16 +1,163 @@
-"""Did a detoxified language model have its toxicity erased, or does it only walk around it?
+"""Did a tuned language model have a behaviour erased, or does it only hide it? `import mechinterp as mi`.
 
-The parts, from the bottom up; `import mechinterp` itself loads none of them, so that it is instant:
-
-    mechinterp.data           SafeEdit instances, comments, the embedded corpus
-    mechinterp.measures       probe, region toxicity, decomposition, verdict, statistics: numerics on tensors
-    mechinterp.models         Checkpoint, record, generate, steer: everything that touches a model
-    mechinterp.methods        SFT, DPO, DINM, FT-L, Ext-Sub, Self-Reminder, the organism; `registry` names them all
-    mechinterp.audit.directions     along which writes are measured: probe, answer, difference of means, vectors, files
-    mechinterp.audit.weights_alone   what the files of checkpoints tell without a forward pass
-    mechinterp.audit.location, .evidence, .comparison     checkpoints x prompts -> tables
-    mechinterp.audit.relapse        parts of the base put back into a tuned model: does it come back?
-    mechinterp.runs.calibration    what the verdict says where the truth is known
-    mechinterp.answers     defense, judges, side effects, the benchmark of methods: SafeEdit's evaluation
-    mechinterp.runs.study, .stages, .config, .planning, .plotting, .report, .cli     the front
+Load checkpoints with `mi.load`, set them against their base with `mi.compare`, look inside with `mi.record`,
+`mi.steer`, `mi.patch` and their kin; `mi.reproduce` runs a whole study, `mi.open_run` reads one. mechinterp/README.md
+has an example of every name. The import is instant: what a name needs is loaded when it is first used.
 """
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mechinterp.answers.fold_judge import FoldJudge
+    from mechinterp.answers.judges import ClassifierJudge, EmbeddedJudge
+    from mechinterp.answers.spoken import Responses, ResponseScores
+    from mechinterp.audit.directions.making import effective_direction, means_direction, svd_direction
+    from mechinterp.audit.directions.probe import ToxicProbe
+    from mechinterp.audit.directions.toxic_direction import ToxicDirection
+    from mechinterp.audit.evidence import Baseline, ComparisonSettings, Evidence
+    from mechinterp.audit.listed_vectors import VectorTables
+    from mechinterp.audit.relapse.treatments import RelapseSettings
+    from mechinterp.audit.weights_alone.difference import Difference
+    from mechinterp.audit.weights_alone.regions import RegionTables
+    from mechinterp.data.comments import Comment, read_comments
+    from mechinterp.data.concepts import Concept
+    from mechinterp.data.safeedit import read_safeedit, write_safeedit
+    from mechinterp.errors import InputError
+    from mechinterp.face.comparing import compare, relapse
+    from mechinterp.face.loading import load
+    from mechinterp.face.passes import fit_probe, generate, record, score
+    from mechinterp.face.showing import show
+    from mechinterp.face.studies import open_run, open_study, reproduce
+    from mechinterp.face.weights import diff, regions, vectors
+    from mechinterp.models.checkpoints import Checkpoint
+    from mechinterp.models.deltas import WeightDelta
+    from mechinterp.models.interventions.contexts import (
+        ablate,
+        patch,
+        project_out,
+        scale_keys,
+        scale_values,
+        steer,
+        transplant,
+    )
+    from mechinterp.models.names import attn_out, h_down, h_mid, mlp_out, resid_post, resid_pre
+    from mechinterp.models.passes.recording import Recording
+    from mechinterp.runs.folder import RunFolder
+
+_HOMES = {
+    "answers.fold_judge": ("FoldJudge",),
+    "answers.judges": ("ClassifierJudge", "EmbeddedJudge"),
+    "answers.spoken": ("ResponseScores", "Responses"),
+    "audit.directions.making": ("effective_direction", "means_direction", "svd_direction"),
+    "audit.directions.probe": ("ToxicProbe",),
+    "audit.directions.toxic_direction": ("ToxicDirection",),
+    "audit.evidence": ("Baseline", "ComparisonSettings", "Evidence"),
+    "audit.listed_vectors": ("VectorTables",),
+    "audit.relapse.treatments": ("RelapseSettings",),
+    "audit.weights_alone.difference": ("Difference",),
+    "audit.weights_alone.regions": ("RegionTables",),
+    "data.comments": ("Comment", "read_comments"),
+    "data.concepts": ("Concept",),
+    "data.safeedit": ("read_safeedit", "write_safeedit"),
+    "errors": ("InputError",),
+    "face.comparing": ("compare", "relapse"),
+    "face.loading": ("load",),
+    "face.passes": ("fit_probe", "generate", "record", "score"),
+    "face.showing": ("show",),
+    "face.studies": ("open_run", "open_study", "reproduce"),
+    "face.weights": ("diff", "regions", "vectors"),
+    "models.checkpoints": ("Checkpoint",),
+    "models.deltas": ("WeightDelta",),
+    "models.interventions.contexts": (
+        *("ablate", "patch", "project_out", "scale_keys", "scale_values", "steer", "transplant"),
+    ),
+    "models.names": ("attn_out", "h_down", "h_mid", "mlp_out", "resid_post", "resid_pre"),
+    "models.passes.recording": ("Recording",),
+    "runs.folder": ("RunFolder",),
+}
+"""The module that each name of the face comes from; the imports above, for type checkers, say the same."""
+_HOME_OF = {name: f"{__name__}.{module}" for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Baseline",
+    "Checkpoint",
+    "ClassifierJudge",
+    "Comment",
+    "ComparisonSettings",
+    "Concept",
+    "Difference",
+    "EmbeddedJudge",
+    "Evidence",
+    "FoldJudge",
+    "InputError",
+    "Recording",
+    "RegionTables",
+    "RelapseSettings",
+    "ResponseScores",
+    "Responses",
+    "RunFolder",
+    "ToxicDirection",
+    "ToxicProbe",
+    "VectorTables",
+    "WeightDelta",
+    "ablate",
+    "attn_out",
+    "compare",
+    "diff",
+    "effective_direction",
+    "fit_probe",
+    "generate",
+    "h_down",
+    "h_mid",
+    "load",
+    "means_direction",
+    "mlp_out",
+    "open_run",
+    "open_study",
+    "patch",
+    "project_out",
+    "read_comments",
+    "read_safeedit",
+    "record",
+    "regions",
+    "relapse",
+    "reproduce",
+    "resid_post",
+    "resid_pre",
+    "scale_keys",
+    "scale_values",
+    "score",
+    "show",
+    "steer",
+    "svd_direction",
+    "transplant",
+    "vectors",
+    "write_safeedit",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name of the face when it is first asked for.
+
+    Raises:
+        AttributeError: for any other name; with the nearest that there is.
+    """
+    if name not in _HOME_OF:
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, __all__, n=1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        raise AttributeError(f"module {__name__!r} has no {name!r}{meant}", name=name)
+    with warnings.catch_warnings():  # what the libraries look for in a notebook when they are imported
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

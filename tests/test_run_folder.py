@@ -52,7 +52,7 @@ def test_a_damaged_table_is_one_line_and_hinders_no_other(run: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="cannot be read as a table"):
         found.plot("defense")
-    assert isinstance(found.plot("fig5_mechanism"), Figure)
+    assert isinstance(found.plot("fig5_mechanism").figure, Figure)
     assert len(found.verdict)
 
 

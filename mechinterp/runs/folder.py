@@ -18,7 +18,8 @@ from mechinterp.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
+
+    from mechinterp.report.picture import Picture
 
 REPORT = "report.html"
 
@@ -134,8 +135,8 @@ class RunFolder:
 
         return tuple(plates_of(self.tables))
 
-    def plot(self, name: str) -> Figure:
-        """Draw a figure of its tables, unsaved.
+    def plot(self, name: str) -> Picture:
+        """Draw a figure of its tables, unsaved; a notebook shows it, `.figure` is matplotlib's.
 
         Args:
             name: one of `figures`.
@@ -143,12 +144,13 @@ class RunFolder:
         Raises:
             InputError: for any other name, or a table that is damaged or lacks a column.
         """
+        from mechinterp.report.picture import Picture
         from mechinterp.report.plates import draw_figure
 
         if name not in self.figures:
             there = f"of its tables can be drawn {', '.join(self.figures)}" if self.figures else "none can be drawn"
             raise InputError(f"{self.path}: no figure {name!r}; {there}")
-        return draw_figure(name, self._saved)
+        return Picture(name, draw_figure(name, self._saved))
 
     @property
     def report(self) -> Path:

@@ -1,0 +1,179 @@
+"""Whatever a user names, turned into what the rooms take: checkpoints, weights, data, directions."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from mechinterp.audit.directions.probe import ToxicProbe
+from mechinterp.audit.directions.toxic_direction import ToxicDirection
+from mechinterp.data.comments import Comment, read_comments
+from mechinterp.data.safeedit import SafeEditInstance, read_safeedit
+from mechinterp.errors import InputError
+from mechinterp.face.progress import watched
+from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.files.weights import LazyWeights
+from mechinterp.models.sources import Source, stands_on
+
+CheckpointLike = Checkpoint | str | Path
+"""A checkpoint in memory, or the folder, adapter, edit, file of weights or hub id of one."""
+DirectionLike = ToxicDirection | ToxicProbe | Float[Tensor, " d_model"] | str | Path
+"""A direction or a probe, a bare vector, or the file of any of them."""
+
+
+def load(
+    source: CheckpointLike,
+    *,
+    base: CheckpointLike | None = None,
+    name: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    device_map: str | None = None,
+    trust_remote_code: bool = False,
+) -> Checkpoint:
+    """Load a checkpoint of any kind; one that is in memory already passes through.
+
+    Args:
+        source: a transformers folder, a peft adapter's folder, an edit's folder, a file with a state dict
+            (`.safetensors`, `.bin`, `.pt`, `.pth`), or a hub id, which alone needs the network.
+        base: what an adapter, an edit or a state dict stands on: a checkpoint in memory, which is left as it is, or
+            any source. An adapter may name its own.
+        name: label in tables; by default that of the folder or file.
+        dtype: `auto` (as the files say), `float32`, `bfloat16` or `float16`.
+        device: `auto` (CUDA when there is one), or a torch device.
+        device_map: `auto` to spread a model over devices.
+        trust_remote_code: run code that comes with the checkpoint; off unless asked for.
+
+    Returns:
+        The checkpoint: `.model`, `.tokenizer`, `.names` (its hook points), `.fingerprint` (of its weights).
+
+    Raises:
+        InputError: if there is no such checkpoint, it is damaged, does not fit its base, or holds NaN weights.
+
+    Example:
+        >>> base = mi.load("BASE")
+        >>> tuned = mi.load("runs/dpo", base=base, name="dpo")
+    """
+    with watched(progress=False):
+        if isinstance(source, Checkpoint):
+            return source if name is None else replace(source, name=name)
+        if isinstance(base, Checkpoint):
+            found = Source.find(source)
+            if found.kind in ("edit", "adapter"):
+                own = replace(base, model=copy.deepcopy(base.model))
+                changed = own.changed_by(found, f"{found.given} on {base.source}")
+                changed.check_finite()
+                return changed if name is None else replace(changed, name=name)
+            base = None if found.kind in ("model", "hub") else _place_of(base, found)
+        return Checkpoint.load(
+            source,
+            base=base,
+            name=name,
+            dtype=dtype,
+            device=device,
+            device_map=device_map,
+            trust_remote_code=trust_remote_code,
+        )
+
+
+def _place_of(base: Checkpoint, source: Source) -> str:
+    """Where a base in memory came from, of which a bare file of weights takes config and tokenizer."""
+    if not Path(base.source).exists():
+        raise InputError(f"{source.given}: a file of weights needs its base's config; give the folder of {base.name}")
+    return base.source
+
+
+def weights_of(source: CheckpointLike | LazyWeights, other: CheckpointLike | LazyWeights | None = None) -> LazyWeights:
+    """The weights of a checkpoint, one tensor at a time: from its files where they hold them, else from memory.
+
+    Args:
+        source: any checkpoint.
+        other: what it is set against, on which an edit or a bare file of weights stands.
+
+    Raises:
+        InputError: if there is no such checkpoint, or it is damaged.
+    """
+    if isinstance(source, LazyWeights):
+        return source
+    if isinstance(source, Checkpoint):
+        return source.weights
+    if isinstance(other, Checkpoint):
+        kind = Source.find(source).kind
+        return load(source, base=other).weights if kind in ("edit", "adapter") else LazyWeights.open(source)
+    if isinstance(other, LazyWeights):
+        other = other.source
+    place, base = stands_on(str(source), str(other)) if other is not None else (str(source), None)
+    if Source.find(place).kind in ("adapter", "hub"):  # merged, or fetched, before it has weights of its own
+        return load(place, base=base).weights
+    return LazyWeights.open(place, base)
+
+
+def directions_of(given: DirectionLike | Mapping[str, DirectionLike], checkpoint: str) -> dict[str, ToxicDirection]:
+    """Directions by name, of one or of several.
+
+    Args:
+        given: one direction, or several by name.
+        checkpoint: what they are used on, for errors.
+
+    Raises:
+        InputError: for what is no direction.
+    """
+    if not isinstance(given, Mapping):
+        one = direction_of(given)
+        return {one.name: one}
+    if not given:
+        raise InputError(f"no direction is given to measure {checkpoint} along; give a probe or a direction")
+    return {name: direction_of(each, name) for name, each in given.items()}
+
+
+def direction_of(given: DirectionLike, name: str | None = None) -> ToxicDirection:
+    """One direction.
+
+    Raises:
+        InputError: for what is none.
+    """
+    if isinstance(given, ToxicProbe):
+        return ToxicDirection.from_probe(given, name=name)
+    if isinstance(given, Tensor):
+        return ToxicDirection(given, "file", name or "direction")
+    if isinstance(given, ToxicDirection):
+        return given if name is None else given.named(name)
+    if isinstance(given, str | Path):
+        return ToxicDirection.load(given, name=name)
+    raise InputError(f"a direction is a probe, a direction, a vector or a file of one, got {type(given).__name__}")
+
+
+def instances_of(data: Sequence[SafeEditInstance] | str | Path) -> list[SafeEditInstance]:
+    """SafeEdit instances, read where they are given as a file.
+
+    Raises:
+        InputError: if there is no such file, or a row of it is malformed.
+    """
+    return read_safeedit(data) if isinstance(data, str | Path) else list(data)
+
+
+def comments_of(comments: Sequence[Comment] | str | Path) -> list[Comment]:
+    """Labelled comments, read where they are given as a file with Jigsaw's columns.
+
+    Raises:
+        InputError: if there is no such file, or it is none of comments.
+    """
+    return read_comments(comments) if isinstance(comments, str | Path) else list(comments)
+
+
+def probe_of(probe: ToxicProbe | str | Path) -> ToxicProbe:
+    """A probe, read where it is given as a file.
+
+    Raises:
+        InputError: if there is no such file, or it is no probe.
+    """
+    if isinstance(probe, str | Path):
+        return ToxicProbe.load(probe)
+    if not isinstance(probe, ToxicProbe):
+        raise InputError(f"probe is a {type(probe).__name__}; give what mi.fit_probe made, or the file of one")
+    return probe

@@ -1,0 +1,38 @@
+"""A figure that shows itself in a notebook, and is saved as a run's figures are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from mechinterp.report.plates import figure_bytes, save_figure
+
+WIDTH = 820
+"""On a page, in pixels; the picture itself has twice as many or more."""
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A figure of a run.
+
+    Attributes:
+        name: its own, one of `RunFolder.figures`.
+        figure: matplotlib's.
+    """
+
+    name: str
+    figure: Figure
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write `NAME.png` and `NAME.pdf`, the same bytes as a run's own.
+
+        Raises:
+            InputError: if the folder cannot be written.
+        """
+        return save_figure(self.figure, Path(folder), self.name)
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, Any]]:
+        return figure_bytes(self.figure), {"width": WIDTH}

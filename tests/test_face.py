@@ -1,0 +1,262 @@
+"""The face: its names, what it takes, what its results show, and how it refuses."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from checkpoint_folder import INSTANCES, SETTINGS, make_folder
+from command_line import call
+from conftest import N_BLOCKS, PROMPTS, RESPONSES, tiny_checkpoint
+
+import mechinterp as mi
+from mechinterp.audit.relapse.results import RelapseTest
+from mechinterp.data.showing import shown
+from mechinterp.face.loading import weights_of
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
+
+COMMENTS = [mi.Comment(f"you {w} {i}", t) for i in range(12) for w, t in (("fool", True), ("friend", False))]
+
+
+@pytest.fixture
+def folder(shared: Callable[..., Path]) -> Path:
+    return shared("checkpoints", make_folder)
+
+
+# -- names ------------------------------------------------------------------------------------------------------------
+
+
+def test_type_checkers_and_users_see_the_same_names() -> None:
+    tree = ast.parse(Path(mi.__file__).read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    typed = {alias.name: node.module for node in block.body for alias in node.names if isinstance(node, ast.ImportFrom)}
+    assert typed == mi._HOME_OF
+    assert sorted(mi.__all__) == sorted(typed)
+    for name, module in typed.items():
+        assert getattr(mi, name) is getattr(importlib.import_module(module), name)
+        assert getattr(mi, name).__doc__
+    assert set(mi.__all__) <= set(dir(mi))
+
+
+def test_the_import_loads_nothing_heavy() -> None:
+    heavy = ("torch", "numpy", "pandas", "transformers", "matplotlib", "sklearn", "pydantic", "rich")
+    code = f"import sys, mechinterp; dir(mechinterp); print(*[name for name in {heavy} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (found.stdout.strip(), found.stderr) == ("", "")
+
+
+def test_a_name_that_is_not_there_suggests_the_near_one() -> None:
+    with pytest.raises(AttributeError, match=r"^module 'mechinterp' has no 'comparee'; did you mean 'compare'\?$"):
+        mi.comparee  # noqa: B018
+    with pytest.raises(AttributeError, match=r"^module 'mechinterp' has no 'zzzz'$"):
+        mi.zzzz  # noqa: B018
+
+
+# -- checkpoints of every kind ----------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_in_memory_passes_through() -> None:
+    checkpoint = tiny_checkpoint("llama")
+    assert mi.load(checkpoint) is checkpoint
+    renamed = mi.load(checkpoint, name="mine")
+    assert (renamed.name, renamed.model) == ("mine", checkpoint.model)
+
+
+@pytest.mark.parametrize("kind", ["edit", "adapter", "state.safetensors"])
+def test_what_stands_on_a_base_in_memory_is_what_stands_on_its_files(folder: Path, kind: str) -> None:
+    base = mi.load(folder / "base")
+    before = base.fingerprint
+    on_memory = mi.load(folder / kind, base=base)
+    assert on_memory.fingerprint == mi.load(folder / kind, base=folder / "base").fingerprint != before
+    assert mi.load(base, name="again").fingerprint == before  # it was left as it was
+    if kind != "state.safetensors":
+        assert on_memory.source == f"{folder / kind} on {folder / 'base'}"
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "gemma2"])
+def test_weights_in_memory_read_as_their_files_do(architecture: str, tmp_path: Path) -> None:
+    a, b = (tiny_checkpoint(architecture, seed=seed) for seed in (0, 1))
+    places = a.save(tmp_path / "a"), b.save(tmp_path / "b")
+    lazy, files = weights_of(a), weights_of(places[0])
+    assert lazy.parameters == files.parameters
+    assert lazy.fingerprint == files.fingerprint == a.fingerprint
+    pd.testing.assert_frame_equal(mi.diff(a, b).table, mi.diff(*places).table)
+    direction = torch.randn(a.names.d_model, generator=torch.Generator().manual_seed(0))
+    regions = [
+        mi.regions(base, direction, against={"b": other}, draws=10).table for base, other in ((a, b), (places[0], b))
+    ]
+    pd.testing.assert_frame_equal(*regions)
+    listed = [
+        mi.vectors(base, direction, against={"b": other}, top=3).table
+        for base, other in ((a, b), (places[0], places[1]))
+    ]
+    pd.testing.assert_frame_equal(*listed)
+
+
+def test_weights_of_an_adapter_and_an_edit(folder: Path) -> None:
+    changed = mi.diff(folder / "base", folder / "edit").table.query("status == 'changed'")
+    assert list(changed["parameter"]) == ["model.layers.2.mlp.down_proj.weight"]
+    assert mi.diff(mi.load(folder / "base"), folder / "edit").table.equals(
+        mi.diff(folder / "base", folder / "edit").table
+    )
+    assert not mi.diff(folder / "base", folder / "adapter").identical
+
+
+def tables_of(run: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((run / "tables").glob("*.csv"))}
+
+
+def test_memory_paths_adapters_and_edits_give_the_command_lines_tables(folder: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data.json"
+    mi.write_safeedit(INSTANCES, data)
+    options = ["--base", folder / "base", "--probe", folder / "probe.safetensors", "--data", data, "--layer", 2]
+    options += ["--max-new-tokens", 2]
+    for name in ("tuned", "adapter", "edit"):
+        options += ["--checkpoint", f"{name}={folder / name}"]
+    assert call("compare", *options, "--out", tmp_path / "command") == 0
+    given = {"block": 2, "probe": folder / "probe.safetensors", "progress": False}
+    settings = mi.ComparisonSettings(max_new_tokens=2)
+    base = mi.load(folder / "base")
+    mixed = {"tuned": mi.load(folder / "tuned"), "adapter": folder / "adapter", "edit": str(folder / "edit")}
+    found = mi.compare(base, mixed, INSTANCES, settings=settings, out=tmp_path / "face", **given)
+    assert tables_of(found.path) == tables_of(tmp_path / "command")
+    assert len(tables_of(found.path)) > 5
+    mixed = {
+        "tuned": folder / "tuned",
+        "adapter": mi.load(folder / "adapter"),
+        "edit": mi.WeightDelta.load(folder / "edit"),
+    }
+    found = mi.compare(folder / "base", mixed, data, settings=settings, **given)
+    assert tables_of(found.path) == tables_of(tmp_path / "command")
+    assert base.fingerprint == mi.load(folder / "base").fingerprint
+    place = found.path
+    assert place.is_dir()
+    del found
+    assert not place.exists()  # it goes with its object
+
+
+def test_a_comparison_that_fails_leaves_no_folder(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    probe = mi.fit_probe(folder / "tuned", COMMENTS)
+    with pytest.raises(mi.InputError, match=r"^the probe belongs to other weights .*make one for this base"):
+        mi.compare(folder / "base", {"tuned": folder / "tuned"}, INSTANCES, probe=probe, settings=SETTINGS, block=1)
+    assert not list(tmp_path.iterdir())
+
+
+# -- results ----------------------------------------------------------------------------------------------------------
+
+
+def made(folder: Path) -> dict[str, Any]:
+    """A result of each kind."""
+    base, tuned = mi.load(folder / "base"), mi.load(folder / "tuned")
+    probe = mi.fit_probe(base, COMMENTS)
+    answers = mi.generate(base, PROMPTS, max_new_tokens=3, judge=lambda texts: torch.arange(len(texts)).numpy() % 2.0)
+    return {
+        "checkpoint": base,
+        "recording": mi.record(base, PROMPTS),
+        "responses": answers,
+        "scores": mi.score(base, PROMPTS, RESPONSES),
+        "probe": probe,
+        "direction": mi.means_direction(base, mi.Concept("refusing", ("No.",), ("Yes.",))),
+        "diff": mi.diff(base, tuned),
+        "regions": mi.regions(base, probe, against={"tuned": tuned}, draws=10),
+        "vectors": mi.vectors(base, probe, against={"tuned": tuned}, top=3),
+        "edit": mi.WeightDelta.load(folder / "edit"),
+    }
+
+
+def test_results_show_themselves_and_can_be_kept(folder: Path, tmp_path: Path) -> None:
+    results = made(folder)
+    for name, result in results.items():
+        page = result._repr_html_()
+        assert page.startswith("<div>"), name
+        assert len(page) < 20_000, name
+        assert "<table" in page, name
+    for name, result in results.items():
+        if name == "checkpoint":
+            continue
+        place = tmp_path / (f"{name}.safetensors" if name in ("recording", "probe", "direction") else name)
+        result.save(place)
+        assert type(result).load(place)._repr_html_() == result._repr_html_(), name
+        if hasattr(result, "table"):
+            pd.testing.assert_frame_equal(type(result).load(place).table, result.table)
+    assert list(results["recording"].groups) == [mi.h_down(block) for block in range(N_BLOCKS)]
+    assert results["responses"].unsafe == 0.6
+    assert results["responses"][:2] == results["responses"].texts[:2]
+    with pytest.raises(mi.InputError, match="not the folder of a saved scores"):
+        type(results["scores"]).load(tmp_path / "responses")
+
+
+def test_what_is_shown_is_escaped_and_short() -> None:
+    table = pd.DataFrame({"text": ["<script>alert(1)</script>"] * 30, "value": 0.123456789})
+    page = shown("<b>me</b>", {"of": "<i>", "nothing": ""}, table, note="a < b", rows=5)
+    assert "<script>" not in page
+    assert "<b>me</b>" not in page
+    assert "nothing" not in page
+    assert page.count("alert(1)") == 5
+    assert "and 25 rows more" in page
+    assert "0.1235" in page
+    answers = mi.Responses("<img>", ("<p>",), ("<b>bold</b>",))
+    assert "<b>bold</b>" not in answers._repr_html_()
+    assert "<img>" not in answers._repr_html_()
+    assert "&lt;img" in mi.show([{"a": "<img>"}])._repr_html_()
+
+
+def test_a_relapse_test_shows_its_verdict(own_runs: Path) -> None:
+    kept = sorted((own_runs / "seed0" / "relapse").glob("*/relapse.json"))
+    page = RelapseTest.load(kept[0].parent)._repr_html_()
+    assert "relapse test of" in page
+    assert "verdict" in page
+
+
+def test_a_figure_of_a_run_shows_itself(own_runs: Path, tmp_path: Path) -> None:
+    run = mi.open_run(own_runs / "seed0")
+    data, metadata = run.plot("erase_or_bypass")._repr_png_()
+    assert data == b"png"  # the tests' stand-in
+    assert metadata == {"width": 820}
+    saved = run.plot("erase_or_bypass").save(tmp_path)
+    assert [path.name for path in saved] == ["erase_or_bypass.png", "erase_or_bypass.pdf"]
+    assert "verdict" in run._repr_html_()
+
+
+# -- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+def refused(work: Callable[[], object]) -> str:
+    with pytest.raises(mi.InputError) as stop:
+        work()
+    assert "\n" not in str(stop.value)
+    return str(stop.value)
+
+
+def test_mistakes_are_told_in_one_line(folder: Path, tmp_path: Path) -> None:
+    base = tiny_checkpoint("llama")
+    probe = mi.ToxicProbe.load(folder / "probe.safetensors")
+    comparison = {"data": INSTANCES, "probe": probe}
+    assert "no such folder" in refused(lambda: mi.load("./nonsense"))
+    assert "nonsense" in refused(lambda: mi.load("nonsense"))
+    assert "no tuned checkpoints" in refused(lambda: mi.compare(base, {}, **comparison))
+    assert "names the checkpoints" in refused(lambda: mi.compare(base, ["runs/sft"], **comparison))
+    assert "plain name" in refused(lambda: mi.compare(base, {"a/b": base}, **comparison))
+    gone = {"data": tmp_path / "gone.json", "probe": probe}
+    assert "gone.json" in refused(lambda: mi.compare(base, {"same": base}, **gone))
+    wrong = {"data": INSTANCES, "probe": {"a": 1}}
+    assert "mi.fit_probe" in refused(lambda: mi.compare(base, {"same": base}, **wrong))
+    assert "not a list" in refused(lambda: mi.generate(base, "one text"))
+    assert "not a list" in refused(lambda: mi.record(base, "one text"))
+    assert "other weights" in refused(lambda: mi.regions(folder / "tuned", probe, draws=10))
+    assert "a direction is" in refused(lambda: mi.regions(base, 3, draws=10))
+    assert "no direction is given" in refused(lambda: mi.vectors(base, {}))
+    assert "no such run folder" in refused(lambda: mi.open_run(tmp_path / "gone"))
+    assert "not the folder of a run" in refused(lambda: mi.open_study(tmp_path))
