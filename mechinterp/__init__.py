@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from mechinterp.data.concepts import Concept
     from mechinterp.data.safeedit import read_safeedit, write_safeedit
     from mechinterp.errors import InputError
-    from mechinterp.face.comparing import compare, relapse
     from mechinterp.face.loading import load
     from mechinterp.face.passes import fit_probe, generate, record, score
     from mechinterp.face.showing import show
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
         transplant,
     )
     from mechinterp.models.names import attn_out, h_down, h_mid, mlp_out, resid_post, resid_pre
-    from mechinterp.models.passes.recording import Recording
+    from mechinterp.models.passes.recorded import Recording
     from mechinterp.runs.folder import RunFolder
 
 _HOMES = {
@@ -64,7 +63,6 @@ _HOMES = {
     "data.concepts": ("Concept",),
     "data.safeedit": ("read_safeedit", "write_safeedit"),
     "errors": ("InputError",),
-    "face.comparing": ("compare", "relapse"),
     "face.loading": ("load",),
     "face.passes": ("fit_probe", "generate", "record", "score"),
     "face.showing": ("show",),
@@ -76,7 +74,7 @@ _HOMES = {
         *("ablate", "patch", "project_out", "scale_keys", "scale_values", "steer", "transplant"),
     ),
     "models.names": ("attn_out", "h_down", "h_mid", "mlp_out", "resid_post", "resid_pre"),
-    "models.passes.recording": ("Recording",),
+    "models.passes.recorded": ("Recording",),
     "runs.folder": ("RunFolder",),
 }
 """The module that each name of the face comes from; the imports above, for type checkers, say the same."""
@@ -106,7 +104,6 @@ __all__ = [
     "WeightDelta",
     "ablate",
     "attn_out",
-    "compare",
     "diff",
     "effective_direction",
     "fit_probe",
@@ -124,7 +121,6 @@ __all__ = [
     "read_safeedit",
     "record",
     "regions",
-    "relapse",
     "reproduce",
     "resid_post",
     "resid_pre",

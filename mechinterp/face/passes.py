@@ -19,7 +19,7 @@ from mechinterp.face.loading import CheckpointLike, comments_of, load
 from mechinterp.face.progress import watched
 from mechinterp.models.names import h_down
 from mechinterp.models.passes import generation, recording, scoring
-from mechinterp.models.passes.recording import Recording
+from mechinterp.models.passes.recorded import Recording
 from mechinterp.models.passes.scoring import Reduction
 from mechinterp.models.text.tokens import Position
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mechinterp.audit.listed_vectors import VectorTables, list_vectors
-from mechinterp.audit.weights_alone import difference
 from mechinterp.audit.weights_alone import regions as of_regions
 from mechinterp.audit.weights_alone.belonging import check_origin
+from mechinterp.audit.weights_alone.diff import diff as compare_weights
 from mechinterp.audit.weights_alone.difference import Difference
 from mechinterp.audit.weights_alone.regions import RegionTables
 from mechinterp.face.loading import CheckpointLike, DirectionLike, directions_of, weights_of
@@ -41,7 +41,7 @@ def diff(
     with watched(progress) as shown:
         before = weights_of(a)
         after = weights_of(b, a)
-        return difference.diff(before, after, rank=rank, seed=seed, progress=shown.progress("comparing tensors"))
+        return compare_weights(before, after, rank=rank, seed=seed, progress=shown.progress("comparing tensors"))
 
 
 def regions(
