@@ -29,7 +29,7 @@ from mechinterp.data.storage.provenance import digest
 from mechinterp.errors import InputError
 from mechinterp.measures.fluency import UNSPACED
 from mechinterp.measures.splitting import Distinct
-from mechinterp.models.checkpoints import resolve_device
+from mechinterp.models.devices import resolve_device
 from mechinterp.models.text.batches import length_batches
 
 WORDS = rf"{UNSPACED}|(?:(?!{UNSPACED})\w){{2,}}"

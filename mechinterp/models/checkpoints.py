@@ -21,6 +21,7 @@ from mechinterp.errors import InputError
 from mechinterp.models import processes
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.descriptions import read_config, read_tokenizer
+from mechinterp.models.devices import resolve_device
 from mechinterp.models.files.loading import (
     DTYPES,
     LoadingOptions,
@@ -292,19 +293,3 @@ def _with_base(source: str | Path, base: str | Path | None) -> tuple[Source, Sou
 
 def _label(source: Source, base: Source | None) -> str:
     return source.given if base is None or source.kind == "model" else f"{source.given} on {base.given}"
-
-
-def resolve_device(device: str) -> torch.device:
-    """The device of that name; `auto` means CUDA when there is one, under a launcher the process's own.
-
-    Raises:
-        InputError: for a name that torch does not know, or a device that this machine lacks.
-    """
-    if device == "auto":
-        device = processes.default_device()
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {device!r} cannot be used here ({str(error).splitlines()[0]})") from error
-    return found

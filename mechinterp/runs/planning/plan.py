@@ -21,7 +21,7 @@ import typer
 from mechinterp.data.corpus import generate_corpus
 from mechinterp.errors import InputError
 from mechinterp.methods.training.organism import build_model, train_tokenizer
-from mechinterp.models.checkpoints import resolve_device
+from mechinterp.models.devices import resolve_device
 from mechinterp.models.progress import Silent
 from mechinterp.runs.planning.activities import activities
 from mechinterp.runs.planning.costs import LIBRARIES, Cost, Costs
