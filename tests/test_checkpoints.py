@@ -17,7 +17,11 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.comparability import check_comparable
 from mechinterp.models.files.configs import unlike_configs
 from mechinterp.models.files.weights import LazyWeights, fingerprint_model
-from mechinterp.models.sources import source_files
+from mechinterp.models.files.stored_checkpoint import StoredCheckpoint
+
+
+def files_of(source: str | Path, base: str | Path | None = None) -> tuple[Path, ...]:
+    return StoredCheckpoint.find(source, base).files
 
 
 @pytest.mark.parametrize("architecture", [*MAIN_ARCHITECTURES, "opt", "phi3", "qwen3"])
@@ -193,7 +197,7 @@ def test_a_hub_id_opens_from_the_cache_without_the_network(tmp_path: Path, monke
         loaded = Checkpoint.load(source, device="cpu")
         assert (loaded.name, loaded.source) == ("tiny", source)
         assert loaded.fingerprint == tiny_checkpoint("llama").fingerprint
-        assert source_files(source) == ()
+        assert files_of(source) == ()
     check_comparable(loaded, [Checkpoint.skeleton("someone/tiny")])
 
 
@@ -311,7 +315,7 @@ def test_the_files_of_a_folder_are_those_that_determine_it(tmp_path: Path) -> No
     folder = tiny_checkpoint("llama").save(tmp_path / "model")
     for name in ("optimizer.pt", "trainer_state.json", "training_args.bin", "README.md"):
         (folder / name).write_text("{}")
-    names = [path.name for path in source_files(folder)]
+    names = [path.name for path in files_of(folder)]
     assert names == sorted(names)
     assert set(names) == {
         *("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")

@@ -19,10 +19,14 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.comparability import check_comparable
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.files.weights import LazyWeights
-from mechinterp.models.sources import source_files
+from mechinterp.models.files.stored_checkpoint import StoredCheckpoint
 
 # peft calls what transformers deprecates
 of_peft = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
+
+
+def files_of(source: str | Path, base: str | Path | None = None) -> tuple[Path, ...]:
+    return StoredCheckpoint.find(source, base).files
 
 
 @of_peft
@@ -70,7 +74,7 @@ def test_an_adapters_base_is_found_as_its_config_says(
     make_adapter(base, tmp_path / "run" / "adapter", names=named[names])
     if named[names] is None or names == "gone":
         message = "names no base model" if names == "nothing" else r"is not there \(/nowhere/base\)"
-        for opening in (Checkpoint.load, Checkpoint.skeleton, source_files):
+        for opening in (Checkpoint.load, Checkpoint.skeleton, files_of):
             with pytest.raises(InputError, match=message):
                 opening("run/adapter")
         return
@@ -79,7 +83,7 @@ def test_an_adapters_base_is_found_as_its_config_says(
     loaded = Checkpoint.load(tmp_path / "run" / "adapter", device="cpu")
     assert loaded.fingerprint != base.fingerprint
     check_comparable(base, [Checkpoint.skeleton(tmp_path / "run" / "adapter")])
-    files = source_files(tmp_path / "run" / "adapter")
+    files = files_of(tmp_path / "run" / "adapter")
     assert {"adapter_model.safetensors", "adapter_config.json", "model.safetensors", "config.json"} < {
         path.name for path in files
     }
@@ -175,7 +179,7 @@ def test_bases_that_stand_on_each_other_are_refused(tmp_path: Path) -> None:
     a, b, c = (tmp_path / name for name in "abc")
     name_base(a, str(b)), name_base(b, str(c)), name_base(c, str(b))  # c and b for ever
     edit = make_delta(tiny_checkpoint("llama")).save(tmp_path / "edit")
-    for opening in (Checkpoint.load, Checkpoint.skeleton, source_files):
+    for opening in (Checkpoint.load, Checkpoint.skeleton, files_of):
         for source, base in ((a, None), (b, None), (b, c), (edit, a)):
             with pytest.raises(InputError, match="its bases stand on each other"):
                 opening(source, base=base)
@@ -191,7 +195,7 @@ def test_bases_that_stand_on_each_other_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [3, ["base"], {"path": "base"}])
 def test_a_base_must_be_named_by_a_string(name: object, tmp_path: Path) -> None:
     adapter = name_base(tmp_path / "adapter", name)
-    for opening in (Checkpoint.load, Checkpoint.skeleton, source_files):
+    for opening in (Checkpoint.load, Checkpoint.skeleton, files_of):
         with pytest.raises(InputError, match=f"names the base by a {type(name).__name__}, not by a path or hub id"):
             opening(adapter)
 
@@ -211,7 +215,7 @@ def test_an_edit_is_opened_on_its_base(dtype: torch.dtype, tmp_path: Path) -> No
     assert loaded.fingerprint == delta.merged(checkpoint, name="x").fingerprint != checkpoint.fingerprint
     assert (loaded.name, loaded.source) == ("edit", f"{edit} on {base}")
     check_comparable(loaded, [Checkpoint.skeleton(edit, base=base)])
-    assert set(source_files(edit, base)) == {edit / "edit.json", edit / "delta.safetensors", *source_files(base)}
+    assert set(files_of(edit, base)) == {edit / "edit.json", edit / "delta.safetensors", *files_of(base)}
     other = tiny_checkpoint("llama", seed=1, dtype=dtype).save(tmp_path / "other")
     with pytest.raises(InputError, match="this edit belongs to weights"):
         Checkpoint.load(edit, base=other, device="cpu")

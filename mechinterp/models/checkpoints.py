@@ -20,17 +20,16 @@ from mechinterp.data.storage.files import replacing
 from mechinterp.errors import InputError
 from mechinterp.models import processes
 from mechinterp.models.deltas import WeightDelta
-from mechinterp.models.descriptions import read_config, read_tokenizer
+from mechinterp.models.descriptions import read_tokenizer
 from mechinterp.models.devices import resolve_device
 from mechinterp.models.files.loading import (
     DTYPES,
     LoadingOptions,
-    check_adapter,
-    check_files,
     load_tensors,
     load_whole,
     merge_adapter,
 )
+from mechinterp.models.files.stored_checkpoint import StoredCheckpoint
 from mechinterp.models.files.weights import LazyWeights, fingerprint_model
 from mechinterp.models.names import HookNames
 from mechinterp.models.sources import Source
@@ -61,7 +60,7 @@ class Checkpoint:
     @classmethod
     def load(
         cls,
-        source: str | Path,
+        source: str | Path | StoredCheckpoint,
         *,
         base: str | Path | None = None,
         name: str | None = None,
@@ -76,7 +75,7 @@ class Checkpoint:
             source: a transformers folder (single or sharded safetensors; pickled files with `weights_only=True`), a
                 peft adapter's folder (merged into its base in memory), an edit's folder (`WeightDelta`, applied to
                 its base), a file with a state dict (`.safetensors`, `.bin`, `.pt`, `.pth`), or a hub id. Only a hub id
-                needs the network.
+                needs the network. Or one that was looked up before, with what it stands on.
             base: the model that an adapter, an edit or a state dict stands on. An adapter may name its own; a
                 transformers folder takes from it the tokenizer that it lacks, and nothing else.
             name: label; by default that of the folder or file.
@@ -92,27 +91,33 @@ class Checkpoint:
             raise InputError(f"dtype must be one of {DTYPES}, got {dtype!r}")
         if device_map is not None and processes.launched():
             raise InputError("--device-map spreads one model over all devices: start one process, without a launcher")
-        options = LoadingOptions(dtype, resolve_device(device), device_map, trust_remote_code)
-        checkpoint = cls._open(*_with_base(source, base), options)
+        stored = source if isinstance(source, StoredCheckpoint) else _find(source, base, trust_remote_code)
+        options = LoadingOptions(dtype, resolve_device(device), device_map, stored.trust_remote_code)
+        checkpoint = cls._open(stored, options)
         checkpoint.check_finite()
         return checkpoint if name is None else replace(checkpoint, name=name)
 
     @classmethod
-    def _open(cls, source: Source, base: Source | None, options: LoadingOptions) -> Checkpoint:
-        trust = options.trust_remote_code
-        if source.kind in ("edit", "adapter") and base is not None:
-            return cls._open(base, base.base(None), options).changed_by(source, _label(source, base))
-        config = read_config(source, base, trust_remote_code=trust)
-        tokenizer = read_tokenizer(source, base, config, trust_remote_code=trust)  # first, as it takes no time
-        model = load_tensors(source, base, options) if source.kind == "tensors" else load_whole(source, config, options)
-        return cls(source.name, model, tokenizer, _label(source, base), trust)
+    def _open(cls, stored: StoredCheckpoint, options: LoadingOptions) -> Checkpoint:
+        source, tokenizer = stored.source, stored.tokenizer  # first, as it takes no time
+        if stored.changes is not None:
+            return cls._open(stored.changes, options).changed_by(source, stored.label, tokenizer)
+        if source.kind == "tensors":
+            below = None if stored.base is None else stored.base.source  # says how it generates
+            model = load_tensors(source, below, stored.config, options)
+        else:
+            model = load_whole(source, stored.config, options)
+        return cls(source.name, model, tokenizer, stored.label, options.trust_remote_code)
 
-    def changed_by(self, source: Source, label: str) -> Checkpoint:
+    def changed_by(
+        self, source: Source, label: str, tokenizer: PreTrainedTokenizerBase | None = None
+    ) -> Checkpoint:
         """An edit or an adapter put into this checkpoint's own weights, for good.
 
         Args:
             source: the edit's or adapter's folder.
             label: what the changed checkpoint is said to come from.
+            tokenizer: an adapter's, if it has been read; else its own is read, if it has one.
 
         Raises:
             InputError: if it does not fit; the weights are then as they were.
@@ -120,15 +125,15 @@ class Checkpoint:
         whole = replace(self, name=source.name, source=label)
         if source.kind == "edit":
             return WeightDelta.load(source.path).apply_to(whole)
-        tokenizer = whole.tokenizer
-        if source.has_tokenizer:
-            trust = self.trust_remote_code
-            tokenizer = read_tokenizer(source, None, whole.model.config, trust_remote_code=trust)
-        return replace(whole, model=merge_adapter(whole.model, source), tokenizer=tokenizer)
+        if tokenizer is None and source.has_tokenizer:
+            config, trust = whole.model.config, self.trust_remote_code
+            tokenizer = read_tokenizer(source, None, config, trust_remote_code=trust)
+        model = merge_adapter(whole.model, source)
+        return replace(whole, model=model, tokenizer=whole.tokenizer if tokenizer is None else tokenizer)
 
     @classmethod
     def skeleton(
-        cls, source: str | Path, *, base: str | Path | None = None, trust_remote_code: bool = False
+        cls, source: str | Path | StoredCheckpoint, *, base: str | Path | None = None, trust_remote_code: bool = False
     ) -> Checkpoint:
         """A checkpoint without weights, on the meta device: for checks before anything long.
 
@@ -138,29 +143,9 @@ class Checkpoint:
         Raises:
             InputError: as `load`, but for what only the numbers show (NaN, an edit's fingerprint, an adapter's fit).
         """
-        return cls._skeleton(*_with_base(source, base), trust_remote_code)
-
-    @classmethod
-    def _skeleton(cls, source: Source, base: Source | None, trust: bool) -> Checkpoint:
-        if source.kind in ("edit", "adapter") and base is not None:
-            below = cls._skeleton(base, base.base(None), trust)
-            whole = replace(below, name=source.name, source=_label(source, base))
-            if source.kind == "adapter":
-                check_adapter(source, whole.model)
-            else:
-                WeightDelta.load(source.path).check_shapes(whole.shapes, base.given)
-            if not source.has_tokenizer:
-                return whole
-            config = whole.model.config
-            return replace(whole, tokenizer=read_tokenizer(source, None, config, trust_remote_code=trust))
-        config = read_config(source, base, trust_remote_code=trust)
-        tokenizer = read_tokenizer(source, base, config, trust_remote_code=trust)
-        if source.kind == "tensors":
-            LazyWeights.open(source.path, None if base is None else base.place, trust)
-        else:
-            check_files(source, config, trust_remote_code=trust)
-        names = HookNames(config, source.given, trust)
-        return cls(source.name, names.skeleton, tokenizer, _label(source, base), trust)
+        stored = source if isinstance(source, StoredCheckpoint) else _find(source, base, trust_remote_code)
+        tokenizer = stored.tokenizer
+        return cls(stored.source.name, stored.skeleton, tokenizer, stored.label, stored.trust_remote_code)
 
     @cached_property
     def names(self) -> HookNames:
@@ -286,10 +271,5 @@ class Checkpoint:
         return shown(f"checkpoint {self.name}", {"from": self.source}, table)
 
 
-def _with_base(source: str | Path, base: str | Path | None) -> tuple[Source, Source | None]:
-    found = Source.find(source)
-    return found, found.base(base)
-
-
-def _label(source: Source, base: Source | None) -> str:
-    return source.given if base is None or source.kind == "model" else f"{source.given} on {base.given}"
+def _find(source: str | Path, base: str | Path | None, trust_remote_code: bool) -> StoredCheckpoint:
+    return StoredCheckpoint.find(source, base, trust_remote_code=trust_remote_code)

@@ -111,6 +111,18 @@ class Source:
             raise InputError(f"{self.given}: shard {missing[0]} is missing ({len(missing)} of {len(shards)} are)")
         return (found, *shards)
 
+    def files(self) -> tuple[Path, ...]:
+        """Every file here that determines the weights, the config and the tokenizer; of what it stands on, none.
+
+        What else lies in the folder (a trainer's state, logs) is left out. A hub id has no files of its own here.
+
+        Raises:
+            InputError: as `weight_files`.
+        """
+        inside = self.path.glob if self.path.is_dir() else lambda _: ()
+        described = (file for pattern in _DESCRIPTIONS for file in inside(pattern) if file.is_file())
+        return (*self.weight_files(), *described)
+
     def base(self, given: str | Path | None) -> Source | None:
         """What this stands on: the base that is given, else the one that an adapter names, else None for a model.
 
@@ -190,26 +202,34 @@ def stands_on(source: str, other: str, base: str | None = None) -> tuple[str, st
         InputError: if an adapter names no model, or one that is not here: merged into another model than its own it
             would be a checkpoint that never was.
     """
-    path, separator, own = source.rpartition("@")
-    if separator and path and own and not Path(source).exists():
-        return path, own
-    found = Source.find(source)
+    path, own = split_base(source)
+    return (path, own) if own is not None else (source, stands_below(Source.find(source), other, base))
+
+
+def split_base(given: str) -> tuple[str, str | None]:
+    """`ADAPTER@MODEL` in its two parts; anything else whole, without a base."""
+    path, separator, own = given.rpartition("@")
+    return (path, own) if separator and path and own and not Path(given).exists() else (given, None)
+
+
+def stands_below(found: Source, other: str, base: str | None = None) -> str:
+    """What a source stands on, see `stands_on`."""
     if base is not None or found.kind != "adapter":
-        return source, base or other
-    where = f"{source}@MODEL, or --base MODEL where the command has it"
+        return base or other
+    where = f"{found.given}@MODEL, or --base MODEL where the command has it"
     try:
         below = found.base(None)
     except InputError as error:
         raise InputError(f"{error}: {where}") from error
     assert below is not None  # an adapter always has one
     if below.place == other or (below.kind != "hub" and below.path.resolve() == Path(other).expanduser().resolve()):
-        return source, other
+        return other
     if below.kind == "hub":
         raise InputError(
-            f"{source}: this adapter was trained on {below.given}, which is not here, and no path says that it is "
+            f"{found.given}: this adapter was trained on {below.given}, which is not here, and no path says that it is "
             f"{other}; give its base: {where}"
         )
-    return source, below.place
+    return below.place
 
 
 def _kind(given: str, folder: Path) -> Kind:
@@ -228,28 +248,6 @@ def _kind(given: str, folder: Path) -> Kind:
         f"{given}: not a model folder, there is no config.json in it"
         + (" beside the weights" if weights else " (nor adapter_config.json or edit.json)")
     )
-
-
-def source_files(source: str | Path, base: str | Path | None = None) -> tuple[Path, ...]:
-    """Every local file that determines the weights, the config and the tokenizer of a source and of its base.
-
-    If none of them has changed, neither has what `Checkpoint.load(source, base=base)` gives. What else lies in the
-    folders (a trainer's state, logs) is left out. A hub id has no files of its own here.
-
-    Returns:
-        Sorted paths.
-
-    Raises:
-        InputError: as `Source.find`, `Source.base` and `Source.weight_files` do.
-    """
-    found = Source.find(source)
-    files = set(found.weight_files())
-    if found.path.is_dir():
-        files |= {path for pattern in _DESCRIPTIONS for path in found.path.glob(pattern) if path.is_file()}
-    below = found.base(base)
-    if below is not None:
-        files |= set(source_files(below.place))
-    return tuple(sorted(files))
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def load_whole(source: Source, config: PretrainedConfig, options: LoadingOptions
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
             source.place,
-            config=config,
+            config=copy.deepcopy(config),
             dtype="auto" if options.dtype == "auto" else getattr(torch, options.dtype),
             device_map=options.device_map,
             output_loading_info=True,
@@ -70,13 +70,15 @@ def load_whole(source: Source, config: PretrainedConfig, options: LoadingOptions
     return _finished(source, model, loading, options)
 
 
-def load_tensors(source: Source, base: Source | None, options: LoadingOptions) -> PreTrainedModel:
-    """Load a state-dict file into the architecture of its base; no weight is taken from the base.
+def load_tensors(
+    source: Source, base: Source | None, config: PretrainedConfig, options: LoadingOptions
+) -> PreTrainedModel:
+    """Load a state-dict file into the architecture of its base, whose config is given; no weight is the base's.
 
     Raises:
         InputError: if anything is missing, unknown, damaged, or has another shape.
     """
-    weights = LazyWeights.open(source.path, None if base is None else base.place, options.trust_remote_code)
+    weights = LazyWeights.of(source, config, options.trust_remote_code)
     try:
         model, loading = type(weights.names.skeleton).from_pretrained(
             None,
@@ -129,7 +131,7 @@ def check_files(source: Source, config: PretrainedConfig, *, trust_remote_code: 
     if getattr(config, "quantization_config", None) is not None:  # stored under names of the quantiser's own
         TensorFiles.open(source)
     else:
-        LazyWeights.open(source.path, trust_remote_code=trust_remote_code)
+        LazyWeights.of(source, config, trust_remote_code)
 
 
 def check_adapter(adapter: Source, model: PreTrainedModel) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from mechinterp.errors import InputError
 from mechinterp.models.deltas import WeightDelta, added
@@ -109,8 +110,16 @@ class LazyWeights:
             delta = WeightDelta.load(found.path)
             delta.check_shapes({name: weights.shape(name) for name in weights.stored.aliases}, weights.source)
             return replace(weights, source=f"{found.given} on {weights.source}", delta=delta.tensors)
-        config = read_config(below or found, trust_remote_code=trust_remote_code)
-        weights = cls(found.given, HookNames(config, found.given, trust_remote_code), TensorFiles.open(found))
+        return cls.of(found, read_config(below or found, trust_remote_code=trust_remote_code), trust_remote_code)
+
+    @classmethod
+    def of(cls, source: Source, config: PretrainedConfig, trust_remote_code: bool = False) -> LazyWeights:
+        """Open a model folder or a state-dict file whose config has been read.
+
+        Raises:
+            InputError: as `open`.
+        """
+        weights = cls(source.given, HookNames(config, source.given, trust_remote_code), TensorFiles.open(source))
         weights.check_fit()
         return weights
 

@@ -24,7 +24,7 @@ from mechinterp.errors import InputError
 from mechinterp.methods.method import Method
 from mechinterp.methods.registry import find_method
 from mechinterp.models.progress import Reporter, Silent
-from mechinterp.models.sources import source_files
+from mechinterp.models.files.stored_checkpoint import StoredCheckpoint
 from mechinterp.runs.config import StudyConfig
 from mechinterp.runs.stages import Stage
 from mechinterp.runs.study.checkpoints import edits_at
@@ -92,7 +92,7 @@ def vanilla_of(run: Run) -> Given:
     if not Path(model).exists():
         return Given(settings="model")
     try:
-        return Given(reads={"model": source_files(model)})
+        return Given(reads={"model": StoredCheckpoint.find(model).files})
     except InputError:  # not whole; whoever opens it says why
         return Given(reads={"model": (Path(model),)})
 
