@@ -18,9 +18,8 @@ from mechinterp.audit.evidence import ComparisonSettings
 from mechinterp.data.comments import Comment
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.progress import Silent
-from mechinterp.models.sources import stands_on
+from mechinterp.runs.candidate import Candidate
 from mechinterp.runs.comparison import compare_checkpoints
-from mechinterp.runs.workspace import Candidate
 
 INSTANCES = [make_instance(i, safe_generation=f"I am sorry, not {i}.") for i in range(6)]
 
@@ -64,13 +63,13 @@ def compared(folder: Path, out: Path, *names: str, **changes: Any) -> list[str]:
 
     responses = [i.safe_generation for i in INSTANCES] + [i.unsafe_generation for i in INSTANCES]
     judge = EmbeddedJudge.fit(responses, [True] * 6 + [False] * 6, seed=0)
-    base, listening = str(folder / "base"), Listening()
+    base, listening = Candidate.of(folder / "base", name="base"), Listening()
     undrawn = (patch("mechinterp.report.plates.draw_all"), patch("mechinterp.report.write_report"))
     settled = patch("mechinterp.data.storage.hashing.RECENT", 0)  # the files were made a moment ago
     with undrawn[0], undrawn[1], settled:
         compare_checkpoints(
-            Candidate("base", base),
-            [Candidate(name, *stands_on(str(folder / name), base)) for name in names],
+            base,
+            [Candidate.of(folder / name, name=name, base=base) for name in names],
             INSTANCES,
             ToxicProbe.load(folder / "probe.safetensors"),
             judge,

@@ -30,7 +30,8 @@ from mechinterp.models.passes.generation import generate
 from mechinterp.models.passes.recorded import Recording
 from mechinterp.models.passes.recording import record
 from mechinterp.models.text.tokenizer import tokenizer_fingerprint
-from mechinterp.runs.workspace import Candidate, check_tuned
+from mechinterp.runs.candidate import Candidate
+from mechinterp.runs.workspace import check_tuned
 
 COMMENTS = [Comment(f"{'You fool' if i % 2 else 'My friend'} number {i}", bool(i % 2)) for i in range(40)]
 
@@ -156,7 +157,7 @@ def test_a_padding_token_is_no_difference(token: str, tmp_path: Path) -> None:
     assert opened.tokenizer_fingerprint == Checkpoint.load(tmp_path / "base", device="cpu").tokenizer_fingerprint
     for one, two in (("base", "other"), ("other", "base")):
         skeleton = Checkpoint.skeleton(tmp_path / one)
-        check_tuned(skeleton, [Candidate("x", str(tmp_path / two))], PROMPTS, truncate=False)
+        check_tuned(skeleton, Candidate.of(tmp_path / two), PROMPTS, truncate=False)
 
 
 def test_a_padding_token_for_which_the_model_has_no_row_is_never_fed(tmp_path: Path) -> None:
@@ -185,7 +186,7 @@ def test_a_token_added_for_more_than_padding_is_a_difference(tmp_path: Path) -> 
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|tool|>"]})
     replace(tiny_checkpoint("llama"), tokenizer=tokenizer).save(tmp_path / "other")
     with pytest.raises(InputError, match=r"tokenizer vocabulary .*<\|tool\|>.*give both the same tokenizer files"):
-        check_tuned(Checkpoint.skeleton(base), [Candidate("x", str(tmp_path / "other"))], PROMPTS, truncate=False)
+        check_tuned(Checkpoint.skeleton(base), Candidate.of(tmp_path / "other"), PROMPTS, truncate=False)
 
 
 def test_rows_added_for_padding_are_named_with_their_remedy(tmp_path: Path) -> None:
@@ -195,9 +196,7 @@ def test_rows_added_for_padding_are_named_with_their_remedy(tmp_path: Path) -> N
     model.resize_token_embeddings(rows + 8)
     base.save(tmp_path / "base"), replace(other, model=model).save(tmp_path / "other")
     with pytest.raises(InputError, match=r"264 and \d+ rows of the vocabulary; .* resize_token_embeddings\(264\)"):
-        check_tuned(
-            Checkpoint.skeleton(tmp_path / "base"), [Candidate("x", str(tmp_path / "other"))], PROMPTS, truncate=False
-        )
+        check_tuned(Checkpoint.skeleton(tmp_path / "base"), Candidate.of(tmp_path / "other"), PROMPTS, truncate=False)
 
 
 def test_another_post_processor_is_a_difference() -> None:

@@ -16,8 +16,8 @@ from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.comparability import check_comparable
 from mechinterp.models.files.configs import unlike_configs
-from mechinterp.models.files.weights import LazyWeights, fingerprint_model
 from mechinterp.models.files.stored_checkpoint import StoredCheckpoint
+from mechinterp.models.files.weights import LazyWeights, fingerprint_model
 
 
 def files_of(source: str | Path, base: str | Path | None = None) -> tuple[Path, ...]:

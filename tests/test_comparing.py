@@ -21,7 +21,7 @@ from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.sources import stands_on
 from mechinterp.runs import comparison as comparing
-from mechinterp.runs.workspace import Candidate
+from mechinterp.runs.candidate import Candidate
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
 
@@ -219,8 +219,8 @@ def test_checkpoints_that_would_not_read_the_same_tokens_are_refused(folder: Pat
 
 def test_what_a_hub_id_holds_is_not_taken_for_known(folder: Path) -> None:
     adapter = str(folder / "adapter")
-    assert Candidate("a", adapter, "owner/model").signature() is None
-    signatures = [Candidate("a", adapter, str(folder / base)).signature() for base in ("base", "tuned")]
+    assert Candidate.of(f"{adapter}@owner/model").signature() is None
+    signatures = [Candidate.of(f"{adapter}@{folder / base}").signature() for base in ("base", "tuned")]
     assert signatures[0] is not None
     assert signatures[0] != signatures[1]
 

@@ -12,8 +12,8 @@ from mechinterp.data.storage import hashing
 from mechinterp.data.storage.files import write_json, write_text
 from mechinterp.data.storage.hashing import Hashes, hash_path, hash_text
 from mechinterp.errors import InputError
+from mechinterp.runs.candidate import Candidate
 from mechinterp.runs.stages import Runner, Stage
-from mechinterp.runs.workspace import Candidate
 
 LARGE = 257 * 2**20
 """Bytes: more than were once read whole."""
@@ -148,7 +148,7 @@ def test_a_checkpoint_is_told_by_its_files_states_only_when_these_have_settled(
 ) -> None:
     write_text(tmp_path / "model" / "config.json", "{}")
     write_text(tmp_path / "model" / "model.safetensors", "")
-    candidate = Candidate("a", str(tmp_path / "model"))
+    candidate = Candidate.of(tmp_path / "model", name="a")
     assert candidate.signature() is None  # its weights are looked at
     monkeypatch.setattr(hashing, "RECENT", 0)
     before = candidate.signature()

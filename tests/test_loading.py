@@ -18,8 +18,8 @@ from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.comparability import check_comparable
 from mechinterp.models.deltas import WeightDelta
-from mechinterp.models.files.weights import LazyWeights
 from mechinterp.models.files.stored_checkpoint import StoredCheckpoint
+from mechinterp.models.files.weights import LazyWeights
 
 # peft calls what transformers deprecates
 of_peft = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")

@@ -295,11 +295,11 @@ def test_a_plain_name_is_taken(name: str) -> None:
 
 
 def test_answers_of_a_relapse_test_go_nowhere_else(checkpoints: Path, tmp_path: Path) -> None:
+    from mechinterp.runs.candidate import Candidate
     from mechinterp.runs.relapse import treat_checkpoints
-    from mechinterp.runs.workspace import Candidate
 
-    base = Candidate("base", str(checkpoints / "base"))
-    outside = Candidate("../../x", str(checkpoints / "tuned"))
+    base = Candidate.of(checkpoints / "base", name="base")
+    outside = Candidate.of(checkpoints / "tuned", name="../../x")
     with pytest.raises(InputError, match="plain name"):
         treat_checkpoints(base, [outside], INSTANCES, lambda _: None, out=tmp_path / "a" / "b")  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())

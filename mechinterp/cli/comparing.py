@@ -86,9 +86,8 @@ def compare(
     from mechinterp.audit.evidence import ComparisonSettings
     from mechinterp.audit.relapse.treatments import RelapseSettings
     from mechinterp.audit.trajectory import find_steps
-    from mechinterp.models.sources import stands_on
+    from mechinterp.runs.candidate import Candidate
     from mechinterp.runs.comparison import check_results, compare_checkpoints
-    from mechinterp.runs.workspace import Candidate
 
     if not (checkpoint or trajectory):
         raise InputError("nothing to compare: give --checkpoint NAME=PATH or --trajectory 'RUN/checkpoint-*'")
@@ -96,21 +95,22 @@ def compare(
         raise InputError(f"--text {text.value} is of greedy tokens: say how many with --generated N")
     check_results(out)
     options = loading_options(dtype, device, device_map, trust_remote_code=trust_remote_code)
-    tuned = []
+    before, tuned = Candidate.of(base, name="base", **options), []
     for given in checkpoint or []:
         name, path = name_and_path(given)
-        tuned.append(Candidate(name, *stands_on(path, base), options))
+        tuned.append(Candidate.of(path, name=name, base=before, **options))
     for given in trajectory or []:
         name, separator, pattern = given.partition("=")
         if not separator or "/" in name:  # the = is one of a folder's name
             name, pattern = "", given
         for step, path in find_steps(pattern, name or None):
-            tuned.append(Candidate(f"{step.trajectory}@{step.step}", *stands_on(path, base), options, step))
+            name = f"{step.trajectory}@{step.step}"
+            tuned.append(Candidate.of(path, name=name, base=before, step=step, **options))
     block, fitted, instances = block_of_layer(layer), ToxicProbe.load(probe), read_data(data)
     more = [read_direction(text) for text in direction or []]
     with reporting() as terminal:
-        report = compare_checkpoints(
-            Candidate("base", base, None, options),
+        found = compare_checkpoints(
+            before,
             tuned,
             instances,
             fitted,
@@ -126,7 +126,7 @@ def compare(
             relapse=RelapseSettings() if relapse else None,
             reporter=terminal,
         )
-    say(f"report: {report}")
+    say(f"report: {found.report}")
 
 
 @commands.command()

@@ -73,19 +73,19 @@ def relapse(
     """
     from mechinterp.audit.directions.probe import ToxicProbe
     from mechinterp.audit.relapse.treatments import RelapseSettings
-    from mechinterp.models.sources import stands_on
+    from mechinterp.runs.candidate import Candidate
     from mechinterp.runs.relapse import treat_checkpoints
-    from mechinterp.runs.workspace import Candidate
 
     options = loading_options(dtype, device, device_map, trust_remote_code=trust_remote_code)
     named = [name_and_path(given) for given in checkpoint]
-    tuned = [Candidate(name, *stands_on(path, base), options) for name, path in named]
+    before = Candidate.of(base, name="base", **options)
+    tuned = [Candidate.of(path, name=name, base=before, **options) for name, path in named]
     fitted = None if probe is None else ToxicProbe.load(probe)
     settings = settings_of(RelapseSettings, {"prompts": prompts, "draws": draws, "treatments": treatments or None})
     block, instances = block_of_layer(layer), read_data(data)
     with reporting() as terminal:
         found = treat_checkpoints(
-            Candidate("base", base, None, options),
+            before,
             tuned,
             instances,
             judge_of(judge, instances, seed, device, terminal.note),
@@ -99,6 +99,6 @@ def relapse(
             truncate=truncate,
             reporter=terminal,
         )
-    for row in found.to_dict("records"):
+    for row in found.table("relapse_verdict").to_dict("records"):
         say(f"{row['method']}: {row['verdict']}; {row['reason']}")
     say(f"tables: {out / 'tables'}")

@@ -109,9 +109,7 @@ class Checkpoint:
             model = load_whole(source, stored.config, options)
         return cls(source.name, model, tokenizer, stored.label, options.trust_remote_code)
 
-    def changed_by(
-        self, source: Source, label: str, tokenizer: PreTrainedTokenizerBase | None = None
-    ) -> Checkpoint:
+    def changed_by(self, source: Source, label: str, tokenizer: PreTrainedTokenizerBase | None = None) -> Checkpoint:
         """An edit or an adapter put into this checkpoint's own weights, for good.
 
         Args:

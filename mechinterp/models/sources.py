@@ -28,11 +28,11 @@ _VOCABULARIES = (
     "vocab.json",
     "vocab.txt",
 )
-_DESCRIPTIONS = (
-    *("config.json", "generation_config.json", "adapter_config.json", "edit.json", "*.py"),
+_TOKENIZER = (
     *("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template*"),
     *("*.model", "*.tiktoken", "tekken.json"),
 )
+_DESCRIPTIONS = ("config.json", "generation_config.json", "adapter_config.json", "edit.json", "*.py", *_TOKENIZER)
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?$")
 
 
@@ -119,18 +119,24 @@ class Source:
         Raises:
             InputError: as `weight_files`.
         """
-        inside = self.path.glob if self.path.is_dir() else lambda _: ()
-        described = (file for pattern in _DESCRIPTIONS for file in inside(pattern) if file.is_file())
-        return (*self.weight_files(), *described)
+        return (*self.weight_files(), *self._matching(_DESCRIPTIONS))
 
-    def base(self, given: str | Path | None) -> Source | None:
+    def tokenizer_files(self) -> tuple[Path, ...]:
+        """Of these, the files of the tokenizer."""
+        return self._matching(_TOKENIZER)
+
+    def _matching(self, patterns: Iterable[str]) -> tuple[Path, ...]:
+        found = {path for pattern in patterns for path in self.path.glob(pattern)} if self.path.is_dir() else set()
+        return tuple(sorted(path for path in found if path.is_file()))
+
+    def base(self, given: str | Path | Source | None) -> Source | None:
         """What this stands on: the base that is given, else the one that an adapter names, else None for a model.
 
         Raises:
             InputError: if a base is needed and there is none.
         """
         if given is not None:
-            base = Source.find(given)
+            base = given if isinstance(given, Source) else Source.find(given)
         elif self.kind == "adapter":
             base = self._named_base()
         elif self.kind in ("edit", "tensors"):

@@ -1,19 +1,25 @@
 """A run folder: the tables, figures, settings and report that a run left, read when they are asked for.
 
-Whoever makes one (a study, a comparison, a relapse test, a benchmark) leaves the same: `manifest.json`, `tables/*.csv`,
+Whoever makes one (a study, a comparison, a relapse test) leaves the same: `manifest.json`, `tables/*.csv`,
 `figures/*.png|pdf` and mostly `report.html`. Nothing here opens a model.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from html import escape
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from mechinterp.data.showing import shown
+from mechinterp.data.storage.files import write_json
+from mechinterp.data.storage.places import check_free
+from mechinterp.data.storage.publishing import publishing
 from mechinterp.data.storage.saved_tables import SavedTables
+from mechinterp.data.storage.tables import write_table
 from mechinterp.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,9 +36,11 @@ class RunFolder:
 
     Attributes:
         path: the folder.
+        temporary: the same, if it goes when nothing refers to this object any more; else None.
     """
 
     path: Path
+    temporary: TemporaryDirectory[str] | None = field(default=None, repr=False)
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
@@ -50,6 +58,60 @@ class RunFolder:
                 "reproduce or compare wrote"
             )
         return folder
+
+    @staticmethod
+    def check_free(
+        folder: Path, tables: Collection[str], *, answers: Collection[str] = (), report: bool = False
+    ) -> None:
+        """Refuse a folder in which something that this tool did not write stands where `write` would, given the same.
+
+        Raises:
+            InputError: with the first such place.
+        """
+        from mechinterp.report.plates import figure_files, plates_of
+
+        names = ["manifest.json", *([REPORT] if report else []), *(f"tables/{name}.csv" for name in tables)]
+        names += [f"answers/{name}.json" for name in answers]
+        figures = [file for name in plates_of(tables) for file in figure_files(folder / "figures", name)]
+        check_free(*(folder / name for name in names), *figures)
+
+    @classmethod
+    def write(
+        cls,
+        folder: Path,
+        of: str,
+        tables: Mapping[str, pd.DataFrame],
+        manifest: Mapping[str, Any],
+        *,
+        answers: Mapping[str, Any] | None = None,
+        report: bool = False,
+    ) -> RunFolder:
+        """Leave tables, their figures and the manifest in a folder, all at once or nothing.
+
+        Args:
+            folder: held by the caller (`stages.locked`).
+            of: the set of results; what an earlier one of it wrote makes way, and nothing else.
+            tables: by name.
+            manifest: settings, seed and whatever else the results come from, JSON-serialisable.
+            answers: what was answered, by checkpoint, JSON-serialisable.
+            report: write the page, too.
+
+        Raises:
+            InputError: if the folder cannot be written, or a name is taken by what this tool did not write.
+        """
+        from mechinterp.report import write_report
+        from mechinterp.report.plates import draw_all
+
+        with publishing(folder, of) as staging:
+            for name, table in tables.items():
+                write_table(staging / "tables" / f"{name}.csv", table)
+            for name, answered in (answers or {}).items():
+                write_json(staging / "answers" / f"{name}.json", answered)
+            write_json(staging / "manifest.json", manifest)
+            drawn = draw_all(staging)
+            if report:
+                write_report(staging, drawn, name=folder.resolve().name)
+        return cls(folder)
 
     # -- what it is of ------------------------------------------------------------------------------------------
 
@@ -159,21 +221,13 @@ class RunFolder:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: what run it is, its verdict, and what else there is."""
-        parts = [f"<b>{escape(self.kind)}</b> in <code>{escape(str(self.path))}</code>"]
-        parts += [f"of {escape(', '.join(self.methods))}"] if self.methods else []
-        parts += [f"seed {escape(str(self.manifest['seed']))}"] if "seed" in self.manifest else []
-        shown = ""
+        facts = {"of": ", ".join(self.methods), "seed": self.manifest.get("seed", "")}
         of = next((name for name in ("verdict", "relapse_verdict") if name in self.tables), None)
-        if of is not None:
-            table = self.table(of)
-            columns = [name for name in _SHOWN if name in table]
-            shown = table[columns].to_html(index=False, escape=True, border=0, float_format="{:.2f}".format)
-        lists = "".join(
-            f"<p>{what}: {', '.join(f'<code>{escape(name)}</code>' for name in names)}</p>"
-            for what, names in (("tables", self.tables), ("figures", self.figures))
-            if names
-        )
-        return f"<div><p>{', '.join(parts)}</p>{shown}{lists}</div>"
+        tables = [] if of is None else [self.table(of)]
+        lists = {"tables": self.tables, "figures": self.figures}
+        note = "\n".join(f"{what}: {', '.join(names)}" for what, names in lists.items() if names)
+        shorter = [table[[name for name in _SHOWN if name in table]] for table in tables]
+        return shown(f"{self.kind} in {self.path}", facts, *shorter, note=note)
 
 
 _SHOWN = (

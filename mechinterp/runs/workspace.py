@@ -1,12 +1,13 @@
-"""Checkpoints that are opened when their turn comes, and the desk on which one of them lies at a time."""
+"""Where checkpoints are set against their base: a folder that is held, what is kept in it, one model at a time."""
 
 from __future__ import annotations
 
 import gc
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -15,157 +16,178 @@ import torch
 from mechinterp.answers.judges import Judge
 from mechinterp.audit.location import locate
 from mechinterp.audit.store import Store
-from mechinterp.audit.trajectory import Step
 from mechinterp.data.safeedit import SafeEditInstance
-from mechinterp.data.storage.hashing import hash_path, settled, state_of
+from mechinterp.data.storage.hashing import hash_path
 from mechinterp.data.storage.provenance import code_of, digest, library_versions
 from mechinterp.data.storage.tables import read_table, write_table
 from mechinterp.errors import InputError
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.comparability import check_comparable, check_same_tokens
-from mechinterp.models.progress import Reporter
-from mechinterp.models.sources import Source, source_files
+from mechinterp.models.equality import notes_of_equal
+from mechinterp.models.progress import Reporter, Silent
+from mechinterp.runs.candidate import Candidate
+from mechinterp.runs.folder import RunFolder
+from mechinterp.runs.stages import locked, peak_memory
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A checkpoint that is opened when its turn comes.
-
-    Attributes:
-        name: in tables.
-        source: what `Checkpoint.load` opens.
-        base: what it stands on, where it does.
-        options: dtype, device, device_map, trust_remote_code: how it is loaded.
-        step: its place in a training run, if it is one of a trajectory.
-    """
-
-    name: str
-    source: str
-    base: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    step: Step | None = None
-
-    def open(self) -> Checkpoint:
-        """Load it."""
-        return Checkpoint.load(self.source, base=self.base, name=self.name, **self.options)
-
-    def skeleton(self) -> Checkpoint:
-        """It without its weights."""
-        trust = bool(self.options.get("trust_remote_code", False))
-        return Checkpoint.skeleton(self.source, base=self.base, trust_remote_code=trust)
-
-    def signature(self) -> Any:
-        """What changes whenever one of its files does; None where that cannot be told.
-
-        It cannot if a hub id is part of it, which has no files here, or if a file changed a moment ago (`hashing`).
-        """
-        chain = [Source.find(self.source)]
-        while (below := chain[-1].base(self.base if len(chain) == 1 else None)) is not None:
-            chain.append(below)
-        if any(source.kind == "hub" for source in chain):
-            return None
-        now = time.time_ns()
-        states = {str(path.resolve()): state_of(path) for path in source_files(self.source, self.base)}
-        if not all(settled(state, now) for state in states.values()):
-            return None
-        return [[str(source.path.resolve()) for source in chain], states, self.options.get("dtype", "auto")]
-
-
-def skeleton_of(base: Candidate, tuned: Sequence[Candidate], *, out: Path, purpose: str) -> Checkpoint:
-    """The base without its weights, if checkpoints can be set against it in a folder.
+class Workspace:
+    """A folder in which checkpoints are set against their base.
 
     Args:
-        out: where the results go.
-        purpose: for which they are made, as an error names it.
+        base: the unedited model.
+        tuned: what is set against it.
+        out: folder of the results; None for a temporary one, which goes with the `RunFolder` that `publish` gives.
+        purpose: what the results are for, as an error names it.
+        cache: folder of what is kept; `out/recordings` if not given.
+        reporter: told what is being done.
 
     Raises:
         InputError: for names that occur twice, a folder that holds a study, or blocks without a single value matrix.
     """
-    names = [candidate.name for candidate in (base, *tuned)]
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise InputError(f"the checkpoints' names {repeated} occur more than once")
-    if (out / "stages").exists():
-        raise InputError(f"{out}: holds a study; choose another folder for the {purpose}")
-    skeleton = base.skeleton()
-    skeleton.names.value_parameter(0)
-    return skeleton
 
+    def __init__(
+        self,
+        base: Candidate,
+        tuned: Sequence[Candidate],
+        *,
+        out: Path | None,
+        purpose: str,
+        cache: Path | None = None,
+        reporter: Reporter | None = None,
+    ) -> None:
+        self.base, self.tuned, self.reporter = base, tuned, reporter or Silent()
+        self._temporary = TemporaryDirectory(prefix="mechinterp-") if out is None else None
+        self.folder = Path(self._temporary.name) if out is None and self._temporary is not None else Path(str(out))
+        self.store = Store(cache or self.folder / "recordings")
+        self.identities: dict[str, Mapping[str, Any]] = {}
+        self._opened: dict[bool, tuple[Candidate, Checkpoint]] = {}  # beside: the base, while both are needed
+        self._together = False
+        names = [candidate.name for candidate in (base, *tuned)]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise InputError(f"the checkpoints' names {repeated} occur more than once")
+        if (self.folder / "stages").exists():
+            raise InputError(f"{out}: holds a study; choose another folder for the {purpose}")
+        base.skeleton.names.value_parameter(0)
 
-def check_tuned(
-    skeleton: Checkpoint, tuned: Sequence[Candidate], texts: Sequence[str], *, truncate: bool
-) -> dict[str, str]:
-    """What every tuned checkpoint is opened from, by its name, if all can be set against a base on these texts.
+    def check(self, texts: Sequence[str], *, truncate: bool) -> None:
+        """Refuse checkpoints that cannot be set against the base on these texts, before anything long.
 
-    Raises:
-        InputError: for other architectures, sizes or tokens, or with `truncate` another context.
-    """
-    sources = {}
-    for candidate in tuned:
-        other = candidate.skeleton()
-        check_comparable(skeleton, [other])
-        check_same_tokens(skeleton, other, texts)
-        contexts = skeleton.names.context_length, other.names.context_length
-        if truncate and contexts[0] != contexts[1]:
-            raise InputError(
-                f"{other.source} has a context of {contexts[1]} tokens, {skeleton.source} of {contexts[0]}: with "
-                "--truncate they would not read the same"
-            )
-        sources[candidate.name] = other.source
-    return sources
+        Raises:
+            InputError: for other architectures, sizes or tokens, or with `truncate` another context.
+        """
+        for candidate in self.tuned:
+            check_tuned(self.base.skeleton, candidate, texts, truncate=truncate)
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder; at the end no model is in memory."""
+        with locked(self.folder) if processes.is_main() else nullcontext():
+            try:
+                yield
+            finally:
+                self.close()
 
-class Desk:
-    """Where checkpoints are looked at: at most one of them lies there."""
-
-    def __init__(self, store: Store, reporter: Reporter) -> None:
-        self.store, self.reporter = store, reporter
-        self.lying: tuple[Candidate, Checkpoint] | None = None
+    # -- one model in memory ------------------------------------------------------------------------------------
 
     def open(self, candidate: Candidate) -> Checkpoint:
-        """The checkpoint, loaded unless it lies there already."""
-        if self.lying is None or self.lying[0] is not candidate:
-            self.close()
+        """A checkpoint, loaded unless it is in memory already; the one before leaves it."""
+        beside = self._together and candidate is self.base
+        if beside not in self._opened or self._opened[beside][0] is not candidate:
+            self._close(beside)
             self.reporter.note(f"opening {candidate.name}: {candidate.source}")
             checkpoint = candidate.open()
             if checkpoint.source != candidate.source:
                 self.reporter.note(f"{candidate.name} is {checkpoint.source}")
-            self.lying = candidate, checkpoint
-        return self.lying[1]
+            self._opened[beside] = candidate, checkpoint
+        return self._opened[beside][1]
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Meanwhile the base stays in memory, beside one of the others."""
+        if False in self._opened and self._opened[False][0] is self.base:
+            self._opened[True] = self._opened.pop(False)
+        self._together = True
+        try:
+            yield
+        finally:
+            self._together = False
+            self._close(True)
 
     def close(self) -> None:
-        """Put the checkpoint away, and give its memory back."""
-        self.lying = None
+        """Put away what is in memory, and give its memory back."""
+        for beside in list(self._opened):
+            self._close(beside)
+
+    def _close(self, beside: bool) -> None:
+        self._opened.pop(beside, None)
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
+    # -- what is known and kept ---------------------------------------------------------------------------------
+
     def identify(self, candidate: Candidate) -> Mapping[str, Any]:
         """Fingerprints of the weights as loaded and of the tokenizer; known without loading if no file changed."""
+        if candidate.name not in self.identities:
 
-        def look() -> Mapping[str, Any]:
-            checkpoint = self.open(candidate)
-            return {"weights": checkpoint.fingerprint, "tokenizer": checkpoint.tokenizer_fingerprint}
+            def look() -> Mapping[str, Any]:
+                checkpoint = self.open(candidate)
+                return {"weights": checkpoint.fingerprint, "tokenizer": checkpoint.tokenizer_fingerprint}
 
-        signature = processes.from_main(candidate.signature())  # a moment more or less decides: for all at once
-        if signature is None:
-            return look()
-        return self.store.remember("identities", [made_by("mechinterp.models.checkpoints"), signature], look)
+            signature = processes.from_main(candidate.signature())  # a moment more or less decides: for all at once
+            key = [made_by("mechinterp.models.checkpoints"), signature]
+            known = look() if signature is None else self.store.remember("identities", key, look)
+            self.identities[candidate.name] = known
+        return self.identities[candidate.name]
 
-    def locate(self, base: Candidate, instances: Sequence[SafeEditInstance], *, truncate: bool) -> pd.DataFrame:
-        """The toxic layer of every instance (`location.locate`), from the store where it was made before."""
+    def locate(self, instances: Sequence[SafeEditInstance], *, truncate: bool) -> pd.DataFrame:
+        """The base's toxic layer of every instance (`location.locate`), from the store where it was made before."""
 
-        def make() -> Located:
+        def make() -> _Located:
             progress = self.reporter.progress("locating")
-            return Located(locate(self.open(base), instances, truncate=truncate, progress=progress))
+            return _Located(locate(self.open(self.base), instances, truncate=truncate, progress=progress))
 
-        data = fingerprint_of_instances(instances)
-        key = [made_by("mechinterp.audit.location"), data, self.identify(base), truncate]
-        return self.store.keep("located", key, load=Located.load, make=make).table
+        made, data = made_by("mechinterp.audit.location"), fingerprint_of_instances(instances)
+        key = [made, data, self.identify(self.base), truncate]
+        return self.store.keep("located", key, load=_Located.load, make=make).table
+
+    # -- what is left -------------------------------------------------------------------------------------------
+
+    def publish(
+        self,
+        of: str,
+        tables: Mapping[str, pd.DataFrame],
+        config: Mapping[str, Any],
+        *,
+        answers: Mapping[str, Any] | None = None,
+        report: bool = False,
+        **manifest: Any,
+    ) -> RunFolder:
+        """Say whose weights are equal, and leave tables, figures and manifest in the folder, all at once.
+
+        Args:
+            of: the set of results; an earlier one makes way.
+            tables: by name.
+            config: how they were made.
+            answers: what was answered, by checkpoint.
+            report: write the page, too.
+            manifest: what else the manifest says.
+        """
+        weights = {name: found["weights"] for name, found in self.identities.items()}
+        names = [candidate.name for candidate in self.tuned]
+        for text in notes_of_equal(self.base.name, names, lambda a, b: weights[a] == weights[b]):
+            self.reporter.note(text)
+        if processes.is_main():
+            said = {"config": config, **manifest, "peak_memory_gib": round(peak_memory(), 3)}
+            RunFolder.write(self.folder, of, tables, said, answers=answers, report=report)
+        processes.wait()
+        temporary, self._temporary = self._temporary, None  # it goes with what is returned
+        return RunFolder(self.folder, temporary)
 
 
 @dataclass(frozen=True)
-class Located:
+class _Located:
     """The table of `locate`, to be kept."""
 
     table: pd.DataFrame
@@ -175,9 +197,26 @@ class Located:
         return write_table(folder / "located.csv", self.table)
 
     @classmethod
-    def load(cls, folder: Path) -> Located:
+    def load(cls, folder: Path) -> _Located:
         """Read back what `save` wrote."""
         return cls(read_table(folder / "located.csv"))
+
+
+def check_tuned(base: Checkpoint, candidate: Candidate, texts: Sequence[str], *, truncate: bool) -> None:
+    """Refuse a checkpoint that cannot be set against a base on these texts; skeletons will do.
+
+    Raises:
+        InputError: for another architecture, size or tokens, or with `truncate` another context.
+    """
+    other = candidate.skeleton
+    check_comparable(base, [other])
+    check_same_tokens(base, other, texts)
+    contexts = base.names.context_length, other.names.context_length
+    if truncate and contexts[0] != contexts[1]:
+        raise InputError(
+            f"{other.source} has a context of {contexts[1]} tokens, {base.source} of {contexts[0]}: with --truncate "
+            "they would not read the same"
+        )
 
 
 def made_by(*modules: str) -> Mapping[str, Any]:

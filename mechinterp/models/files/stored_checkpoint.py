@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,11 +26,14 @@ class StoredCheckpoint:
         source: the checkpoint itself.
         below: what it stands on, found (`Source.base`) or looked up before; None where it stands on nothing.
         trust_remote_code: whether code that lies with it may run.
+        like: another one whose tokenizer is taken where its files hold the very same: of many checkpoints of one
+            model, one is read and in memory.
     """
 
     source: Source
     below: Source | StoredCheckpoint | None = None
     trust_remote_code: bool = False
+    like: StoredCheckpoint | None = None
 
     @classmethod
     def find(
@@ -102,7 +106,19 @@ class StoredCheckpoint:
         """
         if self.changes is not None and (self.source.kind == "edit" or not self.source.has_tokenizer):
             return self.changes.tokenizer
+        if self.like is not None and self._described_as(self.like):
+            return self.like.tokenizer
         return read_tokenizer(self.source, self._under, self.config, trust_remote_code=self.trust_remote_code)
+
+    def _described_as(self, other: StoredCheckpoint) -> bool:
+        """Whether the files of both tokenizers, and which class the config says they are of, are the same."""
+        if not (self.source.has_tokenizer and self.source.kind == other.source.kind == "model"):
+            return False
+        if type(self.config) is not type(other.config) or _vocabulary(self.config) != _vocabulary(other.config):
+            return False
+        files = [{path.name: path for path in one.source.tokenizer_files()} for one in (self, other)]
+        same = (filecmp.cmp(path, files[1][name], shallow=False) for name, path in files[0].items() if name in files[1])
+        return files[0].keys() == files[1].keys() and all(same)
 
     @cached_property
     def names(self) -> HookNames:
@@ -129,3 +145,7 @@ class StoredCheckpoint:
         else:
             check_files(self.source, self.config, trust_remote_code=self.trust_remote_code)
         return self.names.skeleton
+
+
+def _vocabulary(config: PretrainedConfig) -> tuple[object, ...]:
+    return tuple(getattr(config, name, None) for name in ("vocab_size", "tokenizer_class", "auto_map"))

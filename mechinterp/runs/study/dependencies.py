@@ -23,8 +23,8 @@ from mechinterp.data.storage.provenance import library_versions
 from mechinterp.errors import InputError
 from mechinterp.methods.method import Method
 from mechinterp.methods.registry import find_method
-from mechinterp.models.progress import Reporter, Silent
 from mechinterp.models.files.stored_checkpoint import StoredCheckpoint
+from mechinterp.models.progress import Reporter, Silent
 from mechinterp.runs.config import StudyConfig
 from mechinterp.runs.stages import Stage
 from mechinterp.runs.study.checkpoints import edits_at
