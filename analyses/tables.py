@@ -221,7 +221,7 @@ def run_table(
     try:
         study = study_of(arguments)
         if arguments.dry_run:
-            from mechinterp.runs.planning.plan import print_plan
+            from mechinterp.runs.planning.printing import print_plan
 
             print_plan(study)
             return

@@ -22,13 +22,15 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.progress import Silent
 from mechinterp.runs.config import StudyConfig, load_config
 from mechinterp.runs.planning import machine, materials, plan
-from mechinterp.runs.planning.costs import Costs
-from mechinterp.runs.planning.machine import Machine, writing_problem
+from mechinterp.runs.planning.machine import Cost, Machine, cost, writing_problem
 from mechinterp.runs.planning.materials import Materials, look_at_files
-from mechinterp.runs.planning.plan import make_plan, missing, print_plan
-from mechinterp.runs.planning.quantities import Amounts, Shape
+from mechinterp.runs.planning.plan import make_plan, missing
+from mechinterp.runs.planning.printing import print_plan
+from mechinterp.runs.planning.sizes import Amounts, Shape
+from mechinterp.runs.planning.works import works
 from mechinterp.runs.stages import Runner, Stage
 from mechinterp.runs.study import Study
+from mechinterp.runs.study.dependencies import methods_of
 
 CONFIGS = REPOSITORY / "analyses" / "configs"
 STAGES = (
@@ -315,30 +317,41 @@ def test_sizes_are_those_of_the_model_itself(architecture: str) -> None:
     assert 3 * shape.adapted_features == trained
 
 
-def costs_of(memory: float = 2.0**40, **settings: object) -> Costs:
+SHAPE = Shape.of(tiny_checkpoint("mistral").names.skeleton, "float32")
+
+
+def costs_of(**settings: object) -> dict[str, Cost]:
     config = StudyConfig.model_validate({**SMALL, **settings})
-    shape = Shape.of(tiny_checkpoint("mistral").names.skeleton, "float32")
-    fast = Machine(torch.device("cpu"), memory, memory, 1e12, 1e11)
-    return Costs(config, shape, Amounts.of(Materials(), config), fast, on_cpu=True)
+    methods, fast = methods_of(Study(config, 0, Path("nowhere"))), Machine(torch.device("cpu"), 2.0**40, 1e12, 1e11)
+    found = works(config, methods, Amounts.of(Materials(), config), SHAPE)
+    return {name: cost(work, SHAPE, fast, on_cpu=True) for name, work in found.items()}
 
 
 def test_costs_follow_the_settings() -> None:
-    base = costs_of().stages()
+    base = costs_of()
     assert set(base) == set(STAGES)
     sft = {"steps": 4, "batch_size": 4, "max_length": 256}
-    small = costs_of(sft={**sft, "extra": {"gradient_checkpointing": True}}).stages()["sft"]
+    small = costs_of(sft={**sft, "extra": {"gradient_checkpointing": True}})["sft"]
     assert small.memory < base["sft"].memory  # activations are kept or computed again
     assert small.seconds > base["sft"].seconds
-    assert costs_of(sft={**sft, "steps": 8}).stages()["sft"].seconds > base["sft"].seconds
-    assert costs_of(edit_instances=6).stages()["dinm"].disk == 2 * base["dinm"].disk
-    assert costs_of(max_new_tokens=60).stages()["defend"].seconds > base["defend"].seconds
+    assert costs_of(sft={**sft, "steps": 8})["sft"].seconds > base["sft"].seconds
+    assert costs_of(edit_instances=6)["dinm"].disk == 2 * base["dinm"].disk
+    assert costs_of(max_new_tokens=60)["defend"].seconds > base["defend"].seconds
     two = {**SMALL["relapse"], "draws": 0, "treatments": ["activations", "values"]}
-    fewer = costs_of(relapse=two).stages()
+    fewer = costs_of(relapse=two)
     assert fewer["relapse"].seconds < base["relapse"].seconds
-    shape = costs_of().shape
     # full fine-tuning keeps five copies: where it started, the copy, its gradient and Adam's two means; DPO a reference
-    assert base["sft"].memory > 5 * shape.weights
-    assert base["dpo"].memory - base["sft"].memory >= shape.weights
+    assert base["sft"].memory > 5 * SHAPE.weights
+    assert base["dpo"].memory - base["sft"].memory >= SHAPE.weights
+
+
+def test_a_method_that_nobody_reckoned_is_planned_by_its_line() -> None:
+    config = StudyConfig.model_validate({**SMALL, "studied": ["ft_l", "dpo"]})
+    methods = methods_of(Study(config, 0, Path("nowhere")))
+    assert [method.name for method in methods] == ["ft_l", "sft", "dpo"]
+    found = works(config, methods, Amounts.of(Materials(), config), None)
+    assert found["ft_l"].does == "one block's MLP fine-tuned on one instance"
+    assert "read by 3 checkpoints" in found["record"].does
 
 
 def test_too_little_memory_warns_and_weights_that_cannot_fit_refuse(
@@ -348,9 +361,7 @@ def test_too_little_memory_warns_and_weights_that_cannot_fit_refuse(
     weights = Shape.of(tiny_checkpoint("mistral").names.skeleton).weights
 
     def with_memory(memory: float) -> plan.Plan:
-        monkeypatch.setattr(
-            plan.Machine, "measure", lambda device, *_, **__: Machine(device, memory, memory, 1e12, 1e11)
-        )
+        monkeypatch.setattr(plan.Machine, "measure", lambda device, *_, **__: Machine(device, memory, 1e12, 1e11))
         return make_plan(study)
 
     assert with_memory(2.0**40).warnings == with_memory(2.0**40).problems == ()
@@ -367,7 +378,7 @@ def test_the_machine_is_measured_and_its_memory_read() -> None:
     found = Machine.measure(torch.device("cpu"), torch.float32)
     assert found.multiplications > 0
     assert found.bandwidth > 0
-    assert found.memory == found.main_memory == machine.main_memory() > 2**28
+    assert found.memory == machine.main_memory() > 2**28
 
 
 # -- configs ----------------------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def benchmark(
     settings = StudyConfig() if config is None else load_config(config)
     study = Study(settings, seed, out or default_folder(config, seed))
     if dry_run:
-        from mechinterp.runs.planning.plan import print_plan
+        from mechinterp.runs.planning.printing import print_plan
 
         print_plan(study, say)
         return

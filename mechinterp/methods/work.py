@@ -41,8 +41,12 @@ class Work:
         held: tokens whose activations are held for a backward pass.
         held_share: share of the blocks that hold them; 0 where they are computed again.
         scored: tokens whose logits are held, times how often they are.
+        answers, asked, new: prompts that are answered, tokens of each, and of an answer at most.
+        batches: calls of generation among which they fall, at least.
         values: copies of one block's W_V in memory, in float32.
-        models_kept, values_kept: on the disk, whole weights, and matrices W_V in float32.
+        models_kept, values_kept, bytes_kept: on the disk, whole weights, matrices W_V in float32, and bytes.
+        opened: models that are read from the disk.
+        seconds: that it takes on any machine.
     """
 
     does: str
@@ -53,6 +57,13 @@ class Work:
     held: float = 0
     held_share: float = 1
     scored: float = 0
+    answers: float = 0
+    asked: float = 0
+    new: int = 0
+    batches: float = 1
     values: float = 0
     models_kept: float = 0
     values_kept: float = 0
+    bytes_kept: float = 0
+    opened: float = 1
+    seconds: float = 0

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from mechinterp.methods.method import Method
 from mechinterp.models.names import HookNames
 from mechinterp.runs.config import StudyConfig
 from mechinterp.runs.planning.materials import Materials
@@ -18,7 +19,7 @@ from mechinterp.runs.planning.materials import Materials
 _TRIED = 8  # texts of each kind
 
 
-def too_long(materials: Materials, config: StudyConfig) -> Iterator[str]:
+def too_long(materials: Materials, config: StudyConfig, methods: Sequence[Method]) -> Iterator[str]:
     """Say what does not fit; nothing where the tokenizer or the texts are not there."""
     if materials.skeleton is None or materials.tokenizer is None:
         return
@@ -28,14 +29,14 @@ def too_long(materials: Materials, config: StudyConfig) -> Iterator[str]:
         instances = getattr(materials, split)
         responses = [text for i in instances for text in (i.safe_generation, i.unsafe_generation)]
         if split == "train":
-            settings = {"sft": config.sft, "dpo": config.dpo}
-            asked = {"sft": [i.safe_generation for i in instances], "dpo": responses}
-            for method, texts in asked.items():
+            for method in (method for method in methods if method.recipe.responses):
+                texts = [getattr(i, field) for i in instances for field in method.recipe.responses]
+                most = getattr(config.settings_of(method.name), "max_length", 0)
                 # the response, a space before it and the end token, and one token of the prompt
-                if (longest := _longest(texts, tokenizer)) > settings[method].max_length - 2:
+                if (longest := _longest(texts, tokenizer)) > most - 2:
                     yield (
-                        f"{method}: a training response has {longest:,} tokens, which leaves no room for its prompt in "
-                        f"max_length {settings[method].max_length:,}; raise it"
+                        f"{method.name}: a training response has {longest:,} tokens, which leaves no room for its "
+                        f"prompt in max_length {most:,}; raise it"
                     )
         elif not config.truncate:
             new = config.max_new_tokens if split == "test" else config.comparison.max_new_tokens

@@ -11,27 +11,25 @@ written, weights that do not fit into the device's memory even alone, checkpoint
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-import typer
 
 from mechinterp.data.corpus import generate_corpus
 from mechinterp.errors import InputError
 from mechinterp.methods.training.organism import build_model, train_tokenizer
 from mechinterp.models.devices import resolve_device
 from mechinterp.models.progress import Silent
-from mechinterp.runs.planning.activities import activities
-from mechinterp.runs.planning.costs import LIBRARIES, Cost, Costs
 from mechinterp.runs.planning.lengths import too_long
-from mechinterp.runs.planning.machine import Machine, free_disk, main_memory, writing_problem
+from mechinterp.runs.planning.machine import LIBRARIES, Cost, Machine, cost, free_disk, main_memory, writing_problem
 from mechinterp.runs.planning.materials import GIB, Materials, Requirement, look_at_files
-from mechinterp.runs.planning.printing import show
-from mechinterp.runs.planning.quantities import Amounts, Shape
+from mechinterp.runs.planning.sizes import Amounts, Shape
+from mechinterp.runs.planning.works import works
 from mechinterp.runs.stages import Runner
 from mechinterp.runs.study import Study
+from mechinterp.runs.study.dependencies import methods_of
 
 State = Literal["up to date", "to be done again", "to be done"]
 
@@ -89,7 +87,7 @@ def missing(study: Study) -> tuple[str, ...]:
     if all((study.folder / "stages" / f"{stage.name}.json").is_file() for stage in study.stages(Silent())):
         return ()
     materials = look_at_files(study.config)
-    return (*materials.problems, *too_long(materials, study.config), *_places(study))
+    return (*materials.problems, *too_long(materials, study.config, methods_of(study)), *_places(study))
 
 
 def make_plan(study: Study) -> Plan:
@@ -100,27 +98,28 @@ def make_plan(study: Study) -> Plan:
     """
     config = study.config
     materials = look_at_files(config) if config.model is not None else _embedded(study)
-    problems = [*materials.problems, *too_long(materials, config), *_places(study)]
+    problems = [*materials.problems, *too_long(materials, config, methods_of(study)), *_places(study)]
     states, amounts = _states(study), Amounts.of(materials, config)
     costs: dict[str, Cost] = {}
     warnings: list[str] = []
-    assumptions = [_lengths(amounts)]
-    if (shape := _shape(materials, config.dtype)) is None:
+    assumptions, shape = [amounts.told], _shape(materials, config.dtype)
+    does = works(config, methods_of(study), amounts, shape)
+    if shape is None:
         assumptions.append("memory, disk and time are not known before the model's config.json is here")
     else:
         if materials.tokenizer is None:
             assumptions.append(f"{config.model} is not here: its shape is that of its published config")
         machine = _machine(study, shape)
-        costs = Costs(config, shape, amounts, machine, _on_cpu(study, machine)).stages()
+        on_cpu = config.device == "cpu" if machine is None else machine.device.type == "cpu"
+        costs = {name: cost(work, shape, machine, on_cpu=on_cpu) for name, work in does.items()}
         assumptions += _sizes(shape, machine)
-        needed = {name: cost for name, cost in costs.items() if states.get(name, "up to date") != "up to date"}
+        needed = {name: costs[name] for name, state in states.items() if state != "up to date"}
         problems += _too_large(study, shape, machine, needed)
         warnings += _tight(shape, machine, needed)
-    does = activities(config, amounts)
     return Plan(
         stages=tuple(
             PlannedStage(
-                stage.name, states[stage.name], does.get(stage.name, ""), tuple(stage.makes), costs.get(stage.name)
+                stage.name, states[stage.name], does[stage.name].does, tuple(stage.makes), costs.get(stage.name)
             )
             for stage in study.stages(Silent())
         ),
@@ -129,19 +128,6 @@ def make_plan(study: Study) -> Plan:
         warnings=tuple(warnings),
         problems=tuple(problems),
     )
-
-
-def print_plan(study: Study, say: Callable[[str], None] = typer.echo) -> None:
-    """Print the plan of a study, a line at a time.
-
-    Raises:
-        InputError: listing everything that keeps it from running.
-    """
-    plan = make_plan(study)
-    show(plan, study.folder, say)
-    if plan.problems:
-        listed = "; ".join(f"({number}) {problem}" for number, problem in enumerate(plan.problems, 1))
-        raise InputError(f"the study cannot run, {len(plan.problems)} to put right: {listed}")
 
 
 def _embedded(study: Study) -> Materials:
@@ -208,18 +194,6 @@ def _machine(study: Study, shape: Shape) -> Machine | None:
     return Machine.measure(device, shape.dtype, all_devices=study.config.device_map is not None)
 
 
-def _on_cpu(study: Study, machine: Machine | None) -> bool:
-    return study.config.device == "cpu" if machine is None else machine.device.type == "cpu"
-
-
-def _lengths(amounts: Amounts) -> str:
-    guessed = f"; published sizes stand for {', '.join(amounts.guessed)}" if amounts.guessed else ""
-    return (
-        f"tokens by {amounts.known_by}: prompt {amounts.prompt:.0f}, safe response {amounts.safe:.0f}, unsafe "
-        f"{amounts.unsafe:.0f}, comment {amounts.comment:.0f}{guessed}"
-    )
-
-
 def _sizes(shape: Shape, machine: Machine | None) -> Iterator[str]:
     dtype = str(shape.dtype).removeprefix("torch.")
     yield f"model: {shape.parameters:,} parameters, {shape.weights / GIB:.2f} GiB in {dtype}, {shape.n_blocks} blocks"
@@ -232,7 +206,7 @@ def _sizes(shape: Shape, machine: Machine | None) -> Iterator[str]:
     )
 
 
-def _too_large(study: Study, shape: Shape, machine: Machine | None, needed: dict[str, Cost]) -> Iterator[str]:
+def _too_large(study: Study, shape: Shape, machine: Machine | None, needed: Mapping[str, Cost]) -> Iterator[str]:
     """What cannot fit, whatever the estimate's error: the weights alone, and the files that are sure to be written."""
     if needed and machine is not None and shape.weights > machine.memory:
         yield (
@@ -247,7 +221,7 @@ def _too_large(study: Study, shape: Shape, machine: Machine | None, needed: dict
         )
 
 
-def _tight(shape: Shape, machine: Machine | None, needed: dict[str, Cost]) -> Iterator[str]:
+def _tight(shape: Shape, machine: Machine | None, needed: Mapping[str, Cost]) -> Iterator[str]:
     if machine is None:
         return
     if tight := {name: cost.memory for name, cost in needed.items() if cost.memory > machine.memory}:

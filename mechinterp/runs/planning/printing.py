@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from mechinterp.runs.planning.plan import Plan, PlannedStage
+from mechinterp.errors import InputError
+from mechinterp.runs.planning.plan import Plan, PlannedStage, make_plan
+from mechinterp.runs.study import Study
+
+
+def print_plan(study: Study, say: Callable[[str], None] = typer.echo) -> None:
+    """Print the plan of a study, a line at a time.
+
+    Raises:
+        InputError: listing everything that keeps it from running.
+    """
+    plan = make_plan(study)
+    show(plan, study.folder, say)
+    if plan.problems:
+        listed = "; ".join(f"({number}) {problem}" for number, problem in enumerate(plan.problems, 1))
+        raise InputError(f"the study cannot run, {len(plan.problems)} to put right: {listed}")
 
 
 def show(plan: Plan, folder: Path, say: Callable[[str], None] = typer.echo) -> None:
