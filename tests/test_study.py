@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -124,27 +120,6 @@ def test_a_changed_setting_redoes_only_what_depends_on_it(own_run: Path) -> None
     assert (own_run / "tables" / "defense.csv").read_text() != before["defense.csv"]
     Study(study.config, 0, own_run).run()
     assert tables(own_run) == before
-
-
-def test_a_run_killed_again_and_again_resumes_to_the_same_tables(small_runs: Path, tmp_path: Path) -> None:
-    """Killed inside the stages after `organism` and after `dinm`; the third call goes to the end."""
-    out = tmp_path / "r"
-    arguments = ["reproduce", "--config", small_runs / "small.yaml", "--out", out]
-    for marker in ("organism", "dinm"):
-        command = [sys.executable, "-m", "mechinterp", *map(str, arguments)]
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 600
-        while not (out / "stages" / f"{marker}.json").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-            assert process.poll() is None
-        time.sleep(0.4)  # somewhere inside the next stage
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-        assert (out / "stages" / f"{marker}.json").exists()
-        assert not (out / "report.html").exists()
-    assert call(*arguments) == 0
-    assert tables(out) == tables(small_runs / "seed0")
-    assert not list(out.rglob("*.partial"))
 
 
 # -- the commands on a study's folder ---------------------------------------------------------------------------------

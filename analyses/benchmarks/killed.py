@@ -15,6 +15,7 @@ Every run is a process of its own, forked from one that has imported everything 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import random
@@ -30,6 +31,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
+import trl
 import yaml
 
 import mechinterp.cli.app  # every run is forked from a process that has imported what it needs
@@ -208,6 +210,8 @@ def quick() -> Iterator[None]:
     """One thread, and few figures, which are stand-ins; every process forked meanwhile has that too."""
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     torch.set_num_threads(1)
+    _ = trl.SFTTrainer, trl.DPOTrainer  # imported now: for every process once
+    gc.freeze()  # and not looked through by each
     few = {
         name: mechinterp.report.plates.PLATES[name]
         for name in ("toxic_layer", "probe_roc", "defense", "relapse_verdict")
