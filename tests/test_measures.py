@@ -16,8 +16,9 @@ from sklearn.metrics import roc_auc_score
 from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.errors import InputError
 from mechinterp.measures.decomposition import decompose, erasure_share, readout
+from mechinterp.measures.intervals import Interval
 from mechinterp.measures.region import activation_shift, cosines, region_toxicity
-from mechinterp.measures.statistics import Interval, auroc, bootstrap, compare_with_null, random_directions, wilson
+from mechinterp.measures.statistics import auroc, bootstrap, compare_with_null, random_directions, wilson
 from mechinterp.measures.verdict import Validity, judge_share
 
 

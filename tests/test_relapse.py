@@ -29,6 +29,7 @@ from mechinterp.audit.relapse.registry import TREATMENTS
 from mechinterp.audit.relapse.results import COLUMNS, RelapseTest, decomposed_verdicts, relapse_tables
 from mechinterp.audit.relapse.testing import prompts_of, relapse_from_evidence, relapse_test, unsafe_prompts
 from mechinterp.audit.relapse.treatments import RelapseSettings, doses, outline
+from mechinterp.audit.tables.contrast import Contrast
 from mechinterp.audit.tables.neurons import neuron_tables
 from mechinterp.data.safeedit import write_safeedit
 from mechinterp.errors import InputError
@@ -412,7 +413,7 @@ def test_evidence_gives_prompts_and_rankings() -> None:
     test = relapse_from_evidence(base, tuned, baseline, evidence, Lenient(), settings=settings, max_new_tokens=NEW)
     assert {outcome.treatment for outcome in test.outcomes} == set(settings.treatments)
     assert test.prompts == tuple(prompts)
-    groups = neuron_tables("tuned", baseline, evidence)["neuron_groups"]
+    groups = neuron_tables(Contrast("tuned", baseline, evidence, {}))["neuron_groups"]
     sizes = groups.query("definition == 'activation_change' and direction == 'answer' and position == 'prompt_last'")
     sizes = dict(zip(sizes["group"], sizes["n_neurons"], strict=True))
     treated_neurons = {outcome.treatment: outcome.n_neurons for outcome in test.outcomes}

@@ -11,27 +11,11 @@ import yaml
 from command_line import call, run_script
 from small_study import REPOSITORY, SMALL
 
+from mechinterp.audit.tables.registry import COMPARED, TABLES, find_table
 from mechinterp.data.storage.ledger import LEDGER
 from mechinterp.models.progress import Silent
 from mechinterp.runs.config import StudyConfig, load_config
 from mechinterp.runs.study import Study
-
-CONTRACT = {
-    "mechanism": "method,layer,toxicity_base,toxicity,toxicity_reduction_rate,toxicity_reduction_rate_low,"
-    "toxicity_reduction_rate_high,null_z,null_p,ill_conditioned,top20_toxicity_base,top20_toxicity,"
-    "activation_shift_rate,activation_shift_rate_low,activation_shift_rate_high,activation_shift_rate_per_input,"
-    "n_inputs",
-    "decomposition": "method,direction,position,block,write_base,write,change,erasure,bypass,bias",
-    "verdict": "method,direction,position,erasure_share,erasure_share_low,erasure_share_high,peak_block,verdict",
-    "validity": "direction,position",
-    "toxic_layer": "distance,block,count",
-    "probe": "direction,accuracy,auroc,f1,majority_baseline",
-    "defense": "method,ds,dg_only_q,dg_other_a,dg_other_q,dg_other_aq,dg_avg,empty,fluency,kqa,n",
-    "relapse_verdict": "method,verdict,by_activations,by_activations_low,by_activations_high,by_values,by_random,"
-    "share_by_values,decomposition,agrees,reason",
-    "judge": "accuracy",
-    "organism": "quantity,rate,low,high,n",
-}
 
 
 def tables(folder: Path) -> dict[str, str]:
@@ -48,12 +32,16 @@ def own_run(own_runs: Path) -> Path:
     return own_runs / "seed0"
 
 
-@pytest.mark.parametrize("name", CONTRACT)
-def test_the_tables_have_the_columns_of_the_contract(run: Path, name: str) -> None:
+@pytest.mark.parametrize("name", [table.name for table in TABLES.values() if table.stage or table.name == "edits"])
+def test_the_tables_have_the_columns_of_their_descriptions(run: Path, name: str) -> None:
     table = pd.read_csv(run / "tables" / f"{name}.csv")
-    missing = set(CONTRACT[name].split(",")) - set(table.columns)
-    assert not missing
+    assert TABLES[name].missing(table.columns) == []
+    assert [column for column in table.columns if TABLES[name].meaning(column) is None] == []
     assert len(table)
+
+
+def test_every_table_is_described(run: Path) -> None:
+    assert [path.stem for path in (run / "tables").glob("*.csv") if find_table(path.stem) is None] == []
 
 
 def test_the_manifest_tells_how_the_run_was_made(run: Path) -> None:
@@ -155,14 +143,19 @@ def test_the_commands_go_from_folders_to_a_report(run: Path, tmp_path: Path, cap
     assert (tmp_path / "figures" / "fig5_mechanism.pdf").is_file()
 
 
-@pytest.mark.parametrize(
-    "script", ["mechanism", "verdict", "decomposition", "validity", "toxic_layer", "probe", "defense", "relapse"]
-)
-def test_every_analysis_gives_the_table_of_the_run(run: Path, tmp_path: Path, script: str) -> None:
+@pytest.mark.parametrize("name", [*COMPARED, "toxic_layer", "probe", "defense", "relapse"])
+def test_every_analysis_gives_the_table_of_the_run(run: Path, tmp_path: Path, name: str) -> None:
     out = tmp_path / "table.csv"
-    assert run_script(REPOSITORY / "analyses" / f"{script}.py", run, "--out", out) == 0
-    left, right = pd.read_csv(out), pd.read_csv(run / "tables" / f"{script}.csv")
+    assert run_script(REPOSITORY / "analyses" / "table.py", name, run, "--out", out) == 0
+    left, right = pd.read_csv(out), pd.read_csv(run / "tables" / f"{name}.csv")
     pd.testing.assert_frame_equal(left, right[left.columns], rtol=1e-6)
+
+
+def test_what_columns_hold_is_written_down(capsys: pytest.CaptureFixture) -> None:
+    assert run_script(REPOSITORY / "analyses" / "table.py", "--columns") == 0
+    assert capsys.readouterr().out == (REPOSITORY / "analyses" / "columns.md").read_text(encoding="utf-8")
+    assert run_script(REPOSITORY / "analyses" / "table.py", "--list") == 0
+    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} >= set(COMPARED)
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "analyses" / "configs").glob("*.yaml")), ids=lambda p: p.stem)
@@ -193,5 +186,5 @@ def test_a_study_of_the_users_own_model_and_files(run: Path, tmp_path: Path) -> 
 
 
 def test_an_analysis_of_no_run_says_so(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert run_script(REPOSITORY / "analyses" / "probe.py", tmp_path) == 2
+    assert run_script(REPOSITORY / "analyses" / "table.py", "probe", tmp_path) == 2
     assert "not the folder of a run" in capsys.readouterr().err

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from mechinterp.errors import InputError
 from mechinterp.measures.divergence import jensen_shannon
-from mechinterp.measures.statistics import Interval, bootstrap
+from mechinterp.measures.intervals import Interval
+from mechinterp.measures.statistics import bootstrap
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.positions import reading

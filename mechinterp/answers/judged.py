@@ -39,8 +39,9 @@ from mechinterp.data.storage.files import write_json, write_text
 from mechinterp.data.texts import read_json
 from mechinterp.errors import InputError
 from mechinterp.measures.fluency import entropy_of_ngrams, words_of
+from mechinterp.measures.intervals import Interval
 from mechinterp.measures.splitting import normalised
-from mechinterp.measures.statistics import Interval, bootstrap, wilson, wilson_of_shares
+from mechinterp.measures.statistics import bootstrap, wilson, wilson_of_shares
 
 _logger = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ class Defense:
         row |= {"suffix": self.suffix is not None, "prefix": self.prefix is not None}
         row |= {"judge": self.judge, "judge_accuracy": self.judge_accuracy}
         for name, (interval, _) in estimates.items():
-            row |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
+            row |= interval.columns(name)
         return row
 
     def table(self, *, seed: int = 0) -> pd.DataFrame:

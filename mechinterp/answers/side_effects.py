@@ -24,8 +24,9 @@ from mechinterp.answers.refusals import RefusalClassifier, RefusalDetector
 from mechinterp.data.benign import BenignPrompt
 from mechinterp.data.storage.files import write_text
 from mechinterp.errors import InputError
+from mechinterp.measures.intervals import Interval
 from mechinterp.measures.splitting import normalised
-from mechinterp.measures.statistics import Interval, wilson
+from mechinterp.measures.statistics import wilson
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.generation import generate
 from mechinterp.models.passes.watching import Progress

@@ -26,6 +26,7 @@ from torch import Tensor
 from mechinterp.data.safeedit import CATEGORIES, SafeEditInstance
 from mechinterp.errors import InputError
 from mechinterp.measures.distances import DISTANCES, Distance
+from mechinterp.measures.intervals import with_ends
 from mechinterp.measures.statistics import wilson
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
@@ -181,5 +182,5 @@ def agreement(located: pd.DataFrame) -> pd.DataFrame:
         share = wilson(int((one == two).sum()), len(one))
         constant = len({*one, *two}) < 2
         kappa = math.nan if constant else float(cohen_kappa_score(one, two))
-        rows.append((distance, other, len(one), share.value, share.low, share.high, kappa))
-    return pd.DataFrame(rows, columns=["distance", "other", "n", "share", "share_low", "share_high", "kappa"])
+        rows.append({"distance": distance, "other": other, "n": len(one), **share.columns("share"), "kappa": kappa})
+    return pd.DataFrame(rows, columns=["distance", "other", "n", *with_ends("share"), "kappa"])

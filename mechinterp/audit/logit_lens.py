@@ -17,6 +17,7 @@ from torch import Tensor
 from mechinterp.audit.directions.standard import first_tokens
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
+from mechinterp.measures.intervals import with_ends
 from mechinterp.measures.statistics import CONFIDENCE, resample_weights
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.lens import EMBEDDING, LensToken, LogitLens
@@ -99,7 +100,7 @@ def _intervals(
     flat = values.flatten(1)
     low, high = (weights @ flat).quantile(ends, dim=0)
     mean = sizes.double() @ flat / sizes.sum()
-    return {name: mean.tolist(), f"{name}_low": low.tolist(), f"{name}_high": high.tolist()}
+    return dict(zip(with_ends(name), (mean.tolist(), low.tolist(), high.tolist()), strict=True))
 
 
 def _place(point: str) -> dict[str, object]:

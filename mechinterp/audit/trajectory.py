@@ -14,6 +14,7 @@ import pandas as pd
 
 from mechinterp.data.storage.places import check_name
 from mechinterp.errors import InputError
+from mechinterp.measures.intervals import with_ends
 
 _STEP = re.compile(r"(\d+)$")
 _TERMS = ("change", "erasure", "bypass", "erasure_share")
@@ -98,7 +99,7 @@ def trajectory_table(steps: Mapping[str, Step], tables: Mapping[str, pd.DataFram
 
 
 def _with_interval(row: Mapping[Any, Any], name: str) -> dict[str, object]:
-    return {"value": row[name], "low": row[f"{name}_low"], "high": row[f"{name}_high"]}
+    return dict(zip(("value", "low", "high"), (row[column] for column in with_ends(name)), strict=True))
 
 
 def last_steps(tables: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:

@@ -47,6 +47,7 @@ def benchmark(
 
     from mechinterp.data.storage.places import check_free
     from mechinterp.data.storage.tables import write_table
+    from mechinterp.measures.intervals import Interval, is_end
     from mechinterp.runs.benchmark import Benchmark
     from mechinterp.runs.config import StudyConfig, default_folder, load_config
     from mechinterp.runs.study import Study
@@ -66,11 +67,11 @@ def benchmark(
                 row = bench.evaluate(name).row()
                 if side_effects:
                     for found in bench.side_effects(bench.make(name)).to_dict("records"):
-                        ends = {f"{found['quantity']}_{end}": found[end] for end in ("low", "high", "n")}
-                        row |= {str(found["quantity"]): found["value"], **ends}
+                        name, rate = str(found["quantity"]), Interval(found["value"], found["low"], found["high"])
+                        row |= rate.columns(name) | {f"{name}_n": found["n"]}
                 rows.append(row)
             table = pd.DataFrame(rows)
             path = write_table(study.folder / "benchmark" / "benchmark.csv", table)
     hidden = ("suffix", "prefix", "n")
-    shown = [c for c in map(str, table.columns) if not c.endswith(("_low", "_high", "_n")) and c not in hidden]
+    shown = [c for c in map(str, table.columns) if not (is_end(c) or c.endswith("_n") or c in hidden)]
     say(f"{table[shown].set_index('method').T.to_string()}\n{path}")

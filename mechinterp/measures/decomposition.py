@@ -24,7 +24,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp.errors import InputError
-from mechinterp.measures.statistics import Interval, bootstrap
+from mechinterp.measures.intervals import Interval
+from mechinterp.measures.statistics import bootstrap
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp.errors import InputError
+from mechinterp.measures.intervals import Interval
 from mechinterp.measures.large_matrices import mean_unit_vector, products_and_lengths
-from mechinterp.measures.statistics import (
-    Interval,
-    NullComparison,
-    bootstrap,
-    compare_with_null,
-    random_directions,
-)
+from mechinterp.measures.statistics import NullComparison, bootstrap, compare_with_null, random_directions
 
 
 def cosines(

@@ -34,7 +34,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechinterp.measures.statistics import Interval, bootstrap
+from mechinterp.measures.intervals import Interval
+from mechinterp.measures.statistics import bootstrap
 from mechinterp.measures.verdict import BYPASSED_TO, ERASED_FROM, Verdict
 
 Agreement = Literal["yes", "no", "silent"]

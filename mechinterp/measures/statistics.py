@@ -13,20 +13,12 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from mechinterp.measures.intervals import Interval
 from mechinterp.measures.threads import share_out
 
 CONFIDENCE = 0.95
 
 _WHOLE = 2**21  # numbers up to which random draws are made at once (16 MB in float64)
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate with the ends of its interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def seeded_order(n: int, seed: int) -> list[int]:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mechinterp.measures.decomposition import ErasureShare
-from mechinterp.measures.statistics import Interval
+from mechinterp.measures.intervals import Interval
 
 Verdict = Literal["erased", "bypassed", "mixed", "undecided"]
 ERASED_FROM = 0.75

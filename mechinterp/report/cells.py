@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from mechinterp.audit.tables.table import Table
+from mechinterp.measures.intervals import ends
 from mechinterp.report.plotting import DIRECTIONS, layer_label, p_value_label, position_label
 
 MAX_ROWS = 60
@@ -31,23 +33,32 @@ Tables = Mapping[str, pd.DataFrame]
 class ShownTable:
     """A table as the page prints it: formatted cells, a bound's columns folded into their estimate's."""
 
-    name: str
+    table: Table
     columns: list[str]
     rows: list[list[str]]
     n_rows: int
 
     @classmethod
-    def of(cls, name: str, table: pd.DataFrame) -> ShownTable:
+    def of(cls, table: Table, content: pd.DataFrame) -> ShownTable:
         """The first rows of a table."""
-        bounds = {f"{column}_{end}" for column in table for end in ("low", "high") if f"{column}_{end}" in table}
-        columns = [str(column) for column in table if column not in bounds]
-        rows = [[estimate(row, column) for column in columns] for row in table.head(MAX_ROWS).to_dict("records")]
-        return cls(name=name, columns=columns, rows=rows, n_rows=len(table))
+        bounds = {end for column in content for end in ends(str(column))}
+        columns = [str(column) for column in content if column not in bounds]
+        rows = [[estimate(row, column) for column in columns] for row in content.head(MAX_ROWS).to_dict("records")]
+        return cls(table, columns, rows, n_rows=len(content))
 
     @property
     def headings(self) -> list[str]:
         """The columns' names without underscores."""
-        return [column.replace("_", " ") for column in self.columns]
+        return [_words(column) for column in self.columns]
+
+    @property
+    def meanings(self) -> list[tuple[str, str]]:
+        """What its columns hold, those that mean the same in every table left out."""
+        return [(_words(names), text) for names, text in self.table.columns.items()]
+
+
+def _words(names: str) -> str:
+    return names.replace("_*", " …").replace("*", "…").replace("_", " ")
 
 
 def rows(tables: Tables, name: str, **equal: object) -> Iterator[dict[str, Any]]:
@@ -61,7 +72,7 @@ def rows(tables: Tables, name: str, **equal: object) -> Iterator[dict[str, Any]]
 def estimate(row: Mapping[Any, Any], column: str) -> str:
     """A cell with its interval, where the row has one."""
     value = cell(column, row.get(column))
-    bounds = [row.get(f"{column}_{end}") for end in ("low", "high")]
+    bounds = [row.get(end) for end in ends(column)]
     return value if None in bounds else with_interval(value, *(cell(column, bound) for bound in bounds))
 
 

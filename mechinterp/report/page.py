@@ -17,6 +17,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mechinterp.audit.certificate import certificate
+from mechinterp.audit.tables.registry import TABLES
 from mechinterp.audit.trajectory import last_steps
 from mechinterp.data.storage.files import write_text
 from mechinterp.data.storage.places import check_free
@@ -26,12 +27,6 @@ from mechinterp.report.certificate import calibrated_on, calibration_notes, cali
 from mechinterp.report.directions import direction_notes, published_comparison
 from mechinterp.report.plates import PLATES, draw_figures, figure_bytes, read_tables
 from mechinterp.report.relapse import relapse_control_rows, relapse_group_rows, relapse_rows
-
-TABLES = (
-    *("verdict", "relapse_verdict", "validity", "mechanism", "defense", "organism", "edits", "toxic_layer", "probe"),
-    *("judge", "trajectory", "decomposition", "relapse", "neuron_groups", "stream", "value_vectors", "toxic_subspace"),
-    *("toxic_activations", "residual_shift", "neurons"),
-)
 
 _logger = logging.getLogger(__name__)
 
@@ -83,7 +78,7 @@ def write_report(
         figures=figures,
         plates=PLATES,
         missing_plates=[plate for plate in PLATES.values() if plate.name not in figures and not plate.optional],
-        tables=[ShownTable.of(name, tables[name]) for name in TABLES if name in tables],
+        tables=[ShownTable.of(one, tables[one.name]) for one in TABLES.values() if one.printed and one.name in tables],
         settings=_settings(_read_manifest(run)),
     )
     return write_text((out or run) / "report.html", page)

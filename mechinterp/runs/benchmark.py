@@ -32,7 +32,8 @@ from mechinterp.data.storage.files import remove, write_json
 from mechinterp.data.storage.hashing import hash_path
 from mechinterp.data.storage.provenance import code_of, digest
 from mechinterp.errors import InputError
-from mechinterp.measures.statistics import Interval, bootstrap, wilson, wilson_of_shares
+from mechinterp.measures.intervals import Interval
+from mechinterp.measures.statistics import bootstrap, wilson, wilson_of_shares
 from mechinterp.methods.registry import find_method, settings_for
 from mechinterp.methods.task import Task, Treatment
 from mechinterp.models import processes

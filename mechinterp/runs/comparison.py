@@ -21,10 +21,11 @@ from mechinterp.audit.directions.toxic_direction import ToxicDirection
 from mechinterp.audit.evidence import Baseline, ComparisonSettings, Evidence, gather_evidence, prepare_baseline
 from mechinterp.audit.evidence.preparing import fitting_half
 from mechinterp.audit.location import histogram
-from mechinterp.audit.relapse.results import RELAPSE_TABLES, RelapseTest, decomposed_verdicts, relapse_tables
+from mechinterp.audit.relapse.results import RelapseTest, decomposed_verdicts, relapse_tables
 from mechinterp.audit.relapse.testing import kept_tests, relapse_from_evidence
 from mechinterp.audit.relapse.treatments import RelapseSettings
-from mechinterp.audit.tables import OPTIONAL_TABLES, TABLES, compare
+from mechinterp.audit.tables import COMPARED, compare
+from mechinterp.audit.tables.registry import tables_of
 from mechinterp.audit.toxic_layer import toxic_block
 from mechinterp.audit.trajectory import trajectory_table
 from mechinterp.data.safeedit import SafeEditInstance
@@ -39,7 +40,7 @@ from mechinterp.runs.workspace import Workspace, fingerprint_of_instances, finge
 
 def check_results(out: Path) -> None:
     """Raise `InputError` if something that this tool did not write stands where a comparison's results would."""
-    tables = (*TABLES, *OPTIONAL_TABLES, "toxic_layer", *RELAPSE_TABLES, "trajectory")
+    tables = (*COMPARED, "toxic_layer", *tables_of("relapse"), "trajectory")
     RunFolder.check_free(out, tables, report=True)
 
 

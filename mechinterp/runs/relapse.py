@@ -8,9 +8,10 @@ from typing import Any
 
 from mechinterp.answers.judges import Judge
 from mechinterp.audit.directions.probe import ToxicProbe
-from mechinterp.audit.relapse.results import RELAPSE_TABLES, RelapseTest, relapse_tables
+from mechinterp.audit.relapse.results import RelapseTest, relapse_tables
 from mechinterp.audit.relapse.testing import kept_tests, relapse_test, unsafe_prompts
 from mechinterp.audit.relapse.treatments import RelapseSettings
+from mechinterp.audit.tables.registry import tables_of
 from mechinterp.audit.toxic_layer import toxic_block
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.data.storage.places import check_name
@@ -66,7 +67,7 @@ def treat_checkpoints(
     work = Workspace(base, tuned, out=out, purpose="test", reporter=reporter)
     # before anything long is started
     names = [check_name(candidate.name, "--checkpoint") for candidate in tuned]
-    RunFolder.check_free(work.folder, RELAPSE_TABLES, answers=names)
+    RunFolder.check_free(work.folder, tables_of("relapse"), answers=names)
     work.check([instance.adversarial_prompt for instance in instances], truncate=truncate)
     with work.held(), work.together():
         identity = work.identify(base)

@@ -23,9 +23,10 @@ from mechinterp.answers.judges import Judge
 from mechinterp.audit.relapse.registry import TREATMENTS
 from mechinterp.data.showing import shown
 from mechinterp.data.storage.files import replacing, write_json
+from mechinterp.measures.intervals import Interval
 from mechinterp.measures.relapse import NOTHING, Rates, agreement, judge_relapse
 from mechinterp.measures.splitting import normalised
-from mechinterp.measures.statistics import Interval, wilson
+from mechinterp.measures.statistics import wilson
 
 COLUMNS = (
     *("method", "treatment", "control", "draw", "dose", "n_neurons", "share_of_neurons"),
@@ -135,8 +136,8 @@ class RelapseTest:
                         "method": self.method,
                         **{name: getattr(outcome, name) for name in COLUMNS[1:6]},
                         "share_of_neurons": outcome.n_neurons / self.n_neurons,
-                        **_columns("defense", wilson(n - unsafe, n)),
-                        **_columns("relapse", self.rates.relapse(answers.unsafe)),
+                        **wilson(n - unsafe, n).columns("defense"),
+                        **self.rates.relapse(answers.unsafe).columns("relapse"),
                         "n": n,
                         "empty": answers.empty,
                         "unjudged": answers.safe.count(None) - answers.empty,
@@ -188,8 +189,8 @@ class RelapseTest:
         return {
             "method": self.method,
             "verdict": verdict,
-            **{key: value for name in _INTERVALS for key, value in _columns(name, intervals[name]).items()},
-            **{key: value for name in rates for key, value in _columns(f"defense_{name}", rates[name]).items()},
+            **{key: value for name in _INTERVALS for key, value in intervals[name].columns(name).items()},
+            **{key: value for name in rates for key, value in rates[name].columns(f"defense_{name}").items()},
             "layer": self.block,
             "n": n,
             "decomposition": decomposition,
@@ -236,9 +237,6 @@ _INTERVALS = (
 )
 
 
-RELAPSE_TABLES = ("relapse", "relapse_verdict")
-
-
 def relapse_tables(
     tests: Iterable[RelapseTest], decompositions: Mapping[str, str] | None = None
 ) -> dict[str, pd.DataFrame]:
@@ -259,7 +257,3 @@ def decomposed_verdicts(verdict: pd.DataFrame) -> dict[str, str]:
 
 def _answers(read: Mapping[str, Any]) -> Answers:
     return Answers(tuple(read["responses"]), tuple(read["safe"]))
-
-
-def _columns(name: str, interval: Interval) -> dict[str, float]:
-    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import pandas as pd
 import torch
 
 from mechinterp.audit.evidence import Baseline, Evidence, Place
+from mechinterp.audit.tables.contrast import Contrast
+from mechinterp.audit.tables.table import Table
 from mechinterp.measures.decomposition import BlockDecomposition, decompose, erasure_share
 from mechinterp.measures.verdict import Validity, judge_share
 from mechinterp.models.names import h_down
 
 
-def decomposition(
-    method: str,
-    baseline: Baseline,
-    evidence: Evidence,
-    checks: Mapping[tuple[str, str], Validity],
-    top_neurons: int,
-) -> dict[str, pd.DataFrame]:
+def decomposition(contrast: Contrast) -> dict[str, pd.DataFrame]:
     """Section 6 of the methods: per block, summed with a verdict, and the neurons with the largest terms."""
+    method, baseline, evidence = contrast.method, contrast.baseline, contrast.evidence
     rows, verdicts, neurons = [], [], []
     for place in baseline.inputs.places:
         for direction in baseline.inputs.directions:
@@ -40,8 +35,8 @@ def decomposition(
                 }
                 for block, part in enumerate(blocks)
             ]
-            verdicts.append({**key, **_verdict(blocks, baseline, place, checks[direction, place.name])})
-            neurons += [{**key, **neuron} for neuron in _top_neurons(blocks, top_neurons)]
+            verdicts.append({**key, **_verdict(blocks, baseline, place, contrast.checks[direction, place.name])})
+            neurons += [{**key, **neuron} for neuron in _top_neurons(blocks, contrast.top_neurons)]
     tables = {"decomposition": rows, "verdict": verdicts, "neurons": neurons}
     return {name: pd.DataFrame(table) for name, table in tables.items() if table}
 
@@ -73,20 +68,12 @@ def _verdict(
         verdict, reason = "undecided", "each checkpoint read its own tokens, so that bypass includes the change of text"
     changes = [abs(block.change) for block in blocks]
     return {
-        "erasure_share": share.share.value,
-        "erasure_share_low": share.share.low,
-        "erasure_share_high": share.share.high,
+        **share.share.columns("erasure_share"),
         "peak_block": int(np.argmax(changes)) if any(changes) else None,
         "verdict": verdict,
-        "change": share.change.value,
-        "change_low": share.change.low,
-        "change_high": share.change.high,
-        "erasure": share.erasure.value,
-        "erasure_low": share.erasure.low,
-        "erasure_high": share.erasure.high,
-        "bypass": share.bypass.value,
-        "bypass_low": share.bypass.low,
-        "bypass_high": share.bypass.high,
+        **share.change.columns("change"),
+        **share.erasure.columns("erasure"),
+        **share.bypass.columns("bypass"),
         "in_play": validity.in_play,
         "reason": reason,
     }
@@ -101,3 +88,51 @@ def _top_neurons(blocks: list[BlockDecomposition], wanted: int) -> list[dict[str
         terms = {"erasure": float(blocks[block].erasure[neuron]), "bypass": float(blocks[block].bypass[neuron])}
         neurons.append({"block": block, "neuron": neuron, **terms})
     return neurons
+
+
+VERDICT = Table(
+    name="verdict",
+    title="Verdicts",
+    row="a tuned checkpoint, direction and position, summed over blocks",
+    keys=("method", "direction", "position"),
+    columns={
+        "erasure_share": (
+            "|erasure| / (|erasure| + |bypass|), between 0 (all bypass) and 1 (all erasure), with its 95% interval "
+            "over inputs"
+        ),
+        "peak_block": "the block at which the toxic write changed most",
+        "verdict": "erased, bypassed, mixed or undecided: what the interval of the erasure share says",
+        "change, erasure, bypass": (
+            "change of the toxic write summed over blocks, and its two parts, in the direction’s unit; negative is "
+            "less toxic"
+        ),
+        "in_play": "whether the direction passes the checks of the table validity at that position",
+        "reason": "why a verdict is undecided",
+    },
+    intervals=("erasure_share", "change", "erasure", "bypass"),
+    stage="compare",
+    make=lambda contrast: contrast.shared(decomposition)["verdict"],
+)
+DECOMPOSITION = Table(
+    name="decomposition",
+    title="Decomposition by block",
+    row="a block of a tuned checkpoint, for each direction and position",
+    keys=("method", "direction", "position", "block"),
+    columns={
+        "write_base, write": "mean toxic write of the block, before and after",
+        "change": "of the write, in units of the residual stream",
+        "erasure, bypass, bias": "the three parts of its change; they sum to it exactly",
+    },
+    stage="compare",
+    make=lambda contrast: contrast.shared(decomposition)["decomposition"],
+)
+NEURONS = Table(
+    name="neurons",
+    title="Neurons with the largest terms",
+    row="a neuron, for each tuned checkpoint, direction and position",
+    keys=("method", "direction", "position", "block", "neuron"),
+    columns={"erasure, bypass": "what this neuron alone adds to the two parts of its block’s change"},
+    optional=True,
+    stage="compare",
+    make=lambda contrast: contrast.shared(decomposition).get("neurons"),
+)

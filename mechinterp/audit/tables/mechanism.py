@@ -5,13 +5,15 @@ from __future__ import annotations
 import pandas as pd
 import torch
 
-from mechinterp.audit.evidence import Baseline, Evidence
+from mechinterp.audit.tables.contrast import Contrast
+from mechinterp.audit.tables.table import Table
 from mechinterp.measures.region import activation_shift, cosines, region_toxicity
 from mechinterp.models.names import h_down, h_mid
 
 
-def mechanism(method: str, baseline: Baseline, evidence: Evidence) -> pd.DataFrame:
+def mechanism(contrast: Contrast) -> pd.DataFrame:
     """The row of Fig 5: toxicity of the region and shift of its activations, at the last prompt token."""
+    method, baseline, evidence = contrast.method, contrast.baseline, contrast.evidence
     seed, block, base = baseline.inputs.seed, baseline.inputs.block, baseline.evidence
     toxicity = region_toxicity(base.values, evidence.values, baseline.inputs.directions["probe"], seed=seed)
     hook, place = h_down(block), "prompt_last"
@@ -21,17 +23,13 @@ def mechanism(method: str, baseline: Baseline, evidence: Evidence) -> pd.DataFra
         "layer": block,
         "toxicity_base": toxicity.base,
         "toxicity": toxicity.new,
-        "toxicity_reduction_rate": toxicity.reduction_rate.value,
-        "toxicity_reduction_rate_low": toxicity.reduction_rate.low,
-        "toxicity_reduction_rate_high": toxicity.reduction_rate.high,
+        **toxicity.reduction_rate.columns("toxicity_reduction_rate"),
         "null_z": toxicity.null.z,
         "null_p": toxicity.null.p,
         "ill_conditioned": toxicity.ill_conditioned,
         "top20_toxicity_base": toxicity.top[20][0],
         "top20_toxicity": toxicity.top[20][1],
-        "activation_shift_rate": shift.rate.value,
-        "activation_shift_rate_low": shift.rate.low,
-        "activation_shift_rate_high": shift.rate.high,
+        **shift.rate.columns("activation_shift_rate"),
         "activation_shift_rate_per_input": shift.per_input,
         "n_inputs": evidence.recordings[place].n_inputs,
         "top128_toxicity_base": toxicity.top[128][0],
@@ -40,13 +38,14 @@ def mechanism(method: str, baseline: Baseline, evidence: Evidence) -> pd.DataFra
     return pd.DataFrame([row])
 
 
-def middle_shift(method: str, baseline: Baseline, evidence: Evidence) -> pd.DataFrame | None:
+def middle_shift(contrast: Contrast) -> pd.DataFrame | None:
     """Fig 8: the middle stream of some inputs, in the base and tuned.
 
     Both sets are standardised together; x is the projection on their mean difference, y the first principal component.
     The level of an input's toxic activation is the tercile, over both sets, of the mean activation of the 20 value
     vectors most toxic in the base: 0 low, 1 middle, 2 high. None where blocks have no middle stream.
     """
+    method, baseline, evidence = contrast.method, contrast.baseline, contrast.evidence
     block, base, inputs = baseline.inputs.block, baseline.evidence, list(baseline.inputs.middle)
     if not (evidence.middle and base.middle):
         return None
@@ -72,3 +71,47 @@ def middle_shift(method: str, baseline: Baseline, evidence: Evidence) -> pd.Data
             "toxic_activation_level": torch.bucketize(activity, edges).numpy(),
         }
     )
+
+
+MECHANISM = Table(
+    name="mechanism",
+    title="Mechanism",
+    row="a tuned checkpoint",
+    keys=("method", "layer"),
+    columns={
+        "toxicity_base, toxicity": (
+            "T, the mean cosine between the region’s value vectors and the toxic direction, before and after"
+        ),
+        "toxicity_reduction_rate": ("(T base − T) / |T base|; its interval is a paired bootstrap over value vectors"),
+        "null_z, null_p": "T’s change against the same change along random directions: z-score and two-sided p",
+        "ill_conditioned": "whether T base cannot be told from zero, so that a rate of it means little",
+        "top20_toxicity_base, top20_toxicity, top128_toxicity_base, top128_toxicity": (
+            "T of the 20 and the 128 most toxic value vectors alone, before and after"
+        ),
+        "activation_shift_rate": "length of the change of the mean activation over the length of the base’s",
+        "activation_shift_rate_per_input": "the mean of the inputs’ own rates",
+        "n_inputs": "prompts that the activations are means over",
+    },
+    intervals=("toxicity_reduction_rate", "activation_shift_rate"),
+    stage="compare",
+    make=mechanism,
+)
+MIDDLE_SHIFT = Table(
+    name="middle_shift",
+    title="Shift of the middle stream",
+    row="an input in the base, or in a tuned checkpoint",
+    keys=("method", "checkpoint"),
+    columns={
+        "input": "number of the prompt",
+        "shift_component, first_component": (
+            "coordinates of the standardised stream between attention and MLP of the toxic layer, along the mean shift "
+            "and the first principal component"
+        ),
+        "toxic_activation": "mean activation of the 20 most toxic value vectors",
+        "toxic_activation_level": "its third among all points of the method: 0 low, 1 middle, 2 high",
+    },
+    optional=True,
+    printed=False,
+    stage="compare",
+    make=middle_shift,
+)

@@ -10,7 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechinterp.audit.evidence import Baseline, Evidence
+from mechinterp.audit.evidence import Evidence
+from mechinterp.audit.tables.contrast import Contrast
+from mechinterp.audit.tables.table import Table
+from mechinterp.measures.intervals import ends
 from mechinterp.measures.neurons import (
     DEFINITIONS,
     GROUPS,
@@ -28,11 +31,12 @@ from mechinterp.measures.statistics import NullComparison, percentile_ends, resa
 from mechinterp.models.names import h_down
 
 
-def neuron_tables(method: str, baseline: Baseline, evidence: Evidence) -> dict[str, pd.DataFrame]:
+def neuron_tables(contrast: Contrast) -> dict[str, pd.DataFrame]:
     """`neuron_groups` and `neuron_curve`, over all blocks, a set of rows for each direction and place.
 
     The groups are those of the means over all inputs; intervals resample the inputs and leave the groups as they are.
     """
+    method, baseline, evidence = contrast.method, contrast.baseline, contrast.evidence
     base, groups, curves = baseline.evidence, [], []
     for place in baseline.inputs.places:
         activations = [part.recordings[place.name] for part in (base, evidence)]
@@ -107,7 +111,46 @@ def _group_rows(
     columns["null_p"] = [found.p for _, found in of_null]
     for name, values in (("erasure", by_input[0]), ("bypass", by_input[1]), ("change", by_input[0] + by_input[1])):
         every = torch.cat([values, values.sum(1, keepdim=True)], dim=1)
-        columns[f"{name}_low"], columns[f"{name}_high"] = percentile_ends(weights @ every)
+        columns |= dict(zip(ends(name), percentile_ends(weights @ every), strict=True))
     names = [*GROUPS[definition], "all"]
     rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
     return [{"definition": definition, "group": name, **row} for name, row in zip(names, rows, strict=True)]
+
+
+NEURON_GROUPS = Table(
+    name="neuron_groups",
+    title="Neuron groups",
+    row="a group of neurons, for each tuned checkpoint, direction, position and definition of the groups",
+    keys=("method", "direction", "position"),
+    columns={
+        "definition": (
+            "what decides the group beside the sign of the value vector: the change of the activation, of what the "
+            "neuron writes (projection), or the sign of the base’s activation"
+        ),
+        "group": "toxic or anti-toxic value vectors, and which way it went; all: every neuron",
+        "n_neurons, share_of_neurons": "size of the group, and its share of all neurons",
+        "erasure, bypass": "the two parts of the group’s change",
+        "change, reduction, increase": "net, and its negative and positive parts; group all is the block sum",
+        "share_of_reduction": "the group’s share of the gross reduction",
+        "null_share_mean, null_z, null_p": (
+            "the group’s share of the gross reduction along random directions, and how far its own is from it"
+        ),
+    },
+    intervals=("erasure", "bypass", "change"),
+    stage="compare",
+    make=lambda contrast: contrast.shared(neuron_tables)["neuron_groups"],
+)
+NEURON_CURVE = Table(
+    name="neuron_curve",
+    title="Cumulative curve over neurons",
+    row="a number of neurons, those that lower the write most first, for each tuned checkpoint, direction and position",
+    keys=("method", "direction", "position"),
+    columns={
+        "n_neurons, share_of_neurons": "how many are added up, and their share of all",
+        "cumulative_change, cumulative_erasure, cumulative_bypass": "the sum of their changes, and its two parts",
+        "null_low, null_high": "95% range of the sum along random directions",
+    },
+    printed=False,
+    stage="compare",
+    make=lambda contrast: contrast.shared(neuron_tables)["neuron_curve"],
+)

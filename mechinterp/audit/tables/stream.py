@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import pandas as pd
 
-from mechinterp.audit.evidence import Baseline, Evidence
+from mechinterp.audit.tables.contrast import Contrast
 from mechinterp.audit.tables.decomposition import decompose_blocks
+from mechinterp.audit.tables.table import Table
+from mechinterp.measures.intervals import Interval
 from mechinterp.measures.stream import StreamShift, change_intervals, stream_parts
 from mechinterp.models.names import attn_out, mlp_out, resid_post, resid_pre
 
 
-def stream(method: str, baseline: Baseline, evidence: Evidence) -> pd.DataFrame | None:
+def stream(contrast: Contrast) -> pd.DataFrame | None:
     """A row for each direction, place and part; None for an architecture whose parts do not add up to the stream.
 
     Over the parts, `write` sums to `total`, the write of the stream before the final norm, and so does `change` to its
     change.
     """
+    method, baseline, evidence = contrast.method, contrast.baseline, contrast.evidence
     rows = []
     for place in baseline.inputs.places:
         both = [part.stream.get(place.name) for part in (baseline.evidence, evidence)]
@@ -48,9 +51,7 @@ def stream(method: str, baseline: Baseline, evidence: Evidence) -> pd.DataFrame 
                     "block": block,
                     "write_base": part.write_base,
                     "write": part.write,
-                    "change": part.change,
-                    "change_low": ends[component, block][0],
-                    "change_high": ends[component, block][1],
+                    **Interval(part.change, *ends[component, block]).columns("change"),
                     "erasure": part.erasure,
                     "bypass": part.bypass,
                     "bias": part.bias,
@@ -62,11 +63,12 @@ def stream(method: str, baseline: Baseline, evidence: Evidence) -> pd.DataFrame 
     return pd.DataFrame(rows).astype({"block": "Int64"}) if rows else None
 
 
-def residual_shift(method: str, baseline: Baseline, evidence: Evidence) -> pd.DataFrame | None:
+def residual_shift(contrast: Contrast) -> pd.DataFrame | None:
     """How far the mean stream after each block moved, and whereto; None for an architecture without these hook points.
 
     `relative_shift` is over the length of the base's mean stream there. Cosines are empty where nothing moved.
     """
+    method, baseline, evidence = contrast.method, contrast.baseline, contrast.evidence
     tables = []
     for place in baseline.inputs.places:
         base, tuned = (part.stream.get(place.name) for part in (baseline.evidence, evidence))
@@ -85,3 +87,38 @@ def residual_shift(method: str, baseline: Baseline, evidence: Evidence) -> pd.Da
         columns |= {f"cosine_{'with_' * (name == 'toxic_block')}{name}": c.tolist() for name, c in cosines.items()}
         tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True) if tables else None
+
+
+STREAM = Table(
+    name="stream",
+    title="The whole stream",
+    row="a part of the residual stream, for each tuned checkpoint, direction and position",
+    keys=("method", "direction", "position", "block"),
+    columns={
+        "component": "embedding, attention, MLP, and what a norm after the MLP changes, where there is one",
+        "write_base, write": "what the part writes along the direction, before and after",
+        "change": "of the write, in units of the residual stream",
+        "erasure, bypass": "of the MLP’s change",
+        "bias": "change of the MLP’s output bias along the direction",
+        "total_base, total": "the write of the stream before the final norm: what all parts sum to",
+    },
+    intervals=("change",),
+    optional=True,
+    stage="compare",
+    make=stream,
+)
+RESIDUAL_SHIFT = Table(
+    name="residual_shift",
+    title="Residual shift",
+    row="a block of a tuned checkpoint, for each position",
+    keys=("method", "position", "block"),
+    columns={
+        "shift": "length of the mean shift of the stream after the block",
+        "relative_shift": "length of the mean shift over the mean length in the base",
+        "cosine_with_toxic_block": "of the shift with that at the toxic layer; empty where nothing moved",
+        "cosine_*": "of the shift with each direction; empty where nothing moved",
+    },
+    optional=True,
+    stage="compare",
+    make=residual_shift,
+)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pandas as pd
 import torch
 
 from mechinterp.audit.evidence import Baseline
+from mechinterp.audit.tables.contrast import Contrast
+from mechinterp.audit.tables.table import Table
 from mechinterp.measures.statistics import auroc, bootstrap, compare_with_null, random_directions
 from mechinterp.measures.verdict import Validity
 
@@ -30,24 +30,23 @@ def check_directions(baseline: Baseline) -> dict[tuple[str, str], Validity]:
     return checks
 
 
-def validity_table(baseline: Baseline, checks: Mapping[tuple[str, str], Validity]) -> pd.DataFrame:
+def validity(contrast: Contrast) -> pd.DataFrame:
     """Section 6's validity check, a row per direction and place."""
+    baseline = contrast.baseline
     unsafe = baseline.unsafe[baseline.checked]
     answer = baseline.inputs.directions["answer"].double()
     random = random_directions(baseline.evidence.values, 1000, seed=baseline.inputs.seed)
     band = compare_with_null(0.0, random @ (answer / answer.norm()))
     rows = []
     places = {place.name: place for place in baseline.inputs.places}
-    for (name, place), check in checks.items():
+    for (name, place), check in contrast.checks.items():
         direction = baseline.inputs.directions[name].double()
         steering = baseline.steering[name, places[place].steered_at]
         rows.append(
             {
                 "direction": name,
                 "position": place,
-                "auroc": check.auroc.value,
-                "auroc_low": check.auroc.low,
-                "auroc_high": check.auroc.high,
+                **check.auroc.columns("auroc"),
                 "gap": check.gap,
                 "n_unsafe": int(unsafe.sum()),
                 "n_safe": int((~unsafe).sum()),
@@ -58,12 +57,45 @@ def validity_table(baseline: Baseline, checks: Mapping[tuple[str, str], Validity
                 "steering_defense_minus": float(steering.minus.double().mean()),
                 "steering_defense_none": float(steering.none.double().mean()),
                 "steering_defense_plus": float(steering.plus.double().mean()),
-                "steering_effect": check.steering_effect.value,
-                "steering_effect_low": check.steering_effect.low,
-                "steering_effect_high": check.steering_effect.high,
+                **check.steering_effect.columns("steering_effect"),
                 "steering_n": len(steering.none),
                 "in_play": check.in_play,
                 "reason": check.reason,
             }
         )
     return pd.DataFrame(rows)
+
+
+VALIDITY = Table(
+    name="validity",
+    title="Are the directions in play?",
+    row="a direction at a position, in the base",
+    keys=("direction", "position"),
+    columns={
+        "auroc": (
+            "how well the base’s summed write along the direction tells prompts it answers unsafely from the rest; 0.5 "
+            "is chance"
+        ),
+        "gap": (
+            "mean write on prompts the base answers unsafely less that on the others, in the direction’s unit: the "
+            "scale on which a change is large or small"
+        ),
+        "n_unsafe, n_safe": "prompts that the base answers unsafely, and the others, among those checked on",
+        "cosine_with_answer": "cosine with the direction that decides the answer",
+        "cosine_null_low, cosine_null_high": "the ends between which 95% of random directions lie",
+        "steering_alpha": "length of what is added when steering, in units of the residual stream",
+        "steering_defense_minus, steering_defense_none, steering_defense_plus": (
+            "share of safe answers of the base with the direction subtracted, left, added"
+        ),
+        "steering_effect": "defense with the direction subtracted less that with it added",
+        "steering_n": "prompts steered on",
+        "in_play": (
+            "both intervals are on the side where a toxic direction must be: auroc above 0.5, steering effect above 0"
+        ),
+        "reason": "what speaks against it",
+    },
+    intervals=("auroc", "steering_effect"),
+    stage="compare",
+    make=validity,
+    once=True,
+)

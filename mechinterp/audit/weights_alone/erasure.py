@@ -21,9 +21,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp.errors import InputError
+from mechinterp.measures.intervals import Interval
 from mechinterp.measures.large_matrices import products_and_lengths
 from mechinterp.measures.region import cosines
-from mechinterp.measures.statistics import Interval, bootstrap
+from mechinterp.measures.statistics import bootstrap
 from mechinterp.models.files.weights import LazyWeights
 from mechinterp.models.names import h_down
 from mechinterp.models.passes.recorded import Recording

@@ -181,9 +181,7 @@ def _region_row(name: str, block: int, found: Mapping[str, tuple[Tensor, Tensor]
     row = {
         "checkpoint": name,
         "layer": block,
-        "toxicity": own.mean.value,
-        "toxicity_low": own.mean.low,
-        "toxicity_high": own.mean.high,
+        **own.mean.columns("toxicity"),
         "toxicity_z": null.z,
         "toxicity_p": null.p,
         **{f"top{k}_toxicity": value for k, value in own.top.items()},
@@ -195,9 +193,7 @@ def _region_row(name: str, block: int, found: Mapping[str, tuple[Tensor, Tensor]
     return {
         **row,
         "toxicity_base": change.base,
-        "toxicity_reduction_rate": change.reduction_rate.value,
-        "toxicity_reduction_rate_low": change.reduction_rate.low,
-        "toxicity_reduction_rate_high": change.reduction_rate.high,
+        **change.reduction_rate.columns("toxicity_reduction_rate"),
         "change_z": change.null.z,
         "change_p": change.null.p,
         "ill_conditioned": change.ill_conditioned,
@@ -227,9 +223,7 @@ def _erasure_rows(
             "position": recording.position,
             "block": block,
             "write_base": float(term.write_base[i]),
-            "erasure": term.erasure[i].value,
-            "erasure_low": term.erasure[i].low,
-            "erasure_high": term.erasure[i].high,
+            **term.erasure[i].columns("erasure"),
             "bias": float(term.bias[i]),
             "n_inputs": recording.n_inputs,
         }

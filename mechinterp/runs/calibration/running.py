@@ -21,11 +21,13 @@ from mechinterp.answers.judged import score_responses
 from mechinterp.answers.judges import Judge
 from mechinterp.audit.certificate import EXPECTED, INTERPOLATION, UNCHANGED
 from mechinterp.audit.evidence import Baseline, gather_evidence
+from mechinterp.audit.tables.contrast import Contrast
 from mechinterp.audit.tables.decomposition import decomposition
 from mechinterp.audit.tables.validity import check_directions
 from mechinterp.data.storage.provenance import code_of
 from mechinterp.errors import InputError
-from mechinterp.measures.statistics import Interval, seeded_order, wilson
+from mechinterp.measures.intervals import Interval, with_ends
+from mechinterp.measures.statistics import seeded_order, wilson
 from mechinterp.methods.constructed import (
     interpolate,
     perturb_like,
@@ -161,20 +163,20 @@ def calibrate(
         checkpoint = construction.make()
         defense, n = _defense(study, judge, checkpoint, chosen)
         evidence = gather_evidence(checkpoint, inputs)
-        tables = decomposition(construction.name, baseline, evidence, checks, top_neurons=0)
+        tables = decomposition(Contrast(construction.name, baseline, evidence, checks, top_neurons=0))
         relapse = treat(construction.kind, checkpoint, evidence)
         at_prompt = {name: table[table["position"] == POSITION] for name, table in tables.items()}
         for direction in construction.directions:
             blocks, verdict = (
                 at_prompt[name][at_prompt[name]["direction"] == direction] for name in ("decomposition", "verdict")
             )
-            row = {**key, **_judged(construction, direction, verdict.iloc[0]), **_rate("defense", defense), "n": n}
+            row = {**key, **_judged(construction, direction, verdict.iloc[0]), **defense.columns("defense"), "n": n}
             row |= {**_vanishing(construction, blocks), **verdict.iloc[0][["in_play", "reason"]]}
             rows.append({**row, **relapse, "code": code_of(__name__)})
     table = pd.DataFrame(rows)
     base = table[table["checkpoint"] == UNCHANGED].iloc[0]
-    for end in ("", "_low", "_high"):
-        table[f"defense_base{end}"] = base[f"defense{end}"]
+    for of_base, own in zip(with_ends("defense_base"), with_ends("defense"), strict=True):
+        table[of_base] = base[own]
     return table
 
 
@@ -193,7 +195,7 @@ def _judged(construction: Construction, direction: str, verdict: pd.Series) -> d
         "agrees": ("yes" if found == expected else "no") if expected else "",
     }
     for quantity in ("erasure_share", "erasure", "bypass", "change"):
-        row |= {f"{quantity}{end}": verdict[f"{quantity}{end}"] for end in ("", "_low", "_high")}
+        row |= {column: verdict[column] for column in with_ends(quantity)}
     return row
 
 
@@ -215,7 +217,3 @@ def _defense(study: Run, judge: Judge, checkpoint: Checkpoint, prompts: list[str
     answers = generate(checkpoint, prompts, max_new_tokens=config.max_new_tokens, truncate=config.truncate)
     scores = [score for score in score_responses(judge, answers, prompts) if score is not None]
     return wilson(sum(score > 0.5 for score in scores), len(scores)), len(scores)
-
-
-def _rate(name: str, rate: Interval) -> dict[str, object]:
-    return {name: rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high}

@@ -12,13 +12,14 @@ from mechinterp.audit.certificate import EXPECTED
 from mechinterp.audit.evidence import Baseline, Evidence
 from mechinterp.audit.relapse.testing import relapse_from_evidence
 from mechinterp.audit.relapse.treatments import RelapseSettings
+from mechinterp.measures.intervals import with_ends
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.runs.study.checkpoints import checkpoint_of
 from mechinterp.runs.study.judging import judge_of
 from mechinterp.runs.study.run import Run
 
 _INTERVALS = ("gain", "by_activations", "by_values", "by_both", "share_by_values")
-_NUMBERS = tuple(f"{name}{end}" for name in _INTERVALS for end in ("", "_low", "_high"))
+_NUMBERS = tuple(column for name in _INTERVALS for column in with_ends(name))
 
 
 class Treating:

@@ -8,7 +8,7 @@ as it is written: numbers depend on it, slightly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from mechinterp.audit import tables as comparison
 from mechinterp.audit.certificate import CERTIFICATE
 from mechinterp.audit.evidence import ComparisonSettings
+from mechinterp.audit.tables.over_runs import CALIBRATION
+from mechinterp.audit.tables.registry import TABLES, tables_of
 from mechinterp.data.storage.provenance import library_versions
 from mechinterp.errors import InputError
 from mechinterp.methods.method import Method
@@ -131,12 +132,11 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
     libraries = library_versions()
     base, judge, own_data = vanilla_of(run), judge_of(run), _data_of(run)
     recording = [name for name in ComparisonSettings.model_fields if name != "top_neurons"]
-    optional = [f"tables/{name}.csv" for name in comparison.OPTIONAL_TABLES]
+    tables = {name: " ".join(_files(tables_of(name))) for name in MAKERS}
     methods, tuned = methods_of(run), tuned_in(run)
     edits = [made_by(method) for method in methods if method.per_instance and method.name in run.config.studied]
-    compared = [f"tables/{name}.csv" for name in (*comparison.TABLES, *edits)]
-    reported = [f"tables/{name}.csv" for name in ("judge", "organism", "probe", "probe_roc", "toxic_layer")]
-    reported += [*compared, *(f"tables/{name}.csv" for name in ("defense", "relapse", "relapse_verdict"))]
+    of_edits = _files(edits)
+    reported = [table.path for table in TABLES.values() if table.stage and table.reported and not table.optional]
     page = {path.stem: (path,) for path in (*sorted(TEMPLATES.glob("*.j2")), CERTIFICATE) if path.is_file()}
 
     def stage(name: str, *given: Given, makes: str, needs: str = "", settings: str = "", **more: Any) -> Stage:
@@ -191,7 +191,7 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
         stage(
             "organism",
             *(base, judge),
-            makes="tables/judge.csv tables/organism.csv",
+            makes=tables["organism"],
             needs="data/test.json data/knowledge.json",
             settings=f"{ASKING} max_new_tokens judge",  # the table names it
         ),
@@ -199,13 +199,11 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
         stage(
             "probe",
             base,
-            makes="probe.safetensors tables/probe.csv tables/probe_roc.csv",
+            makes=f"probe.safetensors {tables['probe']}",
             needs="data/comments.csv",
             settings=f"{ASKING} final_norm seed",
         ),
-        stage(
-            "locate", base, makes="tables/toxic_layer.csv tables/located.csv", needs="data/test.json", settings=ASKING
-        ),
+        stage("locate", base, makes=tables["locate"], needs="data/test.json", settings=ASKING),
         *(stage_of(method) for method in methods if "instances" in method.takes),
         stage(
             "record",
@@ -219,35 +217,40 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
         stage(
             "compare",
             base,
-            makes=" ".join(compared),
-            may_make=optional,
+            makes=" ".join([tables["compare"], *of_edits]),
+            may_make=_files(tables_of("compare", optional=True)),
             needs=" ".join(["evidence", *edits, "probe.safetensors"]),
             settings=f"{LOADING} studied comparison.top_neurons seed",
         ),
         stage(
             "defend",
             *(base, judge),
-            makes="tables/defense.csv responses",
+            makes=f"{tables['defend']} responses",
             needs=f"data/test.json data/knowledge.json {tuned}",
             settings=f"{ASKING} studied max_new_tokens knowledge_questions edit_instances seed",
         ),
         stage(
             "relapse",
             *(base, judge),
-            makes="tables/relapse.csv tables/relapse_verdict.csv relapse",
+            makes=f"{tables['relapse']} relapse",
             needs=f"{tuned} evidence tables/verdict.csv",
             settings=f"{LOADING} studied relapse comparison.max_new_tokens",
         ),
         stage(
             "report",
             makes="figures report.html",
-            needs=" ".join(reported),
-            may_need=[*optional, "tables/calibration.csv"],
+            needs=" ".join([*reported, *of_edits]),
+            may_need=[*_files(tables_of("compare", optional=True)), CALIBRATION.path],
             settings=" ".join([*StudyConfig.model_fields, "seed"]),  # the page lists them
             reads=page,  # it gives the instrument's rates
         ),
     ]
     return [one for one in found if one.name != "vanilla" or run.config.model is None]
+
+
+def _files(tables: Iterable[str]) -> list[str]:
+    """Where tables lie, below the run folder."""
+    return [f"tables/{name}.csv" for name in tables]
 
 
 def needed(stages: Sequence[Stage], wanted: set[str]) -> set[str]:

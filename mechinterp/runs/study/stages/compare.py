@@ -51,9 +51,7 @@ def _edits_table(run: Run, baseline: Baseline, method: str) -> pd.DataFrame:
             {
                 "instance": delta.instance,
                 "layer": delta.block,
-                "toxicity_reduction_rate": toxicity.reduction_rate.value,
-                "toxicity_reduction_rate_low": toxicity.reduction_rate.low,
-                "toxicity_reduction_rate_high": toxicity.reduction_rate.high,
+                **toxicity.reduction_rate.columns("toxicity_reduction_rate"),
                 "null_z": toxicity.null.z,
                 "null_p": toxicity.null.p,
                 # an edit of W_V alone leaves what flows into it as it was: its erasure needs no new recording

@@ -1,0 +1,78 @@
+"""Every table of a run, in the order of the page: the one place that a new one is named in.
+
+A table (what it is, column by column, and for one of a comparison what makes it) is a file of `audit.tables`; to add
+one, write that file and name it in `TABLES`. Comparison, study, page and `analyses/table.py` take it from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
+from mechinterp.audit.tables.answers import DEFENSE, JUDGE, ORGANISM
+from mechinterp.audit.tables.decomposition import DECOMPOSITION, NEURONS, VERDICT
+from mechinterp.audit.tables.lens import LOGIT_LENS
+from mechinterp.audit.tables.located import LOCATED, TOXIC_LAYER
+from mechinterp.audit.tables.mechanism import MECHANISM, MIDDLE_SHIFT
+from mechinterp.audit.tables.methods import EDITS, EDITS_OF_ANOTHER, TRAINING
+from mechinterp.audit.tables.neurons import NEURON_CURVE, NEURON_GROUPS
+from mechinterp.audit.tables.over_runs import CALIBRATION, TRAJECTORY
+from mechinterp.audit.tables.probes import PROBE, PROBE_ROC
+from mechinterp.audit.tables.relapses import RELAPSE, RELAPSE_VERDICT
+from mechinterp.audit.tables.stream import RESIDUAL_SHIFT, STREAM
+from mechinterp.audit.tables.table import Table
+from mechinterp.audit.tables.validity import VALIDITY
+from mechinterp.audit.tables.vectors import TOXIC_ACTIVATIONS, TOXIC_SUBSPACE, VALUE_VECTORS
+from mechinterp.audit.tables.weights import DIFF, DIFF_BLOCKS, ERASURE, REGION, REGION_VECTORS
+
+TABLES: Mapping[str, Table] = {
+    table.name: table
+    for table in (
+        VERDICT,
+        RELAPSE_VERDICT,
+        VALIDITY,
+        MECHANISM,
+        DEFENSE,
+        ORGANISM,
+        EDITS,
+        EDITS_OF_ANOTHER,
+        TOXIC_LAYER,
+        PROBE,
+        JUDGE,
+        TRAJECTORY,
+        DECOMPOSITION,
+        RELAPSE,
+        NEURON_GROUPS,
+        STREAM,
+        VALUE_VECTORS,
+        TOXIC_SUBSPACE,
+        TOXIC_ACTIVATIONS,
+        RESIDUAL_SHIFT,
+        NEURONS,
+        NEURON_CURVE,
+        LOGIT_LENS,
+        MIDDLE_SHIFT,
+        PROBE_ROC,
+        LOCATED,
+        TRAINING,
+        CALIBRATION,
+        DIFF_BLOCKS,
+        DIFF,
+        REGION,
+        REGION_VECTORS,
+        ERASURE,
+    )
+}
+
+COMPARED: Mapping[str, Table] = {name: table for name, table in TABLES.items() if table.make is not None}
+"""Those that a comparison makes of the evidence; the optional ones where there is something to fill them with."""
+
+
+def find_table(name: str) -> Table | None:
+    """The table of a name, also of one that a pattern names (`training_*`); None for what a run does not write."""
+    return TABLES.get(name) or next((table for table in TABLES.values() if fnmatchcase(name, table.name)), None)
+
+
+def tables_of(stage: str, *, optional: bool = False) -> list[str]:
+    """The names of the tables that a stage of a study writes: those of every run, or the optional ones."""
+    return [table.name for table in TABLES.values() if table.stage == stage and table.optional == optional]
