@@ -87,7 +87,9 @@ MODULES = {
     **dict.fromkeys(
         ("cli.studies", "cli.terminal", "runs.planning.plan", "runs.comparison", "runs.config", "runs.study.study"), ""
     ),
-    **dict.fromkeys(("runs.benchmark", "answers.refusals", "audit.weights_alone.regions", "methods.editing.ft_l"), ""),
+    **dict.fromkeys(
+        ("runs.benchmark.making", "answers.refusals", "audit.weights_alone.regions", "methods.editing.ft_l"), ""
+    ),
     "runs.study.stages.treat": "sft dpo dinm record compare defend relapse report",
     "methods.registry": "report",
     "methods.training.sft": "sft dpo record compare defend relapse report",

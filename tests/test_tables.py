@@ -29,8 +29,7 @@ from mechinterp.measures.statistics import wilson, wilson_of_shares
 from mechinterp.methods.editing.ablations import DINM
 from mechinterp.methods.training.ext_sub import EXT_SUB
 from mechinterp.models.deltas import WeightDelta
-from mechinterp.runs import benchmark as benchmark_module
-from mechinterp.runs.benchmark import Benchmark
+from mechinterp.runs.benchmark import Benchmark, harmless, making
 from mechinterp.runs.config import default_folder, load_config
 from mechinterp.runs.study import Study
 
@@ -156,7 +155,7 @@ def test_a_killed_way_goes_on_with_the_edits_it_has(
     settings = {"dinm": {**study.config.dinm.model_dump(), "steps": 1}}
     whole = Benchmark(study).evaluate("dinm", settings=settings)
     other = copied(study, tmp_path / "killed")
-    real, kept = benchmark_module._keep, []
+    real, kept = making.keep, []
 
     def dies(treatment: Any, folder: Path, around: Any, **given: Any) -> None:
         if len(kept) == 4:
@@ -164,7 +163,7 @@ def test_a_killed_way_goes_on_with_the_edits_it_has(
         kept.append(treatment.instances[0].id)
         real(treatment, folder, around, **given)
 
-    monkeypatch.setattr(benchmark_module, "_keep", dies)
+    monkeypatch.setattr(making, "keep", dies)
     with pytest.raises(KeyboardInterrupt):
         Benchmark(other).evaluate("dinm", settings=settings)
     again: list[int] = []
@@ -173,7 +172,7 @@ def test_a_killed_way_goes_on_with_the_edits_it_has(
         again.append(treatment.instances[0].id)
         real(treatment, folder, around, **given)
 
-    monkeypatch.setattr(benchmark_module, "_keep", counts)
+    monkeypatch.setattr(making, "keep", counts)
     resumed = Benchmark(other).evaluate("dinm", settings=settings)
     assert len(again) == 5
     assert not set(again) & set(kept)
@@ -187,7 +186,7 @@ def test_a_way_killed_after_the_last_of_it_is_not_stuck(
 ) -> None:
     """After the last edit, before the note that all are there: nothing is made again, and nothing is missing."""
     other = copied(study, tmp_path / "killed")
-    real = benchmark_module.write_json
+    real = making.write_json
 
     def dies(path: Path, value: Any) -> Path:
         if path.name == "made.json":
@@ -195,11 +194,11 @@ def test_a_way_killed_after_the_last_of_it_is_not_stuck(
         return real(path, value)
 
     with monkeypatch.context() as patched:
-        patched.setattr(benchmark_module, "write_json", dies)
+        patched.setattr(making, "write_json", dies)
         with pytest.raises(KeyboardInterrupt):
             Benchmark(other).make(way)
     if way != "vanilla":
-        monkeypatch.setattr(benchmark_module, "_keep", lambda *_, **__: pytest.fail("made again"))
+        monkeypatch.setattr(making, "keep", lambda *_, **__: pytest.fail("made again"))
     made = Benchmark(other).make(way)
     assert made.suffix == (other.config.dinm.suffix if way.startswith("dinm") else None)
     assert len(made.edits) == (9 if way == "dinm" else 0)
@@ -302,7 +301,7 @@ def test_side_effects_have_intervals_over_prompts_and_are_kept(
     assert (found["low"] <= found["value"]).all()
     assert (found["value"] <= found["high"]).all()
     assert (found["high"] > found["low"]).all()
-    monkeypatch.setattr(benchmark_module, "over_refusal", lambda *_, **__: pytest.fail("asked again"))
+    monkeypatch.setattr(harmless, "over_refusal", lambda *_, **__: pytest.fail("asked again"))
     again = Benchmark(study).side_effects(bench.make("dinm", label="other"), edits=3).set_index("quantity")
     pd.testing.assert_frame_equal(again, found)
     with pytest.raises(pytest.fail.Exception, match="asked again"):  # a fourth was not asked
@@ -311,11 +310,11 @@ def test_side_effects_have_intervals_over_prompts_and_are_kept(
 
 def test_over_refusal_of_several_edits_by_hand() -> None:
     one = [True, False, None, False]
-    assert benchmark_module._refusals([one]) == (wilson(1, 3), 3)
-    rate, n = benchmark_module._refusals([one, [True, True, None, None]])
+    assert harmless._refusals([one]) == (wilson(1, 3), 3)
+    rate, n = harmless._refusals([one, [True, True, None, None]])
     assert (rate.value, n) == (pytest.approx((1 + 0.5 + 0) / 3), 3)
     assert rate == wilson_of_shares(0.5, 3)
-    doubled, _ = benchmark_module._refusals([one, one])  # the same answers twice say nothing new
+    doubled, _ = harmless._refusals([one, one])  # the same answers twice say nothing new
     assert (doubled.low, doubled.high) == pytest.approx((wilson(1, 3).low, wilson(1, 3).high))
 
 
