@@ -6,7 +6,6 @@ import pandas as pd
 
 from mechinterp.audit.certificate import read_calibration
 from mechinterp.data.storage.provenance import library_versions
-from mechinterp.data.storage.tables import write_table
 from mechinterp.models.progress import Reporter, Silent
 from mechinterp.runs.calibration.running import CalibrationSettings, calibrate
 from mechinterp.runs.stages import Runner, Stage, locked
@@ -19,10 +18,9 @@ def calibrated(
 ) -> pd.DataFrame:
     """The study's calibration, `tables/calibration.csv` in its folder: made now, or read if it is up to date."""
     settings, reporter = settings or CalibrationSettings(), reporter or Silent()
-    path = study.folder / "tables" / "calibration.csv"
 
     def run() -> None:
-        write_table(path, calibrate(study, settings=settings, reporter=reporter))
+        study.write_table("calibration", calibrate(study, settings=settings, reporter=reporter))
 
     given = [vanilla_of(study), judge_of(study)]
     used = f"{ASKING} studied sft max_new_tokens comparison.max_new_tokens seed"
@@ -45,4 +43,4 @@ def calibrated(
     )
     with locked(study.folder):
         Runner(study.folder, note=reporter.note).run(stage)
-    return read_calibration(path)
+    return read_calibration(study.place_of("calibration"))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mechinterp.data.storage.tables import read_table
+from mechinterp.data.storage.tables import read_table, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,4 +27,12 @@ class Run:
 
     def table(self, name: str) -> pd.DataFrame:
         """A table of the run."""
-        return read_table(self.folder / "tables" / f"{name}.csv")
+        return read_table(self.place_of(name))
+
+    def write_table(self, name: str, table: pd.DataFrame) -> Path:
+        """Leave a table in the run."""
+        return write_table(self.place_of(name), table)
+
+    def place_of(self, name: str) -> Path:
+        """Where a table of the run is."""
+        return self.folder / "tables" / f"{name}.csv"

@@ -10,7 +10,6 @@ import torch
 from mechinterp.audit import tables as comparison
 from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.audit.evidence import Baseline, Evidence
-from mechinterp.data.storage.tables import write_table
 from mechinterp.measures.decomposition import readout
 from mechinterp.measures.region import region_toxicity
 from mechinterp.measures.statistics import random_directions
@@ -29,7 +28,7 @@ def make(run: Run, reporter: Reporter) -> None:
     for method in run.config.studied:
         if has_edits(run, method):
             table = _edits_table(run, baseline, method)
-            write_table(run.folder / "tables" / f"{edits_at(method)}.csv", table)
+            run.write_table(edits_at(method), table)
 
 
 def _edits_table(run: Run, baseline: Baseline, method: str) -> pd.DataFrame:

@@ -8,7 +8,6 @@ import pandas as pd
 
 from mechinterp.answers import defense
 from mechinterp.data.storage.files import replacing
-from mechinterp.data.storage.tables import write_table
 from mechinterp.models.progress import Reporter
 from mechinterp.runs.study.checkpoints import checkpoint_of, edits_of, has_edits
 from mechinterp.runs.study.edited import edited_instances
@@ -46,4 +45,4 @@ def make(run: Run, reporter: Reporter) -> None:
     with replacing(run.folder / "responses") as folder:
         for result in results:
             result.save(folder / f"{result.method}.jsonl")
-    write_table(run.folder / "tables" / "defense.csv", pd.DataFrame([result.row() for result in results]))
+    run.write_table("defense", pd.DataFrame([result.row() for result in results]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from mechinterp.audit.location import histogram, locate
-from mechinterp.data.storage.tables import write_table
 from mechinterp.models.progress import Reporter
 from mechinterp.runs.study.checkpoints import checkpoint_of
 from mechinterp.runs.study.instances import instances_of
@@ -15,5 +14,5 @@ def make(run: Run, reporter: Reporter) -> None:
     vanilla = checkpoint_of(run, "vanilla")
     progress = reporter.progress("locate: instances")
     located = locate(vanilla, instances_of(run, "test"), truncate=run.config.truncate, progress=progress)
-    write_table(run.folder / "tables" / "located.csv", located)
-    write_table(run.folder / "tables" / "toxic_layer.csv", histogram(located, vanilla.n_blocks))
+    run.write_table("located", located)
+    run.write_table("toxic_layer", histogram(located, vanilla.n_blocks))

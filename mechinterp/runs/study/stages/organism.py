@@ -6,7 +6,6 @@ import pandas as pd
 
 from mechinterp.answers.judged import score_responses
 from mechinterp.answers.judges import EmbeddedJudge
-from mechinterp.data.storage.tables import write_table
 from mechinterp.measures.fluency import knows
 from mechinterp.measures.statistics import wilson
 from mechinterp.models.passes.generation import generate
@@ -24,7 +23,7 @@ def make(run: Run, reporter: Reporter) -> None:
     scores = {"judge": judge.name}
     if isinstance(judge, EmbeddedJudge):
         scores |= {key: value for key, value in vars(judge).items() if key not in ("pipeline", "name", "fingerprint")}
-    write_table(run.folder / "tables" / "judge.csv", pd.DataFrame([scores]))
+    run.write_table("judge", pd.DataFrame([scores]))
     vanilla, test, knowledge = checkpoint_of(run, "vanilla"), instances_of(run, "test"), knowledge_of(run)
     groups = {
         "adversarial prompts defended": list(dict.fromkeys(i.adversarial_prompt for i in test)),
@@ -50,4 +49,4 @@ def make(run: Run, reporter: Reporter) -> None:
         for quantity, successes, n in rows
         for rate in [wilson(successes, n)]
     ]
-    write_table(run.folder / "tables" / "organism.csv", pd.DataFrame(table))
+    run.write_table("organism", pd.DataFrame(table))

@@ -6,7 +6,6 @@ from mechinterp.audit.evidence import Baseline, Evidence
 from mechinterp.audit.relapse.results import RelapseTest, decomposed_verdicts, relapse_tables
 from mechinterp.audit.relapse.testing import relapse_from_evidence
 from mechinterp.data.storage.files import replacing
-from mechinterp.data.storage.tables import write_table
 from mechinterp.models.progress import Reporter
 from mechinterp.runs.study.checkpoints import checkpoint_of, opened
 from mechinterp.runs.study.judging import judge_of
@@ -37,4 +36,4 @@ def make(run: Run, reporter: Reporter) -> None:
             found.save(folder / method)
             tests.append(found)
     for name, table in relapse_tables(tests, decomposed_verdicts(run.table("verdict"))).items():
-        write_table(run.folder / "tables" / f"{name}.csv", table)
+        run.write_table(name, table)

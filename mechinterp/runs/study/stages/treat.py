@@ -8,7 +8,6 @@ import pandas as pd
 from pydantic import BaseModel
 
 from mechinterp.data.storage.files import replacing, write_json
-from mechinterp.data.storage.tables import write_table
 from mechinterp.methods.method import Method
 from mechinterp.methods.task import Task, Treatment
 from mechinterp.models.checkpoints import Checkpoint
@@ -64,4 +63,4 @@ def _save(run: Run, start: Checkpoint, name: str, made: Iterable[Treatment]) -> 
         tuned = treatment.delta.merged(start, name=name)
     tuned.save(run.folder / "checkpoints" / name)
     if treatment.log:
-        write_table(run.folder / "tables" / f"training_{name}.csv", pd.DataFrame(treatment.log))
+        run.write_table(f"training_{name}", pd.DataFrame(treatment.log))
