@@ -31,6 +31,7 @@ from mechinterp.models.files.weights import LazyWeights
 from mechinterp.models.names import resid_post
 from mechinterp.models.passes.recording import record_all
 from mechinterp.models.unembedding import back_through_final_norm
+from mechinterp.runs.folder import RunFolder
 
 VECTOR = torch.randn(D_MODEL, generator=torch.Generator().manual_seed(9))
 WORDS = ("river", "table", "cloud", "engine", "paper", "garden", "window", "music")
@@ -424,7 +425,12 @@ def test_compare_takes_directions_from_files(
     given = ["--base", pair / "base", "--probe", pair / "probe.safetensors", "--data", tmp_path / "data.json"]
     given += ["--checkpoint", f"tuned={pair / 'tuned'}", "--out", tmp_path / "out"]
     seen: dict[str, object] = {}
-    monkeypatch.setattr("mechinterp.runs.comparison.compare_checkpoints", lambda *_, **settings: seen.update(settings))
+
+    def compare(*_: object, **settings: object) -> RunFolder:
+        seen.update(settings)
+        return RunFolder(tmp_path / "out")
+
+    monkeypatch.setattr("mechinterp.runs.comparison.compare_checkpoints", compare)
     assert call("compare", *given, "--direction", f"mine={tmp_path / 'bare.npy'}") == 0
     (found,) = seen["more"]  # type: ignore[misc]
     assert found.name == "mine"

@@ -29,6 +29,14 @@ def test_a_run_is_read_when_it_is_asked(run: Path) -> None:
     assert found.config == found.manifest["config"]
 
 
+def test_a_benchmarks_table_is_one_of_its_studys(run: Path) -> None:
+    (run / "benchmark").mkdir()
+    (run / "benchmark" / "benchmark.csv").write_text("method,ds\nsft,1.0\n")
+    found = RunFolder.open(run)
+    assert list(found.table("benchmark")["method"]) == ["sft"]
+    assert found.tables == tuple(sorted((*make_tables(), "benchmark")))
+
+
 def test_a_table_is_ones_own(run: Path) -> None:
     found = RunFolder.open(run)
     table = found.table("verdict")

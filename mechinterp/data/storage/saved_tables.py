@@ -1,4 +1,4 @@
-"""The tables of a run folder, `tables/*.csv`: which there are, and each of them when it is asked for."""
+"""The tables of a run folder, `tables/*.csv` and a benchmark's: which there are, and each of them when asked for."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class SavedTables(Mapping[str, "pd.DataFrame"]):
     """Tables by name, in alphabetical order; each is read once, when it is first asked for.
 
     Args:
-        run: the folder that has `tables/*.csv`; it may have none.
+        run: the folder that has `tables/*.csv`, or `benchmark/benchmark.csv`; it may have none.
     """
 
     def __init__(self, run: Path) -> None:
-        self._run = run
-        self._files = {path.stem: path for path in sorted((run / "tables").glob("*.csv"))}
+        files = [*(run / "tables").glob("*.csv"), *(run / "benchmark").glob("benchmark.csv")]
+        self._files = {path.stem: path for path in sorted(files, key=lambda path: path.stem)}
         self._read: dict[str, pd.DataFrame] = {}
 
     def __getitem__(self, name: str) -> pd.DataFrame:
