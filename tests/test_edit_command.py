@@ -170,7 +170,7 @@ def test_nothing_of_the_users_is_removed(there: Path, tmp_path: Path, capsys: py
         assert call("edit", "--model", tmp_path / "nowhere", "--data", there / "data.json", *refused) == 2
         (line,) = capsys.readouterr().err.strip().splitlines()
         assert reason in line
-    for kind in ("sft", "dpo"):
+    for kind in ("sft", "dpo", "ext_sub"):
         given = ["--model", tmp_path / "nowhere", "--data", there / "data.json", "--out", precious]
         assert call("train", kind, *given) == 2
         assert "is not empty" in capsys.readouterr().err
@@ -180,6 +180,29 @@ def test_nothing_of_the_users_is_removed(there: Path, tmp_path: Path, capsys: py
     assert WeightDelta.load(tmp_path / "one").block == 2
     (tmp_path / "empty").mkdir()
     assert edit(there, tmp_path / "empty", "--layer", "2") == 0
+
+
+def test_every_trained_method_of_the_registry_has_a_command(
+    there: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert call("train", "--help") == 0
+    assert "ext_sub" in capsys.readouterr().out
+    given = ["--model", there / "model", "--data", there / "data.json", "--out", tmp_path / "made"]
+    assert call("train", "ext_sub", *given, "--set", "step=1") == 2
+    assert "ext_sub: unknown setting `step`" in capsys.readouterr().err
+    assert call("train", "ext_sub", *given, "--set", "steps") == 2
+    assert "--set takes NAME=VALUE" in capsys.readouterr().err
+    assert call("train", "dinm", *given) == 2  # an editor: `mechinterp edit`
+    few = {"steps": 1, "batch_size": 2, "gradient_accumulation": 1, "warmup_steps": 0, "max_length": 200}
+    few |= {"lora": "{rank: 2, alpha: 4}"}
+    assert (
+        call(
+            "train", "ext_sub", *given, *(word for pair in few.items() for word in ("--set", "=".join(map(str, pair))))
+        )
+        == 0
+    )
+    made, base = (Checkpoint.load(path, device="cpu") for path in (tmp_path / "made", there / "model"))
+    assert made.fingerprint != base.fingerprint
 
 
 def test_edits_may_be_kept_here(there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -325,6 +325,32 @@ def test_the_runs_readme_has_the_table(organism: Study) -> None:
     assert "\n".join(made) in (REPOSITORY / "mechinterp" / "runs" / "README.md").read_text(encoding="utf-8")
 
 
+# -- other methods ----------------------------------------------------------------------------------------------------
+
+
+def test_a_study_of_other_methods_has_stages_for_them_and_for_what_they_start_from(organism: Study) -> None:
+    config = StudyConfig.model_validate({"corpus": SMALL, "studied": ["ft_l", "dpo", "ft_l"]})
+    study = replace(organism, config=config)
+    assert config.studied == ("ft_l", "dpo")
+    listed = {stage.name: stage for stage in study.stages(Silent())}
+    assert " ".join(listed) == "data vanilla organism sft dpo probe locate ft_l record compare defend relapse report"
+    assert listed["ft_l"].makes == ["edits-ft_l"]
+    assert {"checkpoints/dpo", "edits-ft_l"} <= set(listed["record"].needs)
+    assert "checkpoints/sft" not in listed["record"].needs
+    assert "tables/edits-ft_l.csv" in listed["compare"].makes
+    other = config.model_copy(update={"methods": {"ft_l": {"steps": 3}}})
+    assert starting(keys(study), replace(study, config=other)) == "ft_l record compare defend relapse report"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("dimn", "unknown method 'dimn'; known are vanilla, "), ("self_reminder", "self_reminder changes no weights")],
+)
+def test_methods_that_a_study_cannot_compare_are_refused(name: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        StudyConfig.model_validate({"studied": ["sft", name]})
+
+
 # -- the runner on them -----------------------------------------------------------------------------------------------
 
 

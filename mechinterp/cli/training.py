@@ -6,11 +6,32 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from mechinterp.cli.common import is_main, load, read_data, reporting, say, settings_of
 from mechinterp.cli.options import Data, DeviceOption, Dtype, DtypeOption, LearningRate, Lora, Model, Seed
+from mechinterp.errors import InputError
+from mechinterp.methods.method import Method
+from mechinterp.methods.registry import METHODS, settings_for
 
-commands = typer.Typer(no_args_is_help=True, help="Make a detoxified checkpoint through TRL.")
+
+class _Methods(TyperGroup):
+    """The commands below, and one for every other method of the registry that makes one checkpoint from training data.
+
+    They are told by the registry alone: what a method is made by is imported when its command runs.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of all commands."""
+        return [*super().list_commands(ctx), *(name for name in _others() if name not in self.commands)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of a name, None if there is none."""
+        own, method = super().get_command(ctx, cmd_name), _others().get(cmd_name)
+        return own if own is not None or method is None else _command(method)
+
+
+commands = typer.Typer(cls=_Methods, no_args_is_help=True, help="Make a checkpoint by training.")
 
 
 def _training(
@@ -95,3 +116,50 @@ def dpo(
     given = {"steps": steps, "learning_rate": learning_rate, "batch_size": batch_size, "max_length": max_length}
     chosen = {"only": only or None, "freeze": freeze or None}
     _training("dpo", model, data, out, seed, dtype, device, lora, beta=beta, **given, **chosen)
+
+
+def _others() -> dict[str, Method]:
+    return {name: method for name, method in METHODS.items() if method.takes == ("training",) and method.tunes}
+
+
+def _command(method: Method) -> Any:
+    """The command of a method that has no options of its own: its settings are given by name."""
+    app = typer.Typer(add_completion=False)
+
+    @app.command(method.name, help=f"{method.printed}: {method.line}.")
+    def make(
+        model: Model,
+        data: Data,
+        out: OutModel,
+        seed: Seed = 0,
+        settings: Annotated[
+            list[str] | None, typer.Option("--set", help="NAME=VALUE of a setting, as a config has it; repeatable.")
+        ] = None,
+        dtype: DtypeOption = Dtype.auto,
+        device: DeviceOption = "auto",
+    ) -> None:
+        import yaml
+
+        from mechinterp.data.storage.places import check_replaceable, check_writable
+        from mechinterp.methods.task import Task
+
+        pairs = [one.partition("=") for one in settings or []]
+        if wrong := [name for name, separator, _ in pairs if not separator]:
+            raise InputError(f"--set takes NAME=VALUE, got {wrong[0]!r}")
+        checked = settings_for(method.name, {name: yaml.safe_load(value) for name, _, value in pairs})
+        instances = read_data(data)
+        check_writable(out, kind="folder")
+        check_replaceable(out)
+        with reporting() as terminal:
+            base, given = load(model, dtype, device), {method.name: checked}
+            task = Task((), {}, instances, settings=given, seed=seed, note=terminal.note, progress=terminal.progress)
+            (made,) = method.recipe.make(base, task)
+            tuned = made.checkpoint
+            if made.delta is not None:
+                tuned = made.delta.merged(base, name=method.name)
+            assert tuned is not None
+            if is_main():
+                tuned.save(out)
+        say(f"checkpoint: {out}")
+
+    return typer.main.get_command(app)

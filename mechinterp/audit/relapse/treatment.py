@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 Neurons = Mapping[int, Int[Tensor, " neuron"] | None]
 """Block -> indices of neurons; None for all of the block's."""
 
+Apply = Callable[["Checkpoint", "Checkpoint", Neurons, float], AbstractContextManager[object]]
+"""(tuned, base, neurons, dose) -> context in which the tuned model is treated."""
+
 Unit = Literal["blocks", "share", "factor", "group"]
 """Of a dose: number of blocks, share of all neurons, what keys are multiplied by, or a group's share of all neurons."""
 
@@ -74,7 +77,7 @@ class Treatment:
     needs: Literal["", "direction", "evidence"]
     doses: Callable[[RelapseSettings, int], Sequence[float]]
     choose: Callable[[Known], Callable[[float], Neurons] | None]
-    apply: Callable[[Checkpoint, Checkpoint, Neurons, float], AbstractContextManager[object]]
+    apply: Apply
     controlled: bool = True
     beside: bool = True
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from math import isnan
 from typing import TYPE_CHECKING, Literal
 
@@ -19,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
 from mechinterp.audit.relapse.registry import TREATMENTS
-from mechinterp.audit.relapse.treatment import Known, by_block
+from mechinterp.audit.relapse.treatment import Apply, Known, Neurons, by_block
 from mechinterp.measures.statistics import seeded_order
 
 if TYPE_CHECKING:
@@ -130,8 +129,14 @@ def doses(
             continue
         n = sum(d_mlp if indices is None else len(indices) for indices in neurons.values())
         dose = n / total if isnan(dose) else dose
-        found.append(Dose(name, dose, n, False, 0, partial(apply, neurons=neurons, dose=dose)))
+        found.append(Dose(name, dose, n, False, 0, _given(apply, neurons, dose)))
         for draw in range(1, controls + 1 if n < total else 1):
             drawn = by_block(seeded_order(total, seed + draw)[:n], d_mlp)
-            found.append(Dose(name, dose, n, True, draw, partial(apply, neurons=drawn, dose=dose)))
+            found.append(Dose(name, dose, n, True, draw, _given(apply, drawn, dose)))
     return found
+
+
+def _given(
+    apply: Apply, neurons: Neurons, dose: float
+) -> Callable[[Checkpoint, Checkpoint], AbstractContextManager[object]]:
+    return lambda tuned, base: apply(tuned, base, neurons, dose)
