@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mechinterp.data.concepts import Concept
     from mechinterp.data.safeedit import read_safeedit, write_safeedit
     from mechinterp.errors import InputError
+    from mechinterp.face.comparing import compare, relapse
     from mechinterp.face.loading import load
     from mechinterp.face.passes import fit_probe, generate, record, score
     from mechinterp.face.showing import show
@@ -63,6 +64,7 @@ _HOMES = {
     "data.concepts": ("Concept",),
     "data.safeedit": ("read_safeedit", "write_safeedit"),
     "errors": ("InputError",),
+    "face.comparing": ("compare", "relapse"),
     "face.loading": ("load",),
     "face.passes": ("fit_probe", "generate", "record", "score"),
     "face.showing": ("show",),
@@ -104,6 +106,7 @@ __all__ = [
     "WeightDelta",
     "ablate",
     "attn_out",
+    "compare",
     "diff",
     "effective_direction",
     "fit_probe",
@@ -121,6 +124,7 @@ __all__ = [
     "read_safeedit",
     "record",
     "regions",
+    "relapse",
     "reproduce",
     "resid_post",
     "resid_pre",

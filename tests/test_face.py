@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from checkpoint_folder import make_folder
+from checkpoint_folder import INSTANCES, SETTINGS, make_folder
+from command_line import call
 from conftest import N_BLOCKS, PROMPTS, RESPONSES, tiny_checkpoint
 
 import mechinterp as mi
@@ -54,8 +55,8 @@ def test_the_import_loads_nothing_heavy() -> None:
 
 
 def test_a_name_that_is_not_there_suggests_the_near_one() -> None:
-    with pytest.raises(AttributeError, match=r"^module 'mechinterp' has no 'recrod'; did you mean 'record'\?$"):
-        mi.recrod  # noqa: B018
+    with pytest.raises(AttributeError, match=r"^module 'mechinterp' has no 'comparee'; did you mean 'compare'\?$"):
+        mi.comparee  # noqa: B018
     with pytest.raises(AttributeError, match=r"^module 'mechinterp' has no 'zzzz'$"):
         mi.zzzz  # noqa: B018
 
@@ -108,6 +109,54 @@ def test_weights_of_an_adapter_and_an_edit(folder: Path) -> None:
         mi.diff(folder / "base", folder / "edit").table
     )
     assert not mi.diff(folder / "base", folder / "adapter").identical
+
+
+def tables_of(run: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((run / "tables").glob("*.csv"))}
+
+
+def test_memory_paths_adapters_and_edits_give_the_command_lines_tables(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # as quick for the command, which has no options for it, as for the face
+    monkeypatch.setattr("mechinterp.audit.evidence.ComparisonSettings", lambda **_: SETTINGS)
+    monkeypatch.setattr("mechinterp.report.plates.draw_all", lambda *_: [])
+    monkeypatch.setattr("mechinterp.report.write_report", lambda *_, **__: None)
+    data = tmp_path / "data.json"
+    mi.write_safeedit(INSTANCES, data)
+    options = ["--base", folder / "base", "--probe", folder / "probe.safetensors", "--data", data, "--layer", 2]
+    for name in ("tuned", "adapter", "edit"):
+        options += ["--checkpoint", f"{name}={folder / name}"]
+    assert call("compare", *options, "--out", tmp_path / "command") == 0
+    given = {"block": 2, "probe": folder / "probe.safetensors", "progress": False}
+    settings = SETTINGS
+    base = mi.load(folder / "base")
+    mixed = {"tuned": mi.load(folder / "tuned"), "adapter": folder / "adapter", "edit": str(folder / "edit")}
+    found = mi.compare(base, mixed, INSTANCES, settings=settings, out=tmp_path / "face", **given)
+    assert tables_of(found.path) == tables_of(tmp_path / "command")
+    assert len(tables_of(found.path)) > 5
+    mixed = {
+        "tuned": folder / "tuned",
+        "adapter": mi.load(folder / "adapter"),
+        "edit": mi.WeightDelta.load(folder / "edit"),
+    }
+    found = mi.compare(folder / "base", mixed, data, settings=settings, **given)
+    assert tables_of(found.path) == tables_of(tmp_path / "command")
+    assert base.fingerprint == mi.load(folder / "base").fingerprint
+    place = found.path
+    assert place.is_dir()
+    del found
+    assert not place.exists()  # it goes with its object
+
+
+def test_a_comparison_that_fails_leaves_no_folder(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    probe = mi.fit_probe(folder / "tuned", COMMENTS)
+    with pytest.raises(mi.InputError, match=r"^the probe belongs to other weights .*make one for this base"):
+        mi.compare(folder / "base", {"tuned": folder / "tuned"}, INSTANCES, probe=probe, settings=SETTINGS, block=1)
+    assert not list(tmp_path.iterdir())
 
 
 # -- results ----------------------------------------------------------------------------------------------------------
@@ -199,8 +248,16 @@ def refused(work: Callable[[], object]) -> str:
 def test_mistakes_are_told_in_one_line(folder: Path, tmp_path: Path) -> None:
     base = tiny_checkpoint("llama")
     probe = mi.ToxicProbe.load(folder / "probe.safetensors")
+    comparison = {"data": INSTANCES, "probe": probe}
     assert "no such folder" in refused(lambda: mi.load("./nonsense"))
     assert "nonsense" in refused(lambda: mi.load("nonsense"))
+    assert "no tuned checkpoints" in refused(lambda: mi.compare(base, {}, **comparison))
+    assert "names the checkpoints" in refused(lambda: mi.compare(base, ["runs/sft"], **comparison))
+    assert "plain name" in refused(lambda: mi.compare(base, {"a/b": base}, **comparison))
+    gone = {"data": tmp_path / "gone.json", "probe": probe}
+    assert "gone.json" in refused(lambda: mi.compare(base, {"same": base}, **gone))
+    wrong = {"data": INSTANCES, "probe": {"a": 1}}
+    assert "mi.fit_probe" in refused(lambda: mi.compare(base, {"same": base}, **wrong))
     assert "not a list" in refused(lambda: mi.generate(base, "one text"))
     assert "not a list" in refused(lambda: mi.record(base, "one text"))
     assert "other weights" in refused(lambda: mi.regions(folder / "tuned", probe, draws=10))

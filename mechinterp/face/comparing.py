@@ -1,0 +1,203 @@
+"""Erased or bypassed, and does it come back: any checkpoints against their base, as a run that is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mechinterp.answers.choosing import choose_judge
+from mechinterp.answers.judges import Judge
+from mechinterp.audit.directions.probe import ToxicProbe
+from mechinterp.audit.evidence import ComparisonSettings
+from mechinterp.audit.relapse.treatments import RelapseSettings
+from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.storage.places import check_name
+from mechinterp.errors import InputError
+from mechinterp.face.loading import CheckpointLike, DirectionLike, directions_of, instances_of, probe_of
+from mechinterp.face.progress import watched
+from mechinterp.measures.distances import Distance
+from mechinterp.models.deltas import WeightDelta
+from mechinterp.models.progress import Reporter
+from mechinterp.runs.candidate import Candidate
+from mechinterp.runs.comparison import compare_checkpoints
+from mechinterp.runs.folder import RunFolder
+from mechinterp.runs.relapse import treat_checkpoints
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a comparison and a relapse test are given, looked up."""
+
+    base: Candidate
+    tuned: list[Candidate]
+    instances: list[SafeEditInstance]
+    judge: Judge
+    reporter: Reporter
+
+
+def compare(
+    base: CheckpointLike,
+    tuned: Mapping[str, CheckpointLike | WeightDelta],
+    data: Sequence[SafeEditInstance] | str | Path,
+    *,
+    probe: ToxicProbe | str | Path,
+    judge: Judge | str | Path | None = None,
+    out: str | Path | None = None,
+    block: int | None = None,
+    distance: Distance = "released",
+    directions: Mapping[str, DirectionLike] | None = None,
+    relapse: bool | RelapseSettings = False,
+    settings: ComparisonSettings | None = None,
+    truncate: bool = False,
+    seed: int = 0,
+    dtype: str = "auto",
+    device: str = "auto",
+    progress: bool | None = None,
+) -> RunFolder:
+    """Erased or bypassed: tuned checkpoints against their base, as tables, figures and a report.
+
+    What lies in folders is opened one at a time; a checkpoint in memory stays there. Both give the same tables.
+
+    Args:
+        base: the unedited model: in memory, or a source that `mi.load` takes.
+        tuned: name in the tables -> checkpoint in memory, folder, adapter, edit, or file of weights; an edit stands on
+            the base.
+        data: SafeEdit instances, or the file of them.
+        probe: of the base, from `mi.fit_probe`, or the file of one.
+        judge: of the base's answers: a judge, the folder of a sequence classifier, or None for one made of the data's
+            own answers, which judges none that it has seen.
+        out: folder of the run; a temporary one, that goes with the result, if not given.
+        block: the toxic layer, from 0; located if not given.
+        distance: by which it is located.
+        directions: to measure along besides those that every comparison has, by name.
+        relapse: also put parts of the base back into each checkpoint: does the unsafe behaviour return?
+        settings: how the comparison is made, see `mi.ComparisonSettings`.
+        truncate: cut prompts that exceed the context from the left instead of raising.
+        seed: of every random choice.
+        dtype: of what is opened from folders, as `mi.load` takes it.
+        device: likewise.
+        progress: whether bars are shown; None: in a notebook or on a terminal.
+
+    Returns:
+        The run: `.verdict`, `.table("decomposition")`, `.plot("erase_or_bypass")`, `.report`.
+
+    Raises:
+        InputError: before anything long, for checkpoints that cannot be compared, a probe of another base, or data that
+            is not there.
+
+    Example:
+        >>> found = mi.compare("BASE", {"dpo": "runs/dpo"}, "SafeEdit_test.json", probe="probe.safetensors")
+        >>> found.verdict
+    """
+    with _work(base, tuned, data, judge, seed=seed, dtype=dtype, device=device, progress=progress) as work:
+        more = [] if directions is None else list(directions_of(directions, "the base").values())
+        return compare_checkpoints(
+            work.base,
+            work.tuned,
+            work.instances,
+            probe_of(probe),
+            work.judge,
+            out=None if out is None else Path(out),
+            block=block,
+            distance=distance,
+            seed=seed,
+            settings=settings,
+            more=more,
+            truncate=truncate,
+            relapse=(RelapseSettings() if relapse else None) if isinstance(relapse, bool) else relapse,
+            reporter=work.reporter,
+        )
+
+
+def relapse(
+    base: CheckpointLike,
+    tuned: Mapping[str, CheckpointLike | WeightDelta],
+    data: Sequence[SafeEditInstance] | str | Path,
+    *,
+    probe: ToxicProbe | str | Path | None = None,
+    judge: Judge | str | Path | None = None,
+    out: str | Path | None = None,
+    block: int | None = None,
+    distance: Distance = "released",
+    settings: RelapseSettings | None = None,
+    max_new_tokens: int = 32,
+    truncate: bool = False,
+    seed: int = 0,
+    dtype: str = "auto",
+    device: str = "auto",
+    progress: bool | None = None,
+) -> RunFolder:
+    """Does it come back: the share of the lost unsafe answers that returns when parts of the base are put back.
+
+    Args:
+        base: the unedited model: in memory, or a source that `mi.load` takes.
+        tuned: name in the tables -> checkpoint in memory, folder, adapter, edit, or file of weights.
+        data: SafeEdit instances, or the file of them: their adversarial prompts are asked.
+        probe: of the base: the keys of its most toxic value vectors are scaled too.
+        judge: as `mi.compare` takes it.
+        out: folder of the run; a temporary one, that goes with the result, if not given.
+        block: the toxic layer, from 0; located if not given.
+        distance: by which it is located.
+        settings: how the test is made, see `mi.RelapseSettings`.
+        max_new_tokens: longest answer.
+        truncate: cut prompts that exceed the context from the left instead of raising.
+        seed: of every random choice.
+        dtype: of what is opened from folders, as `mi.load` takes it.
+        device: likewise.
+        progress: whether bars are shown; None: in a notebook or on a terminal.
+
+    Returns:
+        The run: `.table("relapse_verdict")`, `.table("relapse")`, `.plot("relapse")`.
+
+    Raises:
+        InputError: for checkpoints that cannot be compared, or a probe of other weights.
+
+    Example:
+        >>> mi.relapse("BASE", {"dpo": "runs/dpo"}, "SafeEdit_test.json").table("relapse_verdict")
+    """
+    with _work(base, tuned, data, judge, seed=seed, dtype=dtype, device=device, progress=progress) as work:
+        return treat_checkpoints(
+            work.base,
+            work.tuned,
+            work.instances,
+            work.judge,
+            out=None if out is None else Path(out),
+            probe=None if probe is None else probe_of(probe),
+            block=block,
+            distance=distance,
+            settings=settings,
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+            truncate=truncate,
+            reporter=work.reporter,
+        )
+
+
+@contextmanager
+def _work(
+    base: CheckpointLike,
+    tuned: Mapping[str, CheckpointLike | WeightDelta],
+    data: Sequence[SafeEditInstance] | str | Path,
+    judge: Judge | str | Path | None,
+    *,
+    seed: int,
+    dtype: str,
+    device: str,
+    progress: bool | None,
+) -> Iterator[_Work]:
+    """Look up what is compared, and show what is done meanwhile."""
+    if not isinstance(tuned, Mapping):
+        raise InputError(f"tuned names the checkpoints, {{'sft': checkpoint, 'dpo': 'runs/dpo'}}; got {tuned!r:.60}")
+    if not tuned:
+        raise InputError("there are no tuned checkpoints to compare with the base; give them by name")
+    with watched(progress) as reporter:
+        below = Candidate.of(base, name="base", dtype=dtype, device=device)
+        candidates = [
+            Candidate.of(each, name=check_name(name, "tuned"), base=below, dtype=dtype, device=device)
+            for name, each in tuned.items()
+        ]
+        instances = instances_of(data)
+        chosen = choose_judge(judge, instances, seed=seed, device=device, note=reporter.note)
+        yield _Work(below, candidates, instances, chosen, reporter)
