@@ -20,6 +20,7 @@ def test_every_name_has_an_example() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("unchecked")
 def test_every_example_runs(own_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(own_runs / "small.yaml", tmp_path / "study.yaml")
     monkeypatch.chdir(tmp_path)

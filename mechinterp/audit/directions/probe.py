@@ -185,7 +185,7 @@ class ToxicProbe:
         facts = {"of weights": self.fingerprint, "width": self.weight.shape[1], "seed": self.seed}
         return shown("toxic probe", facts, self.table)
 
-    def save(self, path: Path) -> Path:
+    def save(self, path: str | Path) -> Path:
         """Save as safetensors, labels and scores in its metadata."""
         labels = {
             "scores": [asdict(score) for score in self.scores],
@@ -195,9 +195,9 @@ class ToxicProbe:
             "tokenizer": self.tokenizer,
         }
         tensors = {"weight": self.weight, "class_means": self.class_means, "roc": self.roc}
-        with replacing(path) as partial:
+        with replacing(Path(path)) as partial:
             save_file({k: v.contiguous() for k, v in tensors.items()}, partial, metadata={"probe": json.dumps(labels)})
-        return path
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | Path) -> ToxicProbe:

@@ -122,7 +122,7 @@ class ToxicDirection:
         settings = pd.DataFrame([{name: str(value) for name, value in self.settings.items()}])
         return shown(f"direction {self.name}", facts, *([settings] if self.settings else []))
 
-    def save(self, path: Path) -> Path:
+    def save(self, path: str | Path) -> Path:
         """Save as safetensors, where it came from in its metadata."""
         labels = {
             "kind": self.kind,
@@ -131,9 +131,9 @@ class ToxicDirection:
             "settings": dict(self.settings),
             "tokenizer": self.tokenizer,
         }
-        with replacing(path) as partial:
+        with replacing(Path(path)) as partial:
             save_file({_KEY: self.vector.contiguous()}, partial, metadata={_KEY: json.dumps(labels)})
-        return path
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | Path, *, name: str | None = None) -> ToxicDirection:

@@ -56,9 +56,9 @@ class Baseline:
     steering: Mapping[tuple[str, str], Steering]
     groups: Int[Tensor, " input"] | None = None
 
-    def save(self, folder: Path) -> Path:
+    def save(self, folder: str | Path) -> Path:
         """Write into a folder, whole or not at all."""
-        with replacing(folder) as partial:
+        with replacing(Path(folder)) as partial:
             partial.mkdir()
             self.evidence.save(partial / "evidence")
             tensors = {"unsafe": self.unsafe, "checked": self.checked, "null_directions": self.inputs.null_directions}
@@ -75,11 +75,12 @@ class Baseline:
             labels["vectors"] = vector_labels
             labels["alpha"] = [[*key, steering.alpha] for key, steering in self.steering.items()]
             write_json(partial / "baseline.json", labels)
-        return folder
+        return Path(folder)
 
     @classmethod
-    def load(cls, folder: Path) -> Baseline:
+    def load(cls, folder: str | Path) -> Baseline:
         """Read back what `save` wrote."""
+        folder = Path(folder)
         labels = json.loads((folder / "baseline.json").read_text(encoding="utf-8"))
         tensors = {name: value.clone() for name, value in load_file(folder / "baseline.safetensors").items()}
         steering = {}

@@ -67,9 +67,9 @@ class Evidence:
     first_tokens: Mapping[Text, Float[Tensor, " k"]] = field(default_factory=dict)
     lens: LogitLens | None = None
 
-    def save(self, folder: Path) -> Path:
+    def save(self, folder: str | Path) -> Path:
         """Write into a folder, whole or not at all."""
-        with replacing(folder) as partial:
+        with replacing(Path(folder)) as partial:
             partial.mkdir()
             for place, recording in self.recordings.items():
                 recording.save(partial / _file(place))
@@ -89,11 +89,12 @@ class Evidence:
                 "streams": list(self.stream),
             }
             write_json(partial / "evidence.json", labels)
-        return folder
+        return Path(folder)
 
     @classmethod
-    def load(cls, folder: Path) -> Evidence:
+    def load(cls, folder: str | Path) -> Evidence:
         """Read back what `save` wrote."""
+        folder = Path(folder)
         labels = json.loads((folder / "evidence.json").read_text(encoding="utf-8"))
         # copied: products of what lies askew in a mapped file may round otherwise than those of what was just recorded
         tensors = {name: value.clone() for name, value in load_file(folder / "weights.safetensors").items()}

@@ -215,17 +215,17 @@ class RelapseTest:
         facts = {"verdict": found["verdict"], "prompts": len(self.prompts), "toxic layer": f"block {self.block}"}
         return shown(f"relapse test of {self.method}", facts, self.table()[list(wanted)], note=str(found["reason"]))
 
-    def save(self, folder: Path) -> Path:
+    def save(self, folder: str | Path) -> Path:
         """Write responses, scores and labels into a folder, whole or not at all."""
-        with replacing(folder) as partial:
+        with replacing(Path(folder)) as partial:
             partial.mkdir()
             write_json(partial / "relapse.json", asdict(self))
-        return folder
+        return Path(folder)
 
     @classmethod
-    def load(cls, folder: Path) -> RelapseTest:
+    def load(cls, folder: str | Path) -> RelapseTest:
         """Read back what `save` wrote."""
-        read = json.loads((folder / "relapse.json").read_text(encoding="utf-8"))
+        read = json.loads((Path(folder) / "relapse.json").read_text(encoding="utf-8"))
         outcomes = tuple(Outcome(**{**one, "answers": _answers(one["answers"])}) for one in read.pop("outcomes"))
         answers = {name: _answers(read.pop(name)) for name in ("base", "tuned")}
         return cls(**{**read, "prompts": tuple(read["prompts"]), "outcomes": outcomes, **answers})

@@ -58,14 +58,14 @@ class RegionTables:
         """Where `save` writes."""
         return [folder / f"{name}.csv" for name in ("region", "region_vectors", "erasure")]
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write `region.csv`, `region_vectors.csv` and, where there is one, `erasure.csv`."""
-        for path in self.places(folder):
+        for path in self.places(Path(folder)):
             if (table := getattr(self, path.stem)) is not None:
                 write_table(path, table)
 
     @classmethod
-    def load(cls, folder: Path) -> RegionTables:
+    def load(cls, folder: str | Path) -> RegionTables:
         """Open what `save` wrote.
 
         Raises:

@@ -62,16 +62,16 @@ class Recording:
             return groups[0]
         return self.group_sizes @ groups / self.group_sizes.sum()
 
-    def save(self, path: Path) -> Path:
+    def save(self, path: str | Path) -> Path:
         """Save as safetensors with the labels in its metadata."""
         tensors = {f"groups/{name}": value.contiguous() for name, value in self.groups.items()}
         tensors |= {f"inputs/{name}": value.contiguous() for name, value in self.inputs.items()}
         tensors |= {f"projections/{name}": value.contiguous() for name, value in self.projections.items()}
         tensors |= {f"lengths/{name}": value.contiguous() for name, value in self.lengths.items()}
         tensors["group_sizes"] = self.group_sizes
-        with replacing(path) as partial:
+        with replacing(Path(path)) as partial:
             save_file(tensors, partial, metadata={"recording": json.dumps(self._labels())})
-        return path
+        return Path(path)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -100,7 +100,7 @@ class Recording:
         }
 
     @classmethod
-    def load(cls, path: Path) -> Recording:
+    def load(cls, path: str | Path) -> Recording:
         """Load a saved recording.
 
         Raises:
