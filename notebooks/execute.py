@@ -1,14 +1,15 @@
 """Execute the notebooks beside this file and keep their outputs in them.
 
-    python notebooks/execute.py
+    python notebooks/execute.py [NAME ...]
 
-Runs lie in `runs` at the root of the repository, or in the folder that MECHINTERP_RUNS names; the study's config is the
-default one, or the file that MECHINTERP_CONFIG names. Nothing of the time or the machine is written, so that the same
-code gives the same files.
+They are executed in this folder, as an editor does it, and use the run in `../runs/seed0`, which they make if need be.
+Bars are off, and nothing of the time or the machine is written, so that the same code gives the same files.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,13 @@ FOLDER = Path(__file__).parent
 SECONDS = 1800  # of one cell: the first one may train a model, on a busy machine
 
 
-def execute(notebook: NotebookNode, **settings: Any) -> NotebookNode:
-    """Execute a notebook in place, with the notebooks' folder as working directory.
+def execute(notebook: NotebookNode, folder: Path = FOLDER, **settings: Any) -> NotebookNode:
+    """Execute a notebook in place.
+
+    Args:
+        notebook: its outputs are replaced.
+        folder: its working directory.
+        settings: of the kernel's start.
 
     Raises:
         CellExecutionError: at the first cell that fails.
@@ -32,13 +38,14 @@ def execute(notebook: NotebookNode, **settings: Any) -> NotebookNode:
         timeout=SECONDS,
         record_timing=False,
         coalesce_streams=True,
-        resources={"metadata": {"path": str(FOLDER)}},
+        resources={"metadata": {"path": str(folder)}},
     )
-    client.execute(**settings)
+    client.execute(env={**os.environ, "TQDM_DISABLE": "1"}, **settings)
     notebook.metadata["language_info"] = {"name": "python"}  # without the version of this one
     return notebook
 
 
 if __name__ == "__main__":
     for path in sorted(FOLDER.glob("*.ipynb")):
-        nbformat.write(execute(nbformat.read(path, as_version=4)), path)
+        if path.stem in sys.argv[1:] or not sys.argv[1:]:
+            nbformat.write(execute(nbformat.read(path, as_version=4)), path)
