@@ -38,6 +38,7 @@ from mechinterp.runs.calibration import running as calibrating
 from mechinterp.runs.calibration.keeping import calibrated
 from mechinterp.runs.calibration.running import CalibrationSettings, calibrate
 from mechinterp.runs.config import StudyConfig
+from mechinterp.runs.study.run import Run
 
 SETTINGS = CalibrationSettings(
     perturbations=1, defense_prompts=4, steps=(0.5, 1.0), methods=("sft",), relapse_prompts=4
@@ -171,14 +172,16 @@ def study(tmp_path_factory) -> SimpleNamespace:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_text(folder / name, name)
     (folder / "tables").mkdir()
+    config = StudyConfig(
+        sft=SftSettings(steps=1, batch_size=4, max_length=200),
+        max_new_tokens=3,
+        comparison=ComparisonSettings(max_new_tokens=4),
+    )
+    run = Run(config, 0, folder)
     return SimpleNamespace(
-        folder=folder,
-        seed=0,
-        config=StudyConfig(
-            sft=SftSettings(steps=1, batch_size=4, max_length=200),
-            max_new_tokens=3,
-            comparison=ComparisonSettings(max_new_tokens=4),
-        ),
+        **vars(run),
+        place_of=run.place_of,
+        write_table=run.write_table,
         judge=AlternatingJudge(),
         checkpoint=models.__getitem__,
         opened=lambda name: nullcontext(models[name]),
