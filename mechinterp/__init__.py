@@ -160,4 +160,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    """The face alone, for completion."""
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])

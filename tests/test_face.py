@@ -6,6 +6,7 @@ import ast
 import importlib
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import mechinterp as mi
 from mechinterp.audit.relapse.results import RelapseTest
 from mechinterp.data.showing import shown
 from mechinterp.face.loading import weights_of
+from mechinterp.models.quiet import quieted
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
 
@@ -265,3 +267,34 @@ def test_mistakes_are_told_in_one_line(folder: Path, tmp_path: Path) -> None:
     assert "no direction is given" in refused(lambda: mi.vectors(base, {}))
     assert "no such run folder" in refused(lambda: mi.open_run(tmp_path / "gone"))
     assert "not the folder of a run" in refused(lambda: mi.open_study(tmp_path))
+
+
+# -- what is told meanwhile -------------------------------------------------------------------------------------------
+
+
+def test_bars_can_be_asked_for_and_turned_off(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = tiny_checkpoint("llama")
+    mi.record(checkpoint, PROMPTS)  # nobody watches
+    mi.record(checkpoint, PROMPTS, progress=False)
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    mi.record(checkpoint, PROMPTS, progress=True)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.delenv("TQDM_DISABLE")
+    mi.record(checkpoint, PROMPTS, progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "recording" in err
+
+
+def test_libraries_are_as_talkative_afterwards_as_before() -> None:
+    from transformers.utils import logging
+
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled(), list(warnings.filters)
+    try:
+        logging.set_verbosity_info()
+        with quieted():
+            assert logging.get_verbosity() == logging.ERROR
+        assert logging.get_verbosity() == logging.INFO
+    finally:
+        logging.set_verbosity(before[0])
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled(), list(warnings.filters)) == before
