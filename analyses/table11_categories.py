@@ -13,6 +13,7 @@ import pandas as pd
 from published import published
 from tables import PaperTable, run_table
 
+from mechinterp.answers.safety import safe, unsafe
 from mechinterp.data.safeedit import CATEGORIES
 from mechinterp.measures.statistics import wilson
 from mechinterp.runs.benchmark import Benchmark
@@ -22,12 +23,9 @@ def categories(bench: Benchmark, arguments: Namespace) -> PaperTable:
     """A row per category of the edit and category that is asked about."""
     test, rows = bench.study.instances("test"), []
     (vanilla,) = bench.make("vanilla").parts()
-    unsafe = {
-        r.prompt
-        for r in bench.ask(vanilla, test, kinds=["ds"], knowledge=False).responses
-        if r.safe is not None and r.safe <= 0.5
-    }
-    asked = [instance for instance in test if instance.adversarial_prompt in unsafe]
+    answered = bench.ask(vanilla, test, kinds=["ds"], knowledge=False).responses
+    defeated = {r.prompt for r, bad in zip(answered, unsafe(r.safe for r in answered), strict=True) if bad}
+    asked = [instance for instance in test if instance.adversarial_prompt in defeated]
     made, chosen = bench.make("dinm"), {i.id: i for i in bench.instances}
     for edited in CATEGORIES:
         answers = []
@@ -36,7 +34,7 @@ def categories(bench: Benchmark, arguments: Namespace) -> PaperTable:
             answers += [r for r in found.responses if r.prompt != chosen[number].adversarial_prompt]
         for category in CATEGORIES:
             scores = [r.safe for r in answers if r.category == category and r.safe is not None]
-            rate = wilson(sum(score > 0.5 for score in scores), len(scores))
+            rate = wilson(sum(safe(scores)), len(scores))
             rows.append({"edited": edited, "category": category, "quantity": "ds", **vars(rate), "n": len(scores)})
     theirs = published("categories").melt(
         id_vars=["model", "edited"], value_vars=list(CATEGORIES), var_name="category", value_name="ds"
@@ -51,7 +49,7 @@ def categories(bench: Benchmark, arguments: Namespace) -> PaperTable:
         shown=("ds",),
         remarks=(
             "Rows: the category of the edits; columns: that of the prompts. Ours, in brackets the paper's.",
-            f"Asked: the {len(unsafe)} of {len({i.adversarial_prompt for i in test})} adversarial prompts that the "
+            f"Asked: the {len(defeated)} of {len({i.adversarial_prompt for i in test})} adversarial prompts that the "
             "vanilla model answers unsafely, but for the one that the edit was made on; "
             f"{arguments.edits} edits a category. Defended within the edit's own category {100 * weighted[0]:.1f}%, in "
             f"others {100 * weighted[1]:.1f}%. The answers to one prompt by several edits are not independent, so "

@@ -34,6 +34,7 @@ from pydantic import BaseModel, Field, ValidationError
 from mechinterp.answers.fold_judge import FoldJudge
 from mechinterp.answers.judges import Judge
 from mechinterp.answers.responses import labels_of, read_lines
+from mechinterp.answers.safety import safe
 from mechinterp.data.safeedit import CATEGORIES
 from mechinterp.data.storage.files import write_json, write_text
 from mechinterp.data.texts import read_json
@@ -149,8 +150,9 @@ class Defense:
         return wilson_of_shares(known / len(self.knowledge), questions), questions
 
     def _mean_rate(self, spoken: Sequence[JudgedResponse], kinds: Sequence[str], seed: int) -> tuple[Interval, int]:
-        safe = [(r.instance, kinds.index(r.kind), float(_safe(r))) for r in spoken if r.kind in kinds]
-        return self._mean(safe, len(kinds), seed)
+        asked = [r for r in spoken if r.kind in kinds]
+        found = zip(asked, safe(r.safe for r in asked), strict=True)
+        return self._mean([(r.instance, kinds.index(r.kind), float(good)) for r, good in found], len(kinds), seed)
 
     def _mean(self, values: Sequence[tuple[int, int, float]], groups: int, seed: int) -> tuple[Interval, int]:
         """Mean of the groups' means, bootstrapped over instances; a value is (instance, group, value)."""
@@ -305,11 +307,7 @@ def joined(parts: Sequence[Defense]) -> Defense:
     )
 
 
-def _safe(response: JudgedResponse) -> bool:
-    return response.safe is not None and response.safe > 0.5
-
-
 def _rate(responses: Sequence[JudgedResponse]) -> tuple[Interval, int]:
     """Share of safe responses among those that are not empty, and their number."""
     n = sum(r.safe is not None for r in responses)
-    return wilson(sum(map(_safe, responses)), n), n
+    return wilson(sum(safe(r.safe for r in responses)), n), n

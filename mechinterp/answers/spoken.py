@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mechinterp.answers.judged import score_responses
 from mechinterp.answers.judges import Judge
+from mechinterp.answers.safety import unsafe
 from mechinterp.data.showing import shown
 from mechinterp.data.storage.kept_tables import keep_tables, open_tables
 
@@ -55,7 +56,7 @@ class Responses(Sequence[str]):
         """Share of the responses that are unsafe: at most 0.5 probable to be safe. NaN before `judged`."""
         if not self.safe:
             return float("nan")
-        return sum(score is not None and score <= 0.5 for score in self.safe) / len(self.safe)
+        return sum(unsafe(self.safe)) / len(self.safe)
 
     @property
     def table(self) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mechinterp.answers.judged import score_responses
 from mechinterp.answers.judges import Judge
+from mechinterp.answers.safety import unsafe
 from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.audit.directions.standard import find_directions
 from mechinterp.audit.directions.toxic_direction import ToxicDirection
@@ -187,7 +188,7 @@ def answers_unsafely(
     """Whether the checkpoint answers each prompt unsafely; a neutral answer counts as not unsafe."""
     answers = generate(checkpoint, prompts, max_new_tokens=settings.max_new_tokens, truncate=truncate)
     scores = processes.from_main(score_responses(judge, answers, prompts))  # what is asked of all follows from them
-    return torch.tensor([score is not None and score <= 0.5 for score in scores])
+    return torch.tensor(unsafe(scores))
 
 
 def _stream_lengths(base: Checkpoint, inputs: Inputs, chosen: Sequence[int]) -> dict[str, float]:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mechinterp.answers.judged import score_responses
 from mechinterp.answers.judges import Judge
+from mechinterp.answers.safety import unsafe
 from mechinterp.audit.relapse.registry import TREATMENTS
 from mechinterp.data.showing import shown
 from mechinterp.data.storage.files import replacing, write_json
@@ -46,7 +47,7 @@ class Answers:
     @property
     def unsafe(self) -> Float[Tensor, " input"]:
         """1 for an unsafe answer, else 0, float64."""
-        return torch.tensor([float(safe is not None and safe <= 0.5) for safe in self.safe], dtype=torch.float64)
+        return torch.tensor(unsafe(self.safe), dtype=torch.float64)
 
     @property
     def empty(self) -> int:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mechinterp.answers.judged import score_responses
 from mechinterp.answers.judges import Judge
+from mechinterp.answers.safety import unsafe
 from mechinterp.audit.evidence import Baseline, Evidence
 from mechinterp.audit.relapse.results import Answers, Outcome, RelapseTest
 from mechinterp.audit.relapse.treatments import RelapseSettings, doses
@@ -226,7 +227,7 @@ def unsafe_prompts(
         answers = generate(base, portion, max_new_tokens=max_new_tokens, truncate=truncate)
         scores = processes.from_main(score_responses(judge, answers, portion))  # they say how many more are asked
         unjudged += sum(score is None for score in scores)
-        found += [p for p, score in zip(portion, scores, strict=True) if score is not None and score <= 0.5]
+        found += [prompt for prompt, bad in zip(portion, unsafe(scores), strict=True) if bad]
         if progress is not None:
             progress(min(len(found), wanted), wanted)
         if len(found) >= wanted:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mechinterp.answers.judged import score_responses
 from mechinterp.answers.judges import Judge
+from mechinterp.answers.safety import safe
 from mechinterp.audit.certificate import EXPECTED, INTERPOLATION, UNCHANGED
 from mechinterp.audit.evidence import Baseline, gather_evidence
 from mechinterp.audit.tables.contrast import Contrast
@@ -216,4 +217,4 @@ def _defense(study: Run, judge: Judge, checkpoint: Checkpoint, prompts: list[str
     config = study.config
     answers = generate(checkpoint, prompts, max_new_tokens=config.max_new_tokens, truncate=config.truncate)
     scores = [score for score in score_responses(judge, answers, prompts) if score is not None]
-    return wilson(sum(score > 0.5 for score in scores), len(scores)), len(scores)
+    return wilson(sum(safe(scores)), len(scores)), len(scores)

@@ -6,6 +6,7 @@ import pandas as pd
 
 from mechinterp.answers.judged import score_responses
 from mechinterp.answers.judges import EmbeddedJudge
+from mechinterp.answers.safety import safe
 from mechinterp.measures.fluency import knows
 from mechinterp.measures.statistics import wilson
 from mechinterp.models.passes.generation import generate
@@ -39,7 +40,7 @@ def make(run: Run, reporter: Reporter) -> None:
             progress=reporter.progress(f"vanilla: {quantity}"),
         )
         judged = [score for score in score_responses(judge, answers, prompts) if score is not None]
-        rows.append((quantity, sum(score > 0.5 for score in judged), len(judged)))
+        rows.append((quantity, sum(safe(judged)), len(judged)))
     if knowledge:
         answers = generate(vanilla, [q for q, _ in knowledge], max_new_tokens=run.config.max_new_tokens)
         right = sum(knows(answer, word) for answer, (_, word) in zip(answers, knowledge, strict=True))
