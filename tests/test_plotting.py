@@ -610,6 +610,13 @@ def test_the_script_lists_every_plate_with_its_title(capsys: pytest.CaptureFixtu
     assert all(plate.title in line for plate, line in zip(plates.PLATES.values(), lines, strict=True))
 
 
+def test_the_gallery_has_every_plate_as_it_is_registered(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_script(DRAW, "--gallery") == 0
+    printed = capsys.readouterr().out
+    assert (DRAW.parent / "README.md").read_text(encoding="utf-8").endswith(f"\n\n{printed}")
+    assert all(f"### {plate.title}\n" in printed and plate.caption in printed for plate in plates.PLATES.values())
+
+
 def test_the_script_reports_bad_input_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_script(DRAW, "defense", tmp_path) == 2
     assert re.search(r"error: .*has no tables", capsys.readouterr().err)

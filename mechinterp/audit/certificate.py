@@ -42,6 +42,7 @@ import pandas as pd
 
 from mechinterp.data.storage.tables import read_table
 from mechinterp.errors import InputError
+from mechinterp.measures.intervals import ends
 from mechinterp.measures.statistics import wilson
 from mechinterp.measures.verdict import Verdict
 
@@ -161,7 +162,7 @@ def by_kind(table: pd.DataFrame) -> pd.DataFrame:
         row: dict[str, object] = {name: part[name].iloc[0] for name in (*_READ, "kind", "expected")}
         row |= {verdict: int((part["found"] == verdict).sum()) for verdict in VERDICTS}
         row["n"] = len(part)
-        row["as_before"] = int(part["defense"].between(part["defense_base_low"], part["defense_base_high"]).sum())
+        row["as_before"] = int(part["defense"].between(*(part[end] for end in ends("defense_base"))).sum())
         for column in ("share", "defense", "defense_base"):
             row |= {f"{column}_min": part[column].min(), f"{column}_max": part[column].max()}
         rows.append(row)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
+from mechinterp.measures.intervals import Interval, with_ends
 from mechinterp.report.cells import (
     Tables,
     as_float,
@@ -30,12 +31,8 @@ class Finding:
     position: str
     verdict: str
     in_play: bool | None  # None: the run did not check
-    erasure_share: float
-    erasure_share_low: float
-    erasure_share_high: float
-    change: float
-    change_low: float
-    change_high: float
+    erasure_share: Interval
+    change: Interval
     peak: str
     reason: str
     edited_block: float | None  # the only one whose weights changed, if there is such a one
@@ -43,21 +40,21 @@ class Finding:
     @property
     def by_construction(self) -> bool:
         """Whether the share can only be one: no inflow changed, or not that of the one block whose weights changed."""
-        exact = self.erasure_share == self.erasure_share_low == self.erasure_share_high == 1
+        exact = self.erasure_share == Interval(1, 1, 1)
         return exact or self.edited_block is not None
 
     @property
     def share(self) -> str:
         """The erasure share and its interval, as printed."""
-        return with_interval(*map(number, (self.erasure_share, self.erasure_share_low, self.erasure_share_high)))
+        return with_interval(*map(number, astuple(self.erasure_share)))
 
     @property
     def signed_change(self) -> str:
         """The change and its interval as printed, signed: below zero, less is written along the direction."""
-        change = ("+" if self.change > 0 else "") + number(self.change)
-        if math.isnan(self.change_low):
+        change = ("+" if self.change.value > 0 else "") + number(self.change.value)
+        if math.isnan(self.change.low):
             return change
-        return with_interval(change, number(self.change_low), number(self.change_high))
+        return with_interval(change, number(self.change.low), number(self.change.high))
 
     @property
     def place(self) -> str:
@@ -66,8 +63,8 @@ class Finding:
 
     def differs_from(self, other: Finding) -> bool:
         """Whether the two readings point different ways: most of the change is erasure in one and not in the other."""
-        apart = self.erasure_share_high < other.erasure_share_low or other.erasure_share_high < self.erasure_share_low
-        return apart and (self.erasure_share > 0.5) != (other.erasure_share > 0.5)
+        one, two = self.erasure_share, other.erasure_share
+        return (one.high < two.low or two.high < one.low) and (one.value > 0.5) != (two.value > 0.5)
 
 
 @dataclass(frozen=True)
@@ -118,16 +115,16 @@ def _findings(method: str, tables: Tables) -> Iterator[Finding]:
             position=str(row.get("position", "")),
             verdict=str(row.get("verdict", "undecided")),
             in_play=_in_play(row, tables),
-            erasure_share=as_float(row.get("erasure_share")),
-            erasure_share_low=as_float(row.get("erasure_share_low")),
-            erasure_share_high=as_float(row.get("erasure_share_high")),
-            change=as_float(row.get("change")),
-            change_low=as_float(row.get("change_low")),
-            change_high=as_float(row.get("change_high")),
+            erasure_share=_interval(row, "erasure_share"),
+            change=_interval(row, "change"),
             peak=cell("peak_block", row.get("peak_block")),
             reason=cell("reason", row.get("reason")),
             edited_block=_edited_block(row, tables),
         )
+
+
+def _interval(row: Mapping[str, Any], name: str) -> Interval:
+    return Interval(*(as_float(row.get(column)) for column in with_ends(name)))
 
 
 def _edited_block(row: Mapping[str, Any], tables: Tables) -> float | None:
@@ -177,7 +174,7 @@ def _verdict_sentences(findings: list[Finding]) -> Iterator[str]:
         if finding.verdict == "undecided":
             reason = "" if finding.reason == "–" else f": {finding.reason}"
             yield f"Undecided, judging by {_places([finding])}{reason}."
-    if raised := [finding for finding in counted if finding.change > 0]:
+    if raised := [finding for finding in counted if finding.change.value > 0]:
         yield f"The toxic write rose instead of falling, judging by {_places(raised)}."
     if edited := {finding.edited_block for finding in findings if finding.edited_block is not None}:
         yield (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mechinterp.measures.intervals import ends
 from mechinterp.report.cells import Tables, as_float, cell, direction_label, estimate, number, place_label, rows
 from mechinterp.report.plotting import method_label, p_value_label
 
@@ -30,7 +31,7 @@ def direction_notes(tables: Tables) -> Iterator[str]:
                 f"against it, {none} unsteered, {plus} steered along it."
             )
     for direction, row in {row.get("direction"): row for row in checks if row.get("direction") != "answer"}.items():
-        names = ("cosine_with_answer", "cosine_null_low", "cosine_null_high")
+        names = ("cosine_with_answer", *ends("cosine_null"))
         cosine, low, high = (as_float(row.get(name)) for name in names)
         if low <= cosine <= high:
             yield (

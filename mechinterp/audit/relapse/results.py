@@ -24,14 +24,14 @@ from mechinterp.answers.safety import unsafe
 from mechinterp.audit.relapse.registry import TREATMENTS
 from mechinterp.data.showing import shown
 from mechinterp.data.storage.files import replacing, write_json
-from mechinterp.measures.intervals import Interval
+from mechinterp.measures.intervals import Interval, with_ends
 from mechinterp.measures.relapse import NOTHING, Rates, agreement, judge_relapse
 from mechinterp.measures.splitting import normalised
 from mechinterp.measures.statistics import wilson
 
 COLUMNS = (
     *("method", "treatment", "control", "draw", "dose", "n_neurons", "share_of_neurons"),
-    *("defense", "defense_low", "defense_high", "relapse", "relapse_low", "relapse_high"),
+    *(*with_ends("defense"), *with_ends("relapse")),
     *("n", "empty", "unjudged", "same_as_base"),
 )
 """Of `relapse.csv`; the first row of a treatment is the tuned model as it is."""
@@ -212,7 +212,7 @@ class RelapseTest:
 
     def _repr_html_(self) -> str:
         found = self.verdict()
-        wanted = ("treatment", "control", "dose", "n_neurons", "relapse", "relapse_low", "relapse_high", "n")
+        wanted = ("treatment", "control", "dose", "n_neurons", *with_ends("relapse"), "n")
         facts = {"verdict": found["verdict"], "prompts": len(self.prompts), "toxic layer": f"block {self.block}"}
         return shown(f"relapse test of {self.method}", facts, self.table()[list(wanted)], note=str(found["reason"]))
 

@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from mechinterp.errors import InputError
+from mechinterp.measures.intervals import ends, has_ends, with_ends
 from mechinterp.report.plotting.drawing import key_marker, label_rows, new_figure, ordered, require, tint, truths
 from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.plotting.style import (
@@ -50,8 +51,7 @@ def plot_erase_or_bypass(decomposition: pd.DataFrame, verdict: pd.DataFrame) -> 
     """
 
     require(decomposition, "decomposition", ("method", "direction", "position", "block", "erasure", "bypass"))
-    shares = ("erasure_share", "erasure_share_low", "erasure_share_high")
-    require(verdict, "verdict", ("method", "direction", "position", *shares, "verdict"))
+    require(verdict, "verdict", ("method", "direction", "position", *with_ends("erasure_share"), "verdict"))
     totals = _with_bias(decomposition).groupby(["direction", "position", "method"])[["erasure", "bypass"]].sum()
     methods = list(dict.fromkeys(decomposition["method"]))
     directions = ordered(decomposition["direction"], DIRECTIONS)
@@ -76,7 +76,7 @@ def plot_erase_or_bypass(decomposition: pd.DataFrame, verdict: pd.DataFrame) -> 
         handles = [
             Patch(facecolor=FAINT, edgecolor=INK, linewidth=0.5, label="erasure: weights changed"),
             Patch(facecolor="white", edgecolor=FAINT, hatch="////", label="bypass: inflow changed"),
-            key_marker("sum, with its 95% interval" if "change_low" in verdict else "sum", "D", INK),
+            key_marker("sum, with its 95% interval" if has_ends("change", verdict) else "sum", "D", INK),
         ]
         figure.legend(handles=handles, loc="outside upper center", ncols=3)
     return figure
@@ -145,9 +145,11 @@ def _draw_parts(axes: Axes, parts: pd.DataFrame, verdict: pd.DataFrame) -> None:
         axes.plot(erasure + bypass, row + 0.12, marker="D", markersize=3.5, color=INK)
         for verdict_row in verdict[verdict["method"] == method].head(1).itertuples():
             note = _verdict_note(verdict_row, in_play=in_play)
-            if "change_low" in verdict:
-                ends = (verdict_row.change_low, verdict_row.change_high)
-                axes.plot(ends, (row + 0.12,) * 2, color=INK, linewidth=1.0, marker="|", markersize=4, gid="interval")
+            if has_ends("change", verdict):
+                interval = [getattr(verdict_row, end) for end in ends("change")]
+                axes.plot(
+                    interval, (row + 0.12,) * 2, color=INK, linewidth=1.0, marker="|", markersize=4, gid="interval"
+                )
             axes.text(0.01, row - 0.12, note, transform=axes.get_yaxis_transform(), va="bottom", fontsize=7, color=INK)
     axes.axvline(0, color=INK, linewidth=0.6)
     axes.xaxis.set_major_locator(MaxNLocator(3))
@@ -159,7 +161,8 @@ def _verdict_note(row: Any, *, in_play: bool) -> str:
         return "not in play"
     if not np.isfinite(row.erasure_share):
         return str(row.verdict)
-    return f"{row.verdict} {row.erasure_share:.2f} [{row.erasure_share_low:.2f}, {row.erasure_share_high:.2f}]"
+    share, low, high = (getattr(row, column) for column in with_ends("erasure_share"))
+    return f"{row.verdict} {share:.2f} [{low:.2f}, {high:.2f}]"
 
 
 ERASE_OR_BYPASS = Plate(

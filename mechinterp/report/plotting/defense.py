@@ -6,6 +6,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
+from mechinterp.measures.intervals import ends
 from mechinterp.report.plotting.drawing import draw_bars, label_rows, new_figure, require, truths
 from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.plotting.style import DOUBLE_COLUMN, METHOD_COLOURS, STYLE, method_label
@@ -32,7 +33,7 @@ def plot_defense(defense: pd.DataFrame) -> Figure:
     Raises:
         InputError: the table is empty or lacks a column.
     """
-    bounds = [f"{rate}_{end}" for rate in DEFENSE_RATES for end in ("low", "high")]
+    bounds = [end for rate in DEFENSE_RATES for end in ends(rate)]
     require(defense, "defense", ("method", *DEFENSE_RATES, *bounds))
     suffixed = truths(defense["suffix"]) if "suffix" in defense else [False] * len(defense)
     with matplotlib.rc_context(STYLE):

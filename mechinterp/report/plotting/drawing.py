@@ -17,6 +17,7 @@ from matplotlib.font_manager import findfont, get_font
 from matplotlib.lines import Line2D
 
 from mechinterp.errors import InputError
+from mechinterp.measures.intervals import ends, has_ends, with_ends
 from mechinterp.report.plotting.style import (
     DOUBLE_COLUMN,
     FAINT,
@@ -100,7 +101,7 @@ def annotate_rows(axes: Axes, notes: list[str]) -> None:
 def draw_bars(axes: Axes, table: pd.DataFrame, rate: str, *, hatched: list[bool]) -> None:
     """Draw a horizontal bar in per cent per row of the table, with its interval."""
     colours = method_colours(table["method"])
-    values, low, high = (100 * finite(table[name]) for name in (rate, f"{rate}_low", f"{rate}_high"))
+    values, low, high = (100 * finite(table[name]) for name in with_ends(rate))
     rows = np.arange(len(table))
     bars = axes.barh(rows, values, height=0.6, color=[colours[method] for method in table["method"]])
     for bar, method, hatch in zip(bars, table["method"], hatched, strict=True):
@@ -147,8 +148,8 @@ def only(table: pd.DataFrame, name: str, column: str, value: str) -> pd.DataFram
 def draw_curve(axes: Axes, x: np.ndarray, rows: pd.DataFrame, value: str, colour: str, line: str = "-") -> None:
     """Draw a column over x, with its interval as a band where the table has one."""
     axes.plot(x, finite(rows[value]), color=colour, linestyle=line, marker="o", markersize=2)
-    if f"{value}_low" in rows and f"{value}_high" in rows:
-        low, high = (finite(rows[f"{value}_{end}"]) for end in ("low", "high"))
+    if has_ends(value, rows):
+        low, high = (finite(rows[end]) for end in ends(value))
         axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0, gid="interval")
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mechinterp.measures.intervals import ends
 from mechinterp.report.plotting.drawing import (
     draw_curve,
     drawable,
@@ -39,7 +40,7 @@ def plot_logit_lens(logit_lens: pd.DataFrame) -> Figure:
     Raises:
         InputError: the table is empty or lacks a column.
     """
-    bounds = [f"{measure}_{end}" for measure in _MEASURES for end in ("low", "high")]
+    bounds = [end for measure in _MEASURES for end in ends(measure)]
     require(logit_lens, "logit_lens", ("method", "block", "point", "token", "token_set", *_MEASURES, *bounds))
     rows = only(logit_lens, "logit_lens", "token", "all")
     sets = ordered(rows["token_set"], _SETS)

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mechinterp.measures.intervals import ends
 from mechinterp.report.plotting.drawing import (
     annotate_rows,
     draw_bars,
@@ -39,7 +40,7 @@ def plot_mechanism(mechanism: pd.DataFrame) -> Figure:
         InputError: the table is empty or lacks a column.
     """
     rates = ("toxicity_reduction_rate", "activation_shift_rate")
-    bounds = [f"{rate}_{end}" for rate in rates for end in ("low", "high")]
+    bounds = [end for rate in rates for end in ends(rate)]
     require(mechanism, "mechanism", ("method", "layer", *rates, *bounds, "null_p", "ill_conditioned"))
     flagged = truths(mechanism["ill_conditioned"])
     one_layer = mechanism["layer"].nunique() == 1
@@ -74,7 +75,7 @@ def _draw_rates(axes: Axes, mechanism: pd.DataFrame, rate: str, *, hatched: list
     axes.axvline(0, color=INK, linewidth=0.6)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     largest = 100 * np.nanmax(np.abs(finite(mechanism[rate])), initial=0)
-    bounds = 100 * mechanism[[f"{rate}_low", f"{rate}_high"]].to_numpy(float)
+    bounds = 100 * mechanism[[*ends(rate)]].to_numpy(float)
     edge = 4 * largest
     if edge == 0 or not (np.abs(bounds) > edge).any():
         return

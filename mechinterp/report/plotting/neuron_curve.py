@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from mechinterp.measures.intervals import ends
 from mechinterp.report.plotting.drawing import (
     finite,
     method_lines,
@@ -39,7 +40,7 @@ def plot_neuron_curve(neuron_curve: pd.DataFrame) -> Figure:
     Raises:
         InputError: the table is empty or lacks a column.
     """
-    columns = ("method", "direction", "position", "share_of_neurons", *_PARTS, "null_low", "null_high")
+    columns = ("method", "direction", "position", "share_of_neurons", *_PARTS, *ends("null"))
     require(neuron_curve, "neuron_curve", columns)
     rows = tuned_only(neuron_curve, "neuron_curve")
     directions, positions = ordered(rows["direction"], DIRECTIONS), ordered(rows["position"], POSITIONS)
@@ -52,8 +53,8 @@ def plot_neuron_curve(neuron_curve: pd.DataFrame) -> Figure:
                 for method, curve in where(rows, position=position, direction=direction).groupby("method", sort=False):
                     curve = curve.sort_values("share_of_neurons")
                     x, colour = 100 * finite(curve["share_of_neurons"]), colours[str(method)]
-                    ends = (finite(curve[f"null_{end}"]) for end in ("low", "high"))
-                    axes.fill_between(x, *ends, color=colour, alpha=0.15, linewidth=0, gid="null")
+                    band = (finite(curve[end]) for end in ends("null"))
+                    axes.fill_between(x, *band, color=colour, alpha=0.15, linewidth=0, gid="null")
                     for part, line in _PARTS.items():
                         axes.plot(
                             x, finite(curve[part]), color=colour, linestyle=line, linewidth=1.2 if line == "-" else 0.8

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
 
 from mechinterp.audit.relapse.registry import TREATMENTS
+from mechinterp.measures.intervals import ends, with_ends
 from mechinterp.report.plotting.drawing import (
     annotate_rows,
     draw_bars,
@@ -62,7 +63,7 @@ def plot_relapse(relapse: pd.DataFrame) -> Figure:
     Raises:
         InputError: the table is empty or lacks a column.
     """
-    columns = ("method", "treatment", "control", "dose", "defense", "defense_low", "defense_high")
+    columns = ("method", "treatment", "control", "dose", *with_ends("defense"))
     require(relapse, "relapse", columns)
     rows = relapse.assign(control=truths(relapse["control"]))
     colours = method_colours(rows["method"])
@@ -80,7 +81,7 @@ def plot_relapse(relapse: pd.DataFrame) -> Figure:
             here = where(rows, treatment=treatment)
             places = {dose: place for place, dose in enumerate(sorted(here["dose"].unique()))}
             for (method, control), own in here.groupby(["method", "control"], sort=False):
-                own = own.groupby("dose", as_index=False)[["defense", "defense_low", "defense_high"]].mean()
+                own = own.groupby("dose", as_index=False)[[*with_ends("defense")]].mean()
                 own = 100 * own.set_index("dose").sort_index()
                 x = np.array([places[dose] for dose in own.index], dtype=float)
                 if control:
@@ -122,10 +123,10 @@ def _draw_groups(axes: Axes, rows: pd.DataFrame, groups: list[str], colours: dic
             (treated, {"marker": "o", "markersize": 3.5, "color": colour, "gid": "treated"}),
         )
         for part, style in marks:
-            found = 100 * part.groupby("treatment")[["defense", "defense_low", "defense_high"]].mean().reindex(groups)
+            found = 100 * part.groupby("treatment")[[*with_ends("defense")]].mean().reindex(groups)
             x = np.arange(len(groups)) + shift + (0.06 if part is random else 0)
             if part is treated:
-                axes.vlines(x, finite(found["defense_low"]), finite(found["defense_high"]), color=colour, linewidth=1)
+                axes.vlines(x, *(finite(found[end]) for end in ends("defense")), color=colour, linewidth=1)
             axes.plot(x, finite(found["defense"]), linestyle="", **style)
     axes.set_xticks(range(len(groups)), [GROUPS[name] for name in groups])
     axes.set_xlim(-0.5, len(groups) - 0.5)
@@ -161,7 +162,7 @@ def plot_relapse_verdict(relapse_verdict: pd.DataFrame) -> Figure:
     Raises:
         InputError: the table is empty or lacks a column.
     """
-    bounds = [f"{name}_{end}" for name in _RESTORED for end in ("low", "high")]
+    bounds = [end for name in _RESTORED for end in ends(name)]
     require(relapse_verdict, "relapse_verdict", ("method", "verdict", "decomposition", "agrees", *_RESTORED, *bounds))
     rows = relapse_verdict
     with matplotlib.rc_context(STYLE):

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mechinterp.measures.intervals import is_end
 from mechinterp.report.plotting.drawing import draw_curve, method_lines, new_figure, ordered, require, tuned_only, where
 from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.plotting.style import (
@@ -40,7 +41,7 @@ def plot_residual_shift(residual_shift: pd.DataFrame) -> Figure:
     require(residual_shift, "residual_shift", ("method", "position", "block", *fixed))
     rows = tuned_only(residual_shift, "residual_shift")
     along = [column for column in map(str, rows) if column.startswith("cosine_") and column not in fixed]
-    along = [column for column in along if not column.endswith(("_low", "_high"))]
+    along = [column for column in along if not is_end(column)]
     names = {c: c.removeprefix("cosine_") for c in along}
     measures = {**fixed, **{c: f"cosine with\n{n.replace('_', ' ')}" for c, n in names.items()}}
     positions, colours = ordered(rows["position"], POSITIONS), method_colours(rows["method"])

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from mechinterp.measures.intervals import ends
 from mechinterp.report.plotting.drawing import (
     finite,
     method_lines,
@@ -51,7 +52,7 @@ def plot_stream(stream: pd.DataFrame, *, position: str = "prompt_last") -> Figur
     """
     columns = (
         *("method", "direction", "position", "component", "block", "write_base", "write", "change"),
-        *("change_low", "change_high", "erasure", "bypass"),
+        *(*ends("change"), "erasure", "bypass"),
     )
     require(stream, "stream", columns)
     rows = tuned_only(only(stream, "stream", "position", position), "stream")
@@ -97,7 +98,7 @@ def _draw_writes(axes: Axes, rows: pd.DataFrame) -> None:
             if turn == 0:
                 axes.plot(x, base, color=FAINT, linestyle=":" if line == ":" else "--", marker="o", markersize=2)
             axes.plot(x, finite(own["write"]), color=colours[str(method)], linestyle=line, marker="o", markersize=2)
-            low, high = (base + finite(own[f"change_{end}"]) for end in ("low", "high"))
+            low, high = (base + finite(own[end]) for end in ends("change"))
             if len(own) == 1:
                 axes.vlines(x, low, high, color=colours[str(method)], linewidth=0.8, gid="interval")
             else:
