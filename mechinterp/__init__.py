@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mechinterp.audit.relapse.treatments import RelapseSettings
     from mechinterp.audit.weights_alone.difference import Difference
     from mechinterp.audit.weights_alone.regions import RegionTables
-    from mechinterp.data.comments import Comment, read_comments
+    from mechinterp.data.comments import Comment, read_comments, write_comments
     from mechinterp.data.concepts import Concept
     from mechinterp.data.safeedit import read_safeedit, write_safeedit
     from mechinterp.errors import InputError
@@ -60,7 +60,7 @@ _HOMES = {
     "audit.relapse.treatments": ("RelapseSettings",),
     "audit.weights_alone.difference": ("Difference",),
     "audit.weights_alone.regions": ("RegionTables",),
-    "data.comments": ("Comment", "read_comments"),
+    "data.comments": ("Comment", "read_comments", "write_comments"),
     "data.concepts": ("Concept",),
     "data.safeedit": ("read_safeedit", "write_safeedit"),
     "errors": ("InputError",),
@@ -136,6 +136,7 @@ __all__ = [
     "svd_direction",
     "transplant",
     "vectors",
+    "write_comments",
     "write_safeedit",
 ]
 

@@ -22,7 +22,6 @@ from mechinterp.audit import certificate as calibration
 from mechinterp.audit.certificate import EXPECTED, by_kind, certificate, monotony, rates, read_calibration
 from mechinterp.audit.evidence import Baseline
 from mechinterp.audit.evidence.settings import ComparisonSettings
-from mechinterp.audit.relapse.testing import prompts_of
 from mechinterp.audit.relapse.treatments import RelapseSettings
 from mechinterp.data.storage.files import write_text
 from mechinterp.data.storage.tables import write_table
@@ -246,7 +245,7 @@ def test_the_relapse_test_finds_what_construction_promises(study: SimpleNamespac
         max_new_tokens=3,
         comparison=ComparisonSettings(max_new_tokens=6),
     )
-    prompts = prompts_of(baseline, SETTINGS.relapse_prompts)
+    prompts = baseline.unsafe_prompts(SETTINGS.relapse_prompts)
     judge = KnownJudge(generate(base, prompts, max_new_tokens=6))
     fuller = SimpleNamespace(**{**vars(study), "config": config, "judge": judge})
     found = calibrate(fuller, settings=SETTINGS.model_copy(update={"directions": ("answer",), "methods": ()}))

@@ -27,7 +27,7 @@ from mechinterp.audit.relapse.of_blocks import nearest_blocks
 from mechinterp.audit.relapse.of_keys import toxic_neurons
 from mechinterp.audit.relapse.registry import TREATMENTS
 from mechinterp.audit.relapse.results import COLUMNS, RelapseTest, decomposed_verdicts, relapse_tables
-from mechinterp.audit.relapse.testing import prompts_of, relapse_from_evidence, relapse_test, unsafe_prompts
+from mechinterp.audit.relapse.testing import relapse_from_evidence, relapse_test, unsafe_prompts
 from mechinterp.audit.relapse.treatments import RelapseSettings, doses, outline
 from mechinterp.audit.tables.contrast import Contrast
 from mechinterp.audit.tables.neurons import neuron_tables
@@ -405,7 +405,7 @@ def test_evidence_gives_prompts_and_rankings() -> None:
     baseline = baseline_of(base)
     tuned = changed(base, parts(base, "mlp.in", "mlp.gate"))
     evidence = gather_evidence(tuned, baseline.inputs)
-    prompts = prompts_of(baseline, 40)
+    prompts = baseline.unsafe_prompts(40)
     asked = list(baseline.inputs.prompts)
     assert prompts
     assert all(baseline.unsafe[asked.index(p)] and baseline.checked[asked.index(p)] for p in prompts)

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from mechinterp.report.plates import figure_bytes, save_figure
 
-WIDTH = 820
-"""On a page, in pixels; the picture itself has twice as many or more."""
+PIXELS = 117
+"""On a page, for an inch of the figure, so that letters are as large in all; the picture itself has 200."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,4 +35,4 @@ class Picture:
         return save_figure(self.figure, Path(folder), self.name)
 
     def _repr_png_(self) -> tuple[bytes, dict[str, Any]]:
-        return figure_bytes(self.figure), {"width": WIDTH}
+        return figure_bytes(self.figure), {"width": round(PIXELS * self.figure.get_figwidth())}

@@ -17,6 +17,7 @@ from mechinterp.audit.evidence.kept_vectors import from_tensors, to_tensors
 from mechinterp.audit.evidence.of_checkpoint import Evidence, part_of
 from mechinterp.audit.evidence.settings import Place
 from mechinterp.data.storage.files import replacing, write_json
+from mechinterp.measures.statistics import seeded_order
 from mechinterp.models.passes.lens import LensToken
 from mechinterp.models.text.tokens import Encoded
 
@@ -55,6 +56,12 @@ class Baseline:
     checked: Bool[Tensor, " input"]
     steering: Mapping[tuple[str, str], Steering]
     groups: Int[Tensor, " input"] | None = None
+
+    def unsafe_prompts(self, wanted: int) -> list[str]:
+        """A seeded choice of the prompts that were not fitted on and that the base answers unsafely."""
+        found = (self.unsafe & self.checked).nonzero().flatten().tolist()
+        distinct = list(dict.fromkeys(self.inputs.prompts[i] for i in found))
+        return [distinct[i] for i in sorted(seeded_order(len(distinct), self.inputs.seed)[:wanted])]
 
     def save(self, folder: str | Path) -> Path:
         """Write into a folder, whole or not at all."""

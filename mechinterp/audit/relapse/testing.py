@@ -147,7 +147,7 @@ def relapse_from_evidence(
         InputError: as `relapse_test`, but for no unsafe prompts: then nothing is asked and the verdict says so.
     """
     inputs, settings = baseline.inputs, options.pop("settings", None) or RelapseSettings()
-    prompts = prompts_of(baseline, settings.prompts)
+    prompts = baseline.unsafe_prompts(settings.prompts)
     if not prompts:
         nothing, n = Answers((), ()), base.n_blocks * len(base.value_matrix(0))
         return RelapseTest(tuned.name, inputs.block, base.n_blocks, n, (), nothing, nothing, (), inputs.seed)
@@ -195,13 +195,6 @@ def kept_tests(
         make = partial(treat, one, tests[0].base.responses if tests else None)
         tests.append(replace(store.keep("relapse", key, load=RelapseTest.load, make=make), method=one.name))
     return tests
-
-
-def prompts_of(baseline: Baseline, wanted: int) -> list[str]:
-    """A seeded choice of the prompts of a comparison that were not fitted on and that the base answers unsafely."""
-    found = (baseline.unsafe & baseline.checked).nonzero().flatten().tolist()
-    distinct = list(dict.fromkeys(baseline.inputs.prompts[i] for i in found))
-    return [distinct[i] for i in sorted(seeded_order(len(distinct), baseline.inputs.seed)[:wanted])]
 
 
 def unsafe_prompts(
