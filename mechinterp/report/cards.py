@@ -40,7 +40,7 @@ class Finding:
     @property
     def by_construction(self) -> bool:
         """Whether the share can only be one: no inflow changed, or not that of the one block whose weights changed."""
-        exact = self.erasure_share == Interval(1, 1, 1)
+        exact = self.erasure_share == Interval(1.0, 1.0, 1.0)
         return exact or self.edited_block is not None
 
     @property
