@@ -162,7 +162,8 @@ def by_kind(table: pd.DataFrame) -> pd.DataFrame:
         row: dict[str, object] = {name: part[name].iloc[0] for name in (*_READ, "kind", "expected")}
         row |= {verdict: int((part["found"] == verdict).sum()) for verdict in VERDICTS}
         row["n"] = len(part)
-        row["as_before"] = int(part["defense"].between(*(part[end] for end in ends("defense_base"))).sum())
+        low, high = ends("defense_base")
+        row["as_before"] = int(part["defense"].between(part[low], part[high]).sum())
         for column in ("share", "defense", "defense_base"):
             row |= {f"{column}_min": part[column].min(), f"{column}_max": part[column].max()}
         rows.append(row)
