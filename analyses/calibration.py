@@ -107,7 +107,7 @@ def main() -> None:
         shown_tables = (tables["_kinds"], with_intervals(tables["_rates"]), moving(tables["_monotony"]))
         write_text(arguments.out / "calibration.md", "\n".join(map(markdown, shown_tables)))
         if arguments.write_certificate:
-            write_table(CERTIFICATE, without_reasons(table))
+            without_reasons(table).to_csv(CERTIFICATE, index=False)  # a file of the package, not of a run
     except InputError as error:
         print(error, file=sys.stderr)  # noqa: T201 - a script, not the library
         sys.exit(2)
