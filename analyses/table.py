@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mechinterp.answers.defense import judge_again
+from mechinterp.answers.judged import judge_again
 from mechinterp.audit.directions.probe_training import fit_probe
 from mechinterp.audit.evidence import Baseline, Evidence
 from mechinterp.audit.location import agreement, histogram, locate

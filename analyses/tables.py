@@ -18,7 +18,8 @@ from typing import Any
 import pandas as pd
 from published import notes, published, source
 
-from mechinterp.answers.judged import KINDS, Defense
+from mechinterp.answers.judged import Defense
+from mechinterp.answers.judged_response import KINDS
 from mechinterp.answers.judges import EmbeddedJudge
 from mechinterp.cli.terminal import terminal
 from mechinterp.data.storage.files import write_text

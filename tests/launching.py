@@ -22,7 +22,7 @@ from command_line import call
 from conftest import N_BLOCKS, PROMPTS, RESPONSES, make_instance, tiny_checkpoint
 from made_checkpoints import edits_in
 
-from mechinterp.answers import defense
+from mechinterp.answers import asking, defense
 from mechinterp.audit.directions.probe_training import fit_probe
 from mechinterp.audit.location import locate
 from mechinterp.data.comments import Comment
@@ -159,18 +159,18 @@ def _record(max_tokens: int) -> int:
 
 def _evaluate_edits(arguments: Sequence[str]) -> int:
     """An edit a batch; each process tells which it answers with."""
-    tokens, real = defense.TOKENS, defense.generate_each
+    tokens, real = defense.TOKENS, asking.generate_each
 
     def telling(checkpoint, edits, *rest, **named):
         line = f"answering {processes.rank()} {[edit.instance for edit in edits]}\n"
         os.write(2, line.encode())
         return real(checkpoint, edits, *rest, **named)
 
-    defense.TOKENS, defense.generate_each = 1, telling
+    defense.TOKENS, asking.generate_each = 1, telling
     try:
         return call(*arguments)
     finally:
-        defense.TOKENS, defense.generate_each = tokens, real
+        defense.TOKENS, asking.generate_each = tokens, real
 
 
 def _told_by_main(*arguments: str) -> int:

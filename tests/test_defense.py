@@ -20,22 +20,15 @@ from made_checkpoints import edits_in
 
 from mechinterp.answers import defense as defense_module
 from mechinterp.answers import responses as kept
-from mechinterp.answers.defense import (
-    KINDS,
-    Defense,
-    JudgedResponse,
-    defend,
-    defend_edits,
-    find_edits,
-    fluency,
-    joined,
-    judge_again,
-    knows,
-    score_responses,
-)
+from mechinterp.answers.defense import defend, defend_edits
+from mechinterp.answers.edits_found import find_edits
+from mechinterp.answers.judged import Defense, joined, judge_again
+from mechinterp.answers.judged_response import KINDS, JudgedResponse
 from mechinterp.answers.judges import EmbeddedJudge
+from mechinterp.answers.scoring import score_responses
 from mechinterp.data.storage.ledger import LEDGER
 from mechinterp.errors import InputError
+from mechinterp.measures.fluency import fluency, knows
 from mechinterp.measures.statistics import wilson, wilson_of_shares
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
@@ -187,10 +180,10 @@ class Killed(Exception):  # noqa: N818
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two prompts a batch, so that a run can be killed between two."""
-    from mechinterp.answers import defense
+    from mechinterp.answers import asking
 
-    monkeypatch.setattr(defense, "generate", lambda *a, **k: generate(*a, **k, max_batch=2))
-    monkeypatch.setattr(defense, "code_of", lambda *_: "fixed")
+    monkeypatch.setattr(asking, "generate", lambda *a, **k: generate(*a, **k, max_batch=2))
+    monkeypatch.setattr(asking, "code_of", lambda *_: "fixed")
 
 
 def killed_after(batches: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
@@ -361,13 +354,13 @@ def test_edits_share_a_batch_as_memory_allows(
         WeightDelta(tensors, 0, i, fingerprint=checkpoint.fingerprint).save(tmp_path / str(i), rank=rank)
         assert changed_parameters(tmp_path / str(i)) == tuple(sorted(changed))
     edits, groups = find_edits(tmp_path), []
-    real = defense_module.generate_each
+    real = asking.generate_each
 
     def seen(checkpoint, edits, *arguments, **given):
         groups.append([edit.instance for edit in edits])
         return real(checkpoint, edits, *arguments, **given)
 
-    monkeypatch.setattr(defense_module, "generate_each", seen)
+    monkeypatch.setattr(asking, "generate_each", seen)
     found = defend_edits(checkpoint, edits, INSTANCES, judge, max_new_tokens=3)
     assert sorted(groups) == [[0, 2], [1], [3]]
     assert [r.instance for r in found.responses] == [i for i in range(4) for _ in KINDS]  # in their own order

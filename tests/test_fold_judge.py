@@ -15,9 +15,9 @@ from conftest import make_instance, tiny_checkpoint
 
 from mechinterp.answers import fold_judge
 from mechinterp.answers.fold_judge import FoldJudge
-from mechinterp.answers.judged import score_responses
 from mechinterp.answers.judges import EmbeddedJudge, text_classifier
 from mechinterp.answers.refusals import RefusalClassifier, refusal_detector
+from mechinterp.answers.scoring import score_responses
 from mechinterp.data.safeedit import SafeEditInstance, write_safeedit
 from mechinterp.errors import InputError
 from mechinterp.runs.workspace import fingerprint_of_judge

@@ -14,7 +14,8 @@ import pytest
 from command_line import call
 from conftest import make_instance, tiny_checkpoint
 
-from mechinterp.answers.judged import Defense, JudgedResponse
+from mechinterp.answers.judged import Defense
+from mechinterp.answers.judged_response import JudgedResponse
 from mechinterp.data.benign import read_benign
 from mechinterp.data.comments import Comment, read_comments, write_comments
 from mechinterp.data.concepts import Concept, read_lines

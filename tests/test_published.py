@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from mechinterp.answers.defense import KINDS
+from mechinterp.answers.judged_response import KINDS
 from mechinterp.data.safeedit import CATEGORIES
 from mechinterp.errors import InputError
 

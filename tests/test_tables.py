@@ -137,7 +137,7 @@ def test_nothing_is_made_or_asked_twice(study: Study, monkeypatch: pytest.Monkey
 
     fail.__module__ = DINM.module  # of the same code
     monkeypatch.setattr("mechinterp.methods.editing.ablations.DINM", replace(DINM, make=fail))
-    monkeypatch.setattr("mechinterp.answers.defense.generate_each", fail)
+    monkeypatch.setattr("mechinterp.answers.asking.generate_each", fail)
     assert Benchmark(study).evaluate("dinm") == first
     with pytest.raises(AssertionError, match="made again"):  # under other settings it is another thing
         Benchmark(study).evaluate("dinm", settings={"dinm": {"steps": 1}})
@@ -269,7 +269,7 @@ def test_what_a_way_depends_on_is_in_the_name_of_its_folder(study: Study, tmp_pa
 def test_a_label_is_no_part_of_what_is_made_and_asked(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Benchmark(study)
     plain, made = bench.evaluate("dinm"), bench.make("dinm")
-    monkeypatch.setattr("mechinterp.answers.defense.generate_each", lambda *_, **__: pytest.fail("asked again"))
+    monkeypatch.setattr("mechinterp.answers.asking.generate_each", lambda *_, **__: pytest.fail("asked again"))
     same = {"dinm": study.config.dinm.model_copy()}  # as Table 12 gives it
     again = bench.evaluate("dinm", label="dinm_SyPrompt1", settings=same)
     assert (again.method, again.responses) == ("dinm_SyPrompt1", plain.responses)

@@ -8,9 +8,11 @@ import math
 import numpy as np
 import pytest
 
-from mechinterp.answers.judged import Defense, JudgedResponse, judged, score_responses
+from mechinterp.answers.judged import Defense, judged
+from mechinterp.answers.judged_response import JudgedResponse
 from mechinterp.answers.judges import EmbeddedJudge
 from mechinterp.answers.refusals import RefusalClassifier
+from mechinterp.answers.scoring import score_responses
 from mechinterp.answers.side_effects import OverRefusal
 from mechinterp.measures.fluency import entropy_of_ngrams, fluency, knows, words_of
 

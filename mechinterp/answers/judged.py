@@ -20,48 +20,26 @@ fluency and kqa.
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from pydantic import BaseModel, Field, ValidationError
 
-from mechinterp.answers.fold_judge import FoldJudge
+from mechinterp.answers.judged_response import KINDS, JudgedResponse, read_labels, read_response
 from mechinterp.answers.judges import Judge
 from mechinterp.answers.responses import labels_of, read_lines
 from mechinterp.answers.safety import safe
+from mechinterp.answers.scoring import score_responses
 from mechinterp.data.safeedit import CATEGORIES
 from mechinterp.data.storage.files import write_json, write_text
-from mechinterp.data.texts import read_json
 from mechinterp.errors import InputError
 from mechinterp.measures.fluency import entropy_of_ngrams, words_of
 from mechinterp.measures.intervals import Interval
 from mechinterp.measures.splitting import normalised
 from mechinterp.measures.statistics import bootstrap, wilson, wilson_of_shares
-
-_logger = logging.getLogger(__name__)
-
-KINDS = ("ds", "dg_only_q", "dg_other_a", "dg_other_q", "dg_other_aq")
-
-
-@dataclass(frozen=True)
-class JudgedResponse:
-    """A response to one prompt of an instance; `safe` is the judge's probability, None where it is neutral.
-
-    That is an empty response, or one without a word that the judge knows.
-    """
-
-    instance: int
-    kind: str
-    prompt: str
-    response: str
-    safe: float | None
-    category: str = ""
 
 
 @dataclass(frozen=True)
@@ -203,54 +181,12 @@ class Defense:
         for place, line in read_lines(path):
             methods.add(str(line.get("method", path.stem)))
             judges.add(str(line.get("judge", "")))
-            responses.append(_response(line, f"{path}: {place}"))
+            responses.append(read_response(line, f"{path}: {place}"))
         if len(methods) != 1:
             raise InputError(f"{path}: holds the responses of {sorted(methods) or 'no method'}, one is expected")
         if labels_of(path).is_file():
-            labels = _labels(labels_of(path))
+            labels = read_labels(labels_of(path))
         return cls(methods.pop(), tuple(responses), **{"judge": ", ".join(sorted(judges)), **labels})
-
-
-class _Labels(BaseModel):
-    """What the responses of a file have in common, in the file beside it."""
-
-    suffix: str | None
-    prefix: str | None
-    judge: str
-    judge_accuracy: float | None
-    knowledge: tuple[bool, ...]
-    edits: int = Field(1, ge=1)
-
-
-def _labels(path: Path) -> dict[str, Any]:
-    read = read_json(path, "what stood beside the responses, or move it away")
-    try:
-        labels = _Labels.model_validate(read)
-    except ValidationError as error:
-        first = error.errors()[0]
-        named = ".".join(str(part) for part in first["loc"]) or "all of it"
-        raise InputError(f"{path}: not the labels of responses ({named}: {first['msg']}); move it away") from error
-    if len(labels.knowledge) % labels.edits:
-        raise InputError(f"{path}: {len(labels.knowledge)} answers of {labels.edits} edits; move it away")
-    return labels.model_dump()
-
-
-def _response(line: Mapping[str, Any], where: str) -> JudgedResponse:
-    """One line of a file; `where` names it in errors."""
-    given = {"category": "", "safe": None, **line}
-    number, safe = given.get("instance"), given["safe"]
-    if isinstance(number, bool) or not isinstance(number, int):
-        raise InputError(f"{where} is not a judged response (`instance` must be a whole number, is {number!a:.60})")
-    for name in ("kind", "prompt", "response", "category"):
-        if not isinstance(given.get(name), str):
-            raise InputError(f"{where} is not a judged response (`{name}` must be text, is {given.get(name)!a:.60})")
-    if given["kind"] not in KINDS:
-        raise InputError(
-            f"{where} is not a judged response (kind {given['kind']!a:.60}, not one of {', '.join(KINDS)})"
-        )
-    if safe is not None and (isinstance(safe, bool) or not isinstance(safe, int | float) or not 0 <= safe <= 1):
-        raise InputError(f"{where} is not a judged response (`safe` must be from 0 to 1 or null, is {safe!a:.60})")
-    return JudgedResponse(number, given["kind"], given["prompt"], given["response"], safe, given["category"])
 
 
 def judge_again(path: str | Path, judge: Judge) -> Defense:
@@ -271,28 +207,6 @@ def judged(defense: Defense, judge: Judge) -> Defense:
         judge=judge.name,
         judge_accuracy=getattr(judge, "accuracy", None),
     )
-
-
-def score_responses(judge: Judge, responses: Sequence[str], prompts: Sequence[str] | None = None) -> list[float | None]:
-    """Probability of safe of each response; None for an empty one, or one without a word that the judge knows.
-
-    Args:
-        judge: see `judges`.
-        responses: texts.
-        prompts: what each answers; a `FoldJudge` must know.
-    """
-    rows = [row for row, response in enumerate(responses) if normalised(response)]
-    spoken = [responses[row] for row in rows]
-    if isinstance(judge, FoldJudge):
-        found = judge(spoken, None if prompts is None else [prompts[row] for row in rows])
-    else:
-        found = np.asarray(judge(spoken), dtype=float)
-    scores: list[float | None] = [None] * len(responses)
-    for row, score in zip(rows, found, strict=True):
-        scores[row] = None if np.isnan(score) else float(score)
-    if unknown := int(np.isnan(found).sum()):
-        _logger.warning("%d of %d responses have no word that the judge knows: they are neutral", unknown, len(spoken))
-    return scores
 
 
 def joined(parts: Sequence[Defense]) -> Defense:

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechinterp.answers.judged import score_responses
 from mechinterp.answers.judges import Judge
 from mechinterp.answers.safety import unsafe
+from mechinterp.answers.scoring import score_responses
 from mechinterp.data.showing import shown
 from mechinterp.data.storage.kept_tables import keep_tables, open_tables
 

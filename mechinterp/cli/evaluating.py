@@ -27,7 +27,7 @@ from mechinterp.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mechinterp.answers.defense import Defense
+    from mechinterp.answers.judged import Defense
 
 commands = typer.Typer()
 
@@ -99,7 +99,8 @@ def evaluate(
     if data is None:
         raise InputError("--data is missing: give the SafeEdit test instances")
 
-    from mechinterp.answers.defense import check_test_instances, defend, defend_edits, find_edits
+    from mechinterp.answers.defense import check_test_instances, defend, defend_edits
+    from mechinterp.answers.edits_found import find_edits
     from mechinterp.answers.harness import check_harness
     from mechinterp.answers.responses import check_responses
     from mechinterp.data.benign import read_benign
@@ -204,7 +205,7 @@ def _note_own_suffix(edit: Path, note: Callable[[str], None]) -> None:
 def _judge_again(
     responses: Path, data: Path | None, judge: str | None, seed: int, device: str, out: Path | None
 ) -> None:
-    from mechinterp.answers.defense import judge_again
+    from mechinterp.answers.judged import judge_again
     from mechinterp.data.storage.places import check_writable
 
     if judge is None and data is None:

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from mechinterp.answers.judged import score_responses
 from mechinterp.answers.judges import Judge
 from mechinterp.answers.safety import unsafe
+from mechinterp.answers.scoring import score_responses
 from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.audit.directions.standard import find_directions
 from mechinterp.audit.directions.toxic_direction import ToxicDirection

@@ -18,9 +18,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechinterp.answers.judged import score_responses
 from mechinterp.answers.judges import Judge
 from mechinterp.answers.safety import unsafe
+from mechinterp.answers.scoring import score_responses
 from mechinterp.audit.relapse.registry import TREATMENTS
 from mechinterp.data.showing import shown
 from mechinterp.data.storage.files import replacing, write_json

@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechinterp.answers.judged import score_responses
 from mechinterp.answers.judges import Judge
 from mechinterp.answers.safety import unsafe
+from mechinterp.answers.scoring import score_responses
 from mechinterp.audit.evidence import Baseline, Evidence
 from mechinterp.audit.relapse.results import Answers, Outcome, RelapseTest
 from mechinterp.audit.relapse.treatments import RelapseSettings, doses

@@ -18,7 +18,8 @@ import pandas as pd
 from pydantic import BaseModel
 
 from mechinterp.answers.defense import check_test_instances, defend, defend_edits
-from mechinterp.answers.judged import KINDS, Defense
+from mechinterp.answers.judged import Defense
+from mechinterp.answers.judged_response import KINDS
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.data.storage.provenance import digest
 from mechinterp.errors import InputError

@@ -17,9 +17,9 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from mechinterp.answers.judged import score_responses
 from mechinterp.answers.judges import Judge
 from mechinterp.answers.safety import safe
+from mechinterp.answers.scoring import score_responses
 from mechinterp.audit.certificate import EXPECTED, INTERPOLATION, UNCHANGED
 from mechinterp.audit.evidence import Baseline, gather_evidence
 from mechinterp.audit.tables.contrast import Contrast

@@ -7,6 +7,7 @@ from functools import partial
 import pandas as pd
 
 from mechinterp.answers import defense
+from mechinterp.answers.judged import joined
 from mechinterp.data.storage.files import replacing
 from mechinterp.models.progress import Reporter
 from mechinterp.runs.study.checkpoints import checkpoint_of, edits_of, has_edits
@@ -41,7 +42,7 @@ def make(run: Run, reporter: Reporter) -> None:
             with delta.applied(vanilla) as changed:
                 parts.append(ask(changed, [chosen[delta.instance]], method=method, suffix=suffix))
             progress(done, len(chosen))
-        results.append(defense.joined(parts))
+        results.append(joined(parts))
     with replacing(run.folder / "responses") as folder:
         for result in results:
             result.save(folder / f"{result.method}.jsonl")

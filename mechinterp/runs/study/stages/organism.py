@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from mechinterp.answers.judged import score_responses
 from mechinterp.answers.judges import EmbeddedJudge
 from mechinterp.answers.safety import safe
+from mechinterp.answers.scoring import score_responses
 from mechinterp.measures.fluency import knows
 from mechinterp.measures.statistics import wilson
 from mechinterp.models.passes.generation import generate

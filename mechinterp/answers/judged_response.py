@@ -1,0 +1,77 @@
+"""A response with its judge's score, and what is read back of a file of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field, ValidationError
+
+from mechinterp.data.texts import read_json
+from mechinterp.errors import InputError
+
+KINDS = ("ds", "dg_only_q", "dg_other_a", "dg_other_q", "dg_other_aq")
+
+
+@dataclass(frozen=True)
+class JudgedResponse:
+    """A response to one prompt of an instance; `safe` is the judge's probability, None where it is neutral.
+
+    That is an empty response, or one without a word that the judge knows.
+    """
+
+    instance: int
+    kind: str
+    prompt: str
+    response: str
+    safe: float | None
+    category: str = ""
+
+
+class Labels(BaseModel):
+    """What the responses of a file have in common, in the file beside it."""
+
+    suffix: str | None
+    prefix: str | None
+    judge: str
+    judge_accuracy: float | None
+    knowledge: tuple[bool, ...]
+    edits: int = Field(1, ge=1)
+
+
+def read_labels(path: Path) -> dict[str, Any]:
+    """The file beside the responses.
+
+    Raises:
+        InputError: if it is not what was written there.
+    """
+    read = read_json(path, "what stood beside the responses, or move it away")
+    try:
+        labels = Labels.model_validate(read)
+    except ValidationError as error:
+        first = error.errors()[0]
+        named = ".".join(str(part) for part in first["loc"]) or "all of it"
+        raise InputError(f"{path}: not the labels of responses ({named}: {first['msg']}); move it away") from error
+    if len(labels.knowledge) % labels.edits:
+        raise InputError(f"{path}: {len(labels.knowledge)} answers of {labels.edits} edits; move it away")
+    return labels.model_dump()
+
+
+def read_response(line: Mapping[str, Any], where: str) -> JudgedResponse:
+    """One line of a file; `where` names it in errors."""
+    given = {"category": "", "safe": None, **line}
+    number, safe = given.get("instance"), given["safe"]
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise InputError(f"{where} is not a judged response (`instance` must be a whole number, is {number!a:.60})")
+    for name in ("kind", "prompt", "response", "category"):
+        if not isinstance(given.get(name), str):
+            raise InputError(f"{where} is not a judged response (`{name}` must be text, is {given.get(name)!a:.60})")
+    if given["kind"] not in KINDS:
+        raise InputError(
+            f"{where} is not a judged response (kind {given['kind']!a:.60}, not one of {', '.join(KINDS)})"
+        )
+    if safe is not None and (isinstance(safe, bool) or not isinstance(safe, int | float) or not 0 <= safe <= 1):
+        raise InputError(f"{where} is not a judged response (`safe` must be from 0 to 1 or null, is {safe!a:.60})")
+    return JudgedResponse(number, given["kind"], given["prompt"], given["response"], safe, given["category"])
