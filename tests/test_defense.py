@@ -18,6 +18,7 @@ from conftest import PROMPTS, make_instance, tiny_checkpoint
 from launching import EVALUATE_ALL, EVALUATE_EDITS, make_evaluated, make_together, told
 from made_checkpoints import edits_in
 
+from mechinterp.answers import asking
 from mechinterp.answers import defense as defense_module
 from mechinterp.answers import responses as kept
 from mechinterp.answers.defense import defend, defend_edits
