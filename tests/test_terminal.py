@@ -133,7 +133,11 @@ def test_ctrl_c_is_told_in_one_line(commands: list[str], interrupts: int) -> Non
     )
     assert code in ([130] if interrupts == 1 else [130, -signal.SIGINT])  # the second may meet it when all is told
     assert "Traceback" not in shown
-    assert [line.removeprefix("^C") for line in left(shown)] == ["one of them was cut", STOPPED]
+    told = [line.removeprefix("^C") for line in left(shown)]
+    assert [line for line in told if line] == [
+        "one of them was cut",
+        STOPPED,
+    ]  # the second leaves an empty line or none
     assert shown.rindex(SHOW_CURSOR) > shown.rindex(HIDE_CURSOR)
     assert not re.search(r"\x1b\[[\d;]*3\dm", shown)  # no colours
 
