@@ -19,7 +19,22 @@ from synthetic_run import LAST_BLOCK, TUNED, make_run, make_tables
 
 from mechinterp.errors import InputError
 from mechinterp.report import plates, plotting
+from mechinterp.report.plotting.calibration import plot_calibration
+from mechinterp.report.plotting.decomposition import plot_blocks, plot_erase_or_bypass
+from mechinterp.report.plotting.defense import DEFENSE_RATES, plot_defense
+from mechinterp.report.plotting.mechanism import plot_mechanism
+from mechinterp.report.plotting.middle_shift import LEVELS, plot_middle_shift
+from mechinterp.report.plotting.neuron_curve import plot_neuron_curve
+from mechinterp.report.plotting.neuron_groups import plot_neuron_groups
 from mechinterp.report.plotting.plate import Plate
+from mechinterp.report.plotting.probe_roc import plot_probe_roc
+from mechinterp.report.plotting.relapse import plot_relapse, plot_relapse_verdict
+from mechinterp.report.plotting.residual_shift import plot_residual_shift
+from mechinterp.report.plotting.stream import plot_stream
+from mechinterp.report.plotting.toxic_activations import plot_toxic_activations
+from mechinterp.report.plotting.toxic_layer import DISTANCES, plot_toxic_layer
+from mechinterp.report.plotting.trajectory import plot_trajectory
+from mechinterp.report.plotting.value_vectors import plot_value_vectors
 
 GROUPS = ["toxic_down", "anti_toxic_up", "toxic_up", "anti_toxic_down"]
 DRAW = Path(__file__).parents[1] / "figures" / "draw.py"
@@ -76,7 +91,7 @@ def test_unknown_methods_get_stable_colours_of_their_own() -> None:
 
 def test_mechanism_draws_rates_and_intervals_in_per_cent(tables: dict[str, pd.DataFrame]) -> None:
     mechanism = tables["mechanism"]
-    figure = plotting.plot_mechanism(mechanism)
+    figure = plot_mechanism(mechanism)
     for axes, rate in zip(panels(figure), ("toxicity_reduction_rate", "activation_shift_rate"), strict=True):
         np.testing.assert_allclose(widths(axes), 100 * mechanism[rate])
         np.testing.assert_allclose(intervals(axes), 100 * mechanism[[f"{rate}_low", f"{rate}_high"]])
@@ -85,18 +100,18 @@ def test_mechanism_draws_rates_and_intervals_in_per_cent(tables: dict[str, pd.Da
 
 
 def test_only_ill_conditioned_rates_are_hatched_and_daggered(tables: dict[str, pd.DataFrame]) -> None:
-    figure = plotting.plot_mechanism(tables["mechanism"])
+    figure = plot_mechanism(tables["mechanism"])
     assert [bar.get_hatch() for bar in panels(figure)[0].patches] == ["////", None, None]
     assert [bar.get_hatch() for bar in panels(figure)[1].patches] == [None, None, None]
     assert "+8%†" in texts(figure)
     assert "† hatched" in texts(figure)
-    sound = plotting.plot_mechanism(tables["mechanism"].assign(ill_conditioned=False))
+    sound = plot_mechanism(tables["mechanism"].assign(ill_conditioned=False))
     assert "†" not in texts(sound)
 
 
 def test_an_interval_far_wider_than_the_bars_ends_in_an_arrow(tables: dict[str, pd.DataFrame]) -> None:
     wide = tables["mechanism"].assign(toxicity_reduction_rate_high=90.0)
-    axes = panels(plotting.plot_mechanism(wide))[0]
+    axes = panels(plot_mechanism(wide))[0]
     edge = axes.get_xlim()[1]
     arrows = [line for line in axes.lines if line.get_marker() == ">"]
     assert len(arrows) == len(TUNED)
@@ -104,7 +119,7 @@ def test_an_interval_far_wider_than_the_bars_ends_in_an_arrow(tables: dict[str, 
 
 
 def test_regions_at_several_layers_are_named_by_row(tables: dict[str, pd.DataFrame]) -> None:
-    axes = panels(plotting.plot_mechanism(tables["mechanism"].assign(layer=[5, 3, 5])))[0]
+    axes = panels(plot_mechanism(tables["mechanism"].assign(layer=[5, 3, 5])))[0]
     assert "layer 4 (block 3)" in axes.get_yticklabels()[1].get_text().replace("\n", " ")
     assert "layer" not in axes.get_xlabel()
 
@@ -112,18 +127,18 @@ def test_regions_at_several_layers_are_named_by_row(tables: dict[str, pd.DataFra
 def test_missing_values_are_left_out_not_drawn_as_zero(tables: dict[str, pd.DataFrame]) -> None:
     gaps = tables["mechanism"].copy()
     gaps.loc[0, ["toxicity_reduction_rate", "null_p"]] = np.nan
-    figure = plotting.plot_mechanism(gaps)
+    figure = plot_mechanism(gaps)
     assert np.isnan(widths(panels(figure)[0])[0])
     assert "no value" in texts(figure)
     gaps.loc[1, "toxicity_reduction_rate"] = np.inf
-    figure = plotting.plot_mechanism(gaps)
+    figure = plot_mechanism(gaps)
     assert np.isnan(widths(panels(figure)[0])).tolist() == [True, True, False]
     plates.figure_bytes(figure)
 
 
 def test_middle_shift_joins_the_two_points_of_every_input(tables: dict[str, pd.DataFrame]) -> None:
     shift = tables["middle_shift"].sample(frac=1, random_state=0)  # rows of any order
-    figure = plotting.plot_middle_shift(shift)
+    figure = plot_middle_shift(shift)
     for axes, method in zip(panels(figure), dict.fromkeys(shift["method"]), strict=True):
         assert axes.get_title() == plotting.method_label(method)
         ends = {tuple(np.round(line.get_xydata().ravel(), 6)) for line in axes.lines}
@@ -142,22 +157,22 @@ def test_middle_shift_joins_the_two_points_of_every_input(tables: dict[str, pd.D
 
 def test_middle_shift_colours_the_three_levels(tables: dict[str, pd.DataFrame]) -> None:
     shift = tables["middle_shift"]
-    axes = panels(plotting.plot_middle_shift(shift))[0]
+    axes = panels(plot_middle_shift(shift))[0]
     levels = shift[(shift["method"] == "sft") & (shift["checkpoint"] == "sft")]["toxic_activation_level"]
     drawn = [to_hex(colour) for colour in axes.collections[1].get_facecolors()]
-    assert drawn == [plotting.LEVELS[level][1] for level in levels]
+    assert drawn == [LEVELS[level][1] for level in levels]
 
 
 def test_toxic_layer_counts_from_one_in_the_known_order(tables: dict[str, pd.DataFrame]) -> None:
-    figure = plotting.plot_toxic_layer(tables["toxic_layer"].iloc[::-1])
-    assert [axes.get_title() for axes in panels(figure)] == list(plotting.DISTANCES)
+    figure = plot_toxic_layer(tables["toxic_layer"].iloc[::-1])
+    assert [axes.get_title() for axes in panels(figure)] == list(DISTANCES)
     released = {round(bar.get_x() + bar.get_width() / 2): bar.get_height() for bar in panels(figure)[0].patches}
     assert released == {1: 0, 2: 0, 3: 0, 4: 0, 5: 0, 6: 60}
 
 
 def test_erase_or_bypass_adds_up_to_the_change(tables: dict[str, pd.DataFrame]) -> None:
     decomposition = tables["decomposition"]
-    figure = plotting.plot_erase_or_bypass(decomposition, tables["verdict"])
+    figure = plot_erase_or_bypass(decomposition, tables["verdict"])
     axes = next(axes for axes in panels(figure) if axes.get_title() == "answer direction\nlast prompt token")
     here = decomposition.query("direction == 'answer' and position == 'prompt_last'")
     total = here.groupby("method")[["erasure", "bypass", "change"]].sum().loc[list(TUNED)]
@@ -172,24 +187,24 @@ def test_erase_or_bypass_adds_up_to_the_change(tables: dict[str, pd.DataFrame]) 
 
 def test_a_change_of_nothing_has_no_share(tables: dict[str, pd.DataFrame]) -> None:
     nothing = tables["verdict"].assign(erasure_share=np.nan, verdict="undecided", in_play=True)
-    figure = plotting.plot_erase_or_bypass(tables["decomposition"].assign(erasure=0.0, bypass=0.0), nothing)
+    figure = plot_erase_or_bypass(tables["decomposition"].assign(erasure=0.0, bypass=0.0), nothing)
     assert {text.get_text() for axes in panels(figure) for text in axes.texts} == {"undecided"}
 
 
 def test_parts_of_opposite_sign_both_start_from_zero(tables: dict[str, pd.DataFrame]) -> None:
     opposite = tables["decomposition"].assign(erasure=-1.0, bypass=2.0)
-    for axes in panels(plotting.plot_erase_or_bypass(opposite, tables["verdict"])):
+    for axes in panels(plot_erase_or_bypass(opposite, tables["verdict"])):
         assert {bar.get_x() for bar in axes.patches} == {0.0}
 
 
 def test_the_bias_term_counts_as_erasure(tables: dict[str, pd.DataFrame]) -> None:
     biased = tables["decomposition"].assign(erasure=-1.0, bypass=0.0, bias=-0.5)
-    axes = panels(plotting.plot_erase_or_bypass(biased, tables["verdict"]))[0]
+    axes = panels(plot_erase_or_bypass(biased, tables["verdict"]))[0]
     assert widths(axes)[0] == pytest.approx(-1.5 * (LAST_BLOCK + 1))
 
 
 def test_a_direction_not_in_play_is_greyed_and_gets_no_verdict(tables: dict[str, pd.DataFrame]) -> None:
-    for axes in panels(plotting.plot_erase_or_bypass(tables["decomposition"], tables["verdict"])):
+    for axes in panels(plot_erase_or_bypass(tables["decomposition"], tables["verdict"])):
         probe = "probe" in axes.get_title()
         assert (to_hex(axes.get_facecolor()) != "#ffffff") == probe
         assert all((text.get_text() == "not in play") == probe for text in axes.texts)
@@ -197,7 +212,7 @@ def test_a_direction_not_in_play_is_greyed_and_gets_no_verdict(tables: dict[str,
 
 def test_blocks_share_one_symmetric_scale_within_a_direction(tables: dict[str, pd.DataFrame]) -> None:
     decomposition = tables["decomposition"]
-    figure = plotting.plot_blocks(decomposition, position="prompt_last")
+    figure = plot_blocks(decomposition, position="prompt_last")
     images = [axes.collections[0] for axes in panels(figure)]
     assert len(images) == 6
     for erasure, bypass in zip(images[0::2], images[1::2], strict=True):
@@ -210,19 +225,19 @@ def test_blocks_share_one_symmetric_scale_within_a_direction(tables: dict[str, p
 
 
 def test_blocks_without_any_change_have_a_scale(tables: dict[str, pd.DataFrame]) -> None:
-    figure = plotting.plot_blocks(tables["decomposition"].assign(erasure=0.0, bypass=0.0), position="response")
+    figure = plot_blocks(tables["decomposition"].assign(erasure=0.0, bypass=0.0), position="response")
     assert panels(figure)[0].collections[0].get_clim() == (-1.0, 1.0)
 
 
 def test_an_unknown_position_is_an_error_that_lists_those_present(tables: dict[str, pd.DataFrame]) -> None:
     with pytest.raises(InputError, match="no position 'middle', it has prompt_last, response"):
-        plotting.plot_blocks(tables["decomposition"], position="middle")
+        plot_blocks(tables["decomposition"], position="middle")
 
 
 def test_defense_draws_every_rate_with_its_interval(tables: dict[str, pd.DataFrame]) -> None:
     defense = tables["defense"]
-    figure = plotting.plot_defense(defense)
-    for axes, rate in zip(panels(figure), plotting.DEFENSE_RATES, strict=True):
+    figure = plot_defense(defense)
+    for axes, rate in zip(panels(figure), DEFENSE_RATES, strict=True):
         np.testing.assert_allclose(widths(axes), 100 * defense[rate])
         np.testing.assert_allclose(intervals(axes), 100 * defense[[f"{rate}_low", f"{rate}_high"]])
         dashed = next(line for line in axes.lines if line.get_linestyle() == "--")
@@ -233,7 +248,7 @@ def test_defense_draws_every_rate_with_its_interval(tables: dict[str, pd.DataFra
 
 
 def test_a_trajectory_is_drawn_in_the_order_of_its_steps(tables: dict[str, pd.DataFrame]) -> None:
-    figure = plotting.plot_trajectory(tables["trajectory"])
+    figure = plot_trajectory(tables["trajectory"])
     found = {axes.get_title(): axes for axes in panels(figure)}
     assert list(found["activation shift rate"].lines[0].get_xdata()) == [0, 50, 100, 200]
     erasure, bypass = found["answer direction\nlast prompt token"].lines[:2]
@@ -247,7 +262,7 @@ def test_a_trajectory_is_drawn_in_the_order_of_its_steps(tables: dict[str, pd.Da
 
 def test_value_vectors_are_drawn_by_rank_with_their_drift(tables: dict[str, pd.DataFrame]) -> None:
     table = tables["value_vectors"]
-    figure = plotting.plot_value_vectors(table)
+    figure = plot_value_vectors(table)
     cosines, drifts = panels(figure)[:2]
     own = table.query("direction == 'probe' and rank <= 10")
     assert len(panels(figure)) == 6
@@ -264,14 +279,14 @@ def test_value_vectors_are_drawn_by_rank_with_their_drift(tables: dict[str, pd.D
 
 def test_tokens_that_the_font_lacks_become_boxes(tables: dict[str, pd.DataFrame]) -> None:
     odd = tables["value_vectors"].assign(tokens='["天", "\\u0000", "é$"]')
-    figure = plotting.plot_value_vectors(odd)
+    figure = plot_value_vectors(odd)
     plates.figure_bytes(figure)  # a missing letter would warn, and warnings are errors here
     assert panels(figure)[0].get_yticklabels()[0].get_text().startswith('"□"')
 
 
 def test_groups_show_net_and_gross_together_with_the_null(tables: dict[str, pd.DataFrame]) -> None:
     table = tables["neuron_groups"]
-    figure = plotting.plot_neuron_groups(table)
+    figure = plot_neuron_groups(table)
     axes = panels(figure)[1]
     assert axes.get_title() == "SFT: answer direction"
     groups = ["toxic_down", "anti_toxic_up", "toxic_up", "anti_toxic_down", "neither", "all"]
@@ -292,13 +307,13 @@ def test_groups_show_net_and_gross_together_with_the_null(tables: dict[str, pd.D
 
 def test_an_unknown_definition_of_groups_is_an_error_that_lists_those_present(tables: dict[str, pd.DataFrame]) -> None:
     with pytest.raises(InputError, match="no definition 'size', it has activation_change, activation_sign, projection"):
-        plotting.plot_neuron_groups(tables["neuron_groups"], definition="size")
+        plot_neuron_groups(tables["neuron_groups"], definition="size")
     with pytest.raises(InputError, match="no position 'middle', it has prompt_last, response"):
-        plotting.plot_stream(tables["stream"], position="middle")
+        plot_stream(tables["stream"], position="middle")
 
 
 def test_the_neuron_curve_is_drawn_with_its_parts_and_null(tables: dict[str, pd.DataFrame]) -> None:
-    figure = plotting.plot_neuron_curve(tables["neuron_curve"].sample(frac=1, random_state=0))
+    figure = plot_neuron_curve(tables["neuron_curve"].sample(frac=1, random_state=0))
     axes = panels(figure)[0]
     rows = tables["neuron_curve"].query("method == 'sft' and direction == 'probe' and position == 'prompt_last'")
     own = [line for line in axes.lines if line.get_color() == plotting.METHOD_COLOURS["sft"]]
@@ -310,7 +325,7 @@ def test_the_neuron_curve_is_drawn_with_its_parts_and_null(tables: dict[str, pd.
 
 
 def test_the_stream_is_drawn_by_component_and_depth(tables: dict[str, pd.DataFrame]) -> None:
-    figure = plotting.plot_stream(tables["stream"].sample(frac=1, random_state=0))
+    figure = plot_stream(tables["stream"].sample(frac=1, random_state=0))
     attention, mlp, parts = panels(figure)[3:6]
     rows = tables["stream"].query("direction == 'answer' and position == 'prompt_last' and method == 'sft'")
     of_mlp = rows[rows["component"] == "mlp"]
@@ -343,7 +358,7 @@ def test_the_logit_lens_goes_up_from_the_embedding_with_the_base_dashed(tables: 
 
 def test_activations_on_the_same_and_on_ones_own_text_are_apart(tables: dict[str, pd.DataFrame]) -> None:
     table = tables["toxic_activations"]
-    same, own = panels(plotting.plot_toxic_activations(table))
+    same, own = panels(plot_toxic_activations(table))
     assert [axes.get_title().split("\n")[0] for axes in (same, own)] == [
         "all read the base's answer",
         "each reads its own answer",
@@ -358,7 +373,7 @@ def test_activations_on_the_same_and_on_ones_own_text_are_apart(tables: dict[str
 
 
 def test_the_residual_shift_has_a_panel_for_every_cosine(tables: dict[str, pd.DataFrame]) -> None:
-    figure = plotting.plot_residual_shift(tables["residual_shift"])
+    figure = plot_residual_shift(tables["residual_shift"])
     assert len(panels(figure)) == 2 * 5
     length = panels(figure)[0].lines[0]
     rows = tables["residual_shift"].query("method == 'dinm' and position == 'prompt_last'")
@@ -369,7 +384,7 @@ def test_the_residual_shift_has_a_panel_for_every_cosine(tables: dict[str, pd.Da
 
 def test_relapse_draws_defense_by_dose_and_the_controls_dashed(tables: dict[str, pd.DataFrame]) -> None:
     table = tables["relapse"].sample(frac=1, random_state=0)
-    figure = plotting.plot_relapse(table)
+    figure = plot_relapse(table)
     assert [axes.get_title().split("\n")[0] for axes in panels(figure)][2] == "both"
     values = panels(figure)[1]
     dinm = next(line for line in values.lines if line.get_color() == plotting.METHOD_COLOURS["dinm"])
@@ -385,7 +400,7 @@ def test_relapse_draws_defense_by_dose_and_the_controls_dashed(tables: dict[str,
 
 
 def test_relapse_marks_the_groups_of_neurons_below(tables: dict[str, pd.DataFrame]) -> None:
-    figure = plotting.plot_relapse(tables["relapse"].sample(frac=1, random_state=0))
+    figure = plot_relapse(tables["relapse"].sample(frac=1, random_state=0))
     axes = panels(figure)[-1]
     labels = [label.get_text() for label in axes.get_xticklabels()]
     assert labels == [
@@ -416,28 +431,28 @@ def test_relapse_marks_the_groups_of_neurons_below(tables: dict[str, pd.DataFram
 
 def test_groups_alone_and_no_groups_are_drawn_too(tables: dict[str, pd.DataFrame]) -> None:
     of_groups = tables["relapse"]["treatment"].isin(GROUPS)
-    assert len(panels(plotting.plot_relapse(tables["relapse"][of_groups]))) == 1
-    assert len(panels(plotting.plot_relapse(tables["relapse"][~of_groups]))) == 5
+    assert len(panels(plot_relapse(tables["relapse"][of_groups]))) == 1
+    assert len(panels(plot_relapse(tables["relapse"][~of_groups]))) == 5
 
 
 def test_controls_are_averaged_over_draws(tables: dict[str, pd.DataFrame]) -> None:
     one = tables["relapse"].query("method == 'sft' and treatment == 'values'")
     other = one[one["control"]].assign(draw=2, defense=0.0)
-    axes = panels(plotting.plot_relapse(pd.concat([one, other])))[0]
+    axes = panels(plot_relapse(pd.concat([one, other])))[0]
     control = next(line for line in axes.lines if line.get_gid() == "control")
     np.testing.assert_allclose(control.get_ydata(), 50 * one[one["control"]]["defense"])
 
 
 def test_the_relapse_verdict_prints_both_verdicts(tables: dict[str, pd.DataFrame]) -> None:
     table = tables["relapse_verdict"].assign(agrees=["yes", "no", "silent"])
-    figure = plotting.plot_relapse_verdict(table)
+    figure = plot_relapse_verdict(table)
     np.testing.assert_allclose(widths(panels(figure)[0]), 100 * table["by_activations"])
     np.testing.assert_allclose(intervals(panels(figure)[1]), 100 * table[["by_values_low", "by_values_high"]])
     assert "bypassed; decomposition:\nbypassed (agrees: no)" in texts(figure)
 
 
 def test_calibration_crosses_out_what_is_not_as_expected(tables: dict[str, pd.DataFrame]) -> None:
-    figure = plotting.plot_calibration(tables["calibration"])
+    figure = plot_calibration(tables["calibration"])
     probe, answer, relapse = panels(figure)
     assert (len(probe.texts), len(answer.texts), len(relapse.texts)) == (1, 0, 3)
     assert (relapse.get_title(), relapse.texts[0].get_position()) == ("relapse test", (7, 3))  # gpt2 0, projected_out
@@ -447,11 +462,11 @@ def test_calibration_crosses_out_what_is_not_as_expected(tables: dict[str, pd.Da
     assert figure.get_supxlabel().startswith("found as expected: 131 of 135")
     cells = answer.collections[0].get_array().reshape(5, 10)
     assert (cells == cells[:, :1]).all()
-    assert len(panels(plotting.plot_calibration(tables["calibration"].assign(relapse_found="")))) == 2
+    assert len(panels(plot_calibration(tables["calibration"].assign(relapse_found="")))) == 2
     with pytest.raises(InputError, match="has the verdict 'perhaps'"):
-        plotting.plot_calibration(tables["calibration"].assign(found="perhaps"))
+        plot_calibration(tables["calibration"].assign(found="perhaps"))
     with pytest.raises(InputError, match="expects none of"):
-        plotting.plot_calibration(tables["calibration"].assign(expected=None))
+        plot_calibration(tables["calibration"].assign(expected=None))
 
 
 @pytest.mark.parametrize(
@@ -485,7 +500,7 @@ def test_one_block_is_enough(name: str, tables: dict[str, pd.DataFrame]) -> None
 
 
 def test_probe_roc_states_its_area(tables: dict[str, pd.DataFrame]) -> None:
-    figure = plotting.plot_probe_roc(tables["probe_roc"])
+    figure = plot_probe_roc(tables["probe_roc"])
     assert "0.960" in texts(figure)  # 0.1 * (0.7 + 0.95) / 2 + 0.9 * (0.95 + 1) / 2
     np.testing.assert_allclose(panels(figure)[0].lines[1].get_xydata(), tables["probe_roc"])
 
