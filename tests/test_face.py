@@ -113,6 +113,14 @@ def test_weights_of_an_adapter_and_an_edit(folder: Path) -> None:
     assert not mi.diff(folder / "base", folder / "adapter").identical
 
 
+def test_an_adapter_stands_on_the_model_that_it_names_beside_any_other_in_memory(folder: Path) -> None:
+    other = mi.load(folder / "tuned")
+    beside_files = mi.diff(folder / "tuned", folder / "adapter").table
+    pd.testing.assert_frame_equal(mi.diff(other, folder / "adapter").table, beside_files)
+    on_its_own = weights_of(folder / "adapter", other).tensor("model.embed_tokens.weight")
+    assert torch.equal(on_its_own, mi.load(folder / "base").model.get_input_embeddings().weight)
+
+
 def tables_of(run: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((run / "tables").glob("*.csv"))}
 

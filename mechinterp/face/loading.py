@@ -19,6 +19,7 @@ from mechinterp.face.progress import watched
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.files.weights import LazyWeights
 from mechinterp.models.sources import Source, stands_on
+from mechinterp.runs.candidate import stands_on_memory
 
 CheckpointLike = Checkpoint | str | Path
 """A checkpoint in memory, or the folder, adapter, edit, file of weights or hub id of one."""
@@ -103,8 +104,10 @@ def weights_of(source: CheckpointLike | LazyWeights, other: CheckpointLike | Laz
     if isinstance(source, Checkpoint):
         return source.weights
     if isinstance(other, Checkpoint):
-        kind = Source.find(source).kind
-        return load(source, base=other).weights if kind in ("edit", "adapter") else LazyWeights.open(source)
+        found = Source.find(source)
+        if stands_on_memory(found, other):
+            return load(source, base=other).weights
+        return load(source).weights if found.kind == "adapter" else LazyWeights.open(source)
     if isinstance(other, LazyWeights):
         other = other.source
     place, base = stands_on(str(source), str(other)) if other is not None else (str(source), None)

@@ -76,7 +76,7 @@ class Candidate:
         source, trust = Source.find(path), trust_remote_code
         below: Source | str | None = own
         if own is None and base is not None:
-            if isinstance(base.origin, Checkpoint) and _stands_on_memory(source, base.origin):
+            if isinstance(base.origin, Checkpoint) and stands_on_memory(source, base.origin):
                 return cls(name or source.name, base.origin, source, options, step)
             below = stands_below(source, base.source)
             if below == base.source:
@@ -150,8 +150,12 @@ class Candidate:
         return [[str(source.path.resolve()) for source in sources], states, self.options.get("dtype", "auto")]
 
 
-def _stands_on_memory(source: Source, base: Checkpoint) -> bool:
-    """Whether a source is a change of a base in memory; an adapter may have been trained on another model."""
+def stands_on_memory(source: Source, base: Checkpoint) -> bool:
+    """Whether a source is a change of a base in memory; an adapter may have been trained on another model.
+
+    Raises:
+        InputError: for an adapter that names no model, or one that is not here.
+    """
     if source.kind == "adapter":
         return stands_below(source, base.source) == base.source
     return source.kind == "edit"

@@ -157,8 +157,8 @@ class RunFolder:
     @property
     def methods(self) -> tuple[str, ...]:
         """The tuned checkpoints' names, as its tables have them; empty without a table of verdicts."""
-        of = next((name for name in ("verdict", "relapse_verdict") if name in self.tables), None)
-        return () if of is None else tuple(dict.fromkeys(map(str, self.table(of).get("method", ()))))
+        found = self._verdicts
+        return () if found is None else tuple(dict.fromkeys(map(str, found.get("method", ()))))
 
     # -- what it holds ------------------------------------------------------------------------------------------
 
@@ -189,6 +189,12 @@ class RunFolder:
     def verdict(self) -> pd.DataFrame:
         """Erased or bypassed: the table `verdict`, a row per checkpoint, direction and position."""
         return self.table("verdict")
+
+    @property
+    def _verdicts(self) -> pd.DataFrame | None:
+        """Its table of verdicts: a comparison's, else the relapse test's."""
+        of = next((name for name in ("verdict", "relapse_verdict") if name in self.tables), None)
+        return None if of is None else self.table(of)
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -222,11 +228,10 @@ class RunFolder:
     def _repr_html_(self) -> str:
         """What a notebook shows: what run it is, its verdict, and what else there is."""
         facts = {"of": ", ".join(self.methods), "seed": self.manifest.get("seed", "")}
-        of = next((name for name in ("verdict", "relapse_verdict") if name in self.tables), None)
-        tables = [] if of is None else [self.table(of)]
+        found = self._verdicts
         lists = {"tables": self.tables, "figures": self.figures}
         note = "\n".join(f"{what}: {', '.join(names)}" for what, names in lists.items() if names)
-        shorter = [table[[name for name in _SHOWN if name in table]] for table in tables]
+        shorter = [] if found is None else [found[[name for name in _SHOWN if name in found]]]
         return shown(f"{self.kind} in {self.path}", facts, *shorter, note=note)
 
 

@@ -57,8 +57,11 @@ class Workspace:
         reporter: Reporter | None = None,
     ) -> None:
         self.base, self.tuned, self.reporter = base, tuned, reporter or Silent()
-        self._temporary = TemporaryDirectory(prefix="mechinterp-") if out is None else None
-        self.folder = Path(self._temporary.name) if out is None and self._temporary is not None else Path(str(out))
+        self._temporary: TemporaryDirectory[str] | None = None
+        if out is None:
+            self._temporary = TemporaryDirectory(prefix="mechinterp-")
+            out = Path(self._temporary.name)
+        self.folder = out
         self.store = Store(cache or self.folder / "recordings")
         self.identities: dict[str, Mapping[str, Any]] = {}
         self._opened: dict[bool, tuple[Candidate, Checkpoint]] = {}  # beside: the base, while both are needed
