@@ -253,7 +253,7 @@ def _toxic_layer() -> pd.DataFrame:
     }
     return pd.DataFrame(
         [
-            {"distance": distance, "block": block, "count": count}
+            {"distance": distance, "block": block, "count": count, "sinks": 0}
             for distance, of_blocks in counts.items()
             for block, count in enumerate(of_blocks)
         ]

@@ -15,7 +15,7 @@ from command_line import call
 from conftest import CONFIGS, MAIN_ARCHITECTURES, N_BLOCKS, make_instance, tiny_checkpoint
 from transformers import AutoModelForCausalLM
 
-from mechinterp.audit.location import agreement, histogram, locate
+from mechinterp.audit.location import COLUMNS, agreement, histogram, locate
 from mechinterp.audit.toxic_layer import blocks_for, toxic_block
 from mechinterp.data.safeedit import SafeEditInstance, write_safeedit
 from mechinterp.errors import InputError
@@ -51,7 +51,7 @@ def by_block(checkpoint: Checkpoint, instances: list[SafeEditInstance], side: st
     """Every distance after every block of instances that share a pass, [distance, block, pair]."""
     sites = [checkpoint.names.site(resid_post(block)) for block in range(N_BLOCKS)]
     with torch.no_grad():
-        return distances_by_block(checkpoint, sites, layout_of(checkpoint, instances, side))
+        return distances_by_block(checkpoint, sites, layout_of(checkpoint, instances, side))[0]
 
 
 # -- the distances --------------------------------------------------------------------------------------------------
@@ -311,11 +311,11 @@ def test_activations_that_are_not_finite_are_told_by_their_instance() -> None:
 
 def located_at(blocks: dict[Distance, list[int]]) -> pd.DataFrame:
     rows = [
-        (i, ("Bias", "Offensiveness")[i % 2], distance, block, 1.0, 0.5)
+        (i, ("Bias", "Offensiveness")[i % 2], distance, block, 1.0, 0.5, 0.1, 0, 0, 0.0)
         for distance, found in blocks.items()
         for i, block in enumerate(found)
     ]
-    return pd.DataFrame(rows, columns=["instance", "category", "distance", "block", "value", "margin"])
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 AT = located_at({"released": [2, 2, 2, 2], "residual": [2, 2, 2, 2], "pooled": [0, 1, 0, 1], "relative": [0, 1, 1, 1]})
@@ -324,15 +324,15 @@ AT = located_at({"released": [2, 2, 2, 2], "residual": [2, 2, 2, 2], "pooled": [
 def test_the_audit_counts_every_instance_under_every_distance() -> None:
     checkpoint = tiny_checkpoint("llama")
     located = locate(checkpoint, INSTANCES)
-    assert list(located) == ["instance", "category", "distance", "block", "value", "margin"]
+    assert list(located) == COLUMNS
     assert located["instance"].tolist() == [i.id for i in INSTANCES for _ in DISTANCES]
     assert located["margin"].between(0, 1).all()
     counts = histogram(located, N_BLOCKS)
     assert counts.groupby("distance")["count"].sum().to_dict() == dict.fromkeys(DISTANCES, len(INSTANCES))
     apart = histogram(located, N_BLOCKS, by="category")
-    assert list(apart) == ["category", "distance", "block", "count"]
+    assert list(apart) == ["category", "distance", "block", "count", "sinks"]
     assert apart["category"].unique().tolist() == ["Bias", "Mental"]
-    summed = apart.groupby(["distance", "block"], sort=False)["count"].sum().reset_index()
+    summed = apart.groupby(["distance", "block"], sort=False)[["count", "sinks"]].sum().reset_index()
     pd.testing.assert_frame_equal(summed, counts)
 
 

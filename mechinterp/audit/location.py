@@ -8,14 +8,18 @@ LLaMA2-7B-Chat, 1,147 at layer 29, 182 at 30, 21 at 32.
 That two responses differ most after a block does not show that the block makes them differ: the residual stream grows
 with depth, and so does any distance in it. That is what `relative` is for. Nor does it show that two distances measure
 one thing if they agree: they may both follow the depth, which the histogram shows and kappa discounts.
+
+Nor is it of the texts where the sink's: one massive activation at the first token (`measures.massive`) can be nearly
+all of a distance. What sinks make of each is told beside it, and they can be left out.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -27,6 +31,7 @@ from mechinterp.data.safeedit import CATEGORIES, SafeEditInstance
 from mechinterp.errors import InputError
 from mechinterp.measures.distances import DISTANCES, Distance
 from mechinterp.measures.intervals import with_ends
+from mechinterp.measures.massive import MOST, Shares
 from mechinterp.measures.statistics import wilson
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
@@ -42,6 +47,9 @@ from mechinterp.models.passes.response_pairs import (
 from mechinterp.models.passes.watching import Progress, evaluating
 from mechinterp.models.text.tokens import Encoded, encode
 
+COLUMNS = ["instance", "category", "distance", "block", "value", "margin"]
+COLUMNS += ["entry_share", "position", "dimension", "sink_share"]
+
 
 def locate(
     checkpoint: Checkpoint,
@@ -50,6 +58,7 @@ def locate(
     padding_side: PaddingSide = "left",
     truncate: bool = False,
     max_tokens: int | None = None,
+    without_sinks: bool = False,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Toxic layer of every instance under every distance.
@@ -61,11 +70,16 @@ def locate(
         truncate: cut responses that exceed the context at their end instead of raising.
         max_tokens: padded tokens per batch, 2,048 on a CPU and 8,192 elsewhere if not given. With 1 every pair has a
             pass to itself, and `released` is then the released code's in float32 to the last bit.
+        without_sinks: leave out of every distance the positions at which a massive activation stands after any block;
+            the pairs are then read twice. A response that has no other token keeps it.
         progress: called with (instances done, instances in all) of this process's share.
 
     Returns:
         A row per instance and distance: `instance,category,distance,block,value,margin`, value being the largest
-        distance and margin how far the second largest lies below it, as a share of it, in [0, 1].
+        distance and margin how far the second largest lies below it, as a share of it, in [0, 1]; then of its square
+        `entry_share`, the largest share of one dimension at one position (of distances of means, of one dimension),
+        `position`, counted from the response's first token (below 0 in padding on its left), and `dimension` of that
+        entry, and `sink_share`, the share of all positions with massive activations.
 
     Raises:
         InputError: for no instances, a response that is blank or too long, two responses of the same tokens, or
@@ -82,20 +96,22 @@ def locate(
         max_tokens = 2048 if checkpoint.device.type == "cpu" else 8192
     same_width = padding_side == "left" and padding_sees_width(checkpoint)
     batches = pair_batches(pairs, max_tokens, apart=names.short_context, same_width=same_width)
-    rows: list[tuple[int, list[tuple[int, str, str, int, float, float]]]] = []
+    rows: list[tuple[int, list[tuple[Any, ...]]]] = []
     with torch.no_grad(), evaluating(checkpoint.model):
         for order in batches:
             layout = PairLayout.of([pairs[i] for i in order], padding_side, checkpoint.padding_id)
-            found = distances_by_block(checkpoint, sites, layout)
-            for i, values in zip(order, found.unbind(-1), strict=True):
+            found, shares = distances_by_block(checkpoint, sites, layout, without_sinks=without_sinks)
+            for pair, (i, values) in enumerate(zip(order, found.unbind(-1), strict=True)):
                 number, instance = own[i]
                 if not torch.isfinite(values).all():
                     raise InputError(f"instance {instance.id}: its activations are not finite; use a wider dtype")
-                rows.append((number, [(instance.id, instance.category, *peak) for peak in _peaks(values)]))
+                starts = layout.starts[pair :: len(order)].tolist()
+                peaks = ((*peak, *_entry(shares, d, peak[1], pair, starts)) for d, peak in enumerate(_peaks(values)))
+                rows.append((number, [(instance.id, instance.category, *peak) for peak in peaks]))
             if progress is not None:
                 progress(len(rows), len(own))
     every = [row for _, part in sorted(processes.gather(rows)) for row in part]
-    return pd.DataFrame(every, columns=["instance", "category", "distance", "block", "value", "margin"])
+    return pd.DataFrame(every, columns=COLUMNS)
 
 
 def _pairs(checkpoint: Checkpoint, instances: Sequence[SafeEditInstance], *, truncate: bool) -> list[Pair]:
@@ -135,6 +151,18 @@ def _peaks(values: Float[Tensor, "distance block"]) -> list[tuple[Distance, int,
     return found
 
 
+def _entry(shares: Shares, distance: int, block: int, pair: int, starts: list[int]) -> tuple[float, int, int, float]:
+    """Share, position in its response and dimension of the largest entry, and the share of sinks."""
+    place = distance, block, pair
+    start = starts[int(shares.unsafe[place])]
+    return (
+        float(shares.entry[place]),
+        int(shares.position[place]) - start,
+        int(shares.dimension[place]),
+        float(shares.sinks[place]),
+    )
+
+
 def check_padding_side(side: str) -> None:
     """Raise `InputError` unless padding can go there."""
     if side not in ("left", "right"):
@@ -150,13 +178,37 @@ def histogram(located: pd.DataFrame, n_blocks: int, *, by: Literal["category"] |
         by: count each category of the instances for itself, those that occur, in the paper's order.
 
     Returns:
-        A row per distance and block: `distance,block,count`; with `by`, that column first.
+        A row per distance and block: `distance,block,count,sinks`, sinks being those of the count whose layer is the
+        sink's: massive activations make most of the distance; with `by`, that column first.
     """
     columns = ["distance", "block"] if by is None else [by, "distance", "block"]
     kinds = [()] if by is None else [(category,) for category in CATEGORIES if category in set(located[by])]
     every = [(*kind, distance, block) for kind in kinds for distance in DISTANCES for block in range(n_blocks)]
     index = pd.MultiIndex.from_tuples(every, names=columns)
-    return located.groupby(columns).size().reindex(index, fill_value=0).rename("count").reset_index()
+    of_sinks = (located["sink_share"] > MOST).rename("sinks")
+    counts = located.assign(sinks=of_sinks).groupby(columns)["sinks"].agg(["size", "sum"])
+    return counts.reindex(index, fill_value=0).set_axis(["count", "sinks"], axis=1).reset_index()
+
+
+def sinks_in_words(located: pd.DataFrame) -> list[str]:
+    """A line for every distance under which massive activations decide any toxic layer.
+
+    Args:
+        located: the table of `locate`.
+    """
+    lines = []
+    for distance, rows in located.groupby("distance", sort=False):
+        of_sinks = rows[rows["sink_share"] > MOST]
+        if of_sinks.empty:
+            continue
+        places = Counter(zip(of_sinks["position"], of_sinks["dimension"], strict=True))
+        (position, dimension), _ = places.most_common(1)[0]
+        lines.append(
+            f"{distance}: the layer is the sink's in {len(of_sinks)} of {len(rows)} instances: massive activations "
+            f"make most of the squared distance (most often dimension {dimension} at position {position}; in the "
+            f"median one entry alone makes {of_sinks['entry_share'].median():.0%})"
+        )
+    return lines
 
 
 def agreement(located: pd.DataFrame) -> pd.DataFrame:

@@ -26,6 +26,9 @@ def locate_command(
         int | None,
         typer.Option(min=1, help="Padded tokens per batch; 1 gives every pair a pass of its own, as released."),
     ] = None,
+    without_sinks: Annotated[
+        bool, typer.Option("--without-sinks", help="Leave positions with massive activations out of every distance.")
+    ] = False,
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = "auto",
     device_map: DeviceMap = None,
@@ -37,7 +40,7 @@ def locate_command(
     --out gets located.csv (a row per instance and distance), toxic_layer.csv (the histogram of each distance),
     toxic_layer_by_category.csv and toxic_layer_agreement.csv (every two distances: same block, and kappa).
     """
-    from mechinterp.audit.location import agreement, check_padding_side, histogram, locate
+    from mechinterp.audit.location import agreement, check_padding_side, histogram, locate, sinks_in_words
     from mechinterp.data.storage.places import check_free, check_writable
     from mechinterp.data.storage.tables import write_table
 
@@ -55,6 +58,7 @@ def locate_command(
             padding_side=padding_side,  # type: ignore[arg-type]
             truncate=truncate,
             max_tokens=max_tokens,
+            without_sinks=without_sinks,
             progress=progress,
         )
     counts, agreeing = histogram(located, checkpoint.n_blocks), agreement(located)
@@ -66,3 +70,5 @@ def locate_command(
     shown = counts.pivot(index="block", columns="distance", values="count")[list(DistanceName)]
     shown.index = [f"layer {block + 1} (block {block})" for block in shown.index]
     say(f"{shown.to_string()}\n\n{agreeing.to_string(index=False, float_format='{:.3f}'.format)}")
+    for line in sinks_in_words(located):
+        say(f"{line}; see --without-sinks")

@@ -12,6 +12,10 @@ TOXIC_LAYER = Table(
     columns={
         "distance": "released, residual, pooled or relative: see the figure",
         "count": "instances for which this block is the toxic one under this distance",
+        "sinks": (
+            "those of the count whose layer is the sink’s: massive activations, mostly one dimension at the first "
+            "token, make more than half of the squared distance"
+        ),
     },
     stage="locate",
 )
@@ -24,6 +28,14 @@ LOCATED = Table(
         "distance": "released, residual, pooled or relative",
         "value": "distance between the safe and the unsafe response at that block",
         "margin": "how far the second largest lies below it, as a share of it, between 0 and 1",
+        "entry_share": (
+            "largest share of the squared distance that one dimension at one position makes (pooled, relative: one "
+            "dimension)"
+        ),
+        "position, dimension": "where that is: position in the response, from 0, below it in padding on its left",
+        "sink_share": (
+            "share of the squared distance of all positions with massive activations; above 0.5 the layer is the sink’s"
+        ),
     },
     printed=False,
     reported=False,
