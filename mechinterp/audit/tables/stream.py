@@ -8,6 +8,7 @@ from mechinterp.audit.tables.contrast import Contrast
 from mechinterp.audit.tables.decomposition import decompose_blocks
 from mechinterp.audit.tables.table import Table
 from mechinterp.measures.intervals import Interval
+from mechinterp.measures.massive import dimension_share
 from mechinterp.measures.stream import StreamShift, change_intervals, stream_parts
 from mechinterp.models.names import attn_out, mlp_out, resid_post, resid_pre
 
@@ -83,6 +84,7 @@ def residual_shift(contrast: Contrast) -> pd.DataFrame | None:
             "block": range(len(shift.shift)),
             "shift": shift.shift.tolist(),
             "relative_shift": shift.relative.tolist(),
+            "dimension_share": dimension_share(shift.vectors).tolist(),
         }
         columns |= {f"cosine_{'with_' * (name == 'toxic_block')}{name}": c.tolist() for name, c in cosines.items()}
         tables.append(pd.DataFrame(columns))
@@ -115,6 +117,9 @@ RESIDUAL_SHIFT = Table(
     columns={
         "shift": "length of the mean shift of the stream after the block",
         "relative_shift": "length of the mean shift over the mean length in the base",
+        "dimension_share": (
+            "the share that one dimension makes of the squared length of the shift: near 1 it is a massive activation’s"
+        ),
         "cosine_with_toxic_block": "of the shift with that at the toxic layer; empty where nothing moved",
         "cosine_*": "of the shift with each direction; empty where nothing moved",
     },
