@@ -330,7 +330,7 @@ def test_a_file_without_tensors_is_refused(content: object, message: str, tmp_pa
         torch.save(content, file)
     with pytest.raises(InputError, match=message):
         Checkpoint.load(file, base=base)
-    other = file.rename(tmp_path / "weights.gguf")
+    other = file.rename(tmp_path / "weights.npz")
     with pytest.raises(InputError, match=r"not a file of weights \(those end in .safetensors"):
         Checkpoint.load(other, base=base)
 

@@ -40,7 +40,7 @@ def load(
     """Load a checkpoint of any kind; one that is in memory already passes through.
 
     Args:
-        source: a transformers folder, a peft adapter's folder, an edit's folder, a file with a state dict
+        source: a transformers folder, a GGUF file, a peft adapter's folder, an edit's folder, a file with a state dict
             (`.safetensors`, `.bin`, `.pt`, `.pth`), or a hub id, which alone needs the network.
         base: what an adapter, an edit or a state dict stands on: a checkpoint in memory, which is left as it is, or
             any source. An adapter may name its own.
@@ -70,7 +70,7 @@ def load(
                 changed = own.changed_by(found, f"{found.given} on {base.source}")
                 changed.check_finite()
                 return changed if name is None else replace(changed, name=name)
-            base = None if found.kind in ("model", "hub") else _place_of(base, found)
+            base = None if found.whole else _place_of(base, found)
         return Checkpoint.load(
             source,
             base=base,

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mechinterp.measures.rank import RankEstimate, RankSketch, unit_roundoff
 
-Status = Literal["same", "type", "rounded", "changed"]
+Status = Literal["same", "type", "rounded", "step", "changed"]
 _SHORT = 2**14  # elements of one float32 sum of squares: it holds the sixth digit
 PIECE = 2**20  # elements: fewer calls from Python for smaller ones, and room in the last cache for larger
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -33,7 +33,8 @@ class Screening:
     """What comparing the bits says.
 
     Attributes:
-        status: `same` bits; the same values in another `type`; one side the other `rounded` to its type; `changed`.
+        status: `same` bits; the same values in another `type`; one side the other `rounded` to its type, or within a
+            `step` of its codes (`measures.codes`); `changed`.
         norm: Frobenius norm of the tensor where it is the same on both sides, else NaN: left to `measure`.
         nonfinite: number of non-finite values, likewise; 0 where left to `measure`.
     """

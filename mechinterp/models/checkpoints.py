@@ -73,8 +73,9 @@ class Checkpoint:
 
         Args:
             source: a transformers folder (single or sharded safetensors; pickled files with `weights_only=True`), a
-                peft adapter's folder (merged into its base in memory), an edit's folder (`WeightDelta`, applied to
-                its base), a file with a state dict (`.safetensors`, `.bin`, `.pt`, `.pth`), or a hub id. Only a hub id
+                GGUF file (de-quantised: an ordinary model, in float32 unless another type is asked for), a peft
+                adapter's folder (merged into its base in memory), an edit's folder (`WeightDelta`, applied to its
+                base), a file with a state dict (`.safetensors`, `.bin`, `.pt`, `.pth`), or a hub id. Only a hub id
                 needs the network. Or one that was looked up before, with what it stands on.
             base: the model that an adapter, an edit or a state dict stands on. An adapter may name its own; a
                 transformers folder takes from it the tokenizer that it lacks, and nothing else.
@@ -102,7 +103,7 @@ class Checkpoint:
         source, tokenizer = stored.source, stored.tokenizer  # first, as it takes no time
         if stored.changes is not None:
             return cls._open(stored.changes, options).changed_by(source, stored.label, tokenizer)
-        if source.kind == "tensors":
+        if source.kind in ("tensors", "gguf"):
             below = None if stored.base is None else stored.base.source  # says how it generates
             model = load_tensors(source, below, stored.config, options)
         else:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
 from mechinterp.errors import InputError
+from mechinterp.models.gguf_config import complete_config
+from mechinterp.models.gguf_header import GgufHeader
 from mechinterp.models.sources import Source, read_json
 
 # What transformers, peft, tokenizers and safetensors raise for files that are damaged or do not fit, or for a package
@@ -23,16 +27,19 @@ def read_config(source: Source, base: Source | None = None, *, trust_remote_code
         InputError: if it cannot be read, or is of no model that this transformers knows.
     """
     below: Source | None = source
-    while below is not None and below.kind not in ("model", "hub"):
+    while below is not None and not below.whole:
         below, base = below.base(None if base is None else base.place), None
     if below is None:  # base() raises where a base is needed, so this is for the type checker
         raise InputError(f"{source.given}: there is no config")
     if below.kind == "model":
         read_json(below.path / "config.json")  # names the file, where transformers says that there is no such model
+    header, options = None, loading_options(below, trust_remote_code=trust_remote_code)
+    place = below.place
+    if below.kind == "gguf":
+        header = GgufHeader.read(below.path)
+        place, options["gguf_file"] = str(below.path.parent), below.path.name
     try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(
-            below.place, **loading_options(below, trust_remote_code=trust_remote_code)
-        )
+        config: PretrainedConfig = AutoConfig.from_pretrained(place, **options)
     except LOADING_ERRORS as error:
         raise cannot_load(below, error) from error
     if (kind := _not_causal(config)) is not None:
@@ -40,7 +47,7 @@ def read_config(source: Source, base: Source | None = None, *, trust_remote_code
             f"{below.given}: {config.model_type} is {kind}, not a causal language model, which is what is measured "
             "here; give a decoder-only one"
         )
-    return config
+    return config if header is None else complete_config(config, header)
 
 
 def _not_causal(config: PretrainedConfig) -> str | None:
@@ -61,6 +68,8 @@ def read_generation(source: Source) -> GenerationConfig | None:
     Raises:
         InputError: if it cannot be read.
     """
+    if source.kind == "gguf":
+        return _generation_of(source)
     path = source.path / "generation_config.json"
     if source.kind != "model" or not path.is_file():
         return None
@@ -71,6 +80,18 @@ def read_generation(source: Source) -> GenerationConfig | None:
     except LOADING_ERRORS as error:
         raise InputError(f"{path}: not the settings of generation ({one_line(error)})") from error
     return found
+
+
+def _generation_of(source: Source) -> GenerationConfig:
+    """The special tokens of a GGUF file, which may end an answer by another token than a text."""
+    settings = GgufHeader.read(source.path).settings
+    ids = {name: settings.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "eot", "eom", "padding")}
+    ends = list(dict.fromkeys(ids[name] for name in ("eos", "eot", "eom") if ids[name] is not None))
+    return GenerationConfig(
+        bos_token_id=ids["bos"],
+        pad_token_id=ids["padding"],
+        eos_token_id=ends if len(ends) > 1 else (ends or [None])[0],
+    )
 
 
 def read_tokenizer(
@@ -88,9 +109,7 @@ def read_tokenizer(
         where = "in it or in its base" if base is not None else "in it; give the base that has one"
         raise InputError(f"{source.given}: there are no tokenizer files {where}")
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            held.place, config=config, **loading_options(held, trust_remote_code=trust_remote_code)
-        )
+        tokenizer = _open_tokenizer(held, config, trust_remote_code)
         ids = tokenizer("a text")["input_ids"]  # some settings are looked at when they are used
     except LOADING_ERRORS as error:
         raise InputError(f"{held.given}: its tokenizer cannot be read ({one_line(error)})") from error
@@ -101,6 +120,18 @@ def read_tokenizer(
             "the model's own tokenizer, or add the rows (resize_token_embeddings)"
         )
     return tokenizer
+
+
+def _open_tokenizer(source: Source, config: PretrainedConfig, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    options = {"config": config, **loading_options(source, trust_remote_code=trust_remote_code)}
+    if source.kind != "gguf":
+        whole: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source.place, **options)
+        return whole
+    with TemporaryDirectory() as alone:  # another model's files beside it would be taken for this one's
+        (Path(alone) / "model.gguf").symlink_to(source.path.resolve())
+        inside: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(alone, gguf_file="model.gguf", **options)
+    inside.name_or_path = source.given
+    return inside
 
 
 def loading_options(source: Source, *, trust_remote_code: bool) -> dict[str, Any]:

@@ -14,12 +14,13 @@ from typing import Any, Literal
 
 from mechinterp.errors import InputError
 
-Kind = Literal["model", "adapter", "edit", "tensors", "hub"]
+Kind = Literal["model", "gguf", "adapter", "edit", "tensors", "hub"]
 
 # In the order in which transformers looks for them.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 TENSOR_FILES = (".safetensors", ".bin", ".pt", ".pth")
+GGUF = ".gguf"
 _VOCABULARIES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -42,8 +43,8 @@ class Source:
 
     Attributes:
         given: as the user wrote it.
-        kind: `model`, a transformers folder; `adapter`, a peft folder; `edit`, a folder of a `WeightDelta`; `tensors`,
-            a state-dict file; `hub`, an id that is no local path.
+        kind: `model`, a transformers folder; `gguf`, a GGUF file, which is a whole model; `adapter`, a peft folder;
+            `edit`, a folder of a `WeightDelta`; `tensors`, a state-dict file; `hub`, an id that is no local path.
         path: the folder or file; for a hub id the id, which is not there.
     """
 
@@ -60,12 +61,14 @@ class Source:
         """
         given, path = str(source), Path(source).expanduser()
         if path.is_file():
+            if path.suffix == GGUF:
+                return cls(given, "gguf", path)
             if path.suffix not in TENSOR_FILES:
-                raise InputError(f"{given}: not a file of weights (those end in {', '.join(TENSOR_FILES)})")
+                raise InputError(f"{given}: not a file of weights (those end in {', '.join((*TENSOR_FILES, GGUF))})")
             return cls(given, "tensors", path)
         if path.is_dir():
             return cls(given, _kind(given, path), path)
-        looks_local = given.startswith((".", "~", "/")) or path.suffix in TENSOR_FILES
+        looks_local = given.startswith((".", "~", "/")) or path.suffix in (*TENSOR_FILES, GGUF)
         if looks_local or not _HUB_ID.match(given):
             raise InputError(f"{given}: no such folder or file (a hub id has the form OWNER/NAME)")
         return cls(given, "hub", path)
@@ -74,17 +77,22 @@ class Source:
     def name(self) -> str:
         """Label for tables: the name of the folder, of the file without its ending, or of the model on the hub."""
         path = self.path if self.kind == "hub" else self.path.resolve()
-        return path.stem if self.kind == "tensors" else path.name
+        return path.stem if self.kind in ("tensors", "gguf") else path.name
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is a whole model, which stands on nothing."""
+        return self.kind in ("model", "gguf", "hub")
 
     @property
     def place(self) -> str:
-        """What transformers opens: the path, or the hub id."""
+        """By what it is opened again: the path, or the hub id."""
         return self.given if self.kind == "hub" else str(self.path)
 
     @property
     def has_tokenizer(self) -> bool:
-        """Whether tokenizer files stand in the folder; a hub id is taken to have them."""
-        if self.kind == "hub":
+        """Whether tokenizer files stand in the folder; a hub id and a GGUF file are taken to have one."""
+        if self.kind in ("hub", "gguf"):
             return True
         return self.path.is_dir() and (
             any((self.path / name).is_file() for name in _VOCABULARIES) or any(self.path.glob("*.tiktoken"))
@@ -98,7 +106,7 @@ class Source:
         """
         if self.kind == "hub":
             return ()
-        if self.kind == "tensors":
+        if self.kind in ("tensors", "gguf"):
             return (self.path,)
         wanted = {"model": WEIGHTS, "adapter": ADAPTER_WEIGHTS, "edit": ("delta.safetensors",)}[self.kind]
         found = next((self.path / name for name in wanted if (self.path / name).is_file()), None)
@@ -144,9 +152,9 @@ class Source:
             raise InputError(f"{self.given}: {what} stands on a model; say on which (base)")
         else:
             return None
-        if self.kind not in ("model", "hub") and base.kind != "hub" and base.path.resolve() == self.path.resolve():
+        if not self.whole and base.kind != "hub" and base.path.resolve() == self.path.resolve():
             raise InputError(f"{self.given}: cannot be its own base")
-        if self.kind not in ("model", "hub"):
+        if not self.whole:
             self._check_ends(base)
         return base
 
@@ -172,7 +180,7 @@ class Source:
                 "hub id; give one (base)"
             )
         places = [Path(name).expanduser(), self.path / name, self.path.parent / name]
-        there = {place.resolve(): place for place in reversed(places) if place.is_dir()}
+        there = {place.resolve(): place for place in reversed(places) if place.is_dir() or _is_gguf(place)}
         there.pop(self.path.resolve(), None)
         if len(there) > 1:
             listed = " and ".join(sorted(map(str, there)))
@@ -238,6 +246,10 @@ def stands_below(found: Source, other: str, base: str | None = None) -> str:
     return below.place
 
 
+def _is_gguf(path: Path) -> bool:
+    return path.suffix == GGUF and path.is_file()
+
+
 def _kind(given: str, folder: Path) -> Kind:
     weights = any((folder / name).is_file() for name in WEIGHTS)
     if (folder / "edit.json").is_file():
@@ -250,6 +262,8 @@ def _kind(given: str, folder: Path) -> Kind:
         return "adapter"
     if (folder / "config.json").is_file():
         return "model"
+    if files := sorted(path for path in folder.glob(f"*{GGUF}") if _is_gguf(path)):
+        raise InputError(f"{given}: not a model folder, but there is a GGUF file in it; give the file: {files[0]}")
     raise InputError(
         f"{given}: not a model folder, there is no config.json in it"
         + (" beside the weights" if weights else " (nor adapter_config.json or edit.json)")

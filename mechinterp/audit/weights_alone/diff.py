@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -22,6 +23,7 @@ import torch
 from mechinterp.audit.weights_alone.difference import Difference, ratio
 from mechinterp.errors import InputError
 from mechinterp.measures.change import Change, Screening, measure, screen
+from mechinterp.measures.codes import is_coded, rounding
 from mechinterp.models.files.configs import unlike_configs
 from mechinterp.models.files.weights import LazyWeights
 
@@ -56,10 +58,10 @@ def diff(
     tell = progress or (lambda done, total: None)
     with _threads() as pool:
         screened = {}
-        for name, found in zip(paired, pool.map(lambda n: screen(a.tensor(n), b.tensor(n)), paired), strict=True):
+        for name, found in zip(paired, pool.map(lambda n: _screened(n, a, b), paired), strict=True):
             screened[name] = found
             tell(len(screened), 2 * len(paired))
-        differing = [name for name in paired if screened[name].status in ("changed", "rounded")]
+        differing = [name for name in paired if screened[name].status not in ("same", "type")]
         measured = {}
         changes = pool.map(lambda n: measure(a.tensor(n), b.tensor(n), rank=rank, seed=seed), differing)
         for name, change in zip(differing, changes, strict=True):
@@ -82,6 +84,20 @@ def diff(
     table = pd.DataFrame(rows).astype({"block": "Int64", "rank": "Int64"})
     configs = unlike_configs(a.names.config, b.names.config)
     return Difference(a.source, b.source, table, seed, configs)
+
+
+def _screened(name: str, a: LazyWeights, b: LazyWeights) -> Screening:
+    """What comparing the bits says, and where one side is stored in codes, whether these explain the difference."""
+    in_a, in_b = a.tensor(name), b.tensor(name)
+    found, types = screen(in_a, in_b), (a.stored_type(name), b.stored_type(name))
+    if found.status == "same" and types[0] != types[1]:
+        return replace(found, status="type")
+    if found.status == "changed":
+        sides = ((in_a, in_b, types[0]), (in_b, in_a, types[1]))
+        ways = {rounding(read, other, kind) for read, other, kind in sides if is_coded(kind)}
+        status = next((way for way in ("rounded", "step") if way in ways), found.status)
+        return replace(found, status=status)
+    return found
 
 
 @contextmanager
@@ -115,8 +131,8 @@ def _stored(name: str, a: LazyWeights, b: LazyWeights, in_a: dict[str, Any], in_
         "status": status,  # replaced where both have the same shape
         "shape_a": "x".join(map(str, in_a[name])) if name in in_a else None,
         "shape_b": "x".join(map(str, in_b[name])) if name in in_b else None,
-        "dtype_a": str(a.dtype(name)).removeprefix("torch.") if name in in_a else None,
-        "dtype_b": str(b.dtype(name)).removeprefix("torch.") if name in in_b else None,
+        "dtype_a": a.stored_type(name) if name in in_a else None,
+        "dtype_b": b.stored_type(name) if name in in_b else None,
         "elements": math.prod(in_a.get(name, in_b.get(name, ()))),
     }
 

@@ -24,7 +24,8 @@ class Difference:
         a: what A was opened from.
         b: what B was opened from.
         tensors: a row per parameter: `parameter`, `block` (missing outside the blocks), `component`, `status` (`same`;
-            the same values in another `type`; `rounded` to the other's type; `changed`; another `shape`; `only A`;
+            the same values in another `type`; `rounded` to the other's type; within a `step` of the codes that one side
+            is stored in, which may be rounding or a change smaller than that; `changed`; another `shape`; `only A`;
             `only B`), `shape_a`, `shape_b`, `dtype_a`, `dtype_b`, `elements`, `changed` (elements), `norm_a`,
             `change_norm`, `relative_change` (of `norm_a`), `largest_change`, `rank`, `rank_at_least` (the rank is a
             lower bound), `stable_rank` (see `measures.rank`), `nonfinite_a`, `nonfinite_b`. Tied parameters have one
@@ -92,6 +93,12 @@ class Difference:
             lines = [
                 f"nothing but rounding: {counts['rounded']} of {total} tensors are the other's, rounded to the coarser "
                 f"type ({_types(table)}); norm of that {self._norm('change_norm'):.3g}, {self._relative()}"
+            ]
+        elif set(counts.index) <= {"same", "type", "rounded", "step"}:
+            lines = [
+                f"nothing beyond the rounding of codes ({_types(table)}): no element of {counts['step']} of {total} "
+                "tensors is further from the other's than a step of its codes; a change smaller than a step cannot be "
+                f"told from rounding; norm of it all {self._norm('change_norm'):.3g}, {self._relative()}"
             ]
         else:
             differing = table[table["status"] != "same"]

@@ -21,6 +21,7 @@ from mechinterp.models.descriptions import LOADING_ERRORS, cannot_load, loading_
 from mechinterp.models.files.stored_names import harmless, unused
 from mechinterp.models.files.tensor_files import TensorFiles, open_file
 from mechinterp.models.files.weights import LazyWeights, is_code
+from mechinterp.models.names import HookNames
 from mechinterp.models.sources import Source, first_few, read_json
 
 if TYPE_CHECKING:
@@ -70,27 +71,49 @@ def load_whole(source: Source, config: PretrainedConfig, options: LoadingOptions
     return _finished(source, model, loading, options)
 
 
+@dataclass(frozen=True)
+class _Unread:
+    """A tensor that is read when transformers asks for it, so that one at a time is held beside the model."""
+
+    weights: LazyWeights
+    name: str
+
+    def __getitem__(self, _: object) -> torch.Tensor:
+        return self.weights.tensor(self.name)
+
+
 def load_tensors(
     source: Source, base: Source | None, config: PretrainedConfig, options: LoadingOptions
 ) -> PreTrainedModel:
-    """Load a state-dict file into the architecture of its base, whose config is given; no weight is the base's.
+    """Load a GGUF file, or a state-dict file into the architecture of its base; no weight is the base's.
+
+    Of a GGUF file this makes an ordinary model in float32, which knows nothing of codes and can be trained and saved.
+
+    Args:
+        source: the file.
+        base: what says how a state-dict file's model generates.
+        config: of the architecture.
+        options: how it is to be loaded.
 
     Raises:
         InputError: if anything is missing, unknown, damaged, or has another shape.
     """
     weights = LazyWeights.of(source, config, options.trust_remote_code)
+    state: dict[str, Any] = {name: weights.files.tensor(name) for name in weights.files.names if source.kind != "gguf"}
+    if source.kind == "gguf":
+        state = {name: _Unread(weights, name) for name in weights.stored.recipes}
     try:
         model, loading = type(weights.names.skeleton).from_pretrained(
             None,
             config=weights.names.config,
-            state_dict={name: weights.files.tensor(name) for name in weights.files.names},
+            state_dict=state,
             dtype=weights.main_dtype if options.dtype == "auto" else getattr(torch, options.dtype),
             device_map=options.device_map,
             output_loading_info=True,
         )
     except LOADING_ERRORS as error:
         raise cannot_load(source, error) from error
-    if base is not None and (generation := read_generation(base)) is not None:
+    if (generation := read_generation(base or source)) is not None:
         model.generation_config = generation
     return _finished(source, model, loading, options)
 
@@ -129,7 +152,7 @@ def check_files(source: Source, config: PretrainedConfig, *, trust_remote_code: 
         return
     read_generation(source)
     if getattr(config, "quantization_config", None) is not None:  # stored under names of the quantiser's own
-        TensorFiles.open(source)
+        TensorFiles.open(source, HookNames(config, source.given, trust_remote_code))
     else:
         LazyWeights.of(source, config, trust_remote_code)
 

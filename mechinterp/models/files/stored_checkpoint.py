@@ -72,7 +72,7 @@ class StoredCheckpoint:
     @property
     def label(self) -> str:
         """What it is, in one line: `ADAPTER on MODEL`."""
-        under = None if self.source.kind == "model" else self._under
+        under = None if self.source.kind in ("model", "gguf") else self._under
         return self.source.given if under is None else f"{self.source.given} on {under.given}"
 
     @property
@@ -91,7 +91,7 @@ class StoredCheckpoint:
         Raises:
             InputError: if it cannot be read, or is of no model that this transformers knows.
         """
-        if self.source.kind in ("model", "hub"):
+        if self.source.whole:
             return read_config(self.source, trust_remote_code=self.trust_remote_code)
         if self.base is None:  # base() raises where a base is needed, so this is for the type checker
             raise InputError(f"{self.source.given}: there is no config")

@@ -9,7 +9,7 @@ read.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -17,7 +17,13 @@ from types import SimpleNamespace
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
+from transformers.core_model_loading import (
+    WeightConverter,
+    WeightRenaming,
+    WeightTransform,
+    dot_natural_key,
+    rename_source_key,
+)
 
 from mechinterp.models.sources import first_few
 
@@ -101,9 +107,11 @@ class StoredNames:
     unexpected: tuple[str, ...]
 
     @classmethod
-    def translate(cls, skeleton: PreTrainedModel, stored: Iterable[str]) -> StoredNames:
-        """Apply transformers' rules to stored names."""
-        rules = get_model_conversion_mapping(skeleton)
+    def translate(
+        cls, skeleton: PreTrainedModel, stored: Iterable[str], rules: Sequence[WeightTransform] | None = None
+    ) -> StoredNames:
+        """Apply transformers' rules to stored names: those of the model, or others that are given."""
+        rules = get_model_conversion_mapping(skeleton) if rules is None else rules
         renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
         converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
         by_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}

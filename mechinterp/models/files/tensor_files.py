@@ -1,4 +1,4 @@
-"""Tensors in files, read one at a time and mapped into memory: single or sharded, safetensors or pickled.
+"""Tensors in files, read one at a time and mapped into memory: single or sharded, safetensors, pickled, or GGUF.
 
 A file is opened once, and nothing is read but what is asked for. Pickled files are opened with `weights_only=True`,
 which builds tensors and plain containers and runs no code. A file that is cut short is refused when it is opened.
@@ -7,7 +7,7 @@ which builds tensors and plain containers and runs no code. A file that is cut s
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +17,14 @@ from zipfile import is_zipfile
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from transformers.core_model_loading import WeightTransform
 from transformers.modeling_utils import str_to_torch_dtype
 
 from mechinterp.errors import InputError
 from mechinterp.models.descriptions import one_line
+from mechinterp.models.files.gguf_tensors import GgufTensors
+from mechinterp.models.gguf_header import GgufHeader
+from mechinterp.models.names import HookNames
 from mechinterp.models.sources import Source, read_index
 
 # keys under which trainers put the tensors, beside an optimiser's state
@@ -45,6 +49,9 @@ class TensorFile(Protocol):
 
     def dtype(self, name: str) -> torch.dtype:
         """Type, without reading the data."""
+
+    def stored_type(self, name: str) -> str:
+        """What the file calls the type: that of the numbers that are read, but for codes."""
 
 
 class _Safetensors:
@@ -74,6 +81,9 @@ class _Safetensors:
             raise InputError(f"{self.path}: {name} is stored in a type that is not known here ({stored})")
         return str_to_torch_dtype[stored]
 
+    def stored_type(self, name: str) -> str:
+        return type_name(self.dtype(name))
+
 
 class InMemory:
     """Tensors that are in memory already, on any device; each is given on the host."""
@@ -100,6 +110,15 @@ class InMemory:
     def dtype(self, name: str) -> torch.dtype:
         """Its type."""
         return self.tensors[name].dtype
+
+    def stored_type(self, name: str) -> str:
+        """Its type's name."""
+        return type_name(self.dtype(name))
+
+
+def type_name(dtype: torch.dtype) -> str:
+    """`float32`."""
+    return str(dtype).removeprefix("torch.")
 
 
 def _unpickled(path: Path) -> InMemory:
@@ -148,19 +167,28 @@ class TensorFiles:
         source: what it is called in errors.
         places: name -> (file, name in the file).
         unlisted: names in the shards that the index does not list.
+        rules: how the names become a model's, where the kind of file says it; None for the model's own rules.
     """
 
     source: str
     places: Mapping[str, tuple[TensorFile, str]]
     unlisted: tuple[str, ...] = ()
+    rules: Sequence[WeightTransform] | None = None
 
     @classmethod
-    def open(cls, source: Source) -> TensorFiles:
+    def open(cls, source: Source, model: HookNames) -> TensorFiles:
         """Open the weights of a source; the headers are read, the data not.
+
+        Args:
+            source: what holds them.
+            model: the one that they are of.
 
         Raises:
             InputError: if a file is missing or damaged, or an index names a tensor that its file lacks.
         """
+        if source.kind == "gguf":
+            tensors = GgufTensors(GgufHeader.read(source.path), model.skeleton)
+            return cls(source.given, {name: (tensors, name) for name in tensors.names()}, rules=tensors.rules)
         files = source.weight_files()
         if files[0].suffix == ".json":
             index = read_index(files[0])
@@ -200,6 +228,11 @@ class TensorFiles:
         """Type of a tensor, from the header."""
         file, stored = self.places[name]
         return file.dtype(stored)
+
+    def stored_type(self, name: str) -> str:
+        """What the file calls the type of a tensor: `float32`, `Q4_1`."""
+        file, stored = self.places[name]
+        return file.stored_type(stored)
 
 
 def _common_prefix(names: list[str]) -> str:

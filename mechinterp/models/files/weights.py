@@ -62,8 +62,8 @@ def fingerprint_model(model: nn.Module) -> str:
 class LazyWeights:
     """The weights of a checkpoint on disk, read one tensor at a time under the model's own names; no model is built.
 
-    Tensors come in their stored type, mapped from the file: they may be read but must not be written to. A checkpoint
-    that `Checkpoint.load` opens in another type than the stored one has another fingerprint.
+    Tensors come in their stored type, mapped from the file: they may be read but must not be written to. What a GGUF
+    file holds comes in float32. A checkpoint that `Checkpoint.load` opens in another type has another fingerprint.
 
     Attributes:
         source: what it was opened from, as given.
@@ -79,13 +79,14 @@ class LazyWeights:
 
     @classmethod
     def open(cls, source: str | Path, base: str | Path | None = None, trust_remote_code: bool = False) -> LazyWeights:
-        """Open a model folder, or a state-dict file or an edit's folder on a base; the headers are read, the data not.
+        """Open a model folder or a GGUF file, or a state-dict file or an edit's folder on a base; no data is read.
 
         The names and shapes of all tensors are checked. That an edit belongs to these very weights is not, as it would
         mean to read them all: compare `WeightDelta.fingerprint` with the base's `fingerprint` for that.
 
         Args:
-            source: a folder with single or sharded safetensors or `.bin` files, a state-dict file, or an edit's folder.
+            source: a folder with single or sharded safetensors or `.bin` files, a GGUF file, a state-dict file, or an
+                edit's folder.
             base: the model that a state-dict file takes its config from, or that an edit changes.
             trust_remote_code: run code that comes with the checkpoint; off unless asked for.
 
@@ -114,12 +115,13 @@ class LazyWeights:
 
     @classmethod
     def of(cls, source: Source, config: PretrainedConfig, trust_remote_code: bool = False) -> LazyWeights:
-        """Open a model folder or a state-dict file whose config has been read.
+        """Open a model folder, a GGUF file or a state-dict file whose config has been read.
 
         Raises:
             InputError: as `open`.
         """
-        weights = cls(source.given, HookNames(config, source.given, trust_remote_code), TensorFiles.open(source))
+        names = HookNames(config, source.given, trust_remote_code)
+        weights = cls(source.given, names, TensorFiles.open(source, names))
         weights.check_fit()
         return weights
 
@@ -146,7 +148,7 @@ class LazyWeights:
     @cached_property
     def stored(self) -> StoredNames:
         """Which stored tensors make up each parameter."""
-        return StoredNames.translate(self.names.skeleton, self.files.names)
+        return StoredNames.translate(self.names.skeleton, self.files.names, self.files.rules)
 
     def check_fit(self) -> None:
         """Raise one `InputError`: what is missing, not known, or has another shape or type."""
@@ -217,6 +219,10 @@ class LazyWeights:
     def dtype(self, name: str) -> torch.dtype:
         """Stored type of a parameter, without reading the data."""
         return self.files.dtype(self._recipe(name).stored[0][0])
+
+    def stored_type(self, name: str) -> str:
+        """What the file calls the type of a parameter: that of `dtype`, or a quantiser's, as `Q4_1`."""
+        return self.files.stored_type(self._recipe(name).stored[0][0])
 
     @property
     def main_dtype(self) -> torch.dtype:

@@ -137,7 +137,7 @@ def _look_at_model(given: str) -> tuple[list[Requirement], PreTrainedModel | Non
     """The model's files, and those of the base that an adapter names, down to the one that has a config."""
     requirement, source = _stored("model", given)
     found, places = [requirement], [source]
-    while source is not None and source.kind != "model":
+    while source is not None and source.kind not in ("model", "gguf"):
         try:
             below = source.base(None)
         except InputError as error:  # an edit or bare tensors: a study starts from something whole
