@@ -10,10 +10,12 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from checkpoint_folder import INSTANCES, SETTINGS
 from command_line import call, refused
 from conftest import CONFIGS, byte_tokenizer
 from gguf_files import TEMPLATE, write_gguf
 from made_checkpoints import logits, make_adapter, perturbed
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
 import mechinterp as mi
@@ -163,6 +165,8 @@ def test_the_tokenizer_comes_with_its_special_tokens_and_template(files: Path, t
     read = loaded.tokenizer
     text = "Say YES</s> now, please: naïve\n"
     assert read(text)["input_ids"] == own(text)["input_ids"]
+    assert read.get_vocab() == own.get_vocab()  # none that the model has no row for
+    assert max(read("<|endoftext|>")["input_ids"]) < 264
     assert read.chat_template == TEMPLATE
     roles = ("bos_token", "eos_token", "unk_token", "pad_token")
     assert [getattr(read, role) for role in roles] == [getattr(own, role) for role in roles]
@@ -289,6 +293,78 @@ def test_commands_take_a_file(files: Path, tmp_path: Path) -> None:
         against = ("--against", f"folder={files / 'folder'}", "--out", tmp_path / command)
         assert call(command, "--model", model, "--probe", probe, *against) == 0
     assert "Q8_0,float32" in (tmp_path / "diff" / "tables" / "diff.csv").read_text()
+
+
+def test_a_comparison_says_the_type_of_every_tensor(files: Path, tmp_path: Path) -> None:
+    comments = [mi.Comment(f"you {w} {i}", w == "fool") for i in range(8) for w in ("fool", "dear")]
+    base = files / "Q4_1.gguf"
+    found = mi.compare(
+        base,
+        {"folder": files / "folder"},
+        INSTANCES,
+        probe=mi.fit_probe(mi.load(base), comments),
+        block=1,
+        settings=SETTINGS,
+        out=tmp_path / "out",
+    )
+    types = found.manifest["stored_types"]
+    assert list(types) == [next(iter(found.manifest["config"]["checkpoints"]))]
+    (of_base,) = types.values()
+    assert (of_base["blk.1.ffn_down.weight"], of_base["output_norm.weight"]) == ("Q4_1", "F32")
+    assert len(of_base) == 30
+
+
+# -- folders of codes ----------------------------------------------------------------------------------------------
+
+
+def coded(folder: Path, method: str, scale: str, **settings: object) -> Path:
+    """A folder whose matrices are codes of eight bits, with their scales beside them."""
+    written = wide("llama")
+    written.save(folder)
+    held = {}
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        if name.endswith("_proj.weight"):
+            held[name.removesuffix("weight") + scale] = largest = (tensor.abs().max() / 448).reshape(1, 1)
+            tensor = (tensor / largest).to(torch.float8_e4m3fn)
+        held[name] = tensor
+    save_file(held, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": method, **settings}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_fp8_is_dequantised_and_saved_as_an_ordinary_folder(tmp_path: Path) -> None:
+    size = {"activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+    loaded, own = (
+        Checkpoint.load(coded(tmp_path / "fp8", "fp8", "weight_scale_inv", **size), device="cpu"),
+        wide("llama"),
+    )
+    for name in own.shapes:
+        apart = (loaded.parameter(name).float() - own.parameter(name)).abs().max()
+        assert apart <= own.parameter(name).abs().max() / 16  # three bits of a mantissa
+    loaded.save(tmp_path / "saved")
+    assert "quantization_config" not in json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert Checkpoint.load(tmp_path / "saved", device="cpu").fingerprint == loaded.fingerprint
+
+
+CODED = {"fp8": "weight_scale_inv", "compressed-tensors": "weight_scale", "bitsandbytes": "SCB", "gptq": "scales"}
+CODED |= {"awq": "scales", "mxfp4": "weight_scale", "wobble": "weight_scale"}
+
+
+@pytest.mark.parametrize("method", CODED)
+def test_codes_are_never_read_as_weights(
+    method: str, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = {"gptq": {"bits": 4}, "awq": {"bits": 4}, "bitsandbytes": {"load_in_8bit": True}}.get(method, {})
+    folder = coded(tmp_path / "coded", method, CODED[method], **more)
+    if method != "fp8":  # which transformers reads
+        with pytest.raises(InputError, match=r"quantis|quantiz") as raised:
+            Checkpoint.load(folder, device="cpu")
+        assert "\n" not in str(raised.value)
+    with pytest.raises(InputError, match=r"21 belong to a quantiser .* save the model dequantised"):
+        LazyWeights.open(folder)
+    assert "quantiser" in refused(capsys, "diff", folder, files / "folder")
 
 
 # -- bad input -----------------------------------------------------------------------------------------------------

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
@@ -131,6 +133,11 @@ def _open_tokenizer(source: Source, config: PretrainedConfig, trust_remote_code:
         (Path(alone) / "model.gguf").symlink_to(source.path.resolve())
         inside: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(alone, gguf_file="model.gguf", **options)
     inside.name_or_path = source.given
+    described = json.loads(inside.backend_tokenizer.to_str())
+    count = GgufHeader.read(source.path).settings["tokenizer.ggml.tokens"]
+    kept = [token for token in described["added_tokens"] if token["id"] < count]
+    if len(kept) < len(described["added_tokens"]):  # a class's own, for which the model has no row
+        inside._tokenizer = Tokenizer.from_str(json.dumps({**described, "added_tokens": kept}))
     return inside
 
 

@@ -180,7 +180,11 @@ class Source:
                 "hub id; give one (base)"
             )
         places = [Path(name).expanduser(), self.path / name, self.path.parent / name]
-        there = {place.resolve(): place for place in reversed(places) if place.is_dir() or _is_gguf(place)}
+        there = {
+            place.resolve(): place
+            for place in reversed(places)
+            if place.is_dir() or (place.suffix == GGUF and place.is_file())
+        }
         there.pop(self.path.resolve(), None)
         if len(there) > 1:
             listed = " and ".join(sorted(map(str, there)))
@@ -246,10 +250,6 @@ def stands_below(found: Source, other: str, base: str | None = None) -> str:
     return below.place
 
 
-def _is_gguf(path: Path) -> bool:
-    return path.suffix == GGUF and path.is_file()
-
-
 def _kind(given: str, folder: Path) -> Kind:
     weights = any((folder / name).is_file() for name in WEIGHTS)
     if (folder / "edit.json").is_file():
@@ -262,7 +262,7 @@ def _kind(given: str, folder: Path) -> Kind:
         return "adapter"
     if (folder / "config.json").is_file():
         return "model"
-    if files := sorted(path for path in folder.glob(f"*{GGUF}") if _is_gguf(path)):
+    if files := sorted(folder.glob(f"*{GGUF}")):
         raise InputError(f"{given}: not a model folder, but there is a GGUF file in it; give the file: {files[0]}")
     raise InputError(
         f"{given}: not a model folder, there is no config.json in it"

@@ -109,6 +109,11 @@ class Candidate:
         return opened
 
     @property
+    def stored_types(self) -> dict[str, str]:
+        """See `StoredCheckpoint.stored_types`; of what is in memory nothing."""
+        return self.origin.stored_types if isinstance(self.origin, StoredCheckpoint) else {}
+
+    @property
     def _changed(self) -> str:
         below = self.origin.label if isinstance(self.origin, StoredCheckpoint) else self.origin.source
         if isinstance(self.change, WeightDelta):

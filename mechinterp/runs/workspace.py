@@ -182,7 +182,9 @@ class Workspace:
         for text in notes_of_equal(self.base.name, names, lambda a, b: weights[a] == weights[b]):
             self.reporter.note(text)
         if processes.is_main():
-            said = {"config": config, **manifest, "peak_memory_gib": round(peak_memory(), 3)}
+            types = {each.name: each.stored_types for each in (self.base, *self.tuned) if each.stored_types}
+            said = {"config": config, **manifest, **({"stored_types": types} if types else {})}
+            said |= {"peak_memory_gib": round(peak_memory(), 3)}
             RunFolder.write(self.folder, of, tables, said, answers=answers, report=report)
         processes.wait()
         temporary, self._temporary = self._temporary, None  # it goes with what is returned

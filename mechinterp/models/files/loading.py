@@ -7,6 +7,7 @@ failure becomes one `InputError`. What does not fit is refused, not filled in: a
 from __future__ import annotations
 
 import copy
+import inspect
 import re
 import warnings
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from mechinterp.errors import InputError
 from mechinterp.models.descriptions import LOADING_ERRORS, cannot_load, loading_options, one_line, read_generation
@@ -58,7 +60,7 @@ def load_whole(source: Source, config: PretrainedConfig, options: LoadingOptions
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
             source.place,
-            config=copy.deepcopy(config),
+            config=_dequantising(config),
             dtype="auto" if options.dtype == "auto" else getattr(torch, options.dtype),
             device_map=options.device_map,
             output_loading_info=True,
@@ -69,6 +71,17 @@ def load_whole(source: Source, config: PretrainedConfig, options: LoadingOptions
     if getattr(model, "_hf_peft_config_loaded", False):  # transformers would run it unmerged
         raise InputError(f"{source.given}: an adapter on the hub; download it and open its folder")
     return _finished(source, model, loading, options)
+
+
+def _dequantising(config: PretrainedConfig) -> PretrainedConfig:
+    """A copy of a config that has codes turned into weights, where its quantiser can; on every device alike."""
+    config = copy.deepcopy(config)
+    settings = getattr(config, "quantization_config", None)
+    if isinstance(settings, dict):
+        kind = AUTO_QUANTIZATION_CONFIG_MAPPING.get(str(settings.get("quant_method")))
+        if kind is not None and "dequantize" in inspect.signature(kind).parameters:
+            settings["dequantize"] = True
+    return config
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.descriptions import read_config, read_tokenizer
 from mechinterp.models.files.loading import check_adapter, check_files
 from mechinterp.models.files.weights import LazyWeights
+from mechinterp.models.gguf_header import GgufHeader
 from mechinterp.models.names import HookNames
 from mechinterp.models.sources import Source
 
@@ -119,6 +120,15 @@ class StoredCheckpoint:
         files = [{path.name: path for path in one.source.tokenizer_files()} for one in (self, other)]
         same = (filecmp.cmp(path, files[1][name], shallow=False) for name, path in files[0].items() if name in files[1])
         return files[0].keys() == files[1].keys() and all(same)
+
+    @property
+    def stored_types(self) -> dict[str, str]:
+        """The type of every tensor in the GGUF file that it is or stands on, by its name there; of others nothing."""
+        if self.changes is not None:
+            return self.changes.stored_types
+        if self.source.kind != "gguf":
+            return {}
+        return {name: tensor.type.name for name, tensor in GgufHeader.read(self.source.path).tensors.items()}
 
     @cached_property
     def names(self) -> HookNames:

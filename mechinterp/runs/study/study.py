@@ -40,6 +40,7 @@ from mechinterp.data.storage.provenance import versions
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
+from mechinterp.models.files.stored_checkpoint import StoredCheckpoint
 from mechinterp.models.launcher import launched
 from mechinterp.models.progress import Reporter, Silent
 from mechinterp.runs.config import StudyConfig
@@ -195,6 +196,8 @@ class Study(Run):
             labels = self.folder / "evidence" / part / "evidence.json"
             if labels.is_file():
                 fingerprints[name] = json.loads(labels.read_text(encoding="utf-8"))["fingerprint"]
+        model = self.config.model
+        types = StoredCheckpoint.find(model).stored_types if model is not None and Path(model).exists() else {}
         markers = sorted((self.folder / "stages").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
         stages = {path.stem: read_marker(path) for path in markers}
         seconds = {name: left.get("seconds", 0.0) for name, left in stages.items()}
@@ -208,6 +211,7 @@ class Study(Run):
                 "device": str(self.config.device),
                 "threads": torch.get_num_threads(),
                 "fingerprints": fingerprints,
+                **({"stored_types": {"vanilla": types}} if types else {}),
                 "seconds": seconds,
                 "seconds_total": round(sum(seconds.values()), 2),
                 "peak_memory_gib": max((left.get("peak_memory_gib", 0.0) for left in stages.values()), default=0.0),
