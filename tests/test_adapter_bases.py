@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from mechinterp.errors import InputError
-from mechinterp.models.sources import Source, stands_on
+from mechinterp.models.bases import stands_on
+from mechinterp.models.sources import Source
 
 
 def folder_of_model(folder: Path) -> Path:

@@ -18,8 +18,8 @@ from conftest import tiny_checkpoint
 
 from mechinterp.audit.trajectory import find_steps, last_steps
 from mechinterp.errors import InputError
+from mechinterp.models.bases import stands_on
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.sources import stands_on
 from mechinterp.runs import comparison as comparing
 from mechinterp.runs.candidate import Candidate
 

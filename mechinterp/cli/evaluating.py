@@ -106,8 +106,8 @@ def evaluate(
     from mechinterp.data.benign import read_benign
     from mechinterp.data.knowledge import read_knowledge
     from mechinterp.data.storage.places import check_writable
+    from mechinterp.models.bases import stands_on
     from mechinterp.models.deltas import WeightDelta
-    from mechinterp.models.sources import stands_on
 
     if out is not None:
         check_writable(out / "defense.csv", kind="file")

@@ -16,9 +16,10 @@ from mechinterp.data.comments import Comment, read_comments
 from mechinterp.data.safeedit import SafeEditInstance, read_safeedit
 from mechinterp.errors import InputError
 from mechinterp.face.progress import watched
+from mechinterp.models.bases import stands_on
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.files.weights import LazyWeights
-from mechinterp.models.sources import Source, stands_on
+from mechinterp.models.sources import Source
 from mechinterp.runs.candidate import stands_on_memory
 
 CheckpointLike = Checkpoint | str | Path

@@ -13,11 +13,12 @@ from typing import Any
 from mechinterp.audit.trajectory import Step
 from mechinterp.data.storage.hashing import settled, state_of
 from mechinterp.errors import InputError
+from mechinterp.models.bases import split_base, stands_below
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.files.loading import check_adapter
 from mechinterp.models.files.stored_checkpoint import StoredCheckpoint
-from mechinterp.models.sources import Source, split_base, stands_below
+from mechinterp.models.sources import Source
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +59,7 @@ class Candidate:
                 id, or `ADAPTER@MODEL`.
             name: in tables; by default its own.
             base: what it is compared with. An edit, a file of weights and an adapter that names no other model stand
-                on it, see `sources.stands_on`; None for the base itself.
+                on it, see `bases.stands_on`; None for the base itself.
             step: its place in a training run.
             dtype, device, device_map, trust_remote_code: as `Checkpoint.load` takes them, for what lies on disk.
 

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from mechinterp.errors import InputError
+from mechinterp.models.bases import stands_on
 from mechinterp.models.deltas import WeightDelta, added
 from mechinterp.models.descriptions import read_config
 from mechinterp.models.files.stored_names import Recipe, StoredNames, unused
 from mechinterp.models.files.tensor_files import InMemory, TensorFiles
 from mechinterp.models.names import HookNames
-from mechinterp.models.sources import Source, first_few, stands_on
+from mechinterp.models.sources import Source, first_few
 
 _THREADS = 2  # hashing and reading from the disk at once; more gain little
 
@@ -136,7 +137,7 @@ class LazyWeights:
     def against(
         cls, source: str, other: str, base: str | Path | None = None, trust_remote_code: bool = False
     ) -> LazyWeights:
-        """Open a checkpoint that is set against another one: it stands on what `sources.stands_on` says.
+        """Open a checkpoint that is set against another one: it stands on what `bases.stands_on` says.
 
         Raises:
             InputError: as `open` and `stands_on` do.
