@@ -19,9 +19,10 @@ from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.audit.directions.probe_training import fit_probe
 from mechinterp.audit.evidence import Baseline, ComparisonSettings, prepare_baseline
 from mechinterp.data.comments import Comment, write_comments
+from mechinterp.data.normalised import normalised
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
-from mechinterp.measures.splitting import Distinct, groups_of, half_of, normalised
+from mechinterp.measures.splitting import Distinct, groups_of, half_of
 from mechinterp.measures.statistics import auroc, seeded_order
 
 SETTINGS = ComparisonSettings(

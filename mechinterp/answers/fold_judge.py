@@ -16,10 +16,11 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from mechinterp.answers.judges import Scores, probabilities, text_classifier
+from mechinterp.data.normalised import normalised
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.data.storage.provenance import digest
 from mechinterp.errors import InputError
-from mechinterp.measures.splitting import Distinct, folds_of, normalised
+from mechinterp.measures.splitting import Distinct, folds_of
 
 FOLDS = (5, 20)
 """How many folds; more where without a fifth of the questions too few texts are left."""

@@ -33,12 +33,12 @@ from mechinterp.answers.judges import Judge
 from mechinterp.answers.responses import labels_of, read_lines
 from mechinterp.answers.safety import safe
 from mechinterp.answers.scoring import score_responses
+from mechinterp.data.normalised import normalised
 from mechinterp.data.safeedit import CATEGORIES
 from mechinterp.data.storage.files import write_json, write_text
 from mechinterp.errors import InputError
 from mechinterp.measures.fluency import entropy_of_ngrams, words_of
 from mechinterp.measures.intervals import Interval
-from mechinterp.measures.splitting import normalised
 from mechinterp.measures.statistics import bootstrap, wilson, wilson_of_shares
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from mechinterp.answers.fold_judge import FoldJudge
 from mechinterp.answers.judges import Judge
-from mechinterp.measures.splitting import normalised
+from mechinterp.data.normalised import normalised
 
 _logger = logging.getLogger(__name__)
 

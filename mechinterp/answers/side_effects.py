@@ -22,10 +22,10 @@ import pandas as pd
 from mechinterp.answers.divergence import Opened, next_token_divergence
 from mechinterp.answers.refusals import RefusalClassifier, RefusalDetector
 from mechinterp.data.benign import BenignPrompt
+from mechinterp.data.normalised import normalised
 from mechinterp.data.storage.files import write_text
 from mechinterp.errors import InputError
 from mechinterp.measures.intervals import Interval
-from mechinterp.measures.splitting import normalised
 from mechinterp.measures.statistics import wilson
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.generation import generate

@@ -1,12 +1,11 @@
 """Parting what something is fitted on from what it is checked on: nothing stands on both sides.
 
-Two texts are the same where they differ in nothing but case, blanks, invisible characters and Unicode's compatible
-forms. Rows that share a text, a question or a prompt are one group, and a group is never parted.
+Texts are the same where `data.normalised` says so. Rows that share a text, a question or a prompt are one group, and a
+group is never parted.
 """
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
@@ -17,15 +16,10 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from mechinterp.data.normalised import normalised
 from mechinterp.measures.statistics import seeded_order
 
 Group = TypeVar("Group", bound=Hashable)
-
-
-def normalised(text: str) -> str:
-    """What two spellings of one text have in common; empty for a text in which nothing can be seen."""
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join("".join(letter for letter in folded if unicodedata.category(letter) != "Cf").split())
 
 
 @dataclass(frozen=True)

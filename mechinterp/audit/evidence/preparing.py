@@ -22,9 +22,10 @@ from mechinterp.audit.evidence.recording import gather_evidence
 from mechinterp.audit.evidence.settings import PLACES, ComparisonSettings
 from mechinterp.audit.logit_lens import answer_tokens
 from mechinterp.audit.top_vectors import find_vectors
+from mechinterp.data.normalised import normalised
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
-from mechinterp.measures.splitting import groups_of, half_of, normalised
+from mechinterp.measures.splitting import groups_of, half_of
 from mechinterp.measures.statistics import random_directions, seeded_order
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint

@@ -22,11 +22,11 @@ from mechinterp.answers.judges import Judge
 from mechinterp.answers.safety import unsafe
 from mechinterp.answers.scoring import score_responses
 from mechinterp.audit.relapse.registry import TREATMENTS
+from mechinterp.data.normalised import normalised
 from mechinterp.data.showing import shown
 from mechinterp.data.storage.files import replacing, write_json
 from mechinterp.measures.intervals import Interval, with_ends
 from mechinterp.measures.relapse import NOTHING, Rates, agreement, judge_relapse
-from mechinterp.measures.splitting import normalised
 from mechinterp.measures.statistics import wilson
 
 COLUMNS = (

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from mechinterp.data.benign import BenignPrompt, read_benign
 from mechinterp.data.comments import Comment, read_comments, write_comments
 from mechinterp.data.knowledge import read_knowledge
+from mechinterp.data.normalised import normalised
 from mechinterp.data.safeedit import SafeEditInstance, read_safeedit, write_safeedit
 from mechinterp.data.storage.files import write_json, write_text
-from mechinterp.measures.splitting import normalised
 from mechinterp.models.progress import Reporter
 from mechinterp.runs.study.corpus import corpus_of
 from mechinterp.runs.study.run import Run
