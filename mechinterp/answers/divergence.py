@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechinterp.data.conversations import Prompt
 from mechinterp.errors import InputError
 from mechinterp.measures.divergence import jensen_shannon
 from mechinterp.measures.intervals import Interval
@@ -64,7 +65,7 @@ class Divergence:
 def next_token_divergence(
     open_base: Opened,
     open_tuned: Opened,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     answers: Sequence[str] | None = None,
     *,
     position: str = "last",
@@ -82,7 +83,7 @@ def next_token_divergence(
     Args:
         open_base: gives the base.
         open_tuned: gives the model to set against it; both see the base's tokens.
-        prompts: texts.
+        prompts: texts, or conversations in a chat format.
         answers: one per prompt, joined by one space; for `response`.
         position: see the module.
         prefix, suffix: text around every prompt, in both models.
@@ -109,7 +110,7 @@ def next_token_divergence(
             prefix=prefix,
             suffix=suffix,
         )
-        texts = tokens(base.tokenizer)
+        texts = tokens(base.tokenizer, chat=base.chat)
         vocabulary, apart = base.model.config.get_text_config().vocab_size, base.names.short_context
         tokenizer, pad_id = base.tokenizer, base.padding_id
     rows = [_predicting(text, position) for text in texts]
@@ -123,7 +124,7 @@ def next_token_divergence(
         with open_base() as base:
             kept = [_logits(base, [texts[i] for i in order], [rows[i] for i in order], pad_id) for order in group]
         with open_tuned() as tuned:
-            if tuned.tokenizer is not tokenizer and tokens(tuned.tokenizer) != texts:
+            if tuned.tokenizer is not tokenizer and tokens(tuned.tokenizer, chat=tuned.chat) != texts:
                 raise InputError(f"{tuned.source}: its tokenizer makes other tokens of the prompts than the base's")
             tokenizer = tuned.tokenizer  # the next groups need not look again
             for order in group:

@@ -34,6 +34,7 @@ from mechinterp.models.files.weights import LazyWeights, fingerprint_model
 from mechinterp.models.names import HookNames
 from mechinterp.models.sources import Source
 from mechinterp.models.text.batches import padding_id
+from mechinterp.models.text.chat import PLAIN, ChatChoice, ChatFormat, template_of
 from mechinterp.models.text.tokenizer import tokenizer_fingerprint
 from mechinterp.models.unembedding import norm_gain
 
@@ -49,6 +50,7 @@ class Checkpoint:
         name: label in tables and figures.
         source: folder or hub id it was loaded from, or how it was made.
         trust_remote_code: whether code that came with it may run; off unless it was loaded so.
+        chat: the format in which prompts and responses are fed to it; None for plain text.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Checkpoint:
     tokenizer: PreTrainedTokenizerBase
     source: str = "memory"
     trust_remote_code: bool = False
+    chat: ChatFormat | None = None
 
     @classmethod
     def load(
@@ -68,6 +71,7 @@ class Checkpoint:
         device: str = "auto",
         device_map: str | None = None,
         trust_remote_code: bool = False,
+        chat: ChatChoice | ChatFormat = PLAIN,
     ) -> Checkpoint:
         """Load a checkpoint of any kind; nothing is written to disk.
 
@@ -84,9 +88,10 @@ class Checkpoint:
             device: `auto` (CUDA when there is one), or a torch device; ignored with `device_map`.
             device_map: `auto` to spread a model over devices with accelerate.
             trust_remote_code: run code that comes with the checkpoint; off unless asked for.
+            chat: the chat format, or which one is wanted; plain text if not given.
 
         Raises:
-            InputError: if there is no such checkpoint, it is damaged, does not fit its base, or holds NaN weights.
+            InputError: if there is no such checkpoint, it is damaged, has not the chat format that is wanted, does not fit its base, or holds NaN weights.
         """
         if dtype not in DTYPES:
             raise InputError(f"dtype must be one of {DTYPES}, got {dtype!r}")
@@ -94,21 +99,22 @@ class Checkpoint:
             raise InputError("--device-map spreads one model over all devices: start one process, without a launcher")
         stored = source if isinstance(source, StoredCheckpoint) else _find(source, base, trust_remote_code)
         options = LoadingOptions(dtype, resolve_device(device), device_map, stored.trust_remote_code)
-        checkpoint = cls._open(stored, options)
+        asked = chat if isinstance(chat, ChatFormat) else chat.of(stored.tokenizer, stored.label)
+        checkpoint = cls._open(stored, options, asked)
         checkpoint.check_finite()
         return checkpoint if name is None else replace(checkpoint, name=name)
 
     @classmethod
-    def _open(cls, stored: StoredCheckpoint, options: LoadingOptions) -> Checkpoint:
+    def _open(cls, stored: StoredCheckpoint, options: LoadingOptions, chat: ChatFormat | None) -> Checkpoint:
         source, tokenizer = stored.source, stored.tokenizer  # first, as it takes no time
         if stored.changes is not None:
-            return cls._open(stored.changes, options).changed_by(source, stored.label, tokenizer)
+            return cls._open(stored.changes, options, chat).changed_by(source, stored.label, tokenizer)
         if source.kind in ("tensors", "gguf"):
             below = None if stored.base is None else stored.base.source  # says how it generates
             model = load_tensors(source, below, stored.config, options)
         else:
             model = load_whole(source, stored.config, options)
-        return cls(source.name, model, tokenizer, stored.label, options.trust_remote_code)
+        return cls(source.name, model, tokenizer, stored.label, options.trust_remote_code, chat)
 
     def changed_by(self, source: Source, label: str, tokenizer: PreTrainedTokenizerBase | None = None) -> Checkpoint:
         """An edit or an adapter put into this checkpoint's own weights, for good.
@@ -132,7 +138,12 @@ class Checkpoint:
 
     @classmethod
     def skeleton(
-        cls, source: str | Path | StoredCheckpoint, *, base: str | Path | None = None, trust_remote_code: bool = False
+        cls,
+        source: str | Path | StoredCheckpoint,
+        *,
+        base: str | Path | None = None,
+        trust_remote_code: bool = False,
+        chat: ChatFormat | None = None,
     ) -> Checkpoint:
         """A checkpoint without weights, on the meta device: for checks before anything long.
 
@@ -144,7 +155,7 @@ class Checkpoint:
         """
         stored = source if isinstance(source, StoredCheckpoint) else _find(source, base, trust_remote_code)
         tokenizer = stored.tokenizer
-        return cls(stored.source.name, stored.skeleton, tokenizer, stored.label, stored.trust_remote_code)
+        return cls(stored.source.name, stored.skeleton, tokenizer, stored.label, stored.trust_remote_code, chat)
 
     @cached_property
     def names(self) -> HookNames:
@@ -163,8 +174,9 @@ class Checkpoint:
 
     @cached_property
     def tokenizer_fingerprint(self) -> str:
-        """Hash of what the tokenizer made of texts when first asked for, see `tokens.tokenizer_fingerprint`."""
-        return tokenizer_fingerprint(self.tokenizer)
+        """Hash of what is made of texts: the tokenizer's when first asked for, and the chat format's after a dot."""
+        own = tokenizer_fingerprint(self.tokenizer)
+        return own if self.chat is None else f"{own}.{self.chat.fingerprint}"
 
     @property
     def padding_id(self) -> int:
@@ -251,9 +263,13 @@ class Checkpoint:
             InputError: if the folder cannot be written, or holds only what this tool did not write. Files of the user's
                 beside an earlier checkpoint of ours stay there.
         """
+        tokenizer = self.tokenizer
+        if self.chat is not None and template_of(tokenizer) is None:  # of a file, which would be lost
+            tokenizer = copy.deepcopy(tokenizer)
+            tokenizer.chat_template = self.chat.template
         with replacing(Path(folder)) as partial:
             self.model.save_pretrained(partial)
-            self.tokenizer.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
         return Path(folder)
 
     def _repr_html_(self) -> str:
@@ -267,7 +283,8 @@ class Checkpoint:
                 "device": [str(self.device)],
             }
         )
-        return shown(f"checkpoint {self.name}", {"from": self.source}, table)
+        read = {} if self.chat is None else {"read in": str(self.chat)}
+        return shown(f"checkpoint {self.name}", {"from": self.source, **read}, table)
 
 
 def _find(source: str | Path, base: str | Path | None, trust_remote_code: bool) -> StoredCheckpoint:

@@ -14,7 +14,9 @@ logger = logging.getLogger(__name__)
 
 
 def check_tokenizer(what: str, made_with: str, tokenizer: str | None, source: str, *, of_weights: str = "") -> None:
-    """Refuse what was made with another tokenizer than a model's, by fingerprints (`tokens.tokenizer_fingerprint`).
+    """Refuse what was made with another tokenizer than a model's, by fingerprints (`Checkpoint.tokenizer_fingerprint`).
+
+    Of another chat format with the same tokenizer it is said: what was made can be used, but on other texts.
 
     Args:
         what: what it is called in errors.
@@ -29,7 +31,15 @@ def check_tokenizer(what: str, made_with: str, tokenizer: str | None, source: st
     """
     if tokenizer is None:
         return
-    if made_with and made_with != tokenizer:
+    (own_made, _, chat_made), (own, _, chat) = made_with.partition("."), tokenizer.partition(".")
+    if made_with and own_made == own and chat_made != chat:
+        logger.warning(
+            "%s was made with texts in another chat format than %s is read in (or in none): give both the same --chat, "
+            "--system, --thinking and --date, or make it again",
+            what,
+            source,
+        )
+    if made_with and own_made != own:
         raise InputError(
             f"{what} was made with another tokenizer than that of {source}, which reads other tokens with the same "
             "weights (is a BOS added in one alone?); make it again for this one, or give the tokenizer's files it was "

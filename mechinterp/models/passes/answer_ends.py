@@ -6,12 +6,15 @@ import logging
 from collections.abc import Sequence
 
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.text.rendering import Rendering
 
 logger = logging.getLogger(__name__)
 
 
 def end_tokens(checkpoint: Checkpoint) -> frozenset[int]:
     """The tokens that end an answer: those that generation config, config or tokenizer call end-of-sequence.
+
+    In a chat format also the first special token that the template writes after an assistant's message.
 
     Configs often leave out the token that the tokenizer knows, or the one that a chat model ends its turns with. What a
     config's class falls back on where the file names none counts only if the tokenizer has it as a special token.
@@ -28,7 +31,9 @@ def _ends(checkpoint: Checkpoint) -> dict[str, frozenset[int]]:
     own = _ids(generation.eos_token_id)
     if getattr(generation, "_from_model_config", False):  # there is no file of it
         own -= by_default
+    stop = None if checkpoint.chat is None else Rendering(tokenizer, checkpoint.chat).stop
     return {
+        **({} if checkpoint.chat is None else {"the chat template": _ids(stop)}),
         "the generation config": own,
         "the config": _ids(getattr(config, "eos_token_id", None)) - by_default,
         "the tokenizer": _ids(tokenizer.eos_token_id),

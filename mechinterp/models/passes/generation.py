@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
+from mechinterp.data.conversations import Prompt
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.answer_ends import end_tokens, say_of_ends
@@ -23,7 +24,7 @@ from mechinterp.models.unembedding import last_unembedded
 
 def generate(
     checkpoint: Checkpoint,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     *,
     max_new_tokens: int,
     suffix: str | None = None,
@@ -37,9 +38,9 @@ def generate(
 
     Args:
         checkpoint: the model; left as it was.
-        prompts: texts.
+        prompts: texts, or conversations in a chat format.
         max_new_tokens: longest response, in tokens.
-        suffix: a system prompt appended to every prompt after one space (the paper evaluates edited models with one).
+        suffix: a system prompt appended to every (last) user's text after one space (the paper evaluates edited models with one).
         prefix: one put before every prompt, joined by one space.
         known: responses had before, by the number of their prompt. Batches stay those of a whole run, so that a
             run that was killed ends with the same responses: one that is not wholly known is answered again.
@@ -81,13 +82,13 @@ def generate(
 
 
 def continue_greedily(
-    checkpoint: Checkpoint, prompts: Sequence[str], *, max_new_tokens: int, **settings: Any
+    checkpoint: Checkpoint, prompts: Sequence[Prompt], *, max_new_tokens: int, **settings: Any
 ) -> list[Encoded]:
     """The prompts with the tokens that the checkpoint itself would put after them.
 
     Args:
         checkpoint: the model; left as it was.
-        prompts: texts.
+        prompts: texts, or conversations in a chat format.
         max_new_tokens: longest continuation; it ends with the first of `end_tokens` where that comes earlier.
         settings: `max_tokens`: padded tokens per batch, continuations included; `max_batch`: prompts per batch;
             `as_one_batch`: all of them in one, in their order, whatever the others say;
@@ -107,7 +108,7 @@ def continue_greedily(
 @torch.no_grad()
 def _continue(
     checkpoint: Checkpoint,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     *,
     max_new_tokens: int,
     see: Callable[[list[tuple[int, Encoded]]], None],
@@ -127,6 +128,7 @@ def _continue(
         checkpoint.tokenizer,
         prompts,
         max_length=checkpoint.names.context_length,
+        chat=checkpoint.chat,
         reserve=max_new_tokens,
         truncate=truncate,
         prefix=prefix,
@@ -155,8 +157,9 @@ def _continue(
             found = []
             for i, new in zip(order, output[:, batch.input_ids.shape[1] :].tolist(), strict=True):
                 before = len(list(takewhile(lambda token: token not in ends, new)))
-                prompt = sequences[i].ids
-                found.append((i, Encoded.of([*prompt, *new[: before + 1]], len(prompt))))
+                prompt = sequences[i]
+                ids = [*prompt.ids, *new[: before + 1]]
+                found.append((i, Encoded.of(ids, prompt.prompt_length, prompt.content)))
             see(found)
             if progress is not None:
                 progress(finished, total)

@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mechinterp.data.storage.files import replacing
+from mechinterp.data.conversations import Prompt
 from mechinterp.errors import InputError
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
@@ -112,7 +113,7 @@ def lens_points(checkpoint: Checkpoint) -> tuple[str, ...]:
 @torch.no_grad()
 def read_lens(
     checkpoint: Checkpoint,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     tokens: Sequence[LensToken],
     *,
     position: Position = "last",
@@ -126,7 +127,7 @@ def read_lens(
 
     Args:
         checkpoint: the model; left exactly as it was.
-        prompts: texts.
+        prompts: texts, or conversations in a chat format.
         tokens: whose logits and probabilities are wanted.
         position: of each text, see `Recording`: `last` (the last prompt token), `response` (mean over its tokens) or
             another; logits and probabilities are taken at every token, and then averaged.
@@ -182,7 +183,7 @@ def read_lens(
     )
 
 
-def _check(checkpoint: Checkpoint, prompts: Sequence[str], tokens: Sequence[LensToken], groups: int) -> None:
+def _check(checkpoint: Checkpoint, prompts: Sequence[Prompt], tokens: Sequence[LensToken], groups: int) -> None:
     if not prompts:
         raise InputError("there are no prompts for the logit lens")
     if not tokens:

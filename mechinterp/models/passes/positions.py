@@ -2,6 +2,7 @@
 
     all          every token (and the padding, which no token sees)
     prompt       every token of the prompt
+    content      in a chat format the text of the user's last message; else every token of the prompt
     prompt_last  the last token of the prompt: the first token of the response is decided there
     response     every token after the prompt, as an input: what is decided there is the token after it
 
@@ -28,7 +29,7 @@ from mechinterp.errors import InputError
 from mechinterp.models.passes.sequences import OnDevices
 from mechinterp.models.text.batches import Batch
 
-Span = Literal["all", "prompt", "prompt_last", "response"]
+Span = Literal["all", "prompt", "content", "prompt_last", "response"]
 """The tokens that an intervention acts on, see the module."""
 
 SPANS: tuple[Span, ...] = get_args(Span)
@@ -150,6 +151,10 @@ class Pass:
         if self.batch is not None:
             first = torch.tensor(self.batch.starts)[:, None]
             after = first + torch.tensor(self.batch.prompt_lengths)[:, None]
+            if at == "content":
+                start = first + torch.tensor([content.start for content in self.batch.contents])[:, None]
+                end = first + torch.tensor([content.stop for content in self.batch.contents])[:, None]
+                return (places >= start) & (places < end)
             stop = first + torch.tensor(self.batch.lengths)[:, None]
         else:
             real = self._real()
@@ -157,7 +162,7 @@ class Pass:
             first, after, stop = torch.where(real, places, self.shape[1]).amin(1, keepdim=True), last + 1, last + 1
         if at == "response":
             return (places >= after) & (places < stop)
-        return (places >= (first if at == "prompt" else after - 1)) & (places < after)
+        return (places >= (after - 1 if at == "prompt_last" else first)) & (places < after)
 
     def _real(self) -> Bool[Tensor, "batch pos"]:
         """Which positions hold tokens, in a pass without a published batch."""

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from jaxtyping import Float
 from torch import Tensor
 
+from mechinterp.data.conversations import Prompt
 from mechinterp.errors import InputError
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
@@ -34,7 +35,7 @@ from mechinterp.models.text.tokens import Encoded, Position
 
 def record(
     checkpoint: Checkpoint,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     hooks: Sequence[str],
     *,
     position: Position = "last",
@@ -45,7 +46,7 @@ def record(
 
 
 def record_all(
-    checkpoint: Checkpoint, prompts: Sequence[str], hooks: Sequence[str], **settings: Any
+    checkpoint: Checkpoint, prompts: Sequence[Prompt], hooks: Sequence[str], **settings: Any
 ) -> dict[str, Float[Tensor, "input d"]]:
     """The per-input values of a recording, for small sets of inputs or small hooks (the probe's features, Fig 8)."""
     return dict(record(checkpoint, prompts, hooks, keep=hooks, groups=1, **settings).inputs)
@@ -53,7 +54,7 @@ def record_all(
 
 def record_positions(
     checkpoint: Checkpoint,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     hooks: Sequence[str],
     positions: Sequence[Position],
     *,
@@ -75,9 +76,11 @@ def record_positions(
 
     Args:
         checkpoint: the model; left exactly as it was.
-        prompts: texts.
+        prompts: texts, or conversations in a chat format.
         hooks: TransformerLens names, see `HookNames.site`.
-        positions: of `last` (the last prompt token), `mean` (all prompt tokens), `response` (all tokens of the
+        positions: of `last` (the last prompt token, in a chat format of the answer's header), `content` (the last token
+            of the user's text), `post:-K` (the K-th last prompt token behind that text), `mean` (all prompt tokens, in
+            a chat format those of the user's text), `response` (all tokens of the
             response), `generated:N` (the first N tokens of the continuation), `all`; a mean over tokens of each input.
         responses: texts teacher-forced after the prompts, the same for every checkpoint that is compared.
         continuations: the prompts with tokens after them, from `generation.continue_greedily`: the base's for every

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechinterp.data.conversations import Prompt
 from mechinterp.errors import InputError
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
@@ -35,7 +36,7 @@ _WIDE = 2**24  # numbers of logits in float32 at a time: 64 MiB
 @torch.no_grad()
 def score(
     checkpoint: Checkpoint,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     responses: Sequence[str] | None = None,
     *,
     continuations: Sequence[Encoded] | None = None,
@@ -53,7 +54,7 @@ def score(
 
     Args:
         checkpoint: the model; left as it was.
-        prompts: texts.
+        prompts: texts, or conversations in a chat format.
         responses: one per prompt, joined by one space.
         continuations: the prompts with tokens after them, from `generation.continue_greedily`; instead of responses,
             and with prefix and suffix in them already.
@@ -85,6 +86,7 @@ def score(
             prompts,
             responses,
             max_length=checkpoint.names.context_length,
+            chat=checkpoint.chat,
             truncate=truncate,
             prefix=prefix,
             suffix=suffix,

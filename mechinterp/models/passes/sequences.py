@@ -10,13 +10,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from mechinterp.data.conversations import Prompt
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.text.batches import Batch, to_device
-from mechinterp.models.text.tokens import Encoded, Position, encode, generated_tokens
-
-OF_PROMPT = ("last", "mean")
-"""Positions that end with the prompt."""
+from mechinterp.models.text.tokens import Encoded, Position, encode, generated_tokens, of_prompt
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Reading:
 
 def readings(
     checkpoint: Checkpoint,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     positions: Sequence[Position],
     *,
     responses: Sequence[str] | None = None,
@@ -53,12 +51,14 @@ def readings(
             raise InputError(f"position {position!r} needs continuations, see generation.continue_greedily")
         if position == "response" and responses is None:
             raise InputError("position 'response' needs responses")
-    of_prompt = tuple(position for position in positions if position in OF_PROMPT)
-    of_whole = tuple(position for position in positions if position not in OF_PROMPT)
+    in_prompt = tuple(position for position in positions if of_prompt(position))
+    of_whole = tuple(position for position in positions if not of_prompt(position))
     context = checkpoint.names.context_length
-    tokens = partial(encode, checkpoint.tokenizer, max_length=context, truncate=truncate, called=called)
+    tokens = partial(
+        encode, checkpoint.tokenizer, max_length=context, chat=checkpoint.chat, truncate=truncate, called=called
+    )
     followed = responses is not None or continuations is not None
-    alone = tokens(prompts) if of_prompt or not followed else None
+    alone = tokens(prompts) if in_prompt or not followed else None
     if not (of_whole and followed):
         assert alone is not None
         return [Reading(i, text, tuple(positions)) for i, text in enumerate(alone)]
@@ -72,7 +72,7 @@ def readings(
         if whole.ids[: whole.prompt_length] == prompt.ids:
             found.append(Reading(i, whole, tuple(positions)))
         else:
-            found += [Reading(i, prompt, of_prompt), Reading(i, whole, of_whole)]
+            found += [Reading(i, prompt, in_prompt), Reading(i, whole, of_whole)]
     return found
 
 
@@ -117,7 +117,8 @@ class Window:
         spans = [read[row].encoded.positions(position) for row in rows]
         for row, span in zip(rows, spans, strict=True):
             if not span:
-                raise InputError(f"prompt {read[row].input} has no tokens at position {position!r}")
+                behind = ": nothing stands there behind the user's text" if position.startswith("post:") else ""
+                raise InputError(f"prompt {read[row].input} has no tokens at position {position!r}{behind}")
         starts = torch.tensor([batch.starts[row] for row in rows])
         return cls(
             shape=(len(read), batch.input_ids.shape[1]),

@@ -24,6 +24,7 @@ class Batch:
         starts: the column at which each sequence begins.
         lengths: of each sequence, in tokens.
         prompt_lengths: how many of them are its prompt.
+        contents: which of those are the user's text, counted from its start.
         side: where the padding is.
     """
 
@@ -33,6 +34,7 @@ class Batch:
     starts: tuple[int, ...]
     lengths: tuple[int, ...]
     prompt_lengths: tuple[int, ...]
+    contents: tuple[range, ...]
     side: Literal["left", "right"]
 
     def inputs(self) -> dict[str, Tensor]:
@@ -74,6 +76,7 @@ def pad(
         starts=starts,
         lengths=tuple(lengths),
         prompt_lengths=tuple(sequence.prompt_length for sequence in sequences),
+        contents=tuple(sequence.positions("mean") for sequence in sequences),
         side=side,
     )
 

@@ -55,9 +55,24 @@ class Joining:
                 )
         return heads, tails
 
-    def alone(self, text: str) -> list[int]:
-        """Ids of one text."""
-        return self._ids([text])[0]
+    def contents(self, prompts: Sequence[str], heads: Sequence[Sequence[int]]) -> list[range]:
+        """Which of the prompts' tokens are the user's text: all, since nothing is put around it."""
+        return [range(len(head)) for head in heads]
+
+    def ends(self, prompt: str, head: Sequence[int], prefix: str | None, suffix: str | None) -> tuple[int, int]:
+        """How many tokens of a query are never cut: at its left what the tokenizer adds and the prefix, then the suffix.
+
+        Args:
+            prompt: the query, prefix and suffix in it.
+            head: its ids.
+            prefix, suffix: what stands at its ends.
+        """
+        left, right = self._around.in_front(head), 0
+        if prefix:
+            left = common(self._ids([f"{prefix} "])[0], head)
+        if suffix:
+            right = len(head) - common(self._ids([prompt[: -len(suffix) - 1]])[0], head)
+        return left, right
 
     def warn(self) -> None:
         """Say where the tokenizer would have merged prompt and response, and what it adds to their end."""

@@ -118,15 +118,19 @@ class SpelledOut:
 
     @cached_property
     def _tokens(self) -> dict[str, int]:
-        """Ids by the texts that are read as special tokens."""
-        added = {str(token): number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
-        named = self.tokenizer.all_special_tokens
-        return added | dict(zip(named, self.tokenizer.convert_tokens_to_ids(named), strict=True))
+        return spelled_tokens(self.tokenizer)
 
     @cached_property
     def _pattern(self) -> re.Pattern[str] | None:
         texts = sorted(filter(None, self._tokens), key=len, reverse=True)
         return re.compile("|".join(map(re.escape, texts))) if texts else None
+
+
+def spelled_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Ids by the texts that a tokenizer reads as special tokens."""
+    added = {str(token): number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    named = tokenizer.all_special_tokens
+    return added | dict(zip(named, tokenizer.convert_tokens_to_ids(named), strict=True))
 
 
 def shown(ids: Sequence[int]) -> str:
