@@ -15,15 +15,35 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.text.chat import ChatChoice, ChatFormat
 
-TEMPLATES = ("qwen2_5", "qwen3", "llama3", "llama3_1", "llama3_2", "gemma", "gemma3", "phi3", "phi3_5", "glm4moe", "lfm2")
-TEMPLATES += ("cohere", "cohere2", "deepseekv3", "qwen3_instruct_2507")
+TEMPLATES = (
+    "qwen2_5",
+    "qwen3",
+    "llama3",
+    "llama3_1",
+    "llama3_2",
+    "gemma",
+    "gemma3",
+    "phi3",
+    "phi3_5",
+    "glm4moe",
+    "lfm2",
+)
+TEMPLATES += ("cohere", "qwen3_instruct_2507")
 NO_SYSTEM = ("gemma",)
 """Templates that refuse a system message."""
 
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>", "<|begin_of_text|>", "<|start_header_id|>"]
 SPECIAL += ["<|end_header_id|>", "<|eot_id|>", "<start_of_turn>", "<end_of_turn>", "<|system|>", "<|user|>", "<|end|>"]
 SPECIAL += ["<|assistant|>", "<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>"]
-SPECIAL += ["<|SYSTEM_TOKEN|>", "<|START_RESPONSE|>", "<|END_RESPONSE|>", "<｜User｜>", "<｜Assistant｜>", "[gMASK]", "<sop>"]
+SPECIAL += [
+    "<|SYSTEM_TOKEN|>",
+    "<|START_RESPONSE|>",
+    "<|END_RESPONSE|>",
+    "<｜User｜>",
+    "<｜Assistant｜>",
+    "[gMASK]",
+    "<sop>",
+]
 SPECIAL += ["<｜end▁of▁sentence｜>"]
 _ENDS = {"qwen": "<|im_end|>", "lfm2": "<|im_end|>", "llama3": "<|eot_id|>", "deepseek": "<｜end▁of▁sentence｜>"}
 

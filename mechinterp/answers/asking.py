@@ -21,7 +21,6 @@ from mechinterp.models.passes.answer_ends import end_tokens
 from mechinterp.models.passes.generation import generate
 from mechinterp.models.passes.side_by_side import generate_each
 from mechinterp.models.passes.watching import Progress
-from mechinterp.models.text.tokenizer import tokenizer_fingerprint
 
 ANSWERED_BY = ("mechinterp.models.passes.generation", "mechinterp.models.passes.side_by_side")
 """The code that answers depend on; they are judged anew each time."""
@@ -69,7 +68,8 @@ class Questions:
         """What the responses depend on besides the weights."""
         return {
             "method": self.method,
-            "tokenizer": tokenizer_fingerprint(checkpoint.tokenizer),
+            "tokenizer": checkpoint.tokenizer_fingerprint,
+            "chat format": None if checkpoint.chat is None else checkpoint.chat.described,
             "end_tokens": sorted(end_tokens(checkpoint)),
             "prompts": digest([[i.id, i.category, *self.prompts(i).values()] for i in instances]),
             "knowledge": digest(self.knowledge),

@@ -22,7 +22,7 @@ from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.side_by_side import changed_parameters
 from mechinterp.models.passes.watching import Progress
-from mechinterp.models.text.tokens import wrapped
+from mechinterp.models.text.tokens import encode, wrapped
 
 TOKENS = 16384  # padded tokens in a batch that several edits answer
 
@@ -144,7 +144,8 @@ def _groups(
     Only edits of the same parameters share one: of what one of them changes, every other would need a copy, too.
     """
     texts = [wrapped(prompt, ask.prefix, ask.suffix) for i in instances for prompt in prompts_by_kind(i).values()]
-    tokens = max(len(ids) for ids in checkpoint.tokenizer(texts, verbose=False)["input_ids"])
+    encoded = encode(checkpoint.tokenizer, texts, chat=checkpoint.chat, max_length=2**31, quiet=True)
+    tokens = max(len(text.ids) for text in encoded)
     longest = min(tokens, checkpoint.names.context_length) + ask.max_new_tokens
     rows = len(KINDS) + len(ask.knowledge)
     changed = {instance.id: changed_parameters(edits[instance.id]) for instance in instances}

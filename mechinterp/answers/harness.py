@@ -67,10 +67,14 @@ def run_harness(
             evaluating(checkpoint.model),
             ending(checkpoint),
         ):
-            model = wrap(  # it sets the tokenizer's padding: it gets one of its own
-                pretrained=checkpoint.model, tokenizer=copy.deepcopy(checkpoint.tokenizer), batch_size=batch_size
-            )
-            found = evaluate(model=model, tasks=list(tasks), num_fewshot=shots, limit=limit, log_samples=False)
+            chat = checkpoint.chat
+            # it sets the tokenizer's padding: it gets one of its own
+            tokenizer = copy.deepcopy(checkpoint.tokenizer) if chat is None else chat.onto(checkpoint.tokenizer)
+            model = wrap(pretrained=checkpoint.model, tokenizer=tokenizer, batch_size=batch_size)
+            read: dict[str, Any] = {}
+            if chat is not None:
+                read = {"apply_chat_template": True, "system_instruction": chat.system}
+            found = evaluate(model=model, tasks=list(tasks), num_fewshot=shots, limit=limit, log_samples=False, **read)
     except (KeyError, ValueError, FileNotFoundError, ImportError, ConnectionError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"lm-evaluation-harness cannot run {', '.join(tasks)} ({reason})") from error

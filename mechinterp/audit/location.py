@@ -1,6 +1,6 @@
 """Locate the toxic layer of every instance under four distances, and audit how far they agree (Eq. 6).
 
-The two responses of an instance are fed without its prompt. `released` is
+The two responses of an instance are fed without its prompt, and so without a chat format. `released` is
 what the released code computes: transformers' `hidden_states`, whose last entry alone carries the final norm, compared
 position by position over the padding too. Published histograms: Mistral-7B-v0.1, all 1,350 test instances at layer 32;
 LLaMA2-7B-Chat, 1,147 at layer 29, 182 at 30, 21 at 32.

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mechinterp.cli.chatting import tell
 from mechinterp.cli.options import Dtype
 from mechinterp.cli.speaking import say as say
 from mechinterp.data.storage.places import check_name
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mechinterp.cli.terminal import Terminal
     from mechinterp.data.safeedit import SafeEditInstance
     from mechinterp.models.checkpoints import Checkpoint
+    from mechinterp.models.text.chat import ChatChoice, ChatFormat
 
 Settings = TypeVar("Settings")
 
@@ -49,12 +51,16 @@ def load(
     *,
     base: str | None = None,
     trust_remote_code: bool = False,
+    chat: ChatChoice | ChatFormat,
 ) -> Checkpoint:
-    """The checkpoint that the options name."""
+    """The checkpoint that the options name; tells in which format texts will be fed to it."""
     from mechinterp.models.checkpoints import Checkpoint
+    from mechinterp.models.text.chat import template_of
 
     options = loading_options(dtype, device, device_map, trust_remote_code=trust_remote_code)
-    return Checkpoint.load(model, base=base, **options)
+    found = Checkpoint.load(model, base=base, chat=chat, **options)
+    tell(found.chat, templates=template_of(found.tokenizer) is not None)
+    return found
 
 
 def settings_of(kind: type[Settings], given: dict[str, Any]) -> Settings:

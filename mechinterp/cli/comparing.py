@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mechinterp.cli.chatting import in_chat_format
 from mechinterp.cli.common import (
     block_of_layer,
     judge_of,
@@ -35,10 +36,14 @@ from mechinterp.cli.options import (
 )
 from mechinterp.errors import InputError
 
+if TYPE_CHECKING:
+    from mechinterp.models.text.chat import ChatChoice
+
 commands = typer.Typer()
 
 
 @commands.command()
+@in_chat_format
 def compare(
     base: Annotated[str, typer.Option(help="The unedited model.")],
     probe: Annotated[Path, typer.Option(help="The base's probe, from `mechinterp probe`.")],
@@ -80,6 +85,8 @@ def compare(
     device: DeviceOption = "auto",
     device_map: DeviceMap = None,
     trust_remote_code: Trust = False,
+    *,
+    chat: ChatChoice,
 ) -> None:
     """Erased or bypassed: tuned checkpoints against their base, as tables, figures and a report."""
     from mechinterp.audit.directions.probe import ToxicProbe
@@ -123,6 +130,7 @@ def compare(
             settings=ComparisonSettings(max_new_tokens=max_new_tokens, generated=generated, text=text.value),
             more=more,
             truncate=truncate,
+            chat=chat,
             relapse=RelapseSettings() if relapse else None,
             reporter=terminal,
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mechinterp.cli.chatting import in_chat_format
 from mechinterp.cli.common import load, rank, read_data, reporting, say
 from mechinterp.cli.options import Base, DeviceMap, DeviceOption, Dtype, DtypeOption, RankingName, Truncate, Trust
 from mechinterp.errors import InputError
@@ -16,6 +17,7 @@ from mechinterp.errors import InputError
 if TYPE_CHECKING:
     from mechinterp.audit.directions.toxic_direction import ToxicDirection
     from mechinterp.data.concepts import Concept
+    from mechinterp.models.text.chat import ChatChoice
 
 commands = typer.Typer()
 
@@ -59,6 +61,7 @@ _TAKES = {
 
 
 @commands.command()
+@in_chat_format
 def direction(
     context: typer.Context,
     model: Annotated[str, typer.Option(help="The model that the direction is of; for means it is run.")],
@@ -96,6 +99,8 @@ def direction(
     device: DeviceOption = "auto",
     device_map: DeviceMap = None,
     trust_remote_code: Trust = False,
+    *,
+    chat: ChatChoice,
 ) -> None:
     """Make a direction of a model, for `vectors` and `compare`."""
     from mechinterp.audit.directions.making import effective_direction, means_direction, svd_direction
@@ -112,7 +117,9 @@ def direction(
         if kind is KindName.means:
             concept = _concept(positive, negative, comments, text_column, label_column, data)
             check_writable(out, kind="file")
-            checkpoint = load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code)
+            checkpoint = load(
+                model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code, chat=chat
+            )
             block = None if layer == "last" else int(layer)
             progress = terminal.progress("reading texts")
             made = means_direction(

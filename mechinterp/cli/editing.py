@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mechinterp.cli.chatting import in_chat_format
 from mechinterp.cli.common import is_main, load, read_data, reporting, say, settings_of
 from mechinterp.cli.edits import Edits, check_places, started, told
 from mechinterp.cli.options import (
@@ -28,6 +29,7 @@ from mechinterp.errors import InputError
 
 if TYPE_CHECKING:
     from mechinterp.data.safeedit import SafeEditInstance
+    from mechinterp.models.text.chat import ChatChoice
 
 commands = typer.Typer()
 
@@ -56,6 +58,7 @@ class Direction(StrEnum):
 
 
 @commands.command()
+@in_chat_format
 def edit(
     model: Model,
     data: Data,
@@ -105,6 +108,8 @@ def edit(
     device_map: DeviceMap = None,
     base: Base = None,
     trust_remote_code: Trust = False,
+    *,
+    chat: ChatChoice,
 ) -> None:
     """DINM: edit value matrices on one instance or many; the result is a delta, the model is left alone.
 
@@ -147,7 +152,7 @@ def edit(
     # as the main process finds it: the folder changes as soon as that one goes on
     start = decided(lambda: started(out, settings)) if mode is Mode.sequential else None
     with reporting() as terminal:
-        checkpoint = load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code)
+        checkpoint = load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code, chat=chat)
         if wanted is None:
             seen = chosen[:1] if reuse_first_layer else chosen
             located = locate(checkpoint, seen, truncate=True, progress=terminal.progress("locating"))

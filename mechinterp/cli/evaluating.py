@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mechinterp.cli.common import judge_of, load, rank, read_data, reporting, say
+from mechinterp.cli.chatting import in_chat_format
+from mechinterp.cli.common import judge_of, load, loading_options, rank, read_data, reporting, say
 from mechinterp.cli.options import (
     Base,
     DeviceMap,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mechinterp.answers.judged import Defense
+    from mechinterp.models.text.chat import ChatChoice, ChatFormat
 
 commands = typer.Typer()
 
@@ -35,6 +37,7 @@ _ENDS = ("value", "low", "high")
 
 
 @commands.command()
+@in_chat_format
 def evaluate(
     model: Annotated[
         str | None, typer.Option(help="The checkpoint: folder, adapter, edit, state dict, hub id.")
@@ -82,6 +85,8 @@ def evaluate(
     device_map: DeviceMap = None,
     base: Base = None,
     trust_remote_code: Trust = False,
+    *,
+    chat: ChatChoice,
 ) -> None:
     """Defense success, its generalisation, fluency, and side effects; with intervals."""
     if (model is None) == (responses is None):
@@ -108,6 +113,9 @@ def evaluate(
     from mechinterp.data.storage.places import check_writable
     from mechinterp.models.bases import stands_on
     from mechinterp.models.deltas import WeightDelta
+    from mechinterp.models.text.chat import PLAIN
+    from mechinterp.runs.candidate import Candidate
+    from mechinterp.runs.one_format import in_one_format
 
     if out is not None:
         check_writable(out / "defense.csv", kind="file")
@@ -134,7 +142,14 @@ def evaluate(
         chosen_judge = judge_of(judge, everything, seed, device, terminal.note)
         if against is not None:
             model, base = stands_on(model, against, base)
-        checkpoint = load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code)
+        read: ChatChoice | ChatFormat = chat
+        if against is not None:
+            options = loading_options(dtype, device, device_map, trust_remote_code=trust_remote_code)
+            before = Candidate.of(against, **options)
+            placed = model if base is None else f"{model}@{base}"
+            before, _ = in_one_format(before, [Candidate.of(placed, base=before, **options)], chat)
+            read = before.chat or PLAIN
+        checkpoint = load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code, chat=read)
         asking: dict[str, Any] = {"max_new_tokens": max_new_tokens, "knowledge": questions, **around}
         asking["responses"] = None if out is None else out / "responses.jsonl"
         if edits:
@@ -161,7 +176,7 @@ def evaluate(
 
             other = None
             if against is not None:
-                other = load(against, dtype, device, device_map, trust_remote_code=trust_remote_code)
+                other = load(against, dtype, device, device_map, trust_remote_code=trust_remote_code, chat=read)
                 if equal_weights(other, checkpoint):
                     (note,) = notes_of_equal("base", [checkpoint.name], lambda *_: True)
                     terminal.note(note)

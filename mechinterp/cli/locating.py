@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mechinterp.cli.chatting import in_chat_format
 from mechinterp.cli.common import is_main, load, read_data, reporting, say
 from mechinterp.cli.options import Base, Data, DeviceMap, DeviceOption, DistanceName, Dtype, DtypeOption, Model, Trust
+
+if TYPE_CHECKING:
+    from mechinterp.models.text.chat import ChatChoice
 
 commands = typer.Typer()
 
 
 @commands.command(name="locate")
+@in_chat_format
 def locate_command(
     model: Model,
     data: Data,
@@ -34,6 +39,8 @@ def locate_command(
     device_map: DeviceMap = None,
     base: Base = None,
     trust_remote_code: Trust = False,
+    *,
+    chat: ChatChoice,
 ) -> None:
     """The toxic layer of every instance under four distances, and how far they agree.
 
@@ -50,7 +57,7 @@ def locate_command(
         check_writable(out / "located.csv", kind="file")
         check_free(*(out / f"toxic_layer{ending}.csv" for ending in ("", "_by_category", "_agreement")))
     with reporting() as terminal:
-        checkpoint = load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code)
+        checkpoint = load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code, chat=chat)
         progress = terminal.progress("locating")
         located = locate(
             checkpoint,

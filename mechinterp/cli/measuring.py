@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mechinterp.cli.chatting import in_chat_format
 from mechinterp.cli.common import label_and_path, load, rank, read_data, reporting, say
 from mechinterp.cli.options import Base, DeviceMap, DeviceOption, Dtype, DtypeOption, Model, Seed, Truncate, Trust
 from mechinterp.errors import InputError
+
+if TYPE_CHECKING:
+    from mechinterp.models.text.chat import ChatChoice
 
 commands = typer.Typer()
 
 
 @commands.command()
+@in_chat_format
 def probe(
     model: Model,
     comments: Annotated[Path, typer.Option(help="Labelled comments, CSV; Jigsaw's columns if not told otherwise.")],
@@ -33,6 +38,8 @@ def probe(
     device_map: DeviceMap = None,
     base: Base = None,
     trust_remote_code: Trust = False,
+    *,
+    chat: ChatChoice,
 ) -> None:
     """Train the toxic probe of a model on labelled comments."""
     from mechinterp.audit.directions.probe_training import fit_probe, probe_tables_of, write_probe_tables
@@ -43,7 +50,7 @@ def probe(
     check_writable(out, kind="file")
     check_free(*probe_tables_of(out))
     with reporting() as terminal:
-        checkpoint = load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code)
+        checkpoint = load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code, chat=chat)
         progress = terminal.progress("reading comments")
         fitted = fit_probe(checkpoint, labelled, seed=seed, final_norm=final_norm, truncate=truncate, progress=progress)
         if rank() == 0:
@@ -57,6 +64,7 @@ def probe(
 
 
 @commands.command(name="record")
+@in_chat_format
 def record_command(
     model: Model,
     data: Annotated[Path, typer.Option(help="SafeEdit instances: their adversarial prompts are read.")],
@@ -76,6 +84,8 @@ def record_command(
     device: DeviceOption = "auto",
     device_map: DeviceMap = None,
     trust_remote_code: Trust = False,
+    *,
+    chat: ChatChoice,
 ) -> None:
     """Mean activations of a model at hook points, over the prompts of a file."""
     from mechinterp.data.storage.places import check_writable
@@ -89,7 +99,7 @@ def record_command(
     prompts = [instance.adversarial_prompt for instance in instances]
     check_writable(out, kind="file")
     with reporting() as terminal:
-        checkpoint = load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code)
+        checkpoint = load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code, chat=chat)
         text: dict[str, Any] = {}
         if wanted is not None:
             text["continuations"] = continue_greedily(checkpoint, prompts, max_new_tokens=wanted, truncate=truncate)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mechinterp.cli.chatting import in_chat_format
 from mechinterp.cli.common import (
     block_of_layer,
     judge_of,
@@ -32,10 +33,14 @@ from mechinterp.cli.options import (
     Trust,
 )
 
+if TYPE_CHECKING:
+    from mechinterp.models.text.chat import ChatChoice
+
 commands = typer.Typer()
 
 
 @commands.command()
+@in_chat_format
 def relapse(
     base: Annotated[str, typer.Option(help="The unedited model.")],
     checkpoint: Annotated[
@@ -64,6 +69,8 @@ def relapse(
     device: DeviceOption = "auto",
     device_map: DeviceMap = None,
     trust_remote_code: Trust = False,
+    *,
+    chat: ChatChoice,
 ) -> None:
     """Put parts of the base back into tuned checkpoints: does the unsafe behaviour return, and by which part?
 
@@ -97,6 +104,7 @@ def relapse(
             max_new_tokens=max_new_tokens,
             seed=seed,
             truncate=truncate,
+            chat=chat,
             reporter=terminal,
         )
     for row in found.table("relapse_verdict").to_dict("records"):

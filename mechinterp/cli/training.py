@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from mechinterp.cli.chatting import in_chat_format
 from mechinterp.cli.common import is_main, load, read_data, reporting, say, settings_of
 from mechinterp.cli.options import Data, DeviceOption, Dtype, DtypeOption, LearningRate, Lora, Model, Seed
 from mechinterp.errors import InputError
@@ -31,11 +32,23 @@ class _Methods(TyperGroup):
         return own if own is not None or method is None else _command(method)
 
 
+if TYPE_CHECKING:
+    from mechinterp.models.text.chat import ChatChoice
+
 commands = typer.Typer(cls=_Methods, no_args_is_help=True, help="Make a checkpoint by training.")
 
 
 def _training(
-    kind: str, model: str, data: Path, out: Path, seed: int, dtype: Dtype, device: str, lora: int | None, **given: Any
+    kind: str,
+    model: str,
+    data: Path,
+    out: Path,
+    seed: int,
+    dtype: Dtype,
+    device: str,
+    lora: int | None,
+    chat: ChatChoice,
+    **given: Any,
 ) -> None:
     from mechinterp.data.storage.places import check_replaceable, check_writable
     from mechinterp.methods.training.dpo import DpoSettings, train_dpo
@@ -48,13 +61,13 @@ def _training(
     if lora is not None:
         given["lora"] = settings_of(LoraSettings, {"rank": lora, "alpha": 2 * lora})
     with reporting() as terminal:
-        progress = terminal.progress(f"{kind}: training")
+        base, progress = load(model, dtype, device, chat=chat), terminal.progress(f"{kind}: training")
         if kind == "sft":
             settings = settings_of(SftSettings, given)
-            tuned, _ = train_sft(load(model, dtype, device), instances, seed=seed, settings=settings, progress=progress)
+            tuned, _ = train_sft(base, instances, seed=seed, settings=settings, progress=progress)
         else:
             chosen = settings_of(DpoSettings, given)
-            tuned, _ = train_dpo(load(model, dtype, device), instances, seed=seed, settings=chosen, progress=progress)
+            tuned, _ = train_dpo(base, instances, seed=seed, settings=chosen, progress=progress)
         if is_main():
             tuned.save(out)
     say(f"checkpoint: {out}")
@@ -74,6 +87,7 @@ OutModel = Annotated[Path, typer.Option(help="Folder of the new checkpoint, new 
 
 
 @commands.command()
+@in_chat_format
 def sft(
     model: Model,
     data: Data,
@@ -88,14 +102,17 @@ def sft(
     freeze: Freeze = None,
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = "auto",
+    *,
+    chat: ChatChoice,
 ) -> None:
     """Supervised fine-tuning on adversarial prompt -> safe response."""
     given = {"steps": steps, "learning_rate": learning_rate, "batch_size": batch_size, "max_length": max_length}
     chosen = {"only": only or None, "freeze": freeze or None}
-    _training("sft", model, data, out, seed, dtype, device, lora, **given, **chosen)
+    _training("sft", model, data, out, seed, dtype, device, lora, chat, **given, **chosen)
 
 
 @commands.command()
+@in_chat_format
 def dpo(
     model: Annotated[str, typer.Option(help="The checkpoint to start from, as in the paper the SFT one.")],
     data: Data,
@@ -111,11 +128,13 @@ def dpo(
     freeze: Freeze = None,
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = "auto",
+    *,
+    chat: ChatChoice,
 ) -> None:
     """Direct preference optimisation of safe over unsafe responses."""
     given = {"steps": steps, "learning_rate": learning_rate, "batch_size": batch_size, "max_length": max_length}
     chosen = {"only": only or None, "freeze": freeze or None}
-    _training("dpo", model, data, out, seed, dtype, device, lora, beta=beta, **given, **chosen)
+    _training("dpo", model, data, out, seed, dtype, device, lora, chat, beta=beta, **given, **chosen)
 
 
 def _others() -> dict[str, Method]:
@@ -127,6 +146,7 @@ def _command(method: Method) -> Any:
     app = typer.Typer(add_completion=False)
 
     @app.command(method.name, help=f"{method.printed}: {method.line}.")
+    @in_chat_format
     def make(
         model: Model,
         data: Data,
@@ -137,6 +157,8 @@ def _command(method: Method) -> Any:
         ] = None,
         dtype: DtypeOption = Dtype.auto,
         device: DeviceOption = "auto",
+        *,
+        chat: ChatChoice,
     ) -> None:
         import yaml
 
@@ -151,7 +173,7 @@ def _command(method: Method) -> Any:
         check_writable(out, kind="folder")
         check_replaceable(out)
         with reporting() as terminal:
-            base, given = load(model, dtype, device), {method.name: checked}
+            base, given = load(model, dtype, device, chat=chat), {method.name: checked}
             task = Task((), {}, instances, settings=given, seed=seed, note=terminal.note, progress=terminal.progress)
             (made,) = method.recipe.make(base, task)
             tuned = made.checkpoint

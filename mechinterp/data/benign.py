@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mechinterp.data.conversations import parted
 from mechinterp.data.texts import check_whole, read_json_lines, read_text_lines
 from mechinterp.errors import InputError
 
 
 @dataclass(frozen=True)
 class BenignPrompt:
-    """A harmless request, with a good answer where there is one."""
+    """A harmless request, a `Conversation` where it has several messages, with a good answer where there is one."""
 
     prompt: str
     answer: str | None = None
@@ -23,7 +24,8 @@ def read_benign(path: str | Path) -> list[BenignPrompt]:
 
     Args:
         path: UTF-8. A name in `.jsonl` or `.json` holds JSON lines or a JSON list, of texts or of objects with `prompt`
-            or `instruction`, and `answer` if there is one; Self-Instruct's `instances` (of which the first counts) give
+            or `instruction`, and `answer` if there is one, or with `messages`, whose last one is the answer if it is
+            the assistant's; Self-Instruct's `instances` (of which the first counts) give
             the input, put on a line of its own below the instruction, and the output as answer. Any other name holds
             one prompt per line. Blank lines are skipped.
 
@@ -47,6 +49,8 @@ def _parse(record: Any, where: str) -> BenignPrompt:
         record = {"prompt": record}
     if not isinstance(record, dict):
         raise InputError(f"{where} is no JSON object, and no text")
+    if "messages" in record:
+        return BenignPrompt(*parted(record["messages"], where))
     prompt, answer = record.get("prompt", record.get("instruction")), record.get("answer")
     several = record.get("instances")
     first = several[0] if isinstance(several, list) and several else None

@@ -20,6 +20,7 @@ from mechinterp.face.progress import watched
 from mechinterp.measures.distances import Distance
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.progress import Reporter
+from mechinterp.models.text.chat import ChatChoice
 from mechinterp.runs.candidate import Candidate
 from mechinterp.runs.comparison import compare_checkpoints
 from mechinterp.runs.folder import RunFolder
@@ -54,6 +55,7 @@ def compare(
     seed: int = 0,
     dtype: str = "auto",
     device: str = "auto",
+    chat: str | None = None,
     progress: bool | None = None,
 ) -> RunFolder:
     """Erased or bypassed: tuned checkpoints against their base, as tables, figures and a report.
@@ -78,6 +80,8 @@ def compare(
         seed: of every random choice.
         dtype: of what is opened from folders, as `mi.load` takes it.
         device: likewise.
+        chat: the one format that all are read in, as `mi.load` takes it; None for that of a base in memory, of a base
+            on disk its own template's, if it has one.
         progress: whether bars are shown; None: in a notebook or on a terminal.
 
     Returns:
@@ -106,6 +110,7 @@ def compare(
             settings=settings,
             more=more,
             truncate=truncate,
+            chat=None if chat is None else ChatChoice(chat),
             relapse=(RelapseSettings() if relapse else None) if isinstance(relapse, bool) else relapse,
             reporter=work.reporter,
         )
@@ -127,6 +132,7 @@ def relapse(
     seed: int = 0,
     dtype: str = "auto",
     device: str = "auto",
+    chat: str | None = None,
     progress: bool | None = None,
 ) -> RunFolder:
     """Does it come back: the share of the lost unsafe answers that returns when parts of the base are put back.
@@ -146,6 +152,8 @@ def relapse(
         seed: of every random choice.
         dtype: of what is opened from folders, as `mi.load` takes it.
         device: likewise.
+        chat: the one format that all are read in, as `mi.load` takes it; None for that of a base in memory, of a base
+            on disk its own template's, if it has one.
         progress: whether bars are shown; None: in a notebook or on a terminal.
 
     Returns:
@@ -171,6 +179,7 @@ def relapse(
             max_new_tokens=max_new_tokens,
             seed=seed,
             truncate=truncate,
+            chat=None if chat is None else ChatChoice(chat),
             reporter=work.reporter,
         )
 

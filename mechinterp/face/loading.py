@@ -20,6 +20,7 @@ from mechinterp.models.bases import stands_on
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.files.weights import LazyWeights
 from mechinterp.models.sources import Source
+from mechinterp.models.text.chat import ChatChoice, ChatFormat
 from mechinterp.runs.candidate import stands_on_memory
 
 CheckpointLike = Checkpoint | str | Path
@@ -37,6 +38,10 @@ def load(
     device: str = "auto",
     device_map: str | None = None,
     trust_remote_code: bool = False,
+    chat: str | ChatFormat | None = None,
+    system: str | None = None,
+    thinking: bool | None = None,
+    date: str | None = None,
 ) -> Checkpoint:
     """Load a checkpoint of any kind; one that is in memory already passes through.
 
@@ -50,6 +55,12 @@ def load(
         device: `auto` (CUDA when there is one), or a torch device.
         device_map: `auto` to spread a model over devices.
         trust_remote_code: run code that comes with the checkpoint; off unless asked for.
+        chat: how prompts are fed to it: `auto`, in its tokenizer's chat template; `none`, as plain text; a file with a
+            template; or another checkpoint's `.chat`. None: as `auto` where there is a template, else as plain text; a
+            checkpoint in memory keeps what it has.
+        system: the system message; an empty one is not an absent one.
+        thinking: whether a reasoning model's template lets it think first.
+        date: the day that the template is told, YYYY-MM-DD.
 
     Returns:
         The checkpoint: `.model`, `.tokenizer`, `.names` (its hook points), `.fingerprint` (of its weights).
@@ -61,17 +72,20 @@ def load(
         >>> base = mi.load("BASE")
         >>> tuned = mi.load("runs/dpo", base=base, name="dpo")
     """
+    asked = chat if isinstance(chat, ChatFormat) else ChatChoice(chat, system, thinking, date)
     with watched(progress=False):
         if isinstance(source, Checkpoint):
-            return source if name is None else replace(source, name=name)
+            found = source if name is None else replace(source, name=name)
+            return found if asked == ChatChoice() else _reading(found, asked)
         if isinstance(base, Checkpoint):
-            found = Source.find(source)
-            if found.kind in ("edit", "adapter"):
+            lies = Source.find(source)
+            if lies.kind in ("edit", "adapter"):
                 own = replace(base, model=copy.deepcopy(base.model))
-                changed = own.changed_by(found, f"{found.given} on {base.source}")
+                own = own if asked == ChatChoice() else _reading(own, asked)
+                changed = own.changed_by(lies, f"{lies.given} on {base.source}")
                 changed.check_finite()
                 return changed if name is None else replace(changed, name=name)
-            base = None if found.whole else _place_of(base, found)
+            base = None if lies.whole else _place_of(base, lies)
         return Checkpoint.load(
             source,
             base=base,
@@ -80,7 +94,15 @@ def load(
             device=device,
             device_map=device_map,
             trust_remote_code=trust_remote_code,
+            chat=asked,
         )
+
+
+def _reading(checkpoint: Checkpoint, chat: ChatChoice | ChatFormat) -> Checkpoint:
+    """A checkpoint in memory, to be fed in another format."""
+    if isinstance(chat, ChatChoice):
+        return replace(checkpoint, chat=chat.of(checkpoint.tokenizer, checkpoint.source))
+    return replace(checkpoint, chat=chat)
 
 
 def _place_of(base: Checkpoint, source: Source) -> str:

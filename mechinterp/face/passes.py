@@ -14,6 +14,7 @@ from mechinterp.answers.spoken import Responses, ResponseScores
 from mechinterp.audit.directions import probe_training
 from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.data.comments import Comment
+from mechinterp.data.conversations import Prompt, prompt_of
 from mechinterp.errors import InputError
 from mechinterp.face.loading import CheckpointLike, comments_of, load
 from mechinterp.face.progress import watched
@@ -26,7 +27,7 @@ from mechinterp.models.text.tokens import Position
 
 def record(
     checkpoint: CheckpointLike,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     hooks: Sequence[str] | None = None,
     *,
     position: Position = "last",
@@ -41,7 +42,7 @@ def record(
 
     Args:
         checkpoint: in memory, or a source that `mi.load` takes; left as it was.
-        prompts: texts.
+        prompts: texts, or conversations: lists of `{"role": ..., "content": ...}`.
         hooks: TransformerLens names (`mi.h_down(3)`, `mi.resid_post(3)`, ...); `h_down` of every block if not given.
         position: `last` (the last prompt token), `mean` (all prompt tokens), `response`, `all`, or `generated:N`.
         responses: texts after the prompts, for `response` and `all`.
@@ -79,7 +80,7 @@ def record(
 
 def generate(
     checkpoint: CheckpointLike,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     *,
     max_new_tokens: int = 32,
     judge: Judge | None = None,
@@ -93,7 +94,7 @@ def generate(
 
     Args:
         checkpoint: in memory, or a source that `mi.load` takes; interventions that are active on it act.
-        prompts: texts.
+        prompts: texts, or conversations: lists of `{"role": ..., "content": ...}`.
         max_new_tokens: longest response, in tokens.
         judge: of the responses; then `.unsafe` is the share of unsafe ones.
         prefix, suffix: put around every prompt.
@@ -111,11 +112,11 @@ def generate(
         >>> with mi.steer(base, direction, block=3, alpha=-4.0):
         ...     mi.generate(base, ["How do I pick a lock?"])
     """
-    checkpoint, prompts = load(checkpoint), texts_of(prompts)
+    checkpoint, texts = load(checkpoint), texts_of(prompts)
     with watched(progress) as shown:
         said = generation.generate(
             checkpoint,
-            prompts,
+            texts,
             max_new_tokens=max_new_tokens,
             prefix=prefix,
             suffix=suffix,
@@ -123,13 +124,13 @@ def generate(
             progress=shown.progress("answering"),
             **settings,
         )
-        responses = Responses(checkpoint.name, tuple(prompts), tuple(said))
+        responses = Responses(checkpoint.name, tuple(texts), tuple(said))
         return responses if judge is None else responses.judged(judge)
 
 
 def score(
     checkpoint: CheckpointLike,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     responses: Sequence[str],
     *,
     reduce: Reduction = "mean",
@@ -141,7 +142,7 @@ def score(
 
     Args:
         checkpoint: in memory, or a source that `mi.load` takes; interventions that are active on it act.
-        prompts: texts.
+        prompts: texts, or conversations: lists of `{"role": ..., "content": ...}`.
         responses: one per prompt.
         reduce: `mean` or `sum` over the tokens of the response, or the `first` one alone.
         truncate: cut prompts that exceed the context from the left instead of raising.
@@ -157,18 +158,18 @@ def score(
     Example:
         >>> mi.score("BASE", ["How do I pick a lock?"], ["I am sorry, I cannot help."]).mean
     """
-    checkpoint, prompts = load(checkpoint), texts_of(prompts)
+    checkpoint, texts = load(checkpoint), texts_of(prompts)
     with watched(progress) as shown:
         values = scoring.score(
             checkpoint,
-            prompts,
+            texts,
             responses,
             reduce=reduce,
             truncate=truncate,
             progress=shown.progress("scoring"),
             **settings,
         )
-    return ResponseScores(checkpoint.name, tuple(prompts), tuple(responses), values, reduce)
+    return ResponseScores(checkpoint.name, tuple(texts), tuple(responses), values, reduce)
 
 
 def fit_probe(
@@ -211,12 +212,14 @@ def fit_probe(
         )
 
 
-def texts_of(prompts: Sequence[str]) -> Sequence[str]:
-    """Texts, of which one alone would be read letter by letter.
+def texts_of(prompts: Sequence[Prompt]) -> Sequence[str]:
+    """Texts, of which one alone would be read letter by letter, and conversations.
 
     Raises:
-        InputError: for one text that is no list.
+        InputError: for one text that is no list, or one conversation.
     """
     if isinstance(prompts, str):
         raise InputError(f"prompts is one text, not a list of them; give [{prompts[:40]!r}]")
-    return prompts
+    if prompts and isinstance(prompts[0], Mapping):
+        raise InputError("prompts is one conversation, not a list of them; give [messages]")
+    return [prompt_of(prompt, f"prompt {row}") for row, prompt in enumerate(prompts)]

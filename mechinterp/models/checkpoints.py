@@ -91,7 +91,8 @@ class Checkpoint:
             chat: the chat format, or which one is wanted; plain text if not given.
 
         Raises:
-            InputError: if there is no such checkpoint, it is damaged, has not the chat format that is wanted, does not fit its base, or holds NaN weights.
+            InputError: if there is no such checkpoint, it is damaged, does not fit its base, holds NaN weights, or has
+                no chat template where one is wanted.
         """
         if dtype not in DTYPES:
             raise InputError(f"dtype must be one of {DTYPES}, got {dtype!r}")

@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from mechinterp.audit.trajectory import Step
 from mechinterp.data.storage.hashing import settled, state_of
 from mechinterp.errors import InputError
@@ -19,6 +21,7 @@ from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.files.loading import check_adapter
 from mechinterp.models.files.stored_checkpoint import StoredCheckpoint
 from mechinterp.models.sources import Source
+from mechinterp.models.text.chat import PLAIN, ChatFormat
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +33,7 @@ class Candidate:
         origin: where it lies on disk, or the checkpoint in memory.
         change: an edit or adapter that is put on a copy of the origin; None where it is the origin itself.
         options: dtype, device, device_map: how what lies on disk is loaded.
+        chat: the format that it is read in, see `one_format`; None for plain text.
         step: its place in a training run, if it is one of a trajectory.
     """
 
@@ -38,6 +42,7 @@ class Candidate:
     change: Source | WeightDelta | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     step: Step | None = None
+    chat: ChatFormat | None = None
 
     @classmethod
     def of(
@@ -95,12 +100,23 @@ class Candidate:
             return self.change.given
         return self.origin.source.given if isinstance(self.origin, StoredCheckpoint) else self.origin.source
 
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Its tokenizer; an edit or adapter put on a checkpoint in memory is read with that one's."""
+        return self.origin.tokenizer
+
+    def reading(self, chat: ChatFormat | None) -> Candidate:
+        """It, with texts fed in a format."""
+        return self if chat == self.chat and isinstance(self.origin, StoredCheckpoint) else replace(self, chat=chat)
+
     def open(self) -> Checkpoint:
         """Load it; a checkpoint in memory is given as it is, under its name here."""
         if isinstance(self.origin, StoredCheckpoint):
-            opened = Checkpoint.load(self.origin, name=self.name, **self.options)
+            opened = Checkpoint.load(self.origin, name=self.name, chat=self.chat or PLAIN, **self.options)
         else:
-            opened = replace(self.origin, name=self.name)  # without the fingerprint that the other remembers
+            opened = replace(
+                self.origin, name=self.name, chat=self.chat
+            )  # without the fingerprint that the other remembers
             if self.change is not None:
                 opened = replace(opened, model=copy.deepcopy(opened.model))
         if isinstance(self.change, WeightDelta):
@@ -128,7 +144,10 @@ class Candidate:
         Raises:
             InputError: see `Checkpoint.skeleton`.
         """
-        found = Checkpoint.skeleton(self.origin) if isinstance(self.origin, StoredCheckpoint) else self.origin
+        if isinstance(self.origin, StoredCheckpoint):
+            found = Checkpoint.skeleton(self.origin, chat=self.chat)
+        else:
+            found = self.origin if self.origin.chat == self.chat else replace(self.origin, chat=self.chat)
         if self.change is None:
             return found
         if isinstance(self.change, Source) and self.change.kind == "adapter":
@@ -153,7 +172,8 @@ class Candidate:
         states = {str(path.resolve()): state_of(path) for path in self.origin.files}
         if not all(settled(state, now) for state in states.values()):
             return None
-        return [[str(source.path.resolve()) for source in sources], states, self.options.get("dtype", "auto")]
+        read = [] if self.chat is None else [self.chat.fingerprint]
+        return [[str(source.path.resolve()) for source in sources], states, self.options.get("dtype", "auto"), *read]
 
 
 def stands_on_memory(source: Source, base: Checkpoint) -> bool:

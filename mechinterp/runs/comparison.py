@@ -33,8 +33,10 @@ from mechinterp.data.storage.provenance import versions
 from mechinterp.errors import InputError
 from mechinterp.measures.distances import Distance
 from mechinterp.models.progress import Reporter
+from mechinterp.models.text.chat import ChatChoice
 from mechinterp.runs.candidate import Candidate
 from mechinterp.runs.folder import RunFolder
+from mechinterp.runs.one_format import described, in_one_format
 from mechinterp.runs.workspace import Workspace, fingerprint_of_instances, fingerprint_of_judge, made_by
 
 
@@ -60,6 +62,7 @@ def compare_checkpoints(
     more: Sequence[ToxicDirection] = (),
     truncate: bool = False,
     relapse: RelapseSettings | None = None,
+    chat: ChatChoice | None = None,
     reporter: Reporter | None = None,
 ) -> RunFolder:
     """Compare checkpoints with their base, one in memory at a time; what was recorded before is not recorded again.
@@ -79,6 +82,7 @@ def compare_checkpoints(
         more: directions to measure along besides those that every comparison has.
         truncate: cut prompts that exceed the context from the left (responses to locate it at their end), or raise.
         relapse: also put parts of the base back into each checkpoint (`relapse`); the two are then in memory together.
+        chat: which chat format all of them are read in, see `one_format`.
 
     Returns:
         The folder. What an earlier comparison wrote there makes way for it all at once, and nothing else.
@@ -91,6 +95,7 @@ def compare_checkpoints(
         raise InputError("there are no tuned checkpoints to compare with the base")
     if not instances:
         raise InputError("there are no instances to compare on")
+    base, tuned = in_one_format(base, tuned, chat)
     work = Workspace(base, tuned, out=out, cache=cache, purpose="comparison", reporter=reporter)
     check_results(work.folder)
     names = base.skeleton.names
@@ -129,6 +134,7 @@ def compare_checkpoints(
             "comparison": settings.model_dump(),
             "relapse": relapse and relapse.model_dump(),
             "truncate": truncate,
+            "chat": described(base.chat),
         }
         fingerprints = {name: found["weights"] for name, found in work.identities.items()}
         said: dict[str, Any] = {"seed": seed, "versions": versions(), "fingerprints": fingerprints}

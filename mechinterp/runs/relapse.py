@@ -18,8 +18,10 @@ from mechinterp.data.storage.places import check_name
 from mechinterp.data.storage.provenance import versions
 from mechinterp.measures.distances import Distance
 from mechinterp.models.progress import Reporter
+from mechinterp.models.text.chat import ChatChoice
 from mechinterp.runs.candidate import Candidate
 from mechinterp.runs.folder import RunFolder
+from mechinterp.runs.one_format import described, in_one_format
 from mechinterp.runs.workspace import Workspace, fingerprint_of_instances, fingerprint_of_judge, made_by
 
 
@@ -37,6 +39,7 @@ def treat_checkpoints(
     max_new_tokens: int = 32,
     seed: int = 0,
     truncate: bool = False,
+    chat: ChatChoice | None = None,
     reporter: Reporter | None = None,
 ) -> RunFolder:
     """Put parts of the base back into checkpoints; a test that was made before is not made again.
@@ -55,6 +58,7 @@ def treat_checkpoints(
         max_new_tokens: longest answer.
         seed: of every random choice.
         truncate: cut prompts that exceed the context from the left (responses to locate it at their end), or raise.
+        chat: which chat format all of them are read in, see `one_format`.
 
     Returns:
         The folder, with tables `relapse` and `relapse_verdict`.
@@ -64,6 +68,7 @@ def treat_checkpoints(
             the prompts unsafely.
     """
     settings = settings or RelapseSettings()
+    base, tuned = in_one_format(base, tuned, chat)
     work = Workspace(base, tuned, out=out, purpose="test", reporter=reporter)
     # before anything long is started
     names = [check_name(candidate.name, "--checkpoint") for candidate in tuned]
@@ -112,6 +117,7 @@ def treat_checkpoints(
             "relapse": settings.model_dump(),
             "max_new_tokens": max_new_tokens,
             "truncate": truncate,
+            "chat": described(base.chat),
         }
         answers = {test.method: test.answers() for test in tests}
         return work.publish("relapse", relapse_tables(tests), config, answers=answers, seed=seed, versions=versions())

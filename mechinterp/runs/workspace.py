@@ -82,6 +82,9 @@ class Workspace:
         for candidate in self.tuned:
             check_tuned(self.base.skeleton, candidate, texts, truncate=truncate)
 
+        if (chat := self.base.chat) is not None:
+            self.reporter.note(f"chat format: {chat}")
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Hold the folder; at the end no model is in memory."""

@@ -59,7 +59,7 @@ def first_tokens(checkpoint: Checkpoint, instances: Sequence[SafeEditInstance], 
     """The first token of each response after the adversarial prompt of its instance."""
     prompts = [instance.adversarial_prompt for instance in instances]
     # the context is no limit here: nothing is run
-    texts = encode(checkpoint.tokenizer, prompts, responses, max_length=2**31)
+    texts = encode(checkpoint.tokenizer, prompts, responses, chat=checkpoint.chat, max_length=2**31)
     return [text.ids[text.prompt_length] for text in texts]
 
 

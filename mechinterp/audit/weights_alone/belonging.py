@@ -65,7 +65,7 @@ def check_origin(
     kind = _kind(probe)
     for what, made in ((f"the {kind}", probe), ("the recording", recording)):
         if made is not None:
-            check_tokenizer(what, made.tokenizer, tokenizer, base.source, of_weights=made.fingerprint)
+            check_tokenizer(what, made.tokenizer.partition(".")[0], tokenizer, base.source, of_weights=made.fingerprint)
     if recording is not None and probe.fingerprint and recording.fingerprint not in ("", probe.fingerprint):
         raise InputError(
             f"the recording belongs to other weights ({recording.fingerprint}) than the {kind} ({probe.fingerprint}); "

@@ -1,7 +1,8 @@
 """The two texts of an edit: the instance with its safe response, and the general-knowledge pair of the constraint.
 
 [X; S] = X + " " + S, with X the adversarial prompt (or the knowledge question) and S the suffix prompt; a response
-follows after one more space. The released code tokenises otherwise, see `DinmSettings.constraint`.
+follows after one more space. In a chat format [X; S] is the user's message, and the template says what follows it.
+The released code tokenises otherwise, see `DinmSettings.constraint`, and only plain text.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.upper_blocks import Scored
 from mechinterp.models.text.cutting import keep_right
 from mechinterp.models.text.special_tokens import Around, SpelledOut
-from mechinterp.models.text.tokens import encode
+from mechinterp.models.text.tokens import encode, wrapped
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def edit_text(checkpoint: Checkpoint, instance: SafeEditInstance, settings: Text
     Raises:
         InputError: if the text does not fit into the context, or nothing is left to score.
     """
-    prompt = _with_suffix(instance.adversarial_prompt, settings.suffix)
+    prompt = wrapped(instance.adversarial_prompt, suffix=settings.suffix)
     return _scored(
         checkpoint,
         f"instance {instance.id}",
@@ -89,7 +90,7 @@ def constraint_text(checkpoint: Checkpoint, instance: SafeEditInstance, settings
     """
     pair = instance.knowledge_constraint
     what = f"knowledge constraint of instance {instance.id}"
-    text = _scored(checkpoint, what, _with_suffix(pair.prompt, settings.suffix), pair.answer, settings, spaces=1)
+    text = _scored(checkpoint, what, wrapped(pair.prompt, suffix=settings.suffix), pair.answer, settings, spaces=1)
     if not settings.released:
         return text
     # The released code tokenises the answer alone and takes that many logits from the end: the last one predicts what
@@ -104,10 +105,12 @@ def say_of_texts(checkpoint: Checkpoint, instances: Sequence[SafeEditInstance], 
     The texts of one edit are tokenised again and again, and nothing is said there.
     """
     tokenizer, suffix = checkpoint.tokenizer, settings.suffix
-    read = [(f"instance {i.id}", _with_suffix(i.adversarial_prompt, suffix), i.safe_generation) for i in instances]
+    read = [(f"instance {i.id}", wrapped(i.adversarial_prompt, suffix=suffix), i.safe_generation) for i in instances]
     if settings.use_constraint:
         pairs = [(i.id, i.knowledge_constraint) for i in instances]
-        read += [(f"knowledge constraint of instance {n}", _with_suffix(p.prompt, suffix), p.answer) for n, p in pairs]
+        read += [
+            (f"knowledge constraint of instance {n}", wrapped(p.prompt, suffix=suffix), p.answer) for n, p in pairs
+        ]
     read = [(name, prompt, response) for name, prompt, response in read if prompt.strip() and response.strip()]
     if not read:
         return
@@ -118,7 +121,7 @@ def say_of_texts(checkpoint: Checkpoint, instances: Sequence[SafeEditInstance], 
             spelled.look(name, text, _ids(tokenizer, text))
         spelled.warn()
         return
-    texts = encode(tokenizer, prompts, responses, max_length=2**31, called=names)
+    texts = encode(tokenizer, prompts, responses, chat=checkpoint.chat, max_length=2**31, called=names)
     if cut := [name for name, text in zip(names, texts, strict=True) if text.prompt_length > settings.max_input_tokens]:
         logger.warning(
             "%d of %d prompts are cut on the left to max_input_tokens, %d, the first is that of %s",
@@ -127,10 +130,6 @@ def say_of_texts(checkpoint: Checkpoint, instances: Sequence[SafeEditInstance], 
             settings.max_input_tokens,
             cut[0],
         )
-
-
-def _with_suffix(prompt: str, suffix: str | None) -> str:
-    return f"{prompt} {suffix}" if suffix else prompt
 
 
 def _scored(
@@ -146,17 +145,27 @@ def _scored(
     """Tokenise a prompt with a response after it and find the positions that predict the response."""
     if not response.strip():
         raise InputError(f"{what}: the response to learn is empty")
-    tokenizer = checkpoint.tokenizer
+    tokenizer, chat = checkpoint.tokenizer, checkpoint.chat
+    if settings.released and chat is not None:
+        raise InputError(
+            f'{what}: the released code\'s tokenisation has no chat format; use constraint "published", or plain text '
+            "(--chat none)"
+        )
     if settings.released:
         # One text with `spaces` spaces, the labels tokenised apart with special tokens: the last predictions are scored
         # against them, whether or not they are the tokens at the end of the text.
         ids = _ids(tokenizer, f"{prompt}{' ' * spaces}{response}")
         labels = _ids(tokenizer, f" {response}")
     else:
-        (text,) = encode(tokenizer, [prompt], [response], max_length=2**31, quiet=True)  # see `say_of_texts`
+        (text,) = encode(tokenizer, [prompt], [response], chat=chat, max_length=2**31, quiet=True)  # see `say_of_texts`
         labels = list(text.ids[text.prompt_length :][: settings.max_output_tokens])
-        head = text.ids[: text.prompt_length]
-        left = Around.of(tokenizer).in_front(head)
+        head, content = text.ids[: text.prompt_length], text.content
+        left = Around.of(tokenizer).in_front(head) if content is None else content.start
+        if content is not None and len(head) - len(content) >= settings.max_input_tokens < len(head):
+            raise InputError(
+                f"{what}: {len(head) - len(content)} tokens of the chat format leave no room for the prompt in "
+                f"max_input_tokens, {settings.max_input_tokens}; raise it"
+            )
         ids = [*keep_right(head, settings.max_input_tokens, left), *labels]
     context = checkpoint.names.context_length
     if len(ids) > context:

@@ -23,6 +23,7 @@ from mechinterp.methods.training.trl_training import (
     trainer_arguments,
     training_rows,
     training_work,
+    trl_tokenizer,
 )
 from mechinterp.methods.work import Texts, Work
 from mechinterp.models.checkpoints import Checkpoint
@@ -56,7 +57,7 @@ def train_dpo(
     """
     settings = settings or DpoSettings()
     columns = {"chosen": "safe_generation", "rejected": "unsafe_generation"}
-    rows = training_rows(checkpoint.tokenizer, instances, columns, settings.max_length)
+    rows = training_rows(checkpoint.tokenizer, instances, columns, settings.max_length, chat=checkpoint.chat)
 
     def make_trainer(model: PreTrainedModel, folder: str, peft_config: Any) -> Any:
         from datasets import Dataset
@@ -70,7 +71,7 @@ def train_dpo(
             ref_model=copy.deepcopy(model) if peft_config is None else None,
             args=DPOConfig(**{"beta": settings.beta, **arguments}),
             train_dataset=Dataset.from_list(rows),
-            processing_class=copy.deepcopy(checkpoint.tokenizer),  # TRL gives one without a pad token its own
+            processing_class=trl_tokenizer(checkpoint),
             peft_config=peft_config,
         )
 

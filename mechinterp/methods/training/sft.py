@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from mechinterp.methods.training.trl_training import (
     trainer_arguments,
     training_rows,
     training_work,
+    trl_tokenizer,
 )
 from mechinterp.methods.work import Texts, Work
 from mechinterp.models.checkpoints import Checkpoint
@@ -53,7 +53,9 @@ def train_sft(
         The tuned checkpoint and the trainer's log.
     """
     settings = settings or SftSettings()
-    rows = training_rows(checkpoint.tokenizer, instances, {"completion": response}, settings.max_length)
+    rows = training_rows(
+        checkpoint.tokenizer, instances, {"completion": response}, settings.max_length, chat=checkpoint.chat
+    )
 
     def make_trainer(model: PreTrainedModel, folder: str, peft_config: Any) -> Any:
         from datasets import Dataset
@@ -64,7 +66,7 @@ def train_sft(
             model=model,
             args=SFTConfig(**{"completion_only_loss": True, **arguments}),
             train_dataset=Dataset.from_list(rows),
-            processing_class=copy.deepcopy(checkpoint.tokenizer),  # TRL gives one without a pad token its own
+            processing_class=trl_tokenizer(checkpoint),
             peft_config=peft_config,
         )
 

@@ -19,9 +19,11 @@ from transformers.trainer_utils import set_seed
 
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
+from mechinterp.methods.training.conversational_rows import conversational_rows
 from mechinterp.methods.training.trained_parameters import linear_maps, trained_parameters
 from mechinterp.methods.work import Texts, Work
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.text.chat import ChatFormat
 from mechinterp.models.text.cutting import Cut, keep_right
 from mechinterp.models.text.special_tokens import Around, SpelledOut
 
@@ -125,8 +127,12 @@ def training_rows(
     instances: Sequence[SafeEditInstance],
     columns: Mapping[str, str],
     max_length: int,
-) -> list[dict[str, str]]:
+    *,
+    chat: ChatFormat | None = None,
+) -> Sequence[Mapping[str, Any]]:
     """Rows of prompt and response texts; prompts too long for the longest response beside them lose their left end.
+
+    In a chat format rows of their messages, see `conversational_rows`.
 
     Args:
         columns: TRL column -> field of the instance, for the responses.
@@ -135,6 +141,8 @@ def training_rows(
     """
     if not instances:
         raise InputError("there are no instances to train on")
+    if chat is not None:
+        return conversational_rows(tokenizer, chat, instances, columns, max_length)
     around, cut = Around.of(tokenizer), Cut()
     spelled = SpelledOut(tokenizer, around)
     rows = []
@@ -161,6 +169,13 @@ def training_rows(
     cut.warn(len(rows), max_length)
     spelled.warn()
     return rows
+
+
+def trl_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
+    """A tokenizer for TRL, which gives one without a pad token its own; its template is the checkpoint's format."""
+    if checkpoint.chat is not None:
+        return checkpoint.chat.onto(checkpoint.tokenizer)
+    return copy.deepcopy(checkpoint.tokenizer)
 
 
 def trainer_arguments(settings: TrainingSettings, folder: str, *, seed: int, device: torch.device) -> dict[str, Any]:
@@ -250,7 +265,9 @@ def run_trainer(
     for before, after in zip(checkpoint.model.parameters(), tuned.parameters(), strict=True):
         after.requires_grad_(before.requires_grad)
     tuned.config.use_cache = checkpoint.model.config.use_cache
-    return Checkpoint(name, tuned.eval(), checkpoint.tokenizer, f"{name} of {checkpoint.source}"), log
+    return Checkpoint(
+        name, tuned.eval(), checkpoint.tokenizer, f"{name} of {checkpoint.source}", chat=checkpoint.chat
+    ), log
 
 
 def _peft_config(lora: LoraSettings | None, adapted: Sequence[str] | None = None) -> Any:

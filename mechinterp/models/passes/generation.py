@@ -40,7 +40,7 @@ def generate(
         checkpoint: the model; left as it was.
         prompts: texts, or conversations in a chat format.
         max_new_tokens: longest response, in tokens.
-        suffix: a system prompt appended to every (last) user's text after one space (the paper evaluates edited models with one).
+        suffix: a system prompt appended to every (last) user's text after one space (the paper asks edited models so).
         prefix: one put before every prompt, joined by one space.
         known: responses had before, by the number of their prompt. Batches stay those of a whole run, so that a
             run that was killed ends with the same responses: one that is not wholly known is answered again.

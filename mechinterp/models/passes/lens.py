@@ -25,8 +25,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mechinterp.data.storage.files import replacing
 from mechinterp.data.conversations import Prompt
+from mechinterp.data.storage.files import replacing
 from mechinterp.errors import InputError
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint

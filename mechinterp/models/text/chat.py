@@ -65,7 +65,9 @@ class ChatFormat:
         if "strftime_now" in self.template:
             days = {wanted: day.strftime(wanted) for _, wanted in _TODAY.findall(self.template)}
             pinned += f"{{% set pinned_days = {json.dumps(days)} %}}{{% macro strftime_now(format) %}}"
-            pinned += "{{ pinned_days[format] if format in pinned_days else raise_exception('a date in no fixed form') }}"
+            pinned += (
+                "{{ pinned_days[format] if format in pinned_days else raise_exception('a date in no fixed form') }}"
+            )
             pinned += "{% endmacro %}"
         return f"{pinned}\n{self.template}" if pinned else self.template  # the line end goes with the last block
 

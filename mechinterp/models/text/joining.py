@@ -60,7 +60,7 @@ class Joining:
         return [range(len(head)) for head in heads]
 
     def ends(self, prompt: str, head: Sequence[int], prefix: str | None, suffix: str | None) -> tuple[int, int]:
-        """How many tokens of a query are never cut: at its left what the tokenizer adds and the prefix, then the suffix.
+        """How many tokens of a query are never cut: at its left what the tokenizer adds and the prefix; the suffix.
 
         Args:
             prompt: the query, prefix and suffix in it.

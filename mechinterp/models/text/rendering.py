@@ -59,8 +59,8 @@ class Rendering:
             self._look_for_bos(name, head)
         if responses is None:
             return heads, [[] for _ in heads]
-        answered = [_answered(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
-        wholes = self.ids([self.text(prompt, name) for prompt, name in zip(answered, names, strict=True)])
+        both = [answered(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
+        wholes = self.ids([self.text(prompt, name) for prompt, name in zip(both, names, strict=True)])
         tails = [
             whole[len(head) :] if whole[: len(head)] == head else self._own(head, whole, response, name)
             for head, whole, response, name in zip(heads, wholes, responses, names, strict=True)
@@ -76,9 +76,7 @@ class Rendering:
         Raises:
             InputError: if the template refuses it.
         """
-        messages = messages_of(prompt)
-        if self.chat.system is not None and messages[0]["role"] != "system":
-            messages.insert(0, {"role": "system", "content": self.chat.system})
+        messages = self.messages(prompt)
         going_on = begun(prompt) is not None
         how: dict[str, Any] = {
             "add_generation_prompt": not going_on and not ended,
@@ -95,6 +93,13 @@ class Rendering:
             said = " ".join(str(error).split()) or type(error).__name__
             raise InputError(f"the chat template of {self.chat.origin} refuses {name} ({said:.200}){remedy}") from error
         return rendered
+
+    def messages(self, prompt: Prompt) -> list[dict[str, str]]:
+        """The messages that are rendered: the format's system message is put first, unless there is one."""
+        messages = messages_of(prompt)
+        if self.chat.system is not None and messages[0]["role"] != "system":
+            messages.insert(0, {"role": "system", "content": self.chat.system})
+        return messages
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Rendered texts as tokens; nothing is added, since a template writes its own BOS."""
@@ -197,8 +202,8 @@ class Rendering:
         return Around.of(self.tokenizer)
 
 
-def _answered(prompt: Prompt, response: str) -> list[dict[str, str]]:
-    """The conversation with a response."""
+def answered(prompt: Prompt, response: str) -> list[dict[str, str]]:
+    """The conversation with a response, after what the prompt itself says of the answer, if it does, and a space."""
     messages, start = messages_of(prompt), begun(prompt)
     if start is None:
         return [*messages, {"role": "assistant", "content": response}]

@@ -1,10 +1,10 @@
 """Texts as tokens: what is fed, which positions count, and how sequences are padded into batches.
 
 A response is joined to its prompt by one space; in a chat format prompts are conversations, and the template says what
-stands between (`rendering`). Sequences longer than the context are an error unless truncation is
-asked for, which then removes tokens on the left of the user's text: the harmful question stands at its right. What the
-tokenizer itself puts in front (a BOS) stays, and so does all that a chat template puts around that text. Of what may not have been meant, it is said: special tokens that a text
-spells out, cut headers of turns, prompts whose end merges with the response.
+stands between (`rendering`). Sequences longer than the context are an error unless truncation is asked for, which then
+removes tokens on the left of the user's text: the harmful question stands at its right. What the tokenizer itself puts
+in front (a BOS) stays, and so does all that a chat template puts around that text. Of what may not have been meant, it
+is said: special tokens that a text spells out, cut headers of turns, prompts whose end merges with the response.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -149,7 +148,7 @@ def encode(
                 raise InputError(f"{names[row]} is empty")
             if responses is not None and not responses[row].strip():
                 raise InputError(f"response {row} is empty")
-        texts: list[Any] = [wrapped(prompt, prefix, suffix) for prompt in prompts[rows]]
+        texts = [wrapped(prompt, prefix, suffix) for prompt in prompts[rows]]
         heads, tails = writing.tokens(texts, None if responses is None else responses[rows], names[rows])
         contents = writing.contents(texts, heads)
         for row, (text, head, tail, content) in enumerate(zip(texts, heads, tails, contents, strict=True), start):
@@ -161,7 +160,7 @@ def encode(
             if len(head) > room:
                 left, right = writing.ends(text, head, prefix, suffix)
                 if not truncate or room <= left + right:
-                    around_it = "prefix and suffix" if chat is None else "what stands around it"
+                    around_it = "prefix and suffix" if chat is None else "the parts around it"
                     shown = left + right if prefix or suffix or chat is not None else 0
                     fixed = {around_it: shown, "its response": len(tail)}
                     answer = f"response {row}" if called is None else f"the response of {names[row]}"
@@ -213,6 +212,6 @@ def _too_long(given: str, answer: str, fixed: Mapping[str, int], context: int, u
     return f"{given}{f' ({taken})' if taken else ''}; {remedy} {longer}"
 
 
-def wrapped(prompt: Prompt, prefix: str | None = None, suffix: str | None = None) -> Prompt:
+def wrapped(prompt: Prompt, prefix: str | None = None, suffix: str | None = None) -> str:
     """A query: the user's (last) text between prefix and suffix, each joined to it by one space."""
     return asking(prompt, " ".join(part for part in (prefix, asked(prompt), suffix) if part))

@@ -11,7 +11,6 @@ from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.data.storage.provenance import digest
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.progress import Reporter, Silent
-from mechinterp.models.text.tokenizer import tokenizer_fingerprint
 from mechinterp.runs.study import Study
 from mechinterp.runs.study.dependencies import methods_of
 
@@ -73,6 +72,6 @@ class Materials:
             "instances": digest([i.model_dump(mode="json") for i in self.instances]),
             "training": digest([i.model_dump(mode="json") for i in self.training]),
             "blocks": {str(i.id): self.blocks[i.id] for i in self.instances},
-            "base": [self.base.fingerprint, tokenizer_fingerprint(self.base.tokenizer)],
+            "base": [self.base.fingerprint, self.base.tokenizer_fingerprint],
             "seed": self.study.seed,
         }
