@@ -212,7 +212,7 @@ def test_left_right_and_no_padding_give_the_same_and_only_the_span_is_changed(
     with INTERVENTIONS[name](checkpoint, at):
         found = real(left, logits(checkpoint, left)), real(right, logits(checkpoint, right))
         alone = [logits(checkpoint, pad([text], pad_id=259))[0] for text in texts]
-    first = {"all": 0, "prompt": 0}
+    first = {"all": 0, "prompt": 0, "content": 0}
     for text, before, one, two, three in zip(texts, plain, *found, alone, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=2e-5)
         torch.testing.assert_close(one, three, rtol=1e-4, atol=2e-5)
