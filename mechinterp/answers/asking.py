@@ -69,7 +69,7 @@ class Questions:
         return {
             "method": self.method,
             "tokenizer": checkpoint.tokenizer_fingerprint,
-            "chat format": None if checkpoint.chat is None else checkpoint.chat.described,
+            **({} if checkpoint.chat is None else {"chat format": checkpoint.chat.described}),
             "end_tokens": sorted(end_tokens(checkpoint)),
             "prompts": digest([[i.id, i.category, *self.prompts(i).values()] for i in instances]),
             "knowledge": digest(self.knowledge),
