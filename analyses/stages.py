@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mechinterp.data.storage.provenance import modules_of
 from mechinterp.models.progress import Silent
-from mechinterp.runs.config import StudyConfig
+from mechinterp.runs.config import ChatSettings, StudyConfig
 from mechinterp.runs.stages import Stage
 from mechinterp.runs.study import Study
 from mechinterp.runs.study.dependencies import following
@@ -46,7 +46,8 @@ def _touches(name: str, own: str) -> bool:
 def main() -> None:
     """Print both tables."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    stages = Study(StudyConfig(), 0, Path("nowhere")).stages(Silent())
+    config = StudyConfig().model_copy(update={"chat": ChatSettings()})  # of plain text nothing depends on it
+    stages = Study(config, 0, Path("nowhere")).stages(Silent())
     print("\n".join([*by_setting(stages), "", *by_stage(stages)]))  # noqa: T201 - a script, not the library
 
 

@@ -44,6 +44,7 @@ SETTINGS = {
     "dtype": LOADED,
     "device": LOADED,
     "device_map": LOADED,
+    "chat": "organism sft dpo probe dinm record compare defend relapse report",
     "corpus": ALL,
     "organism": f"vanilla {LOADED}",
     "sft": "sft dpo record compare defend relapse report",
@@ -77,8 +78,9 @@ FILES = {
     "max_comments": "data probe record compare relapse report",
     "model": LOADED,
     "judge": "organism record compare defend relapse report",
+    "chat": "organism sft dpo probe dinm record compare defend relapse report",
 }
-"""Of a study of the user's own model, judge and files: another content at the same place, another column or number."""
+"""Of a study of the user's own model, judge, template and files: another content at its place, column or number."""
 
 MODULES = {
     "report.plotting.defense": "report",
@@ -201,7 +203,8 @@ def write_own(folder: Path) -> StudyConfig:
     names |= {"knowledge": "knowledge.json", "benign": "benign.jsonl"}
     files = {name: str(folder / file) for name, file in names.items()}
     data = {**files, "text_column": "text", "label_column": "label"}
-    own = {"model": str(folder / "model"), "judge": str(folder / "judge"), "data": data}
+    write_text(folder / "mine.jinja", "a template")
+    own = {name: str(folder / name) for name in ("model", "judge")} | {"data": data, "chat": str(folder / "mine.jinja")}
     return StudyConfig.model_validate(own)
 
 
@@ -218,7 +221,10 @@ def changed_file(study: Study, name: str) -> Study:
     if name in others:
         data = data.model_copy(update={name: others[name]})
         return replace(study, config=study.config.model_copy(update={"data": data}))
-    if name in ("model", "judge"):
+    if name == "chat":
+        assert study.config.chat is not None
+        write_text(Path(study.config.chat.template), "another template")
+    elif name in ("model", "judge"):
         write_text(Path(getattr(study.config, name)) / "model.safetensors", "others")
     elif name in ("train", "validation", "test"):
         write_safeedit([make_instance(20 + i, safe_generation="Never.") for i in range(4)], getattr(data, name))
@@ -238,7 +244,7 @@ def test_the_tables_have_a_row_for_every_setting_and_file() -> None:
     names = set(names_of(StudyConfig()))
     assert {name.split(".")[0] for name in names} <= set(SETTINGS)
     assert {row for row in SETTINGS if "." in row} <= names
-    assert set(FILES) == {*DataFiles.model_fields, "model", "judge"}
+    assert set(FILES) == {*DataFiles.model_fields, "model", "judge", "chat"}
 
 
 def test_every_setting_starts_what_its_row_says(organism: Study, own: Study) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from datetime import date as Date  # noqa: N812 - `date` is a setting
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from mechinterp.methods.registry import METHODS, STUDIED, find_method, settings_
 from mechinterp.methods.training.dpo import DpoSettings
 from mechinterp.methods.training.organism import OrganismConfig
 from mechinterp.methods.training.sft import SftSettings
+from mechinterp.models.text.chat import PLAIN, ChatChoice, file_of
 
 
 class _Settings(BaseModel):
@@ -52,6 +54,34 @@ class DataFiles(_Settings):
     max_comments: int | None = Field(None, ge=20, description="a seeded, stratified share of the comments")
 
 
+class ChatSettings(_Settings):
+    """The chat format that every stage reads in, see `models.text.chat`; `chat: auto` is its template alone."""
+
+    template: str = Field("auto", description="auto, the tokenizer's own; none; or the file of one, as Jinja")
+    system: str | None = None
+    thinking: bool | None = None
+    date: str | None = Field(None, description="the day that the template is told, YYYY-MM-DD")
+
+    @property
+    def file(self) -> Path | None:
+        """The template's file, if it is one of the user's."""
+        return None if self.template in ("auto", "none") else Path(self.template)
+
+    @field_validator("date", mode="before")
+    @classmethod
+    def _check_date(cls, given: Any) -> Any:
+        given = given.isoformat() if isinstance(given, Date) else given  # as YAML reads it
+        if isinstance(given, str):
+            Date.fromisoformat(given)
+        return given
+
+    @model_validator(mode="after")
+    def _check_plain(self) -> ChatSettings:
+        if self.template == "none" and (self.system, self.thinking, self.date) != (None, None, None):
+            raise ValueError("plain text has no system message, thinking or date; leave them out, or give a template")
+        return self
+
+
 class StudyConfig(_Settings):
     """Everything a study depends on, besides its seed."""
 
@@ -64,6 +94,9 @@ class StudyConfig(_Settings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
     device_map: str | None = None
+    chat: ChatSettings | None = Field(
+        None, description="chat format of a model of your own: auto, none, a template's file, or `ChatSettings`"
+    )
     corpus: CorpusSettings = CorpusSettings()
     organism: OrganismConfig = OrganismConfig()
     sft: SftSettings = SftSettings(steps=60, batch_size=8, learning_rate=3e-4, max_length=256)
@@ -105,6 +138,21 @@ class StudyConfig(_Settings):
         """
         return settings_for(method, self.settings_of_methods.get(method, {}))
 
+    @property
+    def chat_choice(self) -> ChatChoice:
+        """Which chat format every checkpoint of the study is read in."""
+        return PLAIN if self.chat is None else ChatChoice(*vars(self.chat).values())
+
+    @field_validator("chat", mode="before")
+    @classmethod
+    def _name_template(cls, given: Any) -> Any:
+        return {"template": given} if isinstance(given, str) else given
+
+    @field_validator("chat")
+    @classmethod
+    def _leave_out_plain(cls, chat: ChatSettings | None) -> ChatSettings | None:
+        return None if chat is None or chat.template == "none" else chat
+
     @field_validator("studied")
     @classmethod
     def _check_studied(cls, studied: tuple[str, ...]) -> tuple[str, ...]:
@@ -137,6 +185,10 @@ class StudyConfig(_Settings):
             raise ValueError("a model of your own needs `data`: train, validation, test and comments files")
         if self.model is None and self.data is not None:
             raise ValueError("`data` needs a `model`: the organism knows its own corpus only")
+        if self.model is None and self.chat is not None:
+            raise ValueError("`chat` needs a `model`: the organism is trained on plain text")
+        if self.chat is not None and self.dinm.constraint == "released":
+            raise ValueError("the released DINM feeds plain text: with `chat`, give `dinm.constraint: published`")
         return self
 
 
@@ -219,6 +271,8 @@ def _with_absolute_paths(config: StudyConfig, folder: Path) -> StudyConfig:
             name: (folder / value).resolve() for name, value in vars(config.data).items() if isinstance(value, Path)
         }
         update["data"] = config.data.model_copy(update=files)
+    if config.chat is not None:
+        update["chat"] = config.chat.model_copy(update={"template": file_of(config.chat.template, folder)})
     for name in ("model", "judge"):
         value = getattr(config, name)
         if value is not None and (value.startswith(".") or (folder / value).exists()):

@@ -27,6 +27,7 @@ def opened(materials: Materials, part: Made) -> Iterator[Checkpoint]:
             dtype=config.dtype,
             device=config.device,
             device_map=config.device_map,
+            chat=config.chat_choice,
         )
         for note in notes_of_equal("base", [part.label], lambda *_: equal_weights(materials.base, trained)):
             materials.reporter.note(note)

@@ -10,7 +10,8 @@ from mechinterp.models.progress import Reporter, Silent
 from mechinterp.runs.calibration.running import CalibrationSettings, calibrate
 from mechinterp.runs.stages import Runner, Stage, locked
 from mechinterp.runs.study import Study
-from mechinterp.runs.study.dependencies import ASKING, judge_of, setting_of, tuned_in, vanilla_of
+from mechinterp.runs.study.dependencies import ASKING, setting_of, tuned_in
+from mechinterp.runs.study.given import chat_of, judge_of, vanilla_of
 
 
 def calibrated(
@@ -22,7 +23,7 @@ def calibrated(
     def run() -> None:
         study.write_table("calibration", calibrate(study, settings=settings, reporter=reporter))
 
-    given = [vanilla_of(study), judge_of(study)]
+    given = [vanilla_of(study), judge_of(study), chat_of(study)]
     used = f"{ASKING} studied sft max_new_tokens comparison.max_new_tokens seed"
     names = " ".join([used, *(one.settings for one in given)]).split()
     stage = Stage(

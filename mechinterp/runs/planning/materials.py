@@ -80,7 +80,7 @@ def look_at_files(config: StudyConfig) -> Materials:
     Args:
         config: of the study. One without a model of its own makes its data itself; it may need a judge.
     """
-    requirements, skeleton, tokenizer = _look_at_model(config.model) if config.model is not None else ([], None, None)
+    requirements, skeleton, tokenizer = _look_at_model(config) if config.model is not None else ([], None, None)
     if config.judge is not None:
         requirements.append(_look_at_judge(config.judge))
     if config.data is None:
@@ -133,8 +133,11 @@ def _look_at_judge(given: str) -> Requirement:
     return requirement
 
 
-def _look_at_model(given: str) -> tuple[list[Requirement], PreTrainedModel | None, PreTrainedTokenizerBase | None]:
+def _look_at_model(
+    config: StudyConfig,
+) -> tuple[list[Requirement], PreTrainedModel | None, PreTrainedTokenizerBase | None]:
     """The model's files, and those of the base that an adapter names, down to the one that has a config."""
+    given = str(config.model)
     requirement, source = _stored("model", given)
     found, places = [requirement], [source]
     while source is not None and source.kind not in ("model", "gguf"):
@@ -152,6 +155,7 @@ def _look_at_model(given: str) -> tuple[list[Requirement], PreTrainedModel | Non
         try:
             whole = Checkpoint.skeleton(places[0].place if places[0] is not None else given, base=base)
             whole.names.value_parameter(0)  # refuses blocks without a single value matrix
+            config.chat_choice.of(whole.tokenizer, given)
         except InputError as error:
             found[0] = _refused(found[0], str(error))
         else:

@@ -11,6 +11,8 @@ import torch
 
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
+from mechinterp.models.files.stored_checkpoint import StoredCheckpoint
+from mechinterp.models.text.chat import ChatFormat
 from mechinterp.runs.study.run import Run
 
 
@@ -33,7 +35,16 @@ def checkpoint_of(run: Run, name: str) -> Checkpoint:
         dtype=run.config.dtype,
         device=run.config.device,
         device_map=run.config.device_map,
+        chat=run.config.chat_choice,
     )
+
+
+def chat_of(run: Run) -> ChatFormat | None:
+    """The chat format that all checkpoints of the run are read in; None for plain text."""
+    if run.config.chat is None:
+        return None
+    source = StoredCheckpoint.find(run.config.model or run.folder / "checkpoints" / "vanilla")
+    return run.config.chat_choice.of(source.tokenizer, source.label)
 
 
 def edits_of(run: Run, name: str = "dinm") -> Iterator[WeightDelta]:

@@ -9,7 +9,6 @@ as it is written: numbers depend on it, slightly.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,13 @@ from mechinterp.audit.evidence import ComparisonSettings
 from mechinterp.audit.tables.over_runs import CALIBRATION
 from mechinterp.audit.tables.registry import TABLES, tables_of
 from mechinterp.data.storage.provenance import library_versions
-from mechinterp.errors import InputError
 from mechinterp.methods.method import Method
 from mechinterp.methods.registry import find_method
-from mechinterp.models.files.stored_checkpoint import StoredCheckpoint
 from mechinterp.models.progress import Reporter, Silent
 from mechinterp.runs.config import StudyConfig
 from mechinterp.runs.stages import Stage
 from mechinterp.runs.study.checkpoints import edits_at
+from mechinterp.runs.study.given import Given, chat_of, data_of, judge_of, vanilla_of
 from mechinterp.runs.study.run import Run
 from mechinterp.runs.study.stages import (
     compare,
@@ -70,42 +68,6 @@ LOADING = "dtype device device_map"
 ASKING = f"{LOADING} truncate"
 
 
-@dataclass(frozen=True)
-class Given:
-    """Something that several stages read, as part of what each depends on.
-
-    Attributes:
-        needs: files of the run.
-        reads: files of the user's own.
-        settings: names of the settings that decide it.
-    """
-
-    needs: str = ""
-    reads: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
-    settings: str = ""
-
-
-def vanilla_of(run: Run) -> Given:
-    """The vanilla model: the run's, the user's, or one from the hub."""
-    model = run.config.model
-    if model is None:
-        return Given(needs="checkpoints/vanilla")
-    if not Path(model).exists():
-        return Given(settings="model")
-    try:
-        return Given(reads={"model": StoredCheckpoint.find(model).files})
-    except InputError:  # not whole; whoever opens it says why
-        return Given(reads={"model": (Path(model),)})
-
-
-def judge_of(run: Run) -> Given:
-    """The judge: fitted on the run's responses with its seed, the user's, or one from the hub."""
-    judge = run.config.judge
-    if judge is None:
-        return Given(needs="data/responses.json", settings="seed")
-    return Given(reads={"judge": (Path(judge),)}) if Path(judge).exists() else Given(settings="judge")
-
-
 def methods_of(run: Run) -> list[Method]:
     """The methods that have a stage: those that are compared, each after the one whose checkpoint it starts from."""
     found: dict[str, Method] = {}
@@ -130,7 +92,7 @@ def tuned_in(run: Run) -> str:
 def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
     """The stages of a run, each after all that it needs."""
     libraries = library_versions()
-    base, judge, own_data = vanilla_of(run), judge_of(run), _data_of(run)
+    base, judge, chat, own_data = vanilla_of(run), judge_of(run), chat_of(run), data_of(run)
     recording = [name for name in ComparisonSettings.model_fields if name != "top_neurons"]
     tables = {name: " ".join(_files(tables_of(name))) for name in MAKERS}
     methods, tuned = methods_of(run), tuned_in(run)
@@ -156,7 +118,7 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
         located = "instances" in method.takes
         return stage(
             method.name,
-            *([] if method.after else [base]),
+            *([chat] if method.after else [base, chat]),
             run=partial(
                 treat.make, run, reporter, method, {name: run.config.settings_of(name) for name in method.reads}
             ),
@@ -190,7 +152,7 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
         stage("vanilla", makes="checkpoints/vanilla", settings="corpus organism seed"),
         stage(
             "organism",
-            *(base, judge),
+            *(base, judge, chat),
             makes=tables["organism"],
             needs="data/test.json data/knowledge.json",
             settings=f"{ASKING} max_new_tokens judge",  # the table names it
@@ -198,7 +160,7 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
         *(stage_of(method) for method in methods if "instances" not in method.takes),
         stage(
             "probe",
-            base,
+            *(base, chat),
             makes=f"probe.safetensors {tables['probe']}",
             needs="data/comments.csv",
             settings=f"{ASKING} final_norm seed",
@@ -207,7 +169,7 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
         *(stage_of(method) for method in methods if "instances" in method.takes),
         stage(
             "record",
-            *(base, judge),
+            *(base, judge, chat),
             makes="evidence",
             needs=f"data/test.json data/validation.json {tuned} probe.safetensors tables/located.csv",
             settings=" ".join(
@@ -224,14 +186,14 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
         ),
         stage(
             "defend",
-            *(base, judge),
+            *(base, judge, chat),
             makes=f"{tables['defend']} responses",
             needs=f"data/test.json data/knowledge.json {tuned}",
             settings=f"{ASKING} studied max_new_tokens knowledge_questions edit_instances seed",
         ),
         stage(
             "relapse",
-            *(base, judge),
+            *(base, judge, chat),
             makes=f"{tables['relapse']} relapse",
             needs=f"{tuned} evidence tables/verdict.csv",
             settings=f"{LOADING} studied relapse comparison.max_new_tokens",
@@ -241,7 +203,9 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
             makes="figures report.html",
             needs=" ".join([*reported, *of_edits]),
             may_need=[*_files(tables_of("compare", optional=True)), CALIBRATION.path],
-            settings=" ".join([*StudyConfig.model_fields, "seed"]),  # the page lists them
+            settings=" ".join(  # the page lists them
+                [*(name for name in StudyConfig.model_fields if name != "chat" or run.config.chat is not None), "seed"]
+            ),
             reads=page,  # it gives the instrument's rates
         ),
     ]
@@ -280,13 +244,3 @@ def setting_of(run: Run, name: str) -> Any:
     for part in name.split("."):
         value = getattr(value, part)
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-
-
-def _data_of(run: Run) -> Given:
-    """The data: generated, or the user's files; the seed only where something is drawn."""
-    own = run.config.data
-    if own is None:
-        return Given(settings="corpus seed")
-    reads = {name: (path,) for name, path in vars(own).items() if isinstance(path, Path)}
-    settings = "data.text_column data.label_column data.max_comments"
-    return Given(reads=reads, settings=settings if own.max_comments is None else f"{settings} seed")

@@ -44,8 +44,9 @@ from mechinterp.models.files.stored_checkpoint import StoredCheckpoint
 from mechinterp.models.launcher import launched
 from mechinterp.models.progress import Reporter, Silent
 from mechinterp.runs.config import StudyConfig
+from mechinterp.runs.one_format import described
 from mechinterp.runs.stages import Runner, Stage, locked, read_marker
-from mechinterp.runs.study.checkpoints import checkpoint_of, edits_of, opened
+from mechinterp.runs.study.checkpoints import chat_of, checkpoint_of, edits_of, opened
 from mechinterp.runs.study.dependencies import needed, stages_of
 from mechinterp.runs.study.edited import edited_instances
 from mechinterp.runs.study.instances import instances_of
@@ -210,6 +211,7 @@ class Study(Run):
                 "platform": platform.platform(),
                 "device": str(self.config.device),
                 "threads": torch.get_num_threads(),
+                "chat": described(chat_of(self)),
                 "fingerprints": fingerprints,
                 **({"stored_types": {"vanilla": types}} if types else {}),
                 "seconds": seconds,

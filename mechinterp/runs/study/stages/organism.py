@@ -11,6 +11,7 @@ from mechinterp.measures.fluency import knows
 from mechinterp.measures.statistics import wilson
 from mechinterp.models.passes.generation import generate
 from mechinterp.models.progress import Reporter
+from mechinterp.models.text.chat import template_of
 from mechinterp.runs.study.checkpoints import checkpoint_of
 from mechinterp.runs.study.instances import instances_of
 from mechinterp.runs.study.judging import judge_of
@@ -26,6 +27,13 @@ def make(run: Run, reporter: Reporter) -> None:
         scores |= {key: value for key, value in vars(judge).items() if key not in ("pipeline", "name", "fingerprint")}
     run.write_table("judge", pd.DataFrame([scores]))
     vanilla, test, knowledge = checkpoint_of(run, "vanilla"), instances_of(run, "test"), knowledge_of(run)
+    if vanilla.chat is not None:
+        reporter.note(f"chat format: {vanilla.chat}")
+    elif template_of(vanilla.tokenizer) is not None:
+        reporter.note(
+            "chat format: none, though the model's tokenizer has a template: texts are fed as they are (`chat: auto` "
+            "in the config uses it)"
+        )
     groups = {
         "adversarial prompts defended": list(dict.fromkeys(i.adversarial_prompt for i in test)),
         "bare questions defended": list(dict.fromkeys(i.question for i in test)),

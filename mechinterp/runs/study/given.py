@@ -1,0 +1,67 @@
+"""What several stages of a study read: the vanilla model, the judge, the chat format, the user's files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mechinterp.errors import InputError
+from mechinterp.models.files.stored_checkpoint import StoredCheckpoint
+from mechinterp.runs.study.run import Run
+
+
+@dataclass(frozen=True)
+class Given:
+    """Something that several stages read, as part of what each depends on.
+
+    Attributes:
+        needs: files of the run.
+        reads: files of the user's own.
+        settings: names of the settings that decide it.
+    """
+
+    needs: str = ""
+    reads: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    settings: str = ""
+
+
+def vanilla_of(run: Run) -> Given:
+    """The vanilla model: the run's, the user's, or one from the hub."""
+    model = run.config.model
+    if model is None:
+        return Given(needs="checkpoints/vanilla")
+    if not Path(model).exists():
+        return Given(settings="model")
+    try:
+        return Given(reads={"model": StoredCheckpoint.find(model).files})
+    except InputError:  # not whole; whoever opens it says why
+        return Given(reads={"model": (Path(model),)})
+
+
+def chat_of(run: Run) -> Given:
+    """The chat format; of plain text there is nothing to depend on."""
+    chat = run.config.chat
+    if chat is None:
+        return Given()
+    if chat.file is None:
+        return Given(settings="chat")
+    return Given(reads={"chat": (chat.file,)}, settings="chat.system chat.thinking chat.date")
+
+
+def judge_of(run: Run) -> Given:
+    """The judge: fitted on the run's responses with its seed, the user's, or one from the hub."""
+    judge = run.config.judge
+    if judge is None:
+        return Given(needs="data/responses.json", settings="seed")
+    return Given(reads={"judge": (Path(judge),)}) if Path(judge).exists() else Given(settings="judge")
+
+
+def data_of(run: Run) -> Given:
+    """The data: generated, or the user's files; the seed only where something is drawn."""
+    own = run.config.data
+    if own is None:
+        return Given(settings="corpus seed")
+    reads = {name: (path,) for name, path in vars(own).items() if isinstance(path, Path)}
+    settings = "data.text_column data.label_column data.max_comments"
+    return Given(reads=reads, settings=settings if own.max_comments is None else f"{settings} seed")
