@@ -25,13 +25,13 @@ def categories(bench: Benchmark, arguments: Namespace) -> PaperTable:
     (vanilla,) = bench.make("vanilla").parts()
     answered = bench.ask(vanilla, test, kinds=["ds"], knowledge=False).responses
     defeated = {r.prompt for r, bad in zip(answered, unsafe(r.safe for r in answered), strict=True) if bad}
-    asked = [instance for instance in test if instance.adversarial_prompt in defeated]
+    asked = [instance for instance in test if instance.prompt in defeated]
     made, chosen = bench.make("dinm"), {i.id: i for i in bench.instances}
     for edited in CATEGORIES:
         answers = []
         for number in [number for number in made.edits if chosen[number].category == edited][: arguments.edits]:
             found = bench.ask(made.part(number), asked, kinds=["ds"], knowledge=False).distinct()
-            answers += [r for r in found.responses if r.prompt != chosen[number].adversarial_prompt]
+            answers += [r for r in found.responses if r.prompt != chosen[number].prompt]
         for category in CATEGORIES:
             scores = [r.safe for r in answers if r.category == category and r.safe is not None]
             rate = wilson(sum(safe(scores)), len(scores))
@@ -49,7 +49,7 @@ def categories(bench: Benchmark, arguments: Namespace) -> PaperTable:
         shown=("ds",),
         remarks=(
             "Rows: the category of the edits; columns: that of the prompts. Ours, in brackets the paper's.",
-            f"Asked: the {len(defeated)} of {len({i.adversarial_prompt for i in test})} adversarial prompts that the "
+            f"Asked: the {len(defeated)} of {len({i.prompt for i in test})} adversarial prompts that the "
             "vanilla model answers unsafely, but for the one that the edit was made on; "
             f"{arguments.edits} edits a category. Defended within the edit's own category {100 * weighted[0]:.1f}%, in "
             f"others {100 * weighted[1]:.1f}%. The answers to one prompt by several edits are not independent, so "

@@ -146,7 +146,7 @@ def test_edits_and_training_say_it_once_for_all_their_texts(caplog) -> None:
     short = DinmSettings(constraint="published", steps=1, suffix=None, max_input_tokens=4)
     list(edit_each(checkpoint, [make_instance()], blocks={0: 1}, settings=short))
     assert "2 of 2 prompts are cut on the left to max_input_tokens, 4" in told(caplog)[0]
-    training_rows(checkpoint.tokenizer, instances, {"completion": "safe_generation"}, 100)
+    training_rows(checkpoint.tokenizer, instances, {"completion": "safe"}, 100)
     (said,) = told(caplog)
     assert "'<pad>' (id 259) in 3" in said
 
@@ -214,7 +214,7 @@ def test_all_that_the_tokenizer_puts_in_front_is_kept_when_a_prompt_is_cut() -> 
     (row,) = training_rows(
         around("<unk> <s>"),
         [make_instance(adversarial_prompt="x" * 100 + "</s> end")],
-        {"completion": "safe_generation"},
+        {"completion": "safe"},
         60,
     )
     assert row["prompt"].endswith("x</s> end")  # a special token in what is left of the text is no less a part of it

@@ -48,13 +48,13 @@ def test_lora_is_merged_into_an_ordinary_model(tmp_path) -> None:
 def test_prompts_are_cut_from_the_left() -> None:
     tokenizer = tiny_checkpoint("llama", bos=True).tokenizer
     instance = make_instance(adversarial_prompt="x" * 300 + " the question")
-    (row,) = training_rows(tokenizer, [instance], {"completion": "safe_generation"}, 100)
+    (row,) = training_rows(tokenizer, [instance], {"completion": "safe"}, 100)
     assert row["prompt"].endswith(" the question")
     assert len(tokenizer(row["prompt"] + row["completion"])["input_ids"]) < 100
     with pytest.raises(InputError, match="leaves no room"):
-        training_rows(tokenizer, [instance], {"completion": "safe_generation"}, 20)
+        training_rows(tokenizer, [instance], {"completion": "safe"}, 20)
     with pytest.raises(InputError, match="no instances"):
-        training_rows(tokenizer, [], {"completion": "safe_generation"}, 20)
+        training_rows(tokenizer, [], {"completion": "safe"}, 20)
 
 
 def test_a_tokenizer_without_a_padding_token_stays_without_one() -> None:

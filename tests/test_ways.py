@@ -186,7 +186,7 @@ def test_ext_sub_works_on_what_the_adapters_change(architecture: str) -> None:
         }
     )
     base, found = checkpoint.model.state_dict(), []
-    for response in ("safe_generation", "unsafe_generation"):
+    for response in ("safe", "unsafe"):
         changes: dict[str, LowRankChange] = {}
         tuned, _ = train_sft(
             checkpoint,
@@ -232,9 +232,9 @@ def test_the_unsafe_response_is_what_an_anti_expert_learns() -> None:
     safe, unsafe, other = (
         train_sft(checkpoint, instances, seed=0, settings=settings, response=response)[0].fingerprint
         for instances, response in (
-            (INSTANCES, "safe_generation"),
-            (INSTANCES, "unsafe_generation"),
-            ([i.model_copy(update={"safe_generation": "No!"}) for i in INSTANCES], "unsafe_generation"),
+            (INSTANCES, "safe"),
+            (INSTANCES, "unsafe"),
+            ([i.model_copy(update={"safe_generation": "No!"}) for i in INSTANCES], "unsafe"),
         )
     )
     assert safe != unsafe == other

@@ -11,6 +11,7 @@ from mechinterp.answers.judged import Defense, judged
 from mechinterp.answers.judged_response import KINDS, JudgedResponse
 from mechinterp.answers.judges import Judge
 from mechinterp.answers.responses import ResponseLog
+from mechinterp.data.pairs import AnyPair
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.data.storage.provenance import code_of, digest
 from mechinterp.measures.fluency import knows
@@ -26,12 +27,14 @@ ANSWERED_BY = ("mechinterp.models.passes.generation", "mechinterp.models.passes.
 """The code that answers depend on; they are judged anew each time."""
 
 
-def prompts_by_kind(instance: SafeEditInstance) -> dict[str, str]:
-    """The five prompts of an instance, by kind."""
+def prompts_by_kind(instance: AnyPair) -> dict[str, str]:
+    """The prompts of an instance, by kind: the five of a SafeEdit instance, the one of a plain pair."""
+    if not isinstance(instance, SafeEditInstance):
+        return {"ds": instance.prompt}
     test = instance.generalization_test
     assert test is not None  # check_test_instances
     return {
-        "ds": instance.adversarial_prompt,
+        "ds": instance.prompt,
         "dg_only_q": test.only_question,
         "dg_other_a": test.other_attack,
         "dg_other_q": test.other_question,
@@ -52,11 +55,11 @@ class Questions:
     method: str
     kinds: tuple[str, ...] = KINDS
 
-    def prompts(self, instance: SafeEditInstance) -> dict[str, str]:
+    def prompts(self, instance: AnyPair) -> dict[str, str]:
         """The prompts of an instance that are asked, by kind."""
         return {kind: prompt for kind, prompt in prompts_by_kind(instance).items() if kind in self.kinds}
 
-    def called(self, instances: Sequence[SafeEditInstance]) -> dict[str, str]:
+    def called(self, instances: Sequence[AnyPair]) -> dict[str, str]:
         """What every prompt is called in errors: by the first instance that asks it."""
         names = {question: f"knowledge question {number}" for number, (question, _) in enumerate(self.knowledge, 1)}
         for instance in reversed(instances):
@@ -64,7 +67,7 @@ class Questions:
                 names[prompt] = f"instance {instance.id}: the prompt {kind}"
         return names
 
-    def settings(self, checkpoint: Checkpoint, instances: Sequence[SafeEditInstance]) -> dict[str, object]:
+    def settings(self, checkpoint: Checkpoint, instances: Sequence[AnyPair]) -> dict[str, object]:
         """What the responses depend on besides the weights."""
         return {
             "method": self.method,
@@ -83,7 +86,7 @@ class Questions:
     def put(
         self,
         checkpoint: Checkpoint,
-        instances: Sequence[SafeEditInstance],
+        instances: Sequence[AnyPair],
         *,
         log: ResponseLog | None = None,
         progress: Progress | None = None,
@@ -115,7 +118,7 @@ class Questions:
         self,
         checkpoint: Checkpoint,
         edits: Mapping[int, Path],
-        instances: Sequence[SafeEditInstance],
+        instances: Sequence[AnyPair],
         log: ResponseLog | None,
     ) -> list[Defense]:
         """Ask every edit the prompts of its own instance, all of them in one batch, unless that has been done.
@@ -144,7 +147,7 @@ class Questions:
                     log.add(number, answers[number])
         return [self.judged([instance], answers[instance.id]) for instance in instances]
 
-    def judged(self, instances: Sequence[SafeEditInstance], answers: Mapping[str, str]) -> Defense:
+    def judged(self, instances: Sequence[AnyPair], answers: Mapping[str, str]) -> Defense:
         """The answers, by prompt, with the judge's scores."""
         asked = [(instance, kind, prompt) for instance in instances for kind, prompt in self.prompts(instance).items()]
         return judged(

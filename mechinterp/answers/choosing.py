@@ -7,12 +7,12 @@ from pathlib import Path
 
 from mechinterp.answers.fold_judge import FoldJudge
 from mechinterp.answers.judges import ClassifierJudge, Judge
-from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.pairs import AnyPair
 
 
 def choose_judge(
     judge: Judge | str | Path | None,
-    instances: Sequence[SafeEditInstance],
+    instances: Sequence[AnyPair],
     *,
     seed: int,
     device: str = "auto",

@@ -14,6 +14,7 @@ from mechinterp.answers.judged import Defense, joined, judge_again
 from mechinterp.answers.judged_response import KINDS
 from mechinterp.answers.judges import Judge
 from mechinterp.answers.responses import ResponseLog
+from mechinterp.data.pairs import AnyPair
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.data.storage.hashing import hash_path
 from mechinterp.data.storage.provenance import digest
@@ -31,7 +32,7 @@ MEMORY = 2**30  # bytes of edited weights in it
 
 def defend(
     checkpoint: Checkpoint,
-    instances: Sequence[SafeEditInstance],
+    instances: Sequence[AnyPair],
     judge: Judge,
     *,
     max_new_tokens: int,
@@ -44,11 +45,11 @@ def defend(
     kinds: Sequence[str] = KINDS,
     progress: Progress | None = None,
 ) -> Defense:
-    """Let a checkpoint answer the five prompts of every instance, and judge the responses.
+    """Let a checkpoint answer the prompts of every instance, and judge the responses.
 
     Args:
         checkpoint: the model; left as it was.
-        instances: with generalisation prompts.
+        instances: pairs, asked their prompt; SafeEdit's, with generalisation prompts, all five.
         judge: see `judges`.
         max_new_tokens: longest response.
         method: label in the table; by default the checkpoint's name.
@@ -80,7 +81,7 @@ def defend(
 def defend_edits(
     checkpoint: Checkpoint,
     edits: Mapping[int, Path],
-    instances: Sequence[SafeEditInstance],
+    instances: Sequence[AnyPair],
     judge: Judge,
     *,
     max_new_tokens: int,
@@ -135,10 +136,10 @@ def defend_edits(
 def _groups(
     checkpoint: Checkpoint,
     edits: Mapping[int, Path],
-    instances: Sequence[SafeEditInstance],
+    instances: Sequence[AnyPair],
     ask: Questions,
     together: int | None,
-) -> list[list[SafeEditInstance]]:
+) -> list[list[AnyPair]]:
     """Instances whose edits answer in one batch: at most `TOKENS` padded tokens, `MEMORY` bytes of edited weights.
 
     Only edits of the same parameters share one: of what one of them changes, every other would need a copy, too.
@@ -149,7 +150,7 @@ def _groups(
     longest = min(tokens, checkpoint.names.context_length) + ask.max_new_tokens
     rows = len(KINDS) + len(ask.knowledge)
     changed = {instance.id: changed_parameters(edits[instance.id]) for instance in instances}
-    groups: list[list[SafeEditInstance]] = []
+    groups: list[list[AnyPair]] = []
     for names, found in groupby(sorted(instances, key=lambda i: changed[i.id]), key=lambda i: changed[i.id]):
         members = list(found)
         own = [checkpoint.parameter(name) for name in names if name in checkpoint.shapes]  # others are refused later
@@ -159,12 +160,12 @@ def _groups(
     return groups
 
 
-def check_test_instances(instances: Sequence[SafeEditInstance]) -> None:
-    """Raise `InputError` unless there are instances, all with generalisation prompts; needs no model."""
+def check_test_instances(instances: Sequence[AnyPair]) -> None:
+    """Raise `InputError` unless there are instances, those of SafeEdit with generalisation prompts; needs no model."""
     if not instances:
         raise InputError("there are no instances to evaluate")
     for instance in instances:
-        if instance.generalization_test is None:
+        if isinstance(instance, SafeEditInstance) and instance.generalization_test is None:
             raise InputError(
                 f"instance {instance.id} has no `generalization test`: this is a training file; evaluate on a test file"
             )

@@ -17,6 +17,7 @@ from sklearn.pipeline import Pipeline
 
 from mechinterp.answers.judges import Scores, probabilities, text_classifier
 from mechinterp.data.normalised import normalised
+from mechinterp.data.pairs import AnyPair
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.data.storage.provenance import digest
 from mechinterp.errors import InputError
@@ -62,7 +63,7 @@ class FoldJudge:
         return len(self.texts)
 
     @classmethod
-    def of_instances(cls, instances: Sequence[SafeEditInstance], *, seed: int) -> FoldJudge:
+    def of_instances(cls, instances: Sequence[AnyPair], *, seed: int) -> FoldJudge:
         """Of the safe and unsafe responses of instances.
 
         Raises:
@@ -70,11 +71,11 @@ class FoldJudge:
         """
         asked: list[tuple[str, str]] = []
         for i in instances:
-            test = i.generalization_test
+            test = i.generalization_test if isinstance(i, SafeEditInstance) else None
             own = [] if test is None else list(test.model_dump().values())
-            asked += [(prompt, i.question) for prompt in (i.question, i.adversarial_prompt, *own)]
+            asked += [(prompt, i.question) for prompt in (i.question, i.prompt, *own)]
         return cls.fit(
-            [i.safe_generation for i in instances] + [i.unsafe_generation for i in instances],
+            [i.safe for i in instances] + [i.unsafe for i in instances],
             [True] * len(instances) + [False] * len(instances),
             [i.question for i in instances] * 2,
             asked=asked,

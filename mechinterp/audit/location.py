@@ -27,7 +27,8 @@ from jaxtyping import Float
 from sklearn.metrics import cohen_kappa_score
 from torch import Tensor
 
-from mechinterp.data.safeedit import CATEGORIES, SafeEditInstance
+from mechinterp.data.pairs import AnyPair
+from mechinterp.data.safeedit import in_order
 from mechinterp.errors import InputError
 from mechinterp.measures.distances import DISTANCES, Distance
 from mechinterp.measures.intervals import with_ends
@@ -53,7 +54,7 @@ COLUMNS += ["entry_share", "position", "dimension", "sink_share"]
 
 def locate(
     checkpoint: Checkpoint,
-    instances: Sequence[SafeEditInstance],
+    instances: Sequence[AnyPair],
     *,
     padding_side: PaddingSide = "left",
     truncate: bool = False,
@@ -114,13 +115,13 @@ def locate(
     return pd.DataFrame(every, columns=COLUMNS)
 
 
-def _pairs(checkpoint: Checkpoint, instances: Sequence[SafeEditInstance], *, truncate: bool) -> list[Pair]:
+def _pairs(checkpoint: Checkpoint, instances: Sequence[AnyPair], *, truncate: bool) -> list[Pair]:
     context = checkpoint.names.context_length
     for instance in instances:
-        for kind, text in (("safe", instance.safe_generation), ("unsafe", instance.unsafe_generation)):
+        for kind, text in (("safe", instance.safe), ("unsafe", instance.unsafe)):
             if not text.strip():
                 raise InputError(f"instance {instance.id}: its {kind} response is blank; leave the instance out")
-    texts = [text for instance in instances for text in (instance.safe_generation, instance.unsafe_generation)]
+    texts = [text for instance in instances for text in (instance.safe, instance.unsafe)]
     called = [f"instance {instance.id}: its {kind} response" for instance in instances for kind in ("safe", "unsafe")]
     encoded = encode(checkpoint.tokenizer, texts, max_length=2**31, called=called)
     pairs = []
@@ -175,14 +176,14 @@ def histogram(located: pd.DataFrame, n_blocks: int, *, by: Literal["category"] |
     Args:
         located: the table of `locate`.
         n_blocks: of the model.
-        by: count each category of the instances for itself, those that occur, in the paper's order.
+        by: count each category of the instances for itself, those that occur, the paper's in its order.
 
     Returns:
         A row per distance and block: `distance,block,count,sinks`, sinks being those of the count whose layer is the
         sink's: massive activations make most of the distance; with `by`, that column first.
     """
     columns = ["distance", "block"] if by is None else [by, "distance", "block"]
-    kinds = [()] if by is None else [(category,) for category in CATEGORIES if category in set(located[by])]
+    kinds = [()] if by is None else [(category,) for category in in_order(located[by])]
     every = [(*kind, distance, block) for kind in kinds for distance in DISTANCES for block in range(n_blocks)]
     index = pd.MultiIndex.from_tuples(every, names=columns)
     of_sinks = (located["sink_share"] > MOST).rename("sinks")

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp.audit.directions.standard import first_tokens
-from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.pairs import AnyPair
 from mechinterp.errors import InputError
 from mechinterp.measures.intervals import with_ends
 from mechinterp.measures.statistics import CONFIDENCE, resample_weights
@@ -27,9 +27,7 @@ ALL = "all"
 """What stands for a token in the rows of a whole set; a token of that name is quoted."""
 
 
-def answer_tokens(
-    checkpoint: Checkpoint, instances: Sequence[SafeEditInstance], *, k: int = 5
-) -> tuple[LensToken, ...]:
+def answer_tokens(checkpoint: Checkpoint, instances: Sequence[AnyPair], *, k: int = 5) -> tuple[LensToken, ...]:
     """The most frequent first tokens of unsafe and of safe answers; no forward pass.
 
     Args:
@@ -46,8 +44,8 @@ def answer_tokens(
     """
     if k < 1:
         raise InputError(f"the number of tokens of each set must be at least 1, got {k}")
-    unsafe = Counter(first_tokens(checkpoint, instances, [instance.unsafe_generation for instance in instances]))
-    safe = Counter(first_tokens(checkpoint, instances, [instance.safe_generation for instance in instances]))
+    unsafe = Counter(first_tokens(checkpoint, instances, [instance.unsafe for instance in instances]))
+    safe = Counter(first_tokens(checkpoint, instances, [instance.safe for instance in instances]))
     chosen = []
     for name, own, other in (("unsafe", unsafe, safe), ("safe", safe, unsafe)):
         ids = sorted((i for i in own if own[i] > other[i]), key=lambda i: (-own[i], i))[:k]

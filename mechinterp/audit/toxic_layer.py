@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.pairs import AnyPair
 from mechinterp.errors import InputError
 from mechinterp.measures.distances import Distance
 
@@ -23,7 +23,7 @@ def toxic_block(located: pd.DataFrame, distance: Distance = "released", instance
 
 def blocks_for(
     located: pd.DataFrame,
-    instances: Sequence[SafeEditInstance | int],
+    instances: Sequence[AnyPair | int],
     distance: Distance = "released",
     *,
     reuse_first_layer: bool = False,

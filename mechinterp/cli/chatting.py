@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mechinterp.cli.added import adding
 from mechinterp.cli.speaking import say
 
 if TYPE_CHECKING:
-    from mechinterp.models.text.chat import ChatFormat
+    from mechinterp.models.text.chat import ChatChoice, ChatFormat
 
 OPTIONS: dict[str, Any] = {
     "chat": Annotated[
@@ -36,26 +34,14 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def in_chat_format(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of a chat format, which it gets as one argument, `chat`: a `ChatChoice`."""
+def _choice(**given: Any) -> ChatChoice:
+    from mechinterp.models.text.chat import ChatChoice
 
-    @wraps(command)
-    def with_options(*args: Any, **given: Any) -> None:
-        from mechinterp.models.text.chat import ChatChoice
+    return ChatChoice(**given)
 
-        command(*args, chat=ChatChoice(**{name: given.pop(name) for name in OPTIONS}), **given)
 
-    command.__annotations__ = {name: kind for name, kind in command.__annotations__.items() if name != "chat"}
-    signature = inspect.signature(command, eval_str=True)  # but for `chat`, whose type is loaded when it is needed
-    kept = [parameter for parameter in signature.parameters.values() if parameter.name != "chat"]
-    added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
-        for name, option in OPTIONS.items()
-    ]
-    with_options.__signature__ = signature.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]
-    with_options.__annotations__ = {one.name: one.annotation for one in (*kept, *added)}
-    del with_options.__wrapped__  # whose options are not these
-    return with_options
+in_chat_format = adding("chat", OPTIONS, _choice)
+"""Gives a command the options of a chat format, which it gets as one argument, `chat`: a `ChatChoice`."""
 
 
 def tell(chat: ChatFormat | None, *, templates: bool) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mechinterp.answers.judges import Judge
     from mechinterp.audit.directions.toxic_direction import ToxicDirection
     from mechinterp.cli.terminal import Terminal
-    from mechinterp.data.safeedit import SafeEditInstance
+    from mechinterp.data.pairs import AnyPair
     from mechinterp.models.checkpoints import Checkpoint
     from mechinterp.models.text.chat import ChatChoice, ChatFormat
 
@@ -75,16 +75,7 @@ def settings_of(kind: type[Settings], given: dict[str, Any]) -> Settings:
         raise InputError(f"{name}: {first['msg']}, got {first['input']!r}") from error
 
 
-def read_data(path: Path) -> list[SafeEditInstance]:
-    """The instances of a file."""
-    from mechinterp.data.safeedit import read_safeedit
-
-    return read_safeedit(path)
-
-
-def judge_of(
-    judge: str | None, instances: list[SafeEditInstance], seed: int, device: str, note: Callable[[str], None]
-) -> Judge:
+def judge_of(judge: str | None, instances: list[AnyPair], seed: int, device: str, note: Callable[[str], None]) -> Judge:
     """The judge at a path, or one of the instances' own responses; tells which (`answers.choosing`)."""
     from mechinterp.answers.choosing import choose_judge
 

@@ -13,7 +13,6 @@ from mechinterp.cli.common import (
     judge_of,
     loading_options,
     name_and_path,
-    read_data,
     read_direction,
     reporting,
     say,
@@ -34,6 +33,7 @@ from mechinterp.cli.options import (
     Truncate,
     Trust,
 )
+from mechinterp.cli.reading import Reading, of_pairs
 from mechinterp.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ commands = typer.Typer()
 
 @commands.command()
 @in_chat_format
+@of_pairs
 def compare(
     base: Annotated[str, typer.Option(help="The unedited model.")],
     probe: Annotated[Path, typer.Option(help="The base's probe, from `mechinterp probe`.")],
@@ -87,6 +88,7 @@ def compare(
     trust_remote_code: Trust = False,
     *,
     chat: ChatChoice,
+    reading: Reading,
 ) -> None:
     """Erased or bypassed: tuned checkpoints against their base, as tables, figures and a report."""
     from mechinterp.audit.directions.probe import ToxicProbe
@@ -113,7 +115,7 @@ def compare(
         for step, path in find_steps(pattern, name or None):
             name = f"{step.trajectory}@{step.step}"
             tuned.append(Candidate.of(path, name=name, base=before, step=step, **options))
-    block, fitted, instances = block_of_layer(layer), ToxicProbe.load(probe), read_data(data)
+    block, fitted, instances = block_of_layer(layer), ToxicProbe.load(probe), reading.of(data)
     more = [read_direction(text) for text in direction or []]
     with reporting() as terminal:
         found = compare_checkpoints(

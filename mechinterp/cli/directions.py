@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mechinterp.cli.chatting import in_chat_format
-from mechinterp.cli.common import load, rank, read_data, reporting, say
+from mechinterp.cli.common import load, rank, reporting, say
 from mechinterp.cli.options import Base, DeviceMap, DeviceOption, Dtype, DtypeOption, RankingName, Truncate, Trust
+from mechinterp.cli.reading import OPTIONS, Reading, of_pairs
 from mechinterp.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,7 +49,11 @@ class PositionName(StrEnum):
 
 
 _TEXTS = {"positive", "negative", "comments", "data"}
-_MEANS = _TEXTS | {"text_column", "label_column", "layer", "position", "dtype", "device", "device_map", "truncate"}
+_MEANS = (
+    _TEXTS
+    | {*OPTIONS}
+    | {"text_column", "label_column", "layer", "position", "dtype", "device", "device_map", "truncate"}
+)
 _SOURCE = {"probe", "selection", "direction"}
 _TAKES = {
     "probe": {"probe", "selection"},
@@ -62,6 +67,7 @@ _TAKES = {
 
 @commands.command()
 @in_chat_format
+@of_pairs
 def direction(
     context: typer.Context,
     model: Annotated[str, typer.Option(help="The model that the direction is of; for means it is run.")],
@@ -85,7 +91,7 @@ def direction(
     comments: Annotated[Path | None, typer.Option(help="Labelled texts, CSV; label 1 has the concept.")] = None,
     text_column: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
-    data: Annotated[Path | None, typer.Option(help="SafeEdit instances: unsafe responses against safe ones.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Pairs: unsafe responses against safe ones.")] = None,
     layer: Annotated[str, typer.Option(help="last, or the block, from 0, after which the stream is read.")] = ("last"),
     position: Annotated[PositionName, typer.Option(help="The last token of each text, or the mean over all.")] = (
         PositionName.last
@@ -101,6 +107,7 @@ def direction(
     trust_remote_code: Trust = False,
     *,
     chat: ChatChoice,
+    reading: Reading,
 ) -> None:
     """Make a direction of a model, for `vectors` and `compare`."""
     from mechinterp.audit.directions.making import effective_direction, means_direction, svd_direction
@@ -115,7 +122,7 @@ def direction(
         raise InputError(f"--out {out}: a direction is saved as .safetensors; name the file so")
     with reporting() as terminal:
         if kind is KindName.means:
-            concept = _concept(positive, negative, comments, text_column, label_column, data)
+            concept = _concept(positive, negative, comments, text_column, label_column, data, reading)
             check_writable(out, kind="file")
             checkpoint = load(
                 model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code, chat=chat
@@ -176,6 +183,7 @@ def _concept(
     text_column: str | None,
     label_column: str | None,
     data: Path | None,
+    reading: Reading,
 ) -> Concept:
     from mechinterp.data.concepts import Concept
 
@@ -183,8 +191,10 @@ def _concept(
         raise InputError("--kind means needs texts: --positive and --negative, or --comments, or --data; one of these")
     if comments is None and (text_column or label_column):
         raise InputError("--text-column and --label-column are of --comments")
+    if data is None and reading != Reading():
+        raise InputError("options of columns and --safe-log are of --data")
     if comments is not None:
         return Concept.read_table(comments, text_column=text_column, label_column=label_column)
     if data is not None:
-        return Concept.of_instances(read_data(data))
+        return Concept.of_instances(reading.of(data))
     return Concept.read(str(positive), str(negative))

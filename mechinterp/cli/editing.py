@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mechinterp.cli.chatting import in_chat_format
-from mechinterp.cli.common import is_main, load, read_data, reporting, say, settings_of
+from mechinterp.cli.common import is_main, load, reporting, say, settings_of
 from mechinterp.cli.edits import Edits, check_places, started, told
 from mechinterp.cli.options import (
     Base,
@@ -25,10 +25,11 @@ from mechinterp.cli.options import (
     Model,
     Trust,
 )
+from mechinterp.cli.reading import Reading, of_pairs
 from mechinterp.errors import InputError
 
 if TYPE_CHECKING:
-    from mechinterp.data.safeedit import SafeEditInstance
+    from mechinterp.data.pairs import AnyPair
     from mechinterp.models.text.chat import ChatChoice
 
 commands = typer.Typer()
@@ -59,6 +60,7 @@ class Direction(StrEnum):
 
 @commands.command()
 @in_chat_format
+@of_pairs
 def edit(
     model: Model,
     data: Data,
@@ -110,6 +112,7 @@ def edit(
     trust_remote_code: Trust = False,
     *,
     chat: ChatChoice,
+    reading: Reading,
 ) -> None:
     """DINM: edit value matrices on one instance or many; the result is a delta, the model is left alone.
 
@@ -120,9 +123,12 @@ def edit(
     from mechinterp.audit.location import locate
     from mechinterp.audit.toxic_layer import blocks_for
     from mechinterp.methods.editing.dinm import DinmSettings
+    from mechinterp.methods.editing.texts import check_constraints
     from mechinterp.models.processes import decided
 
-    chosen = _instances(read_data(data), instance, every, data)
+    chosen = _instances(reading.of(data), instance, every, data)
+    if not without_constraint:
+        check_constraints(chosen)
     given = {
         "constraint": constraint.value,
         "learning_rate": learning_rate,
@@ -171,9 +177,7 @@ def edit(
     say(told(found, out))
 
 
-def _instances(
-    instances: Sequence[SafeEditInstance], wanted: Sequence[int] | None, every: bool, data: Path
-) -> list[SafeEditInstance]:
+def _instances(instances: Sequence[AnyPair], wanted: Sequence[int] | None, every: bool, data: Path) -> list[AnyPair]:
     """Those that --instance or --all choose."""
     if every and wanted:
         raise InputError("--all and --instance exclude each other")

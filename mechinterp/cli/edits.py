@@ -12,7 +12,7 @@ from mechinterp.errors import InputError
 
 if TYPE_CHECKING:
     from mechinterp.cli.terminal import Terminal
-    from mechinterp.data.safeedit import SafeEditInstance
+    from mechinterp.data.pairs import AnyPair
     from mechinterp.methods.editing.dinm import DinmSettings
     from mechinterp.models.checkpoints import Checkpoint
     from mechinterp.models.deltas import WeightDelta
@@ -23,7 +23,7 @@ class Edits:
     """Edits of some instances into a folder, in each mode."""
 
     checkpoint: Checkpoint
-    instances: Sequence[SafeEditInstance]
+    instances: Sequence[AnyPair]
     blocks: Mapping[int, int | Sequence[int]]
     settings: DinmSettings
     rank: int | None
@@ -129,7 +129,7 @@ def started(out: Path, settings: DinmSettings) -> WeightDelta | None:
     return start
 
 
-def check_places(out: Path, merged: Path | None, instances: Sequence[SafeEditInstance], *, many: bool) -> None:
+def check_places(out: Path, merged: Path | None, instances: Sequence[AnyPair], *, many: bool) -> None:
     """Refuse to write where something else stands, before anything long is done.
 
     Args:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mechinterp.cli.chatting import in_chat_format
-from mechinterp.cli.common import judge_of, load, loading_options, rank, read_data, reporting, say
+from mechinterp.cli.common import judge_of, load, loading_options, rank, reporting, say
 from mechinterp.cli.options import (
     Base,
     DeviceMap,
@@ -23,12 +23,14 @@ from mechinterp.cli.options import (
     Truncate,
     Trust,
 )
+from mechinterp.cli.reading import Reading, of_pairs
 from mechinterp.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from mechinterp.answers.judged import Defense
+    from mechinterp.data.pairs import AnyPair
     from mechinterp.models.text.chat import ChatChoice, ChatFormat
 
 commands = typer.Typer()
@@ -38,12 +40,16 @@ _ENDS = ("value", "low", "high")
 
 @commands.command()
 @in_chat_format
+@of_pairs
 def evaluate(
     model: Annotated[
         str | None, typer.Option(help="The checkpoint: folder, adapter, edit, state dict, hub id.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="SafeEdit test instances, with generalisation prompts; the judge's, too.")
+        Path | None,
+        typer.Option(
+            help="Pairs to ask, and to make the judge from; SafeEdit test instances with generalisation prompts."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the tables and the responses; a killed run goes on there.")
@@ -87,6 +93,7 @@ def evaluate(
     trust_remote_code: Trust = False,
     *,
     chat: ChatChoice,
+    reading: Reading,
 ) -> None:
     """Defense success, its generalisation, fluency, and side effects; with intervals."""
     if (model is None) == (responses is None):
@@ -98,11 +105,13 @@ def evaluate(
             raise InputError(
                 f"{', '.join(useless)}: nothing is generated with --responses; leave it out or give --model"
             )
-        _judge_again(responses, data, judge, seed, device, out)
+        if data is None and reading != Reading():
+            raise InputError("options of columns and --safe-log are of --data")
+        _judge_again(responses, None if data is None else reading.of(data), judge, seed, device, out)
         return
     assert model is not None
     if data is None:
-        raise InputError("--data is missing: give the SafeEdit test instances")
+        raise InputError("--data is missing: give the pairs to ask, such as SafeEdit test instances")
 
     from mechinterp.answers.defense import check_test_instances, defend, defend_edits
     from mechinterp.answers.edits_found import find_edits
@@ -123,7 +132,7 @@ def evaluate(
         extra_tables = {"side_effects.csv": benign, "harness.csv": harness_task}
         extra_tables |= {"benign-tuned.jsonl": benign, "benign-base.jsonl": benign}
         _check_tables(out, *(name for name, asked in extra_tables.items() if asked))
-    everything = read_data(data)
+    everything = reading.of(data)
     instances = everything[:limit]
     check_test_instances(instances)
     edits = {} if edit is None else find_edits(edit)
@@ -183,7 +192,7 @@ def evaluate(
             elif delta is not None:
                 other = checkpoint
             detector = refusal_detector(
-                [i.safe_generation for i in everything],
+                [i.safe for i in everything],
                 [p.answer for p in prompts],
                 seed=seed,
                 asked=[p.prompt for p in prompts],
@@ -218,7 +227,7 @@ def _note_own_suffix(edit: Path, note: Callable[[str], None]) -> None:
 
 
 def _judge_again(
-    responses: Path, data: Path | None, judge: str | None, seed: int, device: str, out: Path | None
+    responses: Path, data: list[AnyPair] | None, judge: str | None, seed: int, device: str, out: Path | None
 ) -> None:
     from mechinterp.answers.judged import judge_again
     from mechinterp.data.storage.places import check_writable
@@ -232,9 +241,8 @@ def _judge_again(
         if (out / "responses.jsonl").exists():
             raise InputError(f"{out / 'responses.jsonl'} is there already; give another --out")
         _check_tables(out, "responses.json")
-    instances = [] if data is None else read_data(data)
     with reporting() as terminal:
-        result = judge_again(responses, judge_of(judge, instances, seed, device, terminal.note))
+        result = judge_again(responses, judge_of(judge, data or [], seed, device, terminal.note))
     if out is not None and rank() == 0:
         result.save(out / "responses.jsonl")
     _report(result, out)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mechinterp.cli.chatting import in_chat_format
-from mechinterp.cli.common import is_main, load, read_data, reporting, say
+from mechinterp.cli.common import is_main, load, reporting, say
 from mechinterp.cli.options import Base, Data, DeviceMap, DeviceOption, DistanceName, Dtype, DtypeOption, Model, Trust
+from mechinterp.cli.reading import Reading, of_pairs
 
 if TYPE_CHECKING:
     from mechinterp.models.text.chat import ChatChoice
@@ -19,6 +20,7 @@ commands = typer.Typer()
 
 @commands.command(name="locate")
 @in_chat_format
+@of_pairs
 def locate_command(
     model: Model,
     data: Data,
@@ -41,6 +43,7 @@ def locate_command(
     trust_remote_code: Trust = False,
     *,
     chat: ChatChoice,
+    reading: Reading,
 ) -> None:
     """The toxic layer of every instance under four distances, and how far they agree.
 
@@ -52,7 +55,7 @@ def locate_command(
     from mechinterp.data.storage.tables import write_table
 
     check_padding_side(padding_side)
-    instances = read_data(data)
+    instances = reading.of(data)
     if out is not None:
         check_writable(out / "located.csv", kind="file")
         check_free(*(out / f"toxic_layer{ending}.csv" for ending in ("", "_by_category", "_agreement")))

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mechinterp.cli.chatting import in_chat_format
-from mechinterp.cli.common import label_and_path, load, rank, read_data, reporting, say
-from mechinterp.cli.options import Base, DeviceMap, DeviceOption, Dtype, DtypeOption, Model, Seed, Truncate, Trust
+from mechinterp.cli.common import label_and_path, load, rank, reporting, say
+from mechinterp.cli.options import Base, Data, DeviceMap, DeviceOption, Dtype, DtypeOption, Model, Seed, Truncate, Trust
+from mechinterp.cli.reading import Reading, of_pairs
 from mechinterp.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,9 +66,10 @@ def probe(
 
 @commands.command(name="record")
 @in_chat_format
+@of_pairs
 def record_command(
     model: Model,
-    data: Annotated[Path, typer.Option(help="SafeEdit instances: their adversarial prompts are read.")],
+    data: Data,
     out: Annotated[Path, typer.Option(help="File of the recording (.safetensors).")],
     hook: Annotated[
         list[str] | None,
@@ -86,6 +88,7 @@ def record_command(
     trust_remote_code: Trust = False,
     *,
     chat: ChatChoice,
+    reading: Reading,
 ) -> None:
     """Mean activations of a model at hook points, over the prompts of a file."""
     from mechinterp.data.storage.places import check_writable
@@ -95,8 +98,8 @@ def record_command(
     from mechinterp.models.text.tokens import generated_tokens
 
     wanted = generated_tokens(position)
-    instances = read_data(data)
-    prompts = [instance.adversarial_prompt for instance in instances]
+    instances = reading.of(data)
+    prompts = [instance.prompt for instance in instances]
     check_writable(out, kind="file")
     with reporting() as terminal:
         checkpoint = load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code, chat=chat)
@@ -104,7 +107,7 @@ def record_command(
         if wanted is not None:
             text["continuations"] = continue_greedily(checkpoint, prompts, max_new_tokens=wanted, truncate=truncate)
         elif position in ("response", "all"):
-            text["responses"] = [instance.unsafe_generation for instance in instances]
+            text["responses"] = [instance.unsafe for instance in instances]
         found = record(
             checkpoint,
             prompts,

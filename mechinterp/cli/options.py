@@ -56,7 +56,9 @@ Model = Annotated[
         "the network)."
     ),
 ]
-Data = Annotated[Path, typer.Option(help="SafeEdit instances, a JSON list.")]
+Data = Annotated[
+    Path, typer.Option(help="Pairs: SafeEdit's JSON list, JSON lines or CSV of prompt, unsafe and safe, or a chat log.")
+]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of every random choice.")]
 DtypeOption = Annotated[Dtype, typer.Option(help="Precision of the weights; auto keeps that of the files.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]

@@ -13,7 +13,6 @@ from mechinterp.cli.common import (
     judge_of,
     loading_options,
     name_and_path,
-    read_data,
     reporting,
     say,
     settings_of,
@@ -32,6 +31,7 @@ from mechinterp.cli.options import (
     Truncate,
     Trust,
 )
+from mechinterp.cli.reading import Reading, of_pairs
 
 if TYPE_CHECKING:
     from mechinterp.models.text.chat import ChatChoice
@@ -41,6 +41,7 @@ commands = typer.Typer()
 
 @commands.command()
 @in_chat_format
+@of_pairs
 def relapse(
     base: Annotated[str, typer.Option(help="The unedited model.")],
     checkpoint: Annotated[
@@ -71,6 +72,7 @@ def relapse(
     trust_remote_code: Trust = False,
     *,
     chat: ChatChoice,
+    reading: Reading,
 ) -> None:
     """Put parts of the base back into tuned checkpoints: does the unsafe behaviour return, and by which part?
 
@@ -89,7 +91,7 @@ def relapse(
     tuned = [Candidate.of(path, name=name, base=before, **options) for name, path in named]
     fitted = None if probe is None else ToxicProbe.load(probe)
     settings = settings_of(RelapseSettings, {"prompts": prompts, "draws": draws, "treatments": treatments or None})
-    block, instances = block_of_layer(layer), read_data(data)
+    block, instances = block_of_layer(layer), reading.of(data)
     with reporting() as terminal:
         found = treat_checkpoints(
             before,

@@ -9,8 +9,9 @@ import typer
 from typer.core import TyperGroup
 
 from mechinterp.cli.chatting import in_chat_format
-from mechinterp.cli.common import is_main, load, read_data, reporting, say, settings_of
+from mechinterp.cli.common import is_main, load, reporting, say, settings_of
 from mechinterp.cli.options import Data, DeviceOption, Dtype, DtypeOption, LearningRate, Lora, Model, Seed
+from mechinterp.cli.reading import Reading, of_pairs
 from mechinterp.errors import InputError
 from mechinterp.methods.method import Method
 from mechinterp.methods.registry import METHODS, settings_for
@@ -48,6 +49,7 @@ def _training(
     device: str,
     lora: int | None,
     chat: ChatChoice,
+    reading: Reading,
     **given: Any,
 ) -> None:
     from mechinterp.data.storage.places import check_replaceable, check_writable
@@ -55,7 +57,7 @@ def _training(
     from mechinterp.methods.training.sft import SftSettings, train_sft
     from mechinterp.methods.training.trl_training import LoraSettings
 
-    instances = read_data(data)
+    instances = reading.of(data)
     check_writable(out, kind="folder")
     check_replaceable(out)
     if lora is not None:
@@ -88,6 +90,7 @@ OutModel = Annotated[Path, typer.Option(help="Folder of the new checkpoint, new 
 
 @commands.command()
 @in_chat_format
+@of_pairs
 def sft(
     model: Model,
     data: Data,
@@ -104,15 +107,17 @@ def sft(
     device: DeviceOption = "auto",
     *,
     chat: ChatChoice,
+    reading: Reading,
 ) -> None:
     """Supervised fine-tuning on adversarial prompt -> safe response."""
     given = {"steps": steps, "learning_rate": learning_rate, "batch_size": batch_size, "max_length": max_length}
     chosen = {"only": only or None, "freeze": freeze or None}
-    _training("sft", model, data, out, seed, dtype, device, lora, chat, **given, **chosen)
+    _training("sft", model, data, out, seed, dtype, device, lora, chat, reading, **given, **chosen)
 
 
 @commands.command()
 @in_chat_format
+@of_pairs
 def dpo(
     model: Annotated[str, typer.Option(help="The checkpoint to start from, as in the paper the SFT one.")],
     data: Data,
@@ -130,11 +135,12 @@ def dpo(
     device: DeviceOption = "auto",
     *,
     chat: ChatChoice,
+    reading: Reading,
 ) -> None:
     """Direct preference optimisation of safe over unsafe responses."""
     given = {"steps": steps, "learning_rate": learning_rate, "batch_size": batch_size, "max_length": max_length}
     chosen = {"only": only or None, "freeze": freeze or None}
-    _training("dpo", model, data, out, seed, dtype, device, lora, chat, beta=beta, **given, **chosen)
+    _training("dpo", model, data, out, seed, dtype, device, lora, chat, reading, beta=beta, **given, **chosen)
 
 
 def _others() -> dict[str, Method]:
@@ -147,6 +153,7 @@ def _command(method: Method) -> Any:
 
     @app.command(method.name, help=f"{method.printed}: {method.line}.")
     @in_chat_format
+    @of_pairs
     def make(
         model: Model,
         data: Data,
@@ -159,6 +166,7 @@ def _command(method: Method) -> Any:
         device: DeviceOption = "auto",
         *,
         chat: ChatChoice,
+        reading: Reading,
     ) -> None:
         import yaml
 
@@ -169,7 +177,7 @@ def _command(method: Method) -> Any:
         if wrong := [name for name, separator, _ in pairs if not separator]:
             raise InputError(f"--set takes NAME=VALUE, got {wrong[0]!r}")
         checked = settings_for(method.name, {name: yaml.safe_load(value) for name, _, value in pairs})
-        instances = read_data(data)
+        instances = reading.of(data)
         check_writable(out, kind="folder")
         check_replaceable(out)
         with reporting() as terminal:

@@ -7,16 +7,13 @@ labels are the annotators' and are taken as they are; nothing here measures how 
 from __future__ import annotations
 
 import csv
-import io
 import logging
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mechinterp.data.csv_rows import read_columns
 from mechinterp.data.storage.files import replacing
-from mechinterp.data.texts import read_text
 from mechinterp.errors import InputError
 
 TEXT_COLUMN = "comment_text"
@@ -59,8 +56,8 @@ def read_comments(
     text_column = TEXT_COLUMN if text_column is None else text_column
     label_column = LABEL_COLUMN if label_column is None else label_column
     comments, skipped = [], 0
-    rows = list(_read_rows(path, text_column=text_column, label_column=label_column))
-    for number, (text, label) in enumerate(rows, start=1):
+    columns = [(text_column, "--text-column"), (label_column, "--label-column")]
+    for number, (text, label) in list(read_columns(path, columns, what="labelled comment")):
         if not text.strip():
             skipped += 1
             continue
@@ -85,53 +82,6 @@ def write_comments(comments: Iterable[Comment], path: str | Path) -> None:
         writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
         writer.writerow((TEXT_COLUMN, LABEL_COLUMN))
         writer.writerows((comment.text, int(comment.toxic)) for comment in comments)
-
-
-def _read_rows(path: Path, *, text_column: str, label_column: str) -> Iterator[tuple[str, str]]:
-    """Text and label of every row."""
-    with _long_fields():
-        reader = csv.reader(io.StringIO(read_text(path, "a CSV file of labelled comments"), newline=""), strict=True)
-        try:
-            rows = filter(None, reader)  # without blank lines
-            names = [name.strip() for name in next(rows, [])]
-            if not names:
-                raise InputError(f"{path}: is empty; give a CSV file with a header and a comment per row")
-            text, label = _places((text_column, label_column), names, path=path)
-            for number, row in enumerate(rows, start=1):
-                if len(row) != len(names):
-                    raise InputError(
-                        f"{path}: row {number} has {'more' if len(row) > len(names) else 'fewer'} fields than the "
-                        f"{len(names)} of the header; quote texts that contain commas or line breaks"
-                    )
-                yield row[text], row[label]
-        except csv.Error as error:
-            raise InputError(
-                f"{path}: is not a well-formed CSV file (line {reader.line_num}: {error}); quote texts that contain "
-                "commas or line breaks, and double the quotes in them"
-            ) from None
-
-
-@contextmanager
-def _long_fields() -> Iterator[None]:
-    """Fields of any length; the module's limit of 131,072 characters is the process's, and comes back."""
-    before = csv.field_size_limit(sys.maxsize)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
-
-
-def _places(columns: Sequence[str], names: Sequence[str], *, path: Path) -> list[int]:
-    """Where some columns stand in a header."""
-    for column, option in zip(columns, ("--text-column", "--label-column"), strict=True):
-        if names.count(column.strip()) != 1:
-            has = "several columns" if column.strip() in names else "no column"
-            listed = ", ".join(f"{name[:40]!a}" for name in names)
-            between = next((f"; {c!r} stands between them, not a comma" for c in ";\t|" if c in names[0]), "")
-            raise InputError(
-                f"{path}: has {has} {column!a}, its columns are: {listed:.400}{between}; name one with {option}"
-            )
-    return [names.index(column.strip()) for column in columns]
 
 
 def _parse_label(label: str, *, path: Path, number: int, column: str) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mechinterp.data.comments import Comment, read_comments
-from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.pairs import AnyPair
 from mechinterp.data.texts import read_text_lines
 from mechinterp.errors import InputError
 
@@ -56,12 +56,12 @@ class Concept:
         )
 
     @classmethod
-    def of_instances(cls, instances: Sequence[SafeEditInstance], *, name: str = "unsafe") -> Concept:
+    def of_instances(cls, instances: Sequence[AnyPair], *, name: str = "unsafe") -> Concept:
         """SafeEdit's unsafe generations against its safe ones."""
         return cls(
             name,
-            tuple(instance.unsafe_generation for instance in instances),
-            tuple(instance.safe_generation for instance in instances),
+            tuple(instance.unsafe for instance in instances),
+            tuple(instance.safe for instance in instances),
         )
 
     @classmethod

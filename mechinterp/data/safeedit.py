@@ -82,6 +82,21 @@ class SafeEditInstance(_Record):
     generalization_test: GeneralizationTest | None = Field(alias="generalization test", default=None)
     knowledge_constraint: KnowledgeConstraint = Field(alias="knowledge constrain")
 
+    @property
+    def prompt(self) -> str:
+        """What is asked: the question inside its attack."""
+        return self.adversarial_prompt
+
+    @property
+    def unsafe(self) -> str:
+        """The unsafe answer."""
+        return self.unsafe_generation
+
+    @property
+    def safe(self) -> str:
+        """The safe answer."""
+        return self.safe_generation
+
     @field_validator("category")
     @classmethod
     def _canonical_category(cls, label: str) -> str:
@@ -91,6 +106,12 @@ class SafeEditInstance(_Record):
         if len(named) != 1:
             raise ValueError(f"is {label!r}, which names none or several of the categories {', '.join(CATEGORIES)}")
         return named[0]
+
+
+def in_order(categories: Iterable[str]) -> list[str]:
+    """Each category once: the paper's in its order, then others as they come."""
+    found = list(dict.fromkeys(categories))
+    return [name for name in CATEGORIES if name in found] + [name for name in found if name not in CATEGORIES]
 
 
 def read_safeedit(path: str | Path) -> list[SafeEditInstance]:

@@ -12,7 +12,7 @@ from mechinterp.answers.judges import Judge
 from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.audit.evidence import ComparisonSettings
 from mechinterp.audit.relapse.treatments import RelapseSettings
-from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.pairs import AnyPair
 from mechinterp.data.storage.places import check_name
 from mechinterp.errors import InputError
 from mechinterp.face.loading import CheckpointLike, DirectionLike, directions_of, instances_of, probe_of
@@ -33,7 +33,7 @@ class _Work:
 
     base: Candidate
     tuned: list[Candidate]
-    instances: list[SafeEditInstance]
+    instances: list[AnyPair]
     judge: Judge
     reporter: Reporter
 
@@ -41,7 +41,7 @@ class _Work:
 def compare(
     base: CheckpointLike,
     tuned: Mapping[str, CheckpointLike | WeightDelta],
-    data: Sequence[SafeEditInstance] | str | Path,
+    data: Sequence[AnyPair] | str | Path,
     *,
     probe: ToxicProbe | str | Path,
     judge: Judge | str | Path | None = None,
@@ -119,7 +119,7 @@ def compare(
 def relapse(
     base: CheckpointLike,
     tuned: Mapping[str, CheckpointLike | WeightDelta],
-    data: Sequence[SafeEditInstance] | str | Path,
+    data: Sequence[AnyPair] | str | Path,
     *,
     probe: ToxicProbe | str | Path | None = None,
     judge: Judge | str | Path | None = None,
@@ -188,7 +188,7 @@ def relapse(
 def _work(
     base: CheckpointLike,
     tuned: Mapping[str, CheckpointLike | WeightDelta],
-    data: Sequence[SafeEditInstance] | str | Path,
+    data: Sequence[AnyPair] | str | Path,
     judge: Judge | str | Path | None,
     *,
     seed: int,

@@ -13,7 +13,8 @@ from torch import Tensor
 from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.audit.directions.toxic_direction import ToxicDirection
 from mechinterp.data.comments import Comment, read_comments
-from mechinterp.data.safeedit import SafeEditInstance, read_safeedit
+from mechinterp.data.pair_files import read_pairs
+from mechinterp.data.pairs import AnyPair, numbered
 from mechinterp.errors import InputError
 from mechinterp.face.progress import watched
 from mechinterp.models.bases import stands_on
@@ -174,13 +175,13 @@ def direction_of(given: DirectionLike, name: str | None = None) -> ToxicDirectio
     raise InputError(f"a direction is a probe, a direction, a vector or a file of one, got {type(given).__name__}")
 
 
-def instances_of(data: Sequence[SafeEditInstance] | str | Path) -> list[SafeEditInstance]:
-    """SafeEdit instances, read where they are given as a file.
+def instances_of(data: Sequence[AnyPair] | str | Path) -> list[AnyPair]:
+    """Pairs, SafeEdit's instances or others, read where they are given as a file.
 
     Raises:
         InputError: if there is no such file, or a row of it is malformed.
     """
-    return read_safeedit(data) if isinstance(data, str | Path) else list(data)
+    return read_pairs(data) if isinstance(data, str | Path) else numbered(data)
 
 
 def comments_of(comments: Sequence[Comment] | str | Path) -> list[Comment]:

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.pairs import AnyPair
 from mechinterp.errors import InputError
 from mechinterp.methods.training.sft import SftSettings, train_sft
 from mechinterp.models.checkpoints import Checkpoint
@@ -126,7 +126,7 @@ def _take_out(rows: Float[Tensor, "row d_model"], direction: Float[Tensor, " d_m
 
 
 def train_without_values(
-    base: Checkpoint, instances: Sequence[SafeEditInstance], *, seed: int, settings: SftSettings, **more: Any
+    base: Checkpoint, instances: Sequence[AnyPair], *, seed: int, settings: SftSettings, **more: Any
 ) -> Checkpoint:
     """SFT with W_V and its bias frozen at every block: value vectors cannot change, so nothing can be erased.
 
@@ -139,7 +139,7 @@ def train_without_values(
 
 def train_values(
     base: Checkpoint,
-    instances: Sequence[SafeEditInstance],
+    instances: Sequence[AnyPair],
     *,
     seed: int,
     settings: SftSettings,
@@ -164,7 +164,7 @@ def train_values(
 
 def _trained(
     base: Checkpoint,
-    instances: Sequence[SafeEditInstance],
+    instances: Sequence[AnyPair],
     seed: int,
     settings: SftSettings,
     changes: dict[str, Any],

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.pairs import AnyPair
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
@@ -46,9 +46,9 @@ class Task:
         progress: gives a callback for (done, in all) of one piece of work.
     """
 
-    instances: Sequence[SafeEditInstance]
+    instances: Sequence[AnyPair]
     blocks: Mapping[int, int]
-    training: Sequence[SafeEditInstance] = ()
+    training: Sequence[AnyPair] = ()
     more: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     made: Mapping[str, Checkpoint] = field(default_factory=dict)

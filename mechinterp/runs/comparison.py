@@ -28,7 +28,7 @@ from mechinterp.audit.tables import COMPARED, compare
 from mechinterp.audit.tables.registry import tables_of
 from mechinterp.audit.toxic_layer import toxic_block
 from mechinterp.audit.trajectory import trajectory_table
-from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.pairs import AnyPair
 from mechinterp.data.storage.provenance import versions
 from mechinterp.errors import InputError
 from mechinterp.measures.distances import Distance
@@ -49,7 +49,7 @@ def check_results(out: Path) -> None:
 def compare_checkpoints(
     base: Candidate,
     tuned: Sequence[Candidate],
-    instances: Sequence[SafeEditInstance],
+    instances: Sequence[AnyPair],
     probe: ToxicProbe,
     judge: Judge,
     *,
@@ -102,7 +102,7 @@ def compare_checkpoints(
     # before anything long is started
     check_more(more, names.d_model, base.skeleton.source)
     fitting_half(instances, seed)
-    texts = [text for i in instances for text in (i.adversarial_prompt, i.unsafe_generation)]
+    texts = [text for i in instances for text in (i.prompt, i.unsafe)]
     work.check(texts, truncate=truncate)
     with work.held():
         identity, tables = work.identify(base), dict[str, pd.DataFrame]()
@@ -146,7 +146,7 @@ class _Recording:
     """What is recorded of each checkpoint, and kept under all that it depends on."""
 
     work: Workspace
-    instances: Sequence[SafeEditInstance]
+    instances: Sequence[AnyPair]
     probe: ToxicProbe
     judge: Judge
     block: int

@@ -13,7 +13,7 @@ from mechinterp.audit.relapse.testing import kept_tests, relapse_test, unsafe_pr
 from mechinterp.audit.relapse.treatments import RelapseSettings
 from mechinterp.audit.tables.registry import tables_of
 from mechinterp.audit.toxic_layer import toxic_block
-from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.pairs import AnyPair
 from mechinterp.data.storage.places import check_name
 from mechinterp.data.storage.provenance import versions
 from mechinterp.measures.distances import Distance
@@ -28,7 +28,7 @@ from mechinterp.runs.workspace import Workspace, fingerprint_of_instances, finge
 def treat_checkpoints(
     base: Candidate,
     tuned: Sequence[Candidate],
-    instances: Sequence[SafeEditInstance],
+    instances: Sequence[AnyPair],
     judge: Judge,
     *,
     out: Path | None,
@@ -73,7 +73,7 @@ def treat_checkpoints(
     # before anything long is started
     names = [check_name(candidate.name, "--checkpoint") for candidate in tuned]
     RunFolder.check_free(work.folder, tables_of("relapse"), answers=names)
-    work.check([instance.adversarial_prompt for instance in instances], truncate=truncate)
+    work.check([instance.prompt for instance in instances], truncate=truncate)
     with work.held(), work.together():
         identity = work.identify(base)
         if probe is not None:

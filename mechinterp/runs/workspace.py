@@ -16,7 +16,7 @@ import torch
 from mechinterp.answers.judges import Judge
 from mechinterp.audit.location import locate
 from mechinterp.audit.store import Store
-from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.pairs import AnyPair
 from mechinterp.data.storage.hashing import hash_path
 from mechinterp.data.storage.provenance import code_of, digest, library_versions
 from mechinterp.data.storage.tables import read_table, write_table
@@ -147,7 +147,7 @@ class Workspace:
             self.identities[candidate.name] = known
         return self.identities[candidate.name]
 
-    def locate(self, instances: Sequence[SafeEditInstance], *, truncate: bool) -> pd.DataFrame:
+    def locate(self, instances: Sequence[AnyPair], *, truncate: bool) -> pd.DataFrame:
         """The base's toxic layer of every instance (`location.locate`), from the store where it was made before."""
 
         def make() -> _Located:
@@ -232,7 +232,7 @@ def made_by(*modules: str) -> Mapping[str, Any]:
     return {"versions": library_versions(), "code": code_of(*modules)}
 
 
-def fingerprint_of_instances(instances: Sequence[SafeEditInstance]) -> str:
+def fingerprint_of_instances(instances: Sequence[AnyPair]) -> str:
     """Hash of everything in them."""
     return digest([instance.model_dump(mode="json") for instance in instances])
 

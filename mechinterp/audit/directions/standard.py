@@ -23,7 +23,7 @@ from torch import Tensor
 from mechinterp.audit.directions.making import difference_of_means
 from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.audit.directions.toxic_direction import ToxicDirection
-from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.pairs import AnyPair
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.text.tokens import encode
@@ -34,7 +34,7 @@ DIRECTIONS = ("probe", "answer", "class_means")
 
 
 @torch.no_grad()
-def answer_direction(checkpoint: Checkpoint, instances: Sequence[SafeEditInstance]) -> Float[Tensor, " d_model"]:
+def answer_direction(checkpoint: Checkpoint, instances: Sequence[AnyPair]) -> Float[Tensor, " d_model"]:
     """The read-out that decides between starting an unsafe and a safe answer.
 
     Args:
@@ -46,7 +46,7 @@ def answer_direction(checkpoint: Checkpoint, instances: Sequence[SafeEditInstanc
     """
     rows = unembedding(checkpoint)
     means = []
-    for texts in ([i.unsafe_generation for i in instances], [i.safe_generation for i in instances]):
+    for texts in ([i.unsafe for i in instances], [i.safe for i in instances]):
         first = torch.tensor(first_tokens(checkpoint, instances, texts), device=rows.device)
         means.append(rows[first].float().mean(0))
     difference = means[0] - means[1]
@@ -55,9 +55,9 @@ def answer_direction(checkpoint: Checkpoint, instances: Sequence[SafeEditInstanc
     return back_through_final_norm(checkpoint, difference)
 
 
-def first_tokens(checkpoint: Checkpoint, instances: Sequence[SafeEditInstance], responses: Sequence[str]) -> list[int]:
+def first_tokens(checkpoint: Checkpoint, instances: Sequence[AnyPair], responses: Sequence[str]) -> list[int]:
     """The first token of each response after the adversarial prompt of its instance."""
-    prompts = [instance.adversarial_prompt for instance in instances]
+    prompts = [instance.prompt for instance in instances]
     # the context is no limit here: nothing is run
     texts = encode(checkpoint.tokenizer, prompts, responses, chat=checkpoint.chat, max_length=2**31)
     return [text.ids[text.prompt_length] for text in texts]
@@ -87,7 +87,7 @@ def class_means_direction(
 def find_directions(
     checkpoint: Checkpoint,
     probe: ToxicProbe,
-    instances: Sequence[SafeEditInstance],
+    instances: Sequence[AnyPair],
     unsafe: Bool[Tensor, " input"],
     *,
     more: Sequence[ToxicDirection] = (),
@@ -106,7 +106,7 @@ def find_directions(
         )
     directions = {"probe": probe.direction, "answer": answer_direction(checkpoint, instances)}
     if unsafe.any() and not unsafe.all():
-        prompts = [instance.adversarial_prompt for instance in instances]
+        prompts = [instance.prompt for instance in instances]
         directions["class_means"] = class_means_direction(checkpoint, prompts, unsafe, truncate=truncate)
     return directions | {direction.name: direction.vector for direction in more}
 

@@ -23,7 +23,7 @@ from mechinterp.audit.evidence.settings import PLACES, ComparisonSettings
 from mechinterp.audit.logit_lens import answer_tokens
 from mechinterp.audit.top_vectors import find_vectors
 from mechinterp.data.normalised import normalised
-from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.pairs import AnyPair
 from mechinterp.errors import InputError
 from mechinterp.measures.splitting import groups_of, half_of
 from mechinterp.measures.statistics import random_directions, seeded_order
@@ -42,13 +42,13 @@ _logger = logging.getLogger(__name__)
 
 def prepare_baseline(
     base: Checkpoint,
-    instances: Sequence[SafeEditInstance],
+    instances: Sequence[AnyPair],
     probe: ToxicProbe,
     judge: Judge,
     *,
     block: int,
     seed: int,
-    fitting: Sequence[SafeEditInstance] | None = None,
+    fitting: Sequence[AnyPair] | None = None,
     settings: ComparisonSettings | None = None,
     more: Sequence[ToxicDirection] = (),
     truncate: bool = False,
@@ -86,7 +86,7 @@ def prepare_baseline(
     half = fitting_half(instances, seed) if fitting is None else []
     if fitting is not None:
         fitting = _apart_from(instances, fitting)
-    prompts = [instance.adversarial_prompt for instance in instances]
+    prompts = [instance.prompt for instance in instances]
     answer = partial(answers_unsafely, base, judge=judge, settings=settings, truncate=truncate)
     note("the base's own answers")
     unsafe = answer(prompts)
@@ -95,7 +95,7 @@ def prepare_baseline(
         checked[half] = False
         fitting, fitting_unsafe = [instances[i] for i in half], unsafe[half]
     else:
-        fitting_unsafe = answer([i.adversarial_prompt for i in fitting])
+        fitting_unsafe = answer([i.prompt for i in fitting])
     places = settings.places
     continuations: tuple[Encoded, ...] = ()
     if after := max(settings.generated, settings.first_tokens):
@@ -105,7 +105,7 @@ def prepare_baseline(
     note("the base's value vectors")
     inputs = Inputs(
         prompts=tuple(prompts),
-        responses=tuple(instance.unsafe_generation for instance in instances),
+        responses=tuple(instance.unsafe for instance in instances),
         block=block,
         directions=directions,
         middle=_some(len(prompts), settings.middle_inputs, seed),
@@ -136,16 +136,16 @@ def prepare_baseline(
     return Baseline(inputs, evidence, unsafe, checked, steering, torch.tensor(_groups_of(instances)))
 
 
-def _shared_by(instance: SafeEditInstance) -> set[str]:
+def _shared_by(instance: AnyPair) -> set[str]:
     """What no two instances may share of which one is fitted on and the other checked."""
-    return {normalised(instance.question), normalised(instance.adversarial_prompt)}
+    return {normalised(instance.question), normalised(instance.prompt)}
 
 
-def _groups_of(instances: Sequence[SafeEditInstance]) -> list[int]:
+def _groups_of(instances: Sequence[AnyPair]) -> list[int]:
     return groups_of([_shared_by(instance) for instance in instances])
 
 
-def fitting_half(instances: Sequence[SafeEditInstance], seed: int) -> list[int]:
+def fitting_half(instances: Sequence[AnyPair], seed: int) -> list[int]:
     """The numbers of the instances to fit on: a seeded half, parted by question and prompt.
 
     Raises:
@@ -160,7 +160,7 @@ def fitting_half(instances: Sequence[SafeEditInstance], seed: int) -> list[int]:
     return half
 
 
-def _apart_from(instances: Sequence[SafeEditInstance], fitting: Sequence[SafeEditInstance]) -> list[SafeEditInstance]:
+def _apart_from(instances: Sequence[AnyPair], fitting: Sequence[AnyPair]) -> list[AnyPair]:
     """The fitting instances that share no question and no prompt with those that directions are checked on."""
     checked = set[str]().union(*(_shared_by(instance) for instance in instances))
     apart = [instance for instance in fitting if not _shared_by(instance) & checked]

@@ -23,7 +23,7 @@ from mechinterp.audit.evidence import Baseline, Evidence
 from mechinterp.audit.relapse.results import Answers, Outcome, RelapseTest
 from mechinterp.audit.relapse.treatments import RelapseSettings, doses
 from mechinterp.audit.store import Store
-from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.pairs import AnyPair
 from mechinterp.errors import InputError
 from mechinterp.measures.neurons import Neurons
 from mechinterp.measures.statistics import seeded_order
@@ -199,7 +199,7 @@ def kept_tests(
 
 def unsafe_prompts(
     base: Checkpoint,
-    instances: Sequence[SafeEditInstance],
+    instances: Sequence[AnyPair],
     judge: Judge,
     wanted: int,
     *,
@@ -213,7 +213,7 @@ def unsafe_prompts(
     Raises:
         InputError: if it answers none of them unsafely.
     """
-    prompts = list(dict.fromkeys(instance.adversarial_prompt for instance in instances))
+    prompts = list(dict.fromkeys(instance.prompt for instance in instances))
     order, found, unjudged = [prompts[i] for i in seeded_order(len(prompts), seed)], list[str](), 0
     for start in range(0, len(order), 2 * wanted):
         portion = order[start : start + 2 * wanted]

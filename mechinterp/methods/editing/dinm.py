@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.pairs import AnyPair
 from mechinterp.errors import InputError
 from mechinterp.methods.editing.descent import Run, Trained, descend, ready
 from mechinterp.methods.editing.keys import edit_key, joint_key
@@ -71,7 +71,7 @@ class FailedEdit:
 
 def edit(
     checkpoint: Checkpoint,
-    instance: SafeEditInstance,
+    instance: AnyPair,
     *,
     block: int | Sequence[int],
     settings: DinmSettings | None = None,
@@ -104,7 +104,7 @@ def edit(
 
 def edit_together(
     checkpoint: Checkpoint,
-    instances: Sequence[SafeEditInstance],
+    instances: Sequence[AnyPair],
     *,
     block: int | Sequence[int],
     settings: DinmSettings | None = None,
@@ -148,7 +148,7 @@ def edit_together(
 
 def edit_batch(
     checkpoint: Checkpoint,
-    instances: Sequence[SafeEditInstance],
+    instances: Sequence[AnyPair],
     *,
     block: int | Sequence[int],
     settings: DinmSettings | None = None,
@@ -214,7 +214,7 @@ def _finite(changes: Mapping[str, Tensor]) -> bool:
 def _delta(
     changes: Mapping[str, Tensor],
     blocks: Sequence[int],
-    instances: Sequence[SafeEditInstance],
+    instances: Sequence[AnyPair],
     settings: DinmSettings,
     run: Run,
 ) -> WeightDelta:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.pairs import AnyPair
 from mechinterp.data.storage.provenance import code_of, digest
 from mechinterp.methods.editing.settings import DinmSettings
 from mechinterp.methods.editing.texts import edit_texts
@@ -21,7 +21,7 @@ EDITED_BY = ("mechinterp.methods.editing.dinm", "mechinterp.methods.editing.many
 
 def edit_key(
     checkpoint: Checkpoint,
-    instance: SafeEditInstance,
+    instance: AnyPair,
     block: int | Sequence[int],
     settings: DinmSettings,
     component: Component,

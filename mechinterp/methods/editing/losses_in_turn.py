@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
-from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.pairs import AnyPair
 from mechinterp.methods.editing.objective import Losses
 from mechinterp.methods.editing.settings import DinmSettings
 from mechinterp.models.checkpoints import Checkpoint
@@ -26,7 +26,7 @@ class Parts:
     def __init__(
         self,
         checkpoint: Checkpoint,
-        groups: Sequence[Sequence[SafeEditInstance]],
+        groups: Sequence[Sequence[AnyPair]],
         blocks: Sequence[int],
         component: Component,
         settings: DinmSettings,
@@ -50,6 +50,6 @@ class Parts:
             part.waiting = waiting
             yield part
 
-    def _make(self, group: Sequence[SafeEditInstance]) -> Losses:
+    def _make(self, group: Sequence[AnyPair]) -> Losses:
         blocks, component, settings = self._given
         return Losses.of(self._checkpoint, group, blocks, component, settings)

@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.pairs import AnyPair
 from mechinterp.errors import InputError
 from mechinterp.methods.editing.dinm import DinmSettings, FailedEdit, checked, edit_together
 from mechinterp.methods.editing.keys import edit_key, joint_key
@@ -36,7 +36,7 @@ MODES = ("each", "sequential", "batch")
 
 def edit_each(
     checkpoint: Checkpoint,
-    instances: Sequence[SafeEditInstance],
+    instances: Sequence[AnyPair],
     *,
     blocks: Mapping[int, int | Sequence[int]],
     settings: DinmSettings | None = None,
@@ -83,7 +83,7 @@ def edit_each(
 
 def edit_sequentially(
     checkpoint: Checkpoint,
-    instances: Sequence[SafeEditInstance],
+    instances: Sequence[AnyPair],
     *,
     blocks: Mapping[int, int | Sequence[int]],
     settings: DinmSettings | None = None,
@@ -146,7 +146,7 @@ def edit_sequentially(
 def keep_edits(
     folder: Path,
     checkpoint: Checkpoint,
-    instances: Sequence[SafeEditInstance],
+    instances: Sequence[AnyPair],
     *,
     blocks: Mapping[int, int | Sequence[int]],
     settings: DinmSettings | None = None,
@@ -215,7 +215,7 @@ def edit_log(folders: Sequence[Path]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["instance", "block", "step", *(field.name for field in fields(EditStep))])
 
 
-def _check_start(start: WeightDelta, instances: Sequence[SafeEditInstance], key: str) -> None:
+def _check_start(start: WeightDelta, instances: Sequence[AnyPair], key: str) -> None:
     """Raise `InputError` unless `start` is what would be made of the first instances here."""
     if start.mode != "sequential":
         raise InputError(f"edits one on top of the other do not go on from one of mode {start.mode or 'unknown'!r}")
@@ -241,18 +241,18 @@ def _several(block: int | Sequence[int]) -> list[int]:
 
 def _groups(
     checkpoint: Checkpoint,
-    instances: Sequence[SafeEditInstance],
+    instances: Sequence[AnyPair],
     blocks: Mapping[int, int | Sequence[int]],
     settings: DinmSettings,
     component: Component,
     together: int | None,
-) -> list[list[SafeEditInstance]]:
+) -> list[list[AnyPair]]:
     """Instances that are edited side by side: of the same blocks, and of similar length."""
 
-    def place(instance: SafeEditInstance) -> list[int]:
+    def place(instance: AnyPair) -> list[int]:
         return sorted(_several(blocks[instance.id]))
 
-    groups: list[list[SafeEditInstance]] = []
+    groups: list[list[AnyPair]] = []
     for same, found in groupby(sorted(instances, key=place), key=place):
         members = list(found)
         sizes = [bytes_of_edit(checkpoint, instance, same, settings, component) for instance in members]

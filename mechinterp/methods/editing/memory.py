@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.pairs import AnyPair
 from mechinterp.methods.editing.settings import DinmSettings
 from mechinterp.methods.editing.texts import edit_texts
 from mechinterp.models.checkpoints import Checkpoint
@@ -24,7 +24,7 @@ def allowed(checkpoint: Checkpoint) -> int:
 
 def bytes_of_edit(
     checkpoint: Checkpoint,
-    instance: SafeEditInstance,
+    instance: AnyPair,
     blocks: Sequence[int],
     settings: DinmSettings,
     component: Component,
@@ -48,7 +48,7 @@ def bytes_of_edit(
 
 
 def bytes_kept(
-    checkpoint: Checkpoint, instances: Sequence[SafeEditInstance], blocks: Sequence[int], settings: DinmSettings
+    checkpoint: Checkpoint, instances: Sequence[AnyPair], blocks: Sequence[int], settings: DinmSettings
 ) -> int:
     """About how many bytes `Losses` of these instances hold from step to step.
 

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.pairs import AnyPair
 from mechinterp.methods.editing.settings import DinmSettings
 from mechinterp.methods.editing.texts import constraint_text, edit_text
 from mechinterp.models.checkpoints import Checkpoint
@@ -41,7 +41,7 @@ class Losses:
     def of(
         cls,
         checkpoint: Checkpoint,
-        instances: Sequence[SafeEditInstance],
+        instances: Sequence[AnyPair],
         blocks: Sequence[int],
         component: Component,
         settings: DinmSettings,

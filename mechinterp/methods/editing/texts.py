@@ -13,7 +13,7 @@ from typing import Protocol
 
 from transformers import PreTrainedTokenizerBase
 
-from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.pairs import AnyPair, knowledge_of
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.upper_blocks import Scored
@@ -52,7 +52,7 @@ class TextSettings(Protocol):
         """Longer responses lose their right end, but not as the released code."""
 
 
-def edit_texts(checkpoint: Checkpoint, instance: SafeEditInstance, settings: TextSettings) -> list[Scored]:
+def edit_texts(checkpoint: Checkpoint, instance: AnyPair, settings: TextSettings) -> list[Scored]:
     """All that an instance's edit reads: its text, then the general-knowledge pair where there is a constraint.
 
     Raises:
@@ -62,7 +62,7 @@ def edit_texts(checkpoint: Checkpoint, instance: SafeEditInstance, settings: Tex
     return [*texts, constraint_text(checkpoint, instance, settings)] if settings.use_constraint else texts
 
 
-def edit_text(checkpoint: Checkpoint, instance: SafeEditInstance, settings: TextSettings) -> Scored:
+def edit_text(checkpoint: Checkpoint, instance: AnyPair, settings: TextSettings) -> Scored:
     """[X; S] with Y_safe after it; scored are the tokens of Y_safe.
 
     With `asked_at="prompt_last"` the prompt alone, every token of Y_safe being asked of its last position.
@@ -70,25 +70,27 @@ def edit_text(checkpoint: Checkpoint, instance: SafeEditInstance, settings: Text
     Raises:
         InputError: if the text does not fit into the context, or nothing is left to score.
     """
-    prompt = wrapped(instance.adversarial_prompt, suffix=settings.suffix)
+    prompt = wrapped(instance.prompt, suffix=settings.suffix)
     return _scored(
         checkpoint,
         f"instance {instance.id}",
         prompt,
-        instance.safe_generation,
+        instance.safe,
         settings,
         spaces=2,
         at=settings.asked_at,
     )
 
 
-def constraint_text(checkpoint: Checkpoint, instance: SafeEditInstance, settings: TextSettings) -> Scored:
+def constraint_text(checkpoint: Checkpoint, instance: AnyPair, settings: TextSettings) -> Scored:
     """The general-knowledge pair with S in its prompt; scored are the tokens of the answer.
 
     Raises:
         InputError: if the text does not fit into the context, or the answer is empty.
     """
-    pair = instance.knowledge_constraint
+    check_constraints([instance])
+    pair = knowledge_of(instance)
+    assert pair is not None
     what = f"knowledge constraint of instance {instance.id}"
     text = _scored(checkpoint, what, wrapped(pair.prompt, suffix=settings.suffix), pair.answer, settings, spaces=1)
     if not settings.released:
@@ -99,15 +101,25 @@ def constraint_text(checkpoint: Checkpoint, instance: SafeEditInstance, settings
     return Scored(text.ids, range(len(text.ids) - width, len(text.ids)))
 
 
-def say_of_texts(checkpoint: Checkpoint, instances: Sequence[SafeEditInstance], settings: TextSettings) -> None:
+def check_constraints(instances: Sequence[AnyPair]) -> None:
+    """Raise `InputError` unless all instances have the general-knowledge pair of the constraint; needs no model."""
+    if without := [instance.id for instance in instances if knowledge_of(instance) is None]:
+        raise InputError(
+            f"pair {without[0]} has no general-knowledge question for DINM's constraint; edit --without-constraint "
+            "(`use_constraint: false`), or give SafeEdit instances"
+        )
+
+
+def say_of_texts(checkpoint: Checkpoint, instances: Sequence[AnyPair], settings: TextSettings) -> None:
     """Warn, once for all instances, of what may not be meant: special tokens in their texts, and prompts that are cut.
 
     The texts of one edit are tokenised again and again, and nothing is said there.
     """
     tokenizer, suffix = checkpoint.tokenizer, settings.suffix
-    read = [(f"instance {i.id}", wrapped(i.adversarial_prompt, suffix=suffix), i.safe_generation) for i in instances]
+    read = [(f"instance {i.id}", wrapped(i.prompt, suffix=suffix), i.safe) for i in instances]
     if settings.use_constraint:
-        pairs = [(i.id, i.knowledge_constraint) for i in instances]
+        check_constraints(instances)
+        pairs = [(i.id, pair) for i in instances if (pair := knowledge_of(i)) is not None]
         read += [
             (f"knowledge constraint of instance {n}", wrapped(p.prompt, suffix=suffix), p.answer) for n, p in pairs
         ]

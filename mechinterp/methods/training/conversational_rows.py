@@ -12,7 +12,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from mechinterp.data.conversations import asking, messages_of
-from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.pairs import AnyPair
 from mechinterp.errors import InputError
 from mechinterp.models.text.chat import ChatFormat
 from mechinterp.models.text.cutting import Cut
@@ -25,7 +25,7 @@ Row = dict[str, list[dict[str, str]]]
 def conversational_rows(
     tokenizer: PreTrainedTokenizerBase,
     chat: ChatFormat,
-    instances: Sequence[SafeEditInstance],
+    instances: Sequence[AnyPair],
     columns: Mapping[str, str],
     max_length: int,
 ) -> list[Row]:
@@ -34,7 +34,7 @@ def conversational_rows(
     Args:
         tokenizer: of the model.
         chat: the format.
-        instances: whose adversarial prompts are asked.
+        instances: whose prompts are asked.
         columns: TRL column -> field of the instance, for the responses.
         max_length: tokens of prompt, response and the end of its turn.
 
@@ -43,7 +43,7 @@ def conversational_rows(
             over than while it goes on.
     """
     writing, cut, rows = Rendering(tokenizer, chat), Cut(), []
-    prompts = [instance.adversarial_prompt for instance in instances]
+    prompts = [instance.prompt for instance in instances]
     names = [f"instance {instance.id}" for instance in instances]
     fed = {
         column: encode(

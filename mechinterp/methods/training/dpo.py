@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field
 from transformers import PreTrainedModel
 
-from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.pairs import AnyPair
 from mechinterp.methods.method import Recipe
 from mechinterp.methods.task import Task, Treatment
 from mechinterp.methods.training.sft import sft
@@ -38,7 +38,7 @@ class DpoSettings(TrainingSettings):
 
 def train_dpo(
     checkpoint: Checkpoint,
-    instances: Sequence[SafeEditInstance],
+    instances: Sequence[AnyPair],
     *,
     seed: int,
     settings: DpoSettings | None = None,
@@ -56,7 +56,7 @@ def train_dpo(
         The tuned checkpoint and the trainer's log.
     """
     settings = settings or DpoSettings()
-    columns = {"chosen": "safe_generation", "rejected": "unsafe_generation"}
+    columns = {"chosen": "safe", "rejected": "unsafe"}
     rows = training_rows(checkpoint.tokenizer, instances, columns, settings.max_length, chat=checkpoint.chat)
 
     def make_trainer(model: PreTrainedModel, folder: str, peft_config: Any) -> Any:
@@ -97,4 +97,4 @@ def _work(settings: DpoSettings, texts: Texts) -> Work:
     return training_work(settings, texts, longer, unit="pairs", sequences=2, passes=4, references=1)
 
 
-DPO = Recipe(dpo, DpoSettings, responses=("safe_generation", "unsafe_generation"), work=_work)
+DPO = Recipe(dpo, DpoSettings, responses=("safe", "unsafe"), work=_work)

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.pairs import AnyPair
 from mechinterp.methods.method import Recipe
 from mechinterp.methods.task import Task, Treatment
 from mechinterp.methods.training.sft import SftSettings, train_sft
@@ -88,8 +88,8 @@ class LowRankChange:
 def ext_sub(checkpoint: Checkpoint, task: Task) -> Iterator[Treatment]:
     """One change of the weights for all of the task's instances, from its training instances."""
     settings = task.settings_of("ext_sub", ExtSubSettings)
-    expert = _trained(checkpoint, task, settings, "expert", "safe_generation")
-    anti_expert = _trained(checkpoint, task, settings, "anti-expert", "unsafe_generation")
+    expert = _trained(checkpoint, task, settings, "expert", "safe")
+    anti_expert = _trained(checkpoint, task, settings, "anti-expert", "unsafe")
     delta = combined(checkpoint, expert, anti_expert, task.training, settings)
     yield Treatment("ext_sub", tuple(task.instances), delta=delta)
 
@@ -99,7 +99,7 @@ def _trained(
     task: Task,
     settings: ExtSubSettings,
     who: str,
-    response: Literal["safe_generation", "unsafe_generation"],
+    response: Literal["safe", "unsafe"],
 ) -> dict[str, LowRankChange]:
     """What an adapter changes that was trained on one of the responses; of the model only that is kept."""
     found: dict[str, LowRankChange] = {}
@@ -124,7 +124,7 @@ def combined(
     checkpoint: Checkpoint,
     expert: Mapping[str, LowRankChange],
     anti_expert: Mapping[str, LowRankChange],
-    training: Sequence[SafeEditInstance],
+    training: Sequence[AnyPair],
     settings: ExtSubSettings,
 ) -> WeightDelta:
     """The two adapters' changes as one, a matrix at a time."""
@@ -189,7 +189,7 @@ def low_rank_changes(model: Any) -> dict[str, LowRankChange]:
 EXT_SUB = Recipe(
     ext_sub,
     ExtSubSettings,
-    responses=("safe_generation", "unsafe_generation"),
+    responses=("safe", "unsafe"),
     organism={  # ten times SFT's learning rate, for adapters
         "steps": 60,
         "batch_size": 8,

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from transformers import PreTrainedModel
 
-from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.pairs import AnyPair
 from mechinterp.methods.method import Recipe
 from mechinterp.methods.task import Task, Treatment
 from mechinterp.methods.training.trl_training import (
@@ -29,12 +29,12 @@ class SftSettings(TrainingSettings):
 
 def train_sft(
     checkpoint: Checkpoint,
-    instances: Sequence[SafeEditInstance],
+    instances: Sequence[AnyPair],
     *,
     seed: int,
     settings: SftSettings | None = None,
     name: str = "sft",
-    response: Literal["safe_generation", "unsafe_generation"] = "safe_generation",
+    response: Literal["safe", "unsafe"] = "safe",
     before_merge: Callable[[Any], None] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Checkpoint, list[dict[str, float]]]:
@@ -90,4 +90,4 @@ def _work(settings: SftSettings, texts: Texts) -> Work:
     return training_work(settings, texts, texts.safe, unit="instances", sequences=1, passes=3, references=0)
 
 
-SFT = Recipe(sft, SftSettings, responses=("safe_generation",), work=_work)
+SFT = Recipe(sft, SftSettings, responses=("safe",), work=_work)

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_utils import set_seed
 
-from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.pairs import AnyPair
 from mechinterp.errors import InputError
 from mechinterp.methods.training.conversational_rows import conversational_rows
 from mechinterp.methods.training.trained_parameters import linear_maps, trained_parameters
@@ -124,7 +124,7 @@ def training_work(
 
 def training_rows(
     tokenizer: PreTrainedTokenizerBase,
-    instances: Sequence[SafeEditInstance],
+    instances: Sequence[AnyPair],
     columns: Mapping[str, str],
     max_length: int,
     *,
@@ -154,7 +154,7 @@ def training_rows(
             raise InputError(
                 f"instance {instance.id}: a response of {max(lengths)} tokens leaves no room in {max_length}"
             )
-        prompt = instance.adversarial_prompt
+        prompt = instance.prompt
         ids = around.open_end(tokenizer(prompt, verbose=False)["input_ids"])
         for text in (prompt, *responses.values()):
             spelled.look(f"instance {instance.id}", text, tokenizer(text, verbose=False)["input_ids"])

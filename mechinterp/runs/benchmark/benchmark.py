@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from mechinterp.answers.defense import check_test_instances, defend, defend_edits
 from mechinterp.answers.judged import Defense
 from mechinterp.answers.judged_response import KINDS
-from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.pairs import AnyPair
 from mechinterp.data.storage.provenance import digest
 from mechinterp.errors import InputError
 from mechinterp.methods.registry import find_method
@@ -86,7 +86,7 @@ class Benchmark(Materials):
     def ask(
         self,
         part: Made,
-        instances: Sequence[SafeEditInstance],
+        instances: Sequence[AnyPair],
         *,
         kinds: Sequence[str] = KINDS,
         knowledge: bool = True,
@@ -107,7 +107,7 @@ class Benchmark(Materials):
     def _asking(
         self,
         part: Made,
-        instances: Sequence[SafeEditInstance],
+        instances: Sequence[AnyPair],
         kinds: Sequence[str],
         knowledge: Sequence[tuple[str, str]],
     ) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from mechinterp.answers.refusals import RefusalDetector, refusal_detector
-from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.pairs import AnyPair
 from mechinterp.data.storage.provenance import digest
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.progress import Reporter, Silent
@@ -33,12 +33,12 @@ class Materials:
         return self.study.checkpoint("vanilla")
 
     @cached_property
-    def instances(self) -> list[SafeEditInstance]:
+    def instances(self) -> list[AnyPair]:
         """The test instances that are edited and defended."""
         return self.study.edit_instances()
 
     @cached_property
-    def training(self) -> list[SafeEditInstance]:
+    def training(self) -> list[AnyPair]:
         """What ways that train are given."""
         return self.study.instances("train")
 
@@ -60,7 +60,7 @@ class Materials:
     @cached_property
     def detector(self) -> RefusalDetector:
         """Tells refusals from answers."""
-        refusals = [instance.safe_generation for instance in self.training]
+        refusals = [instance.safe for instance in self.training]
         benign = self.study.benign
         answers, asked = [one.answer for one in benign], [one.prompt for one in benign]
         return refusal_detector(refusals, answers, seed=self.study.seed, asked=asked)

@@ -27,7 +27,7 @@ def too_long(materials: Materials, config: StudyConfig, methods: Sequence[Method
     context = HookNames(materials.skeleton.config).context_length
     for split in ("train", "validation", "test"):
         instances = getattr(materials, split)
-        responses = [text for i in instances for text in (i.safe_generation, i.unsafe_generation)]
+        responses = [text for i in instances for text in (i.safe, i.unsafe)]
         if split == "train":
             for method in (method for method in methods if method.recipe.responses):
                 texts = [getattr(i, field) for i in instances for field in method.recipe.responses]
@@ -40,7 +40,7 @@ def too_long(materials: Materials, config: StudyConfig, methods: Sequence[Method
                     )
         elif not config.truncate:
             new = config.max_new_tokens if split == "test" else config.comparison.max_new_tokens
-            longest = _longest([i.adversarial_prompt for i in instances], tokenizer)
+            longest = _longest([i.prompt for i in instances], tokenizer)
             if longest + new > context:
                 yield (
                     f"a {split} prompt has {longest:,} tokens, with {new:,} to write more than the context of "

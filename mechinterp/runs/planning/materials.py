@@ -16,7 +16,9 @@ from huggingface_hub import constants, try_to_load_from_cache
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from mechinterp.data.comments import Comment, read_comments
-from mechinterp.data.safeedit import SPLITS, SafeEditInstance, read_safeedit
+from mechinterp.data.pair_files import read_pairs
+from mechinterp.data.pairs import AnyPair
+from mechinterp.data.safeedit import SPLITS, SafeEditInstance
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.descriptions import LOADING_ERRORS, one_line, read_config, read_tokenizer
@@ -62,9 +64,9 @@ class Materials:
     requirements: tuple[Requirement, ...] = ()
     skeleton: PreTrainedModel | None = None
     tokenizer: PreTrainedTokenizerBase | None = None
-    train: Sequence[SafeEditInstance] = ()
-    validation: Sequence[SafeEditInstance] = ()
-    test: Sequence[SafeEditInstance] = ()
+    train: Sequence[AnyPair] = ()
+    validation: Sequence[AnyPair] = ()
+    test: Sequence[AnyPair] = ()
     comments: Sequence[Comment] = ()
     knowledge: int = 0
 
@@ -93,15 +95,16 @@ def look_at_files(config: StudyConfig) -> Materials:
     return Materials(tuple(requirements), skeleton, tokenizer, train[1], validation[1], test[1], comments[1])
 
 
-def _look_at_instances(split: str, path: Path) -> tuple[Requirement, list[SafeEditInstance]]:
+def _look_at_instances(split: str, path: Path) -> tuple[Requirement, list[AnyPair]]:
     what = f"{'training' if split == 'train' else split} instances"
     try:
-        instances = read_safeedit(path)
+        instances = read_pairs(path)
     except InputError as error:
         return Requirement(what, str(path), "missing or malformed", (str(error),)), []
     state, problems = f"{len(instances):,} rows", []
-    if split == "test":
-        without = [instance.id for instance in instances if instance.generalization_test is None]
+    whole = [instance for instance in instances if isinstance(instance, SafeEditInstance)]
+    if split == "test" and whole:
+        without = [instance.id for instance in whole if instance.generalization_test is None]
         state += f", {len(instances) - len(without):,} with generalisation prompts"
         if without:
             problems.append(

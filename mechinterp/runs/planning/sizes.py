@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from mechinterp.data.pairs import knowledge_of
 from mechinterp.methods.work import Texts
 from mechinterp.models.names import HookNames
 from mechinterp.runs.config import StudyConfig
@@ -114,10 +115,10 @@ class Amounts:
         sizes = {name: len(getattr(materials, name)) or size for name, size in PUBLISHED_SIZES.items()}
         some = _sample(materials.test or materials.validation or materials.train)
         texts = {
-            "prompt": [instance.adversarial_prompt for instance in some],
-            "safe": [instance.safe_generation for instance in some],
-            "unsafe": [instance.unsafe_generation for instance in some],
-            "constraint": [f"{i.knowledge_constraint.prompt} {i.knowledge_constraint.answer}" for i in some],
+            "prompt": [instance.prompt for instance in some],
+            "safe": [instance.safe for instance in some],
+            "unsafe": [instance.unsafe for instance in some],
+            "constraint": [f"{pair.prompt} {pair.answer}" for pair in map(knowledge_of, some) if pair is not None],
         }
         written = config.dinm.max_output_tokens
         longest = {"prompt": config.dinm.max_input_tokens, "safe": written, "unsafe": written, "constraint": 64}

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.pairs import AnyPair
 from mechinterp.measures.statistics import seeded_order
 from mechinterp.runs.study.instances import instances_of
 from mechinterp.runs.study.run import Run
 
 
-def edited_instances(run: Run) -> list[SafeEditInstance]:
+def edited_instances(run: Run) -> list[AnyPair]:
     """The test instances that are edited and evaluated: a seeded choice, spread evenly over the categories."""
     instances = instances_of(run, "test")
-    by_category: dict[str, list[SafeEditInstance]] = {}
+    by_category: dict[str, list[AnyPair]] = {}
     for i in seeded_order(len(instances), run.seed):
         by_category.setdefault(instances[i].category, []).append(instances[i])
     rounds = max(len(chosen) for chosen in by_category.values())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from mechinterp.data.safeedit import SafeEditInstance, read_safeedit
+from mechinterp.data.pair_files import read_pairs
+from mechinterp.data.pairs import AnyPair
 from mechinterp.runs.study.run import Run
 
 
-def instances_of(run: Run, split: str) -> list[SafeEditInstance]:
+def instances_of(run: Run, split: str) -> list[AnyPair]:
     """The instances of a split: `train`, `validation` or `test`."""
-    return read_safeedit(run.folder / "data" / f"{split}.json")
+    return read_pairs(run.folder / "data" / f"{split}.json")

@@ -33,7 +33,7 @@ from mechinterp.answers.judges import Judge
 from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.data.benign import BenignPrompt
 from mechinterp.data.comments import Comment, read_comments
-from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.pairs import AnyPair
 from mechinterp.data.storage.files import remove, write_json
 from mechinterp.data.storage.places import check_free
 from mechinterp.data.storage.provenance import versions
@@ -76,7 +76,7 @@ class Study(Run):
 
     # -- what the stages leave, typed ---------------------------------------------------------------------------
 
-    def instances(self, split: str) -> list[SafeEditInstance]:
+    def instances(self, split: str) -> list[AnyPair]:
         """The instances of a split: `train`, `validation` or `test`."""
         return instances_of(self, split)
 
@@ -131,7 +131,7 @@ class Study(Run):
         """Any checkpoint of the study, for the time of the context; of edits, the one that stands for the method."""
         return opened(self, name)
 
-    def edit_instances(self) -> list[SafeEditInstance]:
+    def edit_instances(self) -> list[AnyPair]:
         """The test instances that are edited and evaluated: a seeded choice, spread evenly over the categories."""
         return edited_instances(self)
 

@@ -10,7 +10,8 @@ from mechinterp.data.benign import BenignPrompt, read_benign
 from mechinterp.data.comments import Comment, read_comments, write_comments
 from mechinterp.data.knowledge import read_knowledge
 from mechinterp.data.normalised import normalised
-from mechinterp.data.safeedit import SafeEditInstance, read_safeedit, write_safeedit
+from mechinterp.data.pair_files import read_pairs, write_pairs
+from mechinterp.data.pairs import AnyPair
 from mechinterp.data.storage.files import write_json, write_text
 from mechinterp.models.progress import Reporter
 from mechinterp.runs.study.corpus import corpus_of
@@ -26,7 +27,7 @@ def make(run: Run, reporter: Reporter) -> None:
     benign: list[BenignPrompt] = []
     if run.config.data is None:
         corpus = corpus_of(run)
-        splits: dict[str, Sequence[SafeEditInstance]] = {
+        splits: dict[str, Sequence[AnyPair]] = {
             "train": corpus.train,
             "validation": corpus.validation,
             "test": corpus.test,
@@ -37,16 +38,16 @@ def make(run: Run, reporter: Reporter) -> None:
         responses = [(response.text, response.safe) for response in corpus.responses]
     else:
         files = run.config.data
-        splits = {name: read_safeedit(getattr(files, name)) for name in ("train", "validation", "test")}
+        splits = {name: read_pairs(getattr(files, name)) for name in ("train", "validation", "test")}
         comments = read_comments(files.comments, text_column=files.text_column, label_column=files.label_column)
         if files.max_comments is not None and files.max_comments < len(comments):
             comments = _share_of(comments, files.max_comments, run.seed)
         knowledge = read_knowledge(files.knowledge) if files.knowledge is not None else []
         benign = read_benign(files.benign) if files.benign is not None else []
-        responses = [(i.safe_generation, True) for i in splits["train"]]
-        responses += [(i.unsafe_generation, False) for i in splits["train"]]
+        responses = [(i.safe, True) for i in splits["train"]]
+        responses += [(i.unsafe, False) for i in splits["train"]]
     for name, instances in splits.items():
-        write_safeedit(instances, data / f"{name}.json")
+        write_pairs(instances, data / f"{name}.json")
     write_comments(comments, data / "comments.csv")
     write_json(data / "knowledge.json", knowledge)
     lines = [json.dumps({"prompt": one.prompt, "answer": one.answer}, ensure_ascii=False) for one in benign]
@@ -54,16 +55,14 @@ def make(run: Run, reporter: Reporter) -> None:
     write_json(data / "responses.json", _unseen(responses, splits))
 
 
-def _unseen(
-    responses: Sequence[tuple[str, bool]], splits: Mapping[str, Sequence[SafeEditInstance]]
-) -> list[tuple[str, bool]]:
+def _unseen(responses: Sequence[tuple[str, bool]], splits: Mapping[str, Sequence[AnyPair]]) -> list[tuple[str, bool]]:
     """What a judge is made from: none of the responses to the questions of the instances that it judges."""
     judged = [*splits["validation"], *splits["test"]]
     questions = {normalised(i.question) for i in judged}
     shared = [i for i in splits["train"] if normalised(i.question) in questions]
     if shared:
         _logger.warning("%d training instances share a question with validation or test instances", len(shared))
-    texts = {normalised(text) for i in (*judged, *shared) for text in (i.safe_generation, i.unsafe_generation)}
+    texts = {normalised(text) for i in (*judged, *shared) for text in (i.safe, i.unsafe)}
     return [(text, safe) for text, safe in responses if normalised(text) not in texts]
 
 

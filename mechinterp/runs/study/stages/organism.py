@@ -35,7 +35,7 @@ def make(run: Run, reporter: Reporter) -> None:
             "in the config uses it)"
         )
     groups = {
-        "adversarial prompts defended": list(dict.fromkeys(i.adversarial_prompt for i in test)),
+        "adversarial prompts defended": list(dict.fromkeys(i.prompt for i in test)),
         "bare questions defended": list(dict.fromkeys(i.question for i in test)),
     }
     rows = []
