@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from mechinterp.audit.weights_alone.regions import RegionTables
     from mechinterp.data.comments import Comment, read_comments, write_comments
     from mechinterp.data.concepts import Concept
+    from mechinterp.data.pair_files import Columns, read_pairs, write_pairs
+    from mechinterp.data.pairs import Pair
     from mechinterp.data.safeedit import read_safeedit, write_safeedit
     from mechinterp.errors import InputError
     from mechinterp.face.comparing import compare, relapse
@@ -62,6 +64,8 @@ _HOMES = {
     "audit.weights_alone.regions": ("RegionTables",),
     "data.comments": ("Comment", "read_comments", "write_comments"),
     "data.concepts": ("Concept",),
+    "data.pair_files": ("Columns", "read_pairs", "write_pairs"),
+    "data.pairs": ("Pair",),
     "data.safeedit": ("read_safeedit", "write_safeedit"),
     "errors": ("InputError",),
     "face.comparing": ("compare", "relapse"),
@@ -86,6 +90,7 @@ __all__ = [
     "Baseline",
     "Checkpoint",
     "ClassifierJudge",
+    "Columns",
     "Comment",
     "ComparisonSettings",
     "Concept",
@@ -94,6 +99,7 @@ __all__ = [
     "Evidence",
     "FoldJudge",
     "InputError",
+    "Pair",
     "Recording",
     "RegionTables",
     "RelapseSettings",
@@ -121,6 +127,7 @@ __all__ = [
     "patch",
     "project_out",
     "read_comments",
+    "read_pairs",
     "read_safeedit",
     "record",
     "regions",
@@ -137,6 +144,7 @@ __all__ = [
     "transplant",
     "vectors",
     "write_comments",
+    "write_pairs",
     "write_safeedit",
 ]
 

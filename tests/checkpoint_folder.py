@@ -61,7 +61,7 @@ def compared(folder: Path, out: Path, *names: str, **changes: Any) -> list[str]:
     """Compare some of the checkpoints, without figures; returns what was told."""
     from mechinterp.audit.directions.probe import ToxicProbe
 
-    responses = [i.safe_generation for i in INSTANCES] + [i.unsafe_generation for i in INSTANCES]
+    responses = [i.safe for i in INSTANCES] + [i.unsafe for i in INSTANCES]
     judge = EmbeddedJudge.fit(responses, [True] * 6 + [False] * 6, seed=0)
     base, listening = Candidate.of(folder / "base", name="base"), Listening()
     undrawn = (patch("mechinterp.report.plates.draw_all"), patch("mechinterp.report.write_report"))

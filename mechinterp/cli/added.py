@@ -24,9 +24,12 @@ def adding(name: str, options: Mapping[str, Any], make: Callable[..., Any]) -> C
         def with_options(*args: Any, **given: Any) -> None:
             command(*args, **{name: make(**{one: given.pop(one) for one in options})}, **given)
 
-        command.__annotations__ = {one: kind for one, kind in command.__annotations__.items() if one != name}
-        signature = inspect.signature(command, eval_str=True)  # but for the argument, whose type need not be loaded
-        kept = [parameter for parameter in signature.parameters.values() if parameter.name != name]
+        signature = inspect.signature(command)
+        kept = [
+            parameter.replace(annotation=_evaluated(parameter.annotation, command))
+            for parameter in signature.parameters.values()
+            if parameter.name != name
+        ]
         added = [
             inspect.Parameter(one, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
             for one, option in options.items()
@@ -37,3 +40,11 @@ def adding(name: str, options: Mapping[str, Any], make: Callable[..., Any]) -> C
         return with_options
 
     return decorate
+
+
+def _evaluated(annotation: Any, command: Any) -> Any:
+    """A type; one that is not loaded, of an argument that another of these decorators makes, as it is written."""
+    try:
+        return eval(annotation, command.__globals__) if isinstance(annotation, str) else annotation
+    except NameError:
+        return annotation

@@ -66,7 +66,7 @@ def compare(
         base: the unedited model: in memory, or a source that `mi.load` takes.
         tuned: name in the tables -> checkpoint in memory, folder, adapter, edit, or file of weights; an edit stands on
             the base.
-        data: SafeEdit instances, or the file of them.
+        data: pairs (SafeEdit instances are some), or the file of them.
         probe: of the base, from `mi.fit_probe`, or the file of one.
         judge: of the base's answers: a judge, the folder of a sequence classifier, or None for one made of the data's
             own answers, which judges none that it has seen.
@@ -140,7 +140,7 @@ def relapse(
     Args:
         base: the unedited model: in memory, or a source that `mi.load` takes.
         tuned: name in the tables -> checkpoint in memory, folder, adapter, edit, or file of weights.
-        data: SafeEdit instances, or the file of them: their adversarial prompts are asked.
+        data: pairs (SafeEdit instances are some), or the file of them: their adversarial prompts are asked.
         probe: of the base: the keys of its most toxic value vectors are scaled too.
         judge: as `mi.compare` takes it.
         out: folder of the run; a temporary one, that goes with the result, if not given.
