@@ -18,6 +18,7 @@ from mechinterp.models.progress import Silent
 from mechinterp.models.text.chat import PLAIN, ChatChoice
 from mechinterp.runs.config import StudyConfig, load_config
 from mechinterp.runs.study import Study
+from mechinterp.runs.study.checkpoints import choice_of
 
 SHRUNKEN = {
     "sft": {"steps": 1, "batch_size": 2, "learning_rate": 1e-3, "max_length": 256},
@@ -80,16 +81,16 @@ def test_the_section_is_a_name_a_file_or_more(tmp_path: Path) -> None:
         return load_config(write_config(tmp_path, chat))
 
     assert read("none") == read(None) == StudyConfig(model="m", data=read(None).data)
-    assert read("none").chat_choice == PLAIN
-    assert read("auto").chat_choice == ChatChoice("auto")
-    assert read("mine.jinja").chat_choice == ChatChoice(str(tmp_path / "mine.jinja"))
+    assert choice_of(read("none")) == PLAIN
+    assert choice_of(read("auto")) == ChatChoice("auto")
+    assert choice_of(read("mine.jinja")) == ChatChoice(str(tmp_path / "mine.jinja"))
     more = {"template": "auto", "system": "", "thinking": False, "date": "2031-01-02"}
-    assert read(more).chat_choice == ChatChoice("auto", "", False, "2031-01-02")
+    assert choice_of(read(more)) == ChatChoice("auto", "", False, "2031-01-02")
     text = (tmp_path / "config.yaml").read_text().replace("'2031-01-02'", "2031-01-02")  # a date, as YAML reads it
     (tmp_path / "config.yaml").write_text(text)
     assert load_config(tmp_path / "config.yaml").chat.date == "2031-01-02"
     again = StudyConfig.model_validate(read(more).model_dump(mode="json"))
-    assert again.chat_choice == read(more).chat_choice
+    assert choice_of(again) == choice_of(read(more))
 
 
 def write_config(folder: Path, chat: object, **more: object) -> Path:

@@ -27,7 +27,7 @@ from mechinterp.data.storage.files import write_text
 from mechinterp.data.storage.hashing import hash_path
 from mechinterp.models.progress import Silent
 from mechinterp.runs import stages
-from mechinterp.runs.config import DataFiles, StudyConfig
+from mechinterp.runs.config import ChatSettings, DataFiles, StudyConfig
 from mechinterp.runs.stages import Runner, Stage
 from mechinterp.runs.study import Study
 from mechinterp.runs.study.dependencies import following
@@ -314,9 +314,14 @@ def test_a_line_of_code_starts_what_uses_it(organism: Study, module: str, monkey
         provenance.code_of.cache_clear()
 
 
+def chatting(study: Study) -> Study:
+    """The study in a chat format: of plain text there is nothing to depend on."""
+    return replace(study, config=study.config.model_copy(update={"chat": ChatSettings()}))
+
+
 def test_what_follows_is_what_the_keys_say(organism: Study) -> None:
     """`following`, by which the tables of the documents are made."""
-    listed = organism.stages(Silent())
+    listed = chatting(organism).stages(Silent())
     for name in SETTINGS:
         if name not in ("model", "data", "judge"):  # which change what is read
             first = {stage.name for stage in listed if any(own.split(".")[0] == name for own in stage.settings)}
@@ -327,7 +332,7 @@ def test_what_follows_is_what_the_keys_say(organism: Study) -> None:
 
 
 def test_the_runs_readme_has_the_table(organism: Study) -> None:
-    made = runpy.run_path(str(REPOSITORY / "analyses" / "stages.py"))["by_setting"](organism.stages(Silent()))
+    made = runpy.run_path(str(REPOSITORY / "analyses" / "stages.py"))["by_setting"](chatting(organism).stages(Silent()))
     assert "\n".join(made) in (REPOSITORY / "mechinterp" / "runs" / "README.md").read_text(encoding="utf-8")
 
 

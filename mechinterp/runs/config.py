@@ -24,7 +24,7 @@ from mechinterp.methods.registry import METHODS, STUDIED, find_method, settings_
 from mechinterp.methods.training.dpo import DpoSettings
 from mechinterp.methods.training.organism import OrganismConfig
 from mechinterp.methods.training.sft import SftSettings
-from mechinterp.models.text.chat import PLAIN, ChatChoice, file_of
+from mechinterp.models.text.chat import file_of
 
 
 class _Settings(BaseModel):
@@ -137,11 +137,6 @@ class StudyConfig(_Settings):
             InputError: for an unknown method, or one that has a setting without a default that is not given here.
         """
         return settings_for(method, self.settings_of_methods.get(method, {}))
-
-    @property
-    def chat_choice(self) -> ChatChoice:
-        """Which chat format every checkpoint of the study is read in."""
-        return PLAIN if self.chat is None else ChatChoice(*vars(self.chat).values())
 
     @field_validator("chat", mode="before")
     @classmethod

@@ -11,6 +11,7 @@ from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.equality import equal_weights, notes_of_equal
 from mechinterp.runs.benchmark.made import Made
 from mechinterp.runs.benchmark.materials import Materials
+from mechinterp.runs.study.checkpoints import choice_of
 
 
 @contextmanager
@@ -27,7 +28,7 @@ def opened(materials: Materials, part: Made) -> Iterator[Checkpoint]:
             dtype=config.dtype,
             device=config.device,
             device_map=config.device_map,
-            chat=config.chat_choice,
+            chat=choice_of(config),
         )
         for note in notes_of_equal("base", [part.label], lambda *_: equal_weights(materials.base, trained)):
             materials.reporter.note(note)

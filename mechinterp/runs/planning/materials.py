@@ -26,6 +26,7 @@ from mechinterp.models.names import HookNames
 from mechinterp.models.sources import WEIGHTS, Source, read_index, read_json
 from mechinterp.runs.config import DataFiles, StudyConfig
 from mechinterp.runs.planning.published_shapes import published_skeleton
+from mechinterp.runs.study.checkpoints import choice_of
 
 GIB = 2**30
 Value = TypeVar("Value")
@@ -158,7 +159,7 @@ def _look_at_model(
         try:
             whole = Checkpoint.skeleton(places[0].place if places[0] is not None else given, base=base)
             whole.names.value_parameter(0)  # refuses blocks without a single value matrix
-            config.chat_choice.of(whole.tokenizer, given)
+            choice_of(config).of(whole.tokenizer, given)
         except InputError as error:
             found[0] = _refused(found[0], str(error))
         else:

@@ -6,14 +6,18 @@ import gc
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 import torch
 
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.files.stored_checkpoint import StoredCheckpoint
-from mechinterp.models.text.chat import ChatFormat
+from mechinterp.models.text.chat import PLAIN, ChatChoice, ChatFormat
 from mechinterp.runs.study.run import Run
+
+if TYPE_CHECKING:
+    from mechinterp.runs.config import StudyConfig
 
 
 def edits_at(name: str) -> str:
@@ -26,6 +30,12 @@ def has_edits(run: Run, name: str) -> bool:
     return (run.folder / edits_at(name) / "order.json").is_file()
 
 
+def choice_of(config: StudyConfig) -> ChatChoice:
+    """Which chat format every checkpoint of a study is read in."""
+    chat = config.chat
+    return PLAIN if chat is None else ChatChoice(chat.template, chat.system, chat.thinking, chat.date)
+
+
 def checkpoint_of(run: Run, name: str) -> Checkpoint:
     """`vanilla`, or what a method made that makes one checkpoint, loaded."""
     own = run.config.model if name == "vanilla" else None
@@ -35,7 +45,7 @@ def checkpoint_of(run: Run, name: str) -> Checkpoint:
         dtype=run.config.dtype,
         device=run.config.device,
         device_map=run.config.device_map,
-        chat=run.config.chat_choice,
+        chat=choice_of(run.config),
     )
 
 
@@ -44,7 +54,7 @@ def chat_of(run: Run) -> ChatFormat | None:
     if run.config.chat is None:
         return None
     source = StoredCheckpoint.find(run.config.model or run.folder / "checkpoints" / "vanilla")
-    return run.config.chat_choice.of(source.tokenizer, source.label)
+    return choice_of(run.config).of(source.tokenizer, source.label)
 
 
 def edits_of(run: Run, name: str = "dinm") -> Iterator[WeightDelta]:
