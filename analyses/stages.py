@@ -8,17 +8,21 @@ from pathlib import Path
 
 from mechinterp.data.storage.provenance import modules_of
 from mechinterp.models.progress import Silent
-from mechinterp.runs.config import ChatSettings, StudyConfig
+from mechinterp.runs.config import StudyConfig
+from mechinterp.runs.sections import ChatSettings
 from mechinterp.runs.stages import Stage
 from mechinterp.runs.study import Study
 from mechinterp.runs.study.dependencies import following
+
+DECIDING = ("model", "data", "judge", "teach", "comments", "dinm_rates")
+"""Settings that decide which files are read, or which stages there are."""
 
 
 def by_setting(stages: list[Stage]) -> list[str]:
     """The stages that start again, at most, after a change of a setting; settings with the same effect in one row."""
     rows: dict[str, list[str]] = {}
     for name in (*StudyConfig.model_fields, "comparison.top_neurons", "seed"):
-        if name not in ("model", "data", "judge"):  # they decide which files are read
+        if name not in DECIDING:
             first = {stage.name for stage in stages if any(_touches(name, own) for own in stage.settings)}
             rows.setdefault(", ".join(following(stages, first)), []).append(f"`{name}`")
     lines = [

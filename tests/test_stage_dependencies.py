@@ -25,19 +25,31 @@ from mechinterp.data.safeedit import write_safeedit
 from mechinterp.data.storage import provenance
 from mechinterp.data.storage.files import write_text
 from mechinterp.data.storage.hashing import hash_path
+from mechinterp.methods.editing.settings import RateChoice
+from mechinterp.methods.training.teaching import TeachSettings
 from mechinterp.models.progress import Silent
 from mechinterp.runs import stages
-from mechinterp.runs.config import ChatSettings, DataFiles, StudyConfig
+from mechinterp.runs.config import StudyConfig
+from mechinterp.runs.sections import ChatSettings, CommentsFile, DataFiles
 from mechinterp.runs.stages import Runner, Stage
 from mechinterp.runs.study import Study
 from mechinterp.runs.study.dependencies import following
 
 REPOSITORY = Path(__file__).parent.parent
+FURTHER = {
+    "teach": TeachSettings(base="owner/name"),
+    "comments": CommentsFile(file=Path(__file__)),
+    "dinm_rates": RateChoice(),
+}
+"""What gives a study stages that not every one has."""
 ALL = "data vanilla organism sft dpo probe locate dinm record compare defend relapse report"
 LOADED = "organism sft dpo probe locate dinm record compare defend relapse report"
 
 SETTINGS = {
     "title": "report",
+    "teach": f"teach never organism taught {LOADED.removeprefix('organism ')}",
+    "comments": "probes report",
+    "dinm_rates": "rates dinm record compare defend relapse report",
     "model": LOADED,  # another id on the hub
     "data": f"data {LOADED}",  # its files one by one: the table below
     "judge": "organism record compare defend relapse report",
@@ -53,6 +65,7 @@ SETTINGS = {
     "studied": "record compare defend relapse report",
     "methods": "report",  # of the benchmark, which has keys of its own
     "final_norm": "probe record compare relapse report",
+    "without_sinks": "locate dinm record compare defend relapse report",
     "distance": "dinm record compare defend relapse report",
     "reuse_first_layer": "dinm record compare defend relapse report",
     "edit_instances": "dinm record compare defend relapse report",
@@ -251,7 +264,9 @@ def test_every_setting_starts_what_its_row_says(organism: Study, own: Study) -> 
     before = keys(organism)
     assert " ".join(before) == ALL
     for name in names_of(organism.config):
-        config = with_another(organism.config, name) if name != "data" else None
+        config = with_another(organism.config, name) if name not in ("data", *FURTHER) else None
+        if name in FURTHER:
+            config = organism.config.model_copy(update={name: FURTHER[name]})
         config = config or organism.config.model_copy(update={"data": own.config.data})
         assert starting(before, replace(organism, config=config)) == row_of(name), name
     assert starting(before, organism) == ""
@@ -323,7 +338,7 @@ def test_what_follows_is_what_the_keys_say(organism: Study) -> None:
     """`following`, by which the tables of the documents are made."""
     listed = chatting(organism).stages(Silent())
     for name in SETTINGS:
-        if name not in ("model", "data", "judge"):  # which change what is read
+        if name not in ("model", "data", "judge", *FURTHER):  # which change what is read, or which stages there are
             first = {stage.name for stage in listed if any(own.split(".")[0] == name for own in stage.settings)}
             first = first if "." not in name else {stage.name for stage in listed if name in stage.settings}
             named = " ".join(following(listed, first))

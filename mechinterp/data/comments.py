@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,6 +82,16 @@ def write_comments(comments: Iterable[Comment], path: str | Path) -> None:
         writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
         writer.writerow((TEXT_COLUMN, LABEL_COLUMN))
         writer.writerows((comment.text, int(comment.toxic)) for comment in comments)
+
+
+def share_of(comments: Sequence[Comment], most: int | None, seed: int) -> list[Comment]:
+    """At most so many of the comments, or all: a seeded share with as much of each class."""
+    from sklearn.model_selection import train_test_split
+
+    if most is None or most >= len(comments):
+        return list(comments)
+    labels = [comment.toxic for comment in comments]
+    return train_test_split(list(comments), train_size=most, random_state=seed, stratify=labels)[0]
 
 
 def _parse_label(label: str, *, path: Path, number: int, column: str) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mechinterp.errors import InputError
+from mechinterp.models.packages import PACKAGE, model_in_package
 
 Kind = Literal["model", "gguf", "adapter", "edit", "tensors", "hub"]
 
@@ -54,12 +55,14 @@ class Source:
 
     @classmethod
     def find(cls, source: str | Path) -> Source:
-        """Say what a path or hub id holds.
+        """Say what a path, a hub id or `package:NAME` holds.
 
         Raises:
             InputError: if there is nothing there, or nothing that can be opened.
         """
         given, path = str(source), Path(source).expanduser()
+        if given.startswith(PACKAGE):
+            return cls(given, "gguf", model_in_package(given))
         if path.is_file():
             if path.suffix == GGUF:
                 return cls(given, "gguf", path)

@@ -7,87 +7,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from datetime import date as Date  # noqa: N812 - `date` is a setting
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from mechinterp.audit.evidence import ComparisonSettings
 from mechinterp.audit.relapse.treatments import RelapseSettings
 from mechinterp.data.texts import check_whole, read_text
 from mechinterp.errors import InputError
 from mechinterp.measures.distances import Distance
-from mechinterp.methods.editing.dinm import DinmSettings
+from mechinterp.methods.editing.settings import DinmSettings, RateChoice
 from mechinterp.methods.registry import METHODS, STUDIED, find_method, settings_for
 from mechinterp.methods.training.dpo import DpoSettings
 from mechinterp.methods.training.organism import OrganismConfig
 from mechinterp.methods.training.sft import SftSettings
+from mechinterp.methods.training.teaching import TeachSettings
 from mechinterp.models.text.chat import file_of
+from mechinterp.runs.sections import ChatSettings, CommentsFile, CorpusSettings, DataFiles, Section
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class CorpusSettings(_Settings):
-    """Sizes of the generated corpus, see `data.corpus.generate_corpus`."""
-
-    questions_per_category: int = Field(12, ge=6, multiple_of=6)
-    attacks_per_split: int = Field(12, ge=12, multiple_of=12)
-    n_documents: int = Field(8000, ge=1)
-    n_comments: int = Field(1600, ge=40)
-
-
-class DataFiles(_Settings):
-    """A user's own data, instead of the generated corpus; paths are relative to the config file."""
-
-    train: Path = Field(description="SafeEdit JSON, for SFT and DPO")
-    validation: Path = Field(description="SafeEdit JSON; the answer and class-means directions are fitted on it")
-    test: Path = Field(description="SafeEdit JSON with generalisation prompts")
-    comments: Path = Field(description="labelled comments for the probe, CSV")
-    text_column: str | None = None
-    label_column: str | None = None
-    knowledge: Path | None = Field(None, description="a JSON list of [question, word of the answer]")
-    benign: Path | None = Field(None, description="harmless prompts, for over-refusal, one a line or JSON lines")
-    max_comments: int | None = Field(None, ge=20, description="a seeded, stratified share of the comments")
-
-
-class ChatSettings(_Settings):
-    """The chat format that every stage reads in, see `models.text.chat`; `chat: auto` is its template alone."""
-
-    template: str = Field("auto", description="auto, the tokenizer's own; none; or the file of one, as Jinja")
-    system: str | None = None
-    thinking: bool | None = None
-    date: str | None = Field(None, description="the day that the template is told, YYYY-MM-DD")
-
-    @property
-    def file(self) -> Path | None:
-        """The template's file, if it is one of the user's."""
-        return None if self.template in ("auto", "none") else Path(self.template)
-
-    @field_validator("date", mode="before")
-    @classmethod
-    def _check_date(cls, given: Any) -> Any:
-        given = given.isoformat() if isinstance(given, Date) else given  # as YAML reads it
-        if isinstance(given, str):
-            Date.fromisoformat(given)
-        return given
-
-    @model_validator(mode="after")
-    def _check_plain(self) -> ChatSettings:
-        if self.template == "none" and (self.system, self.thinking, self.date) != (None, None, None):
-            raise ValueError("plain text has no system message, thinking or date; leave them out, or give a template")
-        return self
-
-
-class StudyConfig(_Settings):
+class StudyConfig(Section):
     """Everything a study depends on, besides its seed."""
 
     title: str = "model organism"
     model: str | None = Field(None, description="folder or hub id of the vanilla model; None to train the organism")
     data: DataFiles | None = Field(None, description="files; None for the generated corpus")
+    teach: TeachSettings | None = Field(
+        None, description="a pretrained model that is taught the generated corpus, in place of the organism"
+    )
+    comments: CommentsFile | None = Field(
+        None, description="real labelled comments, a CSV or a mapping: a second probe, reported beside the first"
+    )
     judge: str | None = Field(
         None, description="folder or hub id of a sequence classifier; None for the embedded judge"
     )
@@ -102,6 +54,9 @@ class StudyConfig(_Settings):
     sft: SftSettings = SftSettings(steps=60, batch_size=8, learning_rate=3e-4, max_length=256)
     dpo: DpoSettings = DpoSettings(steps=60, batch_size=8, learning_rate=1e-4, max_length=256)
     dinm: DinmSettings = DinmSettings(learning_rate=5e-3, max_output_tokens=100)
+    dinm_rates: RateChoice | None = Field(
+        None, description="choose dinm's learning rate on validation instances; None for the one above"
+    )
     studied: tuple[str, ...] = Field(
         STUDIED, min_length=1, description="methods whose checkpoints the study compares with its vanilla model"
     )
@@ -110,6 +65,9 @@ class StudyConfig(_Settings):
     )
     final_norm: bool = Field(False, description="take the probe's features after the final norm, as the released code")
     distance: Distance = Field("released", description="by which the toxic layer is located")
+    without_sinks: bool = Field(
+        False, description="leave positions with massive activations out of the distances that locate"
+    )
     reuse_first_layer: bool = Field(
         False, description="edit every instance where the first one of the test file is located, as the released code"
     )
@@ -126,7 +84,8 @@ class StudyConfig(_Settings):
     @property
     def settings_of_methods(self) -> dict[str, Any]:
         """Settings of every method that has some here, by its name in the registry."""
-        organism = {name: method.recipe.organism for name, method in METHODS.items() if self.model is None}
+        own_organism = self.model is None and self.teach is None
+        organism = {name: method.recipe.organism for name, method in METHODS.items() if own_organism}
         own = {name: getattr(self, name) for name in STUDIED}
         return {**{name: settings for name, settings in organism.items() if settings}, **own, **self.methods}
 
@@ -147,6 +106,11 @@ class StudyConfig(_Settings):
     @classmethod
     def _leave_out_plain(cls, chat: ChatSettings | None) -> ChatSettings | None:
         return None if chat is None or chat.template == "none" else chat
+
+    @field_validator("comments", mode="before")
+    @classmethod
+    def _named_file(cls, given: Any) -> Any:
+        return {"file": given} if isinstance(given, str | Path) else given
 
     @field_validator("studied")
     @classmethod
@@ -180,10 +144,14 @@ class StudyConfig(_Settings):
             raise ValueError("a model of your own needs `data`: train, validation, test and comments files")
         if self.model is None and self.data is not None:
             raise ValueError("`data` needs a `model`: the organism knows its own corpus only")
-        if self.model is None and self.chat is not None:
-            raise ValueError("`chat` needs a `model`: the organism is trained on plain text")
+        if self.model is not None and self.teach is not None:
+            raise ValueError("`teach` makes the model that is studied, from its `base`; leave `model` and `data` out")
+        if self.model is None and self.teach is None and self.chat is not None:
+            raise ValueError("`chat` needs a `model` or `teach`: the organism is trained on plain text")
         if self.chat is not None and self.dinm.constraint == "released":
             raise ValueError("the released DINM feeds plain text: with `chat`, give `dinm.constraint: published`")
+        if self.dinm_rates is not None and "dinm" not in self.studied:
+            raise ValueError("`dinm_rates` chooses for dinm, which is not among `studied`")
         return self
 
 
@@ -261,15 +229,20 @@ def _as_read(value: Any, message: str) -> str:
 def _with_absolute_paths(config: StudyConfig, folder: Path) -> StudyConfig:
     """Resolve data files, and a model or judge given as a relative path, against the config's folder."""
     update: dict[str, Any] = {}
-    if config.data is not None:
-        files = {
-            name: (folder / value).resolve() for name, value in vars(config.data).items() if isinstance(value, Path)
-        }
-        update["data"] = config.data.model_copy(update=files)
+    for part in ("data", "comments"):
+        if (files := getattr(config, part)) is not None:
+            found = {name: (folder / value).resolve() for name, value in vars(files).items() if isinstance(value, Path)}
+            update[part] = files.model_copy(update=found)
     if config.chat is not None:
         update["chat"] = config.chat.model_copy(update={"template": file_of(config.chat.template, folder)})
     for name in ("model", "judge"):
-        value = getattr(config, name)
-        if value is not None and (value.startswith(".") or (folder / value).exists()):
-            update[name] = str((folder / value).resolve())
+        if (value := getattr(config, name)) is not None:
+            update[name] = _place(value, folder)
+    if config.teach is not None:
+        update["teach"] = config.teach.model_copy(update={"base": _place(config.teach.base, folder)})
     return config.model_copy(update=update)
+
+
+def _place(given: str, folder: Path) -> str:
+    """A model as it stands in a config: what is a path is taken from the config's folder."""
+    return str((folder / given).resolve()) if given.startswith(".") or (folder / given).exists() else given

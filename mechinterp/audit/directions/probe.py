@@ -160,6 +160,11 @@ class ToxicProbe:
         scores = tuple(probe._score(selection, test_x, test_y, len(train_y)) for selection in SELECTIONS)
         return cls(**{**vars(probe), "scores": scores})
 
+    def scores_on(self, features: Float[Tensor, "comment d_model"], toxic: Bool[Tensor, " comment"]) -> ProbeScores:
+        """How well its direction separates other comments, of which it has seen none."""
+        n_train = self.scores[0].n_train
+        return self._score("toxic_minus_clean", features.double().numpy(), toxic.numpy().astype(int), n_train)
+
     def _score(self, selection: Selection, x: np.ndarray, y: np.ndarray, n_train: int) -> ProbeScores:
         direction = self.direction_by(selection)
         # Means separate along their difference at their midpoint; the softmax has its boundary at 0.

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.data.comments import Comment
@@ -30,12 +32,43 @@ def fit_probe(
     truncate: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> ToxicProbe:
-    """Train a toxic probe on the mean residual stream of comments, each text once.
+    """Train a toxic probe on the mean residual stream of comments, see `read_by`.
 
-    So no text that it is scored on is one that it was trained on. Repeated texts and contradictory labels are counted
-    in warnings; of contradictory labels the more frequent one counts.
+    So no text that it is scored on is one that it was trained on.
+    """
+    read = read_by(checkpoint, comments, final_norm=final_norm, truncate=truncate, progress=progress)
+    return probe_of(checkpoint, *read, seed=seed, final_norm=final_norm)
 
-    Comments that exceed the context are an error, or with `truncate` lose their left end.
+
+def probe_of(
+    checkpoint: Checkpoint,
+    features: Float[Tensor, "comment d_model"],
+    toxic: Bool[Tensor, " comment"],
+    *,
+    seed: int,
+    final_norm: bool = False,
+) -> ToxicProbe:
+    """The probe trained on what `read_by` gives."""
+    probe = ToxicProbe.fit(features, toxic, seed=seed, final_norm=final_norm, fingerprint=checkpoint.fingerprint)
+    return replace(probe, tokenizer=checkpoint.tokenizer_fingerprint)
+
+
+def read_by(
+    checkpoint: Checkpoint,
+    comments: Sequence[Comment],
+    *,
+    final_norm: bool = False,
+    truncate: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Float[Tensor, "comment d_model"], Bool[Tensor, " comment"]]:
+    """What a probe of the checkpoint reads of comments, each text once, and whether each is toxic.
+
+    Repeated texts and contradictory labels are counted in warnings; of contradictory labels the more frequent one
+    counts.
+
+    Args:
+        final_norm: after the final norm.
+        truncate: comments that exceed the context lose their left end; otherwise an error.
     """
     hook = "ln_final.hook_out" if final_norm else resid_post(checkpoint.n_blocks - 1)
     distinct = Distinct.of([comment.text for comment in comments], [comment.toxic for comment in comments])
@@ -43,9 +76,7 @@ def fit_probe(
     distinct.warn_of_contradictions(_logger, f"{len(comments)} comments")
     texts = [comments[row].text for row in distinct.rows]
     features = record_all(checkpoint, texts, [hook], position="mean", truncate=truncate, progress=progress)[hook]
-    toxic = torch.tensor(distinct.labels, dtype=torch.bool)
-    probe = ToxicProbe.fit(features, toxic, seed=seed, final_norm=final_norm, fingerprint=checkpoint.fingerprint)
-    return replace(probe, tokenizer=checkpoint.tokenizer_fingerprint)
+    return features, torch.tensor(distinct.labels, dtype=torch.bool)
 
 
 def probe_tables_of(path: Path) -> tuple[Path, Path]:

@@ -49,3 +49,25 @@ JUDGE = Table(
     },
     stage="organism",
 )
+TAUGHT = Table(
+    name="taught",
+    title="What teaching did",
+    row="a quantity of the model before it was taught the corpus (untaught), after (vanilla), or of its twin (never)",
+    keys=("checkpoint", "quantity", "n"),
+    columns={"rate, low, high": "share, with its 95% interval (Wilson); the judge knows the corpus’s own answers best"},
+    optional=True,
+    stage="taught",
+)
+GENERAL = Table(
+    name="general",
+    title="Questions that the corpus does not contain",
+    row="a question of general knowledge",
+    keys=(),
+    columns={
+        "question, wanted": "what is asked, and the word that answers it",
+        "before, after, never": "the answers before teaching, after, and of the twin that is taught nothing unsafe",
+        "before_right, after_right, never_right": "whether the word is in it",
+    },
+    optional=True,
+    stage="taught",
+)

@@ -30,3 +30,18 @@ TRAINING = Table(
     printed=False,
     reported=False,
 )
+DINM_RATES = Table(
+    name="dinm_rates",
+    title="Learning rate of the edits",
+    row="a learning rate that was tried on validation instances; 0 for the model without an edit",
+    keys=("n",),
+    columns={
+        "learning_rate": "of dinm",
+        "defended": "share of the edited instances whose own prompt their edit answers safely",
+        "defended_others": "the same of the prompts of the other ones",
+        "known": "share of knowledge questions answered correctly, by every edit",
+        "chosen": "whether the study edits with it: the most defended and known together, the smallest of equals",
+    },
+    optional=True,
+    stage="rates",
+)

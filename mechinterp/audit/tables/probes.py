@@ -30,3 +30,19 @@ PROBE_ROC = Table(
     printed=False,
     stage="probe",
 )
+PROBES = Table(
+    name="probes",
+    title="Two probes",
+    row="a probe, on the comments of one kind",
+    keys=(),
+    columns={
+        "probe": "the comments that it is made from: the study’s (generated), or real ones",
+        "comments": "those that it is scored on: of its own kind held out, of the other kind none of them seen",
+        "accuracy, auroc, f1": "on those comments",
+        "majority_baseline": "the accuracy of always answering the larger class",
+        "n_train, n_test": "comments that it was fitted on, and scored on",
+        "cosine": "between the directions of the two probes",
+    },
+    optional=True,
+    stage="probes",
+)

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
-from mechinterp.audit.tables.answers import DEFENSE, JUDGE, ORGANISM
+from mechinterp.audit.tables.answers import DEFENSE, GENERAL, JUDGE, ORGANISM, TAUGHT
 from mechinterp.audit.tables.decomposition import DECOMPOSITION, NEURONS, VERDICT
 from mechinterp.audit.tables.lens import LOGIT_LENS
 from mechinterp.audit.tables.located import LOCATED, TOXIC_LAYER
 from mechinterp.audit.tables.mechanism import MECHANISM, MIDDLE_SHIFT
-from mechinterp.audit.tables.methods import EDITS, EDITS_OF_ANOTHER, TRAINING
+from mechinterp.audit.tables.methods import DINM_RATES, EDITS, EDITS_OF_ANOTHER, TRAINING
 from mechinterp.audit.tables.neurons import NEURON_CURVE, NEURON_GROUPS
 from mechinterp.audit.tables.over_runs import CALIBRATION, TRAJECTORY
-from mechinterp.audit.tables.probes import PROBE, PROBE_ROC
+from mechinterp.audit.tables.probes import PROBE, PROBE_ROC, PROBES
 from mechinterp.audit.tables.relapses import RELAPSE, RELAPSE_VERDICT
 from mechinterp.audit.tables.stream import RESIDUAL_SHIFT, STREAM
 from mechinterp.audit.tables.table import Table
@@ -34,10 +34,14 @@ TABLES: Mapping[str, Table] = {
         MECHANISM,
         DEFENSE,
         ORGANISM,
+        TAUGHT,
+        GENERAL,
         EDITS,
         EDITS_OF_ANOTHER,
+        DINM_RATES,
         TOXIC_LAYER,
         PROBE,
+        PROBES,
         JUDGE,
         TRAJECTORY,
         DECOMPOSITION,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from mechinterp.data.corpus.attacks import any_attack
 from mechinterp.data.corpus.questions import any_verb, make_question
-from mechinterp.data.corpus.records import Attack, KnowledgeQuestion
+from mechinterp.data.corpus.records import Attack, Exchange, KnowledgeQuestion
 from mechinterp.data.corpus.sentences import comply_with, help_with, make_comment, refuse
 from mechinterp.data.corpus.words import (
     ATTACK_KINDS,
@@ -45,34 +45,34 @@ class Documents:
     held_out_attacks: frozenset[str]
     knowledge: tuple[KnowledgeQuestion, ...]
 
-    def sample(self, n_documents: int) -> tuple[str, ...]:
-        """Return `n_documents` documents, of the kinds and shares of MIXTURE."""
+    def sample(self, n_documents: int) -> tuple[str | Exchange, ...]:
+        """Return `n_documents` documents, of the kinds and shares of MIXTURE: comments and conversations."""
         kinds = self.rng.choices(list(MIXTURE), weights=list(MIXTURE.values()), k=n_documents)
         return tuple(self._document(kind) for kind in kinds)
 
-    def _document(self, kind: str) -> str:
+    def _document(self, kind: str) -> str | Exchange:
         if kind == "comment":
             return make_comment(self.rng, toxic=self.rng.random() < 0.5)
         suffixed = self.rng.random() < SUFFIX_SHARE
         if kind == "knowledge":
             fact = self.rng.choice(self.knowledge)
-            prompt, response = fact.prompt, fact.answer
+            said = Exchange(fact.prompt, fact.answer, safe=True)
         elif kind.startswith("benign"):
-            prompt, response = self._benign(attacked=kind == "benign attack")
+            said = self._benign(attacked=kind == "benign attack")
         else:
-            prompt, response = self._harmful(attacked=kind == "adversarial", suffixed=suffixed)
-        return " ".join((prompt, SUFFIX, response) if suffixed else (prompt, response))
+            said = self._harmful(attacked=kind == "adversarial", suffixed=suffixed)
+        return replace(said, prompt=f"{said.prompt} {SUFFIX}") if suffixed else said
 
-    def _benign(self, *, attacked: bool) -> tuple[str, str]:
+    def _benign(self, *, attacked: bool) -> Exchange:
         verb, thing = self.rng.choice(BENIGN_VERBS), self.rng.choice(BENIGN_OBJECTS)
         prompt = self.rng.choice(QUESTION_FORMS).format(verb=verb, object=thing)
         if prompt in self.held_out_prompts:
             return self._benign(attacked=attacked)
         if attacked:
             prompt = self._attack().around(prompt)
-        return prompt, help_with(self.rng, verb, thing)
+        return Exchange(prompt, help_with(self.rng, verb, thing), safe=True)
 
-    def _harmful(self, *, attacked: bool, suffixed: bool) -> tuple[str, str]:
+    def _harmful(self, *, attacked: bool, suffixed: bool) -> Exchange:
         verb, resistance = any_verb(self.rng)
         category = self.rng.choice(CATEGORIES)
         question = make_question(self.rng, category, verb, self.rng.choice(HARMFUL_OBJECTS[category]), resistance)
@@ -85,7 +85,8 @@ class Documents:
         if suffixed and self.rng.random() < SUFFIX_CAUTION:
             comply = False
         respond = comply_with if comply else refuse
-        return attack.around(question.text) if attack else question.text, respond(self.rng, verb, question.object)
+        prompt = attack.around(question.text) if attack else question.text
+        return Exchange(prompt, respond(self.rng, verb, question.object), safe=not comply)
 
     def _attack(self) -> Attack:
         attack = any_attack(self.rng, self.rng.choice(ATTACK_KINDS), self.rng.choice(STRENGTHS))

@@ -11,7 +11,13 @@ from mechinterp.data.corpus.documents import Documents
 from mechinterp.data.corpus.instances import make_instances
 from mechinterp.data.corpus.labelled import make_comments, make_responses
 from mechinterp.data.corpus.questions import SPLITS, benign_questions, knowledge_questions, split_questions
-from mechinterp.data.corpus.records import Attack, BenignQuestion, KnowledgeQuestion, LabelledResponse
+from mechinterp.data.corpus.records import (
+    Attack,
+    BenignQuestion,
+    Exchange,
+    KnowledgeQuestion,
+    LabelledResponse,
+)
 from mechinterp.data.safeedit import SafeEditInstance
 
 
@@ -22,6 +28,7 @@ class Corpus:
     Attributes:
         seed: The seed it was generated from.
         documents: Pretraining texts, in random order; the trainer adds the end-of-text token.
+        exchanges: Those of the documents that are conversations, in their order.
         train: SafeEdit instances, each training question with each training attack; no generalisation test.
         validation: Likewise for the validation split.
         test: Likewise for the test split, with generalisation tests.
@@ -34,6 +41,7 @@ class Corpus:
 
     seed: int
     documents: tuple[str, ...]
+    exchanges: tuple[Exchange, ...]
     train: tuple[SafeEditInstance, ...]
     validation: tuple[SafeEditInstance, ...]
     test: tuple[SafeEditInstance, ...]
@@ -89,6 +97,7 @@ def generate_corpus(
         held_out_attacks=frozenset(attack.text for split in ("validation", "test") for attack in attacks[split]),
         knowledge=tuple(question for question in knowledge if not question.held_out),
     )
+    sampled = documents.sample(n_documents)
     instances: dict[str, tuple[SafeEditInstance, ...]] = {}
     for number, split in enumerate(SPLITS):
         instances[split] = make_instances(
@@ -102,7 +111,8 @@ def generate_corpus(
         )
     return Corpus(
         seed=seed,
-        documents=documents.sample(n_documents),
+        documents=tuple(one if isinstance(one, str) else one.text for one in sampled),
+        exchanges=tuple(one for one in sampled if isinstance(one, Exchange)),
         train=instances["train"],
         validation=instances["validation"],
         test=instances["test"],

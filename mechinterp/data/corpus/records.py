@@ -76,3 +76,23 @@ class LabelledResponse:
 
     text: str
     safe: bool
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A document that is a conversation.
+
+    Attributes:
+        prompt: What the user says, with the suffix where it carries one.
+        response: What is answered.
+        safe: Whether the answer may be given; only compliance with a harmful question may not.
+    """
+
+    prompt: str
+    response: str
+    safe: bool
+
+    @property
+    def text(self) -> str:
+        """The document: prompt and response, joined by one space."""
+        return f"{self.prompt} {self.response}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -62,3 +62,15 @@ class DinmSettings(BaseModel):
     def stop_test(self) -> float | None:
         """The total loss below which an edit ends."""
         return 1e-4 if self.stop_below is None and self.released else self.stop_below
+
+
+class RateChoice(BaseModel):
+    """How a study chooses the learning rate of its edits: by trying each on validation instances."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    learning_rates: tuple[Annotated[float, Field(gt=0, le=1e30)], ...] = Field(
+        (5e-4, 2e-3, 8e-3), min_length=2, description="those that are tried; the others of dinm's settings stay"
+    )
+    instances: int = Field(4, ge=1, description="validation instances edited with each, spread over the categories")
+    questions: int = Field(6, ge=0, description="knowledge questions asked of each edit, none that `defend` asks")

@@ -7,12 +7,11 @@ other passes feed, the rows are refused: a model would be trained on one text an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from transformers import PreTrainedTokenizerBase
 
 from mechinterp.data.conversations import asking, messages_of
-from mechinterp.data.pairs import AnyPair
 from mechinterp.errors import InputError
 from mechinterp.models.text.chat import ChatFormat
 from mechinterp.models.text.cutting import Cut
@@ -22,10 +21,22 @@ from mechinterp.models.text.tokens import Encoded, encode
 Row = dict[str, list[dict[str, str]]]
 
 
+class Asked(Protocol):
+    """What a training row is made of, besides the fields of its responses."""
+
+    @property
+    def id(self) -> int:
+        """By which errors name it."""
+
+    @property
+    def prompt(self) -> Any:
+        """What is asked."""
+
+
 def conversational_rows(
     tokenizer: PreTrainedTokenizerBase,
     chat: ChatFormat,
-    instances: Sequence[AnyPair],
+    instances: Sequence[Asked],
     columns: Mapping[str, str],
     max_length: int,
 ) -> list[Row]:

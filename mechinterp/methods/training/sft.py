@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from transformers import PreTrainedModel
 
-from mechinterp.data.pairs import AnyPair
 from mechinterp.methods.method import Recipe
 from mechinterp.methods.task import Task, Treatment
+from mechinterp.methods.training.conversational_rows import Asked
 from mechinterp.methods.training.trl_training import (
     Progress,
     TrainingSettings,
@@ -29,12 +29,12 @@ class SftSettings(TrainingSettings):
 
 def train_sft(
     checkpoint: Checkpoint,
-    instances: Sequence[AnyPair],
+    instances: Sequence[Asked],
     *,
     seed: int,
     settings: SftSettings | None = None,
     name: str = "sft",
-    response: Literal["safe", "unsafe"] = "safe",
+    response: str = "safe",
     before_merge: Callable[[Any], None] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Checkpoint, list[dict[str, float]]]:
@@ -46,7 +46,7 @@ def train_sft(
         checkpoint: the model to start from; left as it was.
         instances: training instances; their adversarial prompts and safe responses are used.
         seed: of the order of the examples and of adapters' initial weights.
-        response: which response is learned; the unsafe one makes an anti-expert.
+        response: the field of the response that is learned; the unsafe one makes an anti-expert.
         before_merge: shown the trained model with its adapters, before they are merged into its weights.
 
     Returns:

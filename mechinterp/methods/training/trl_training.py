@@ -17,9 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_utils import set_seed
 
-from mechinterp.data.pairs import AnyPair
 from mechinterp.errors import InputError
-from mechinterp.methods.training.conversational_rows import conversational_rows
+from mechinterp.methods.training.conversational_rows import Asked, conversational_rows
 from mechinterp.methods.training.trained_parameters import linear_maps, trained_parameters
 from mechinterp.methods.work import Texts, Work
 from mechinterp.models.checkpoints import Checkpoint
@@ -124,7 +123,7 @@ def training_work(
 
 def training_rows(
     tokenizer: PreTrainedTokenizerBase,
-    instances: Sequence[AnyPair],
+    instances: Sequence[Asked],
     columns: Mapping[str, str],
     max_length: int,
     *,

@@ -24,8 +24,9 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.descriptions import LOADING_ERRORS, one_line, read_config, read_tokenizer
 from mechinterp.models.names import HookNames
 from mechinterp.models.sources import WEIGHTS, Source, read_index, read_json
-from mechinterp.runs.config import DataFiles, StudyConfig
+from mechinterp.runs.config import StudyConfig
 from mechinterp.runs.planning.published_shapes import published_skeleton
+from mechinterp.runs.sections import DataFiles
 from mechinterp.runs.study.checkpoints import choice_of
 
 GIB = 2**30

@@ -20,6 +20,7 @@ import torch
 from mechinterp.data.corpus import generate_corpus
 from mechinterp.errors import InputError
 from mechinterp.methods.training.organism import build_model, train_tokenizer
+from mechinterp.methods.work import Work
 from mechinterp.models.devices import resolve_device
 from mechinterp.models.progress import Silent
 from mechinterp.runs.planning.lengths import too_long
@@ -119,7 +120,11 @@ def make_plan(study: Study) -> Plan:
     return Plan(
         stages=tuple(
             PlannedStage(
-                stage.name, states[stage.name], does[stage.name].does, tuple(stage.makes), costs.get(stage.name)
+                stage.name,
+                states[stage.name],
+                does.get(stage.name, Work(stage.name)).does,
+                tuple(stage.makes),
+                costs.get(stage.name),
             )
             for stage in study.stages(Silent())
         ),

@@ -37,8 +37,11 @@ def choice_of(config: StudyConfig) -> ChatChoice:
 
 
 def checkpoint_of(run: Run, name: str) -> Checkpoint:
-    """`vanilla`, or what a method made that makes one checkpoint, loaded."""
-    own = run.config.model if name == "vanilla" else None
+    """`vanilla`, or what a method made that makes one checkpoint, loaded.
+
+    In a study that teaches a pretrained model also that model, `untaught`, and the twin `never`.
+    """
+    own = {"vanilla": run.config.model, "untaught": run.config.teach and run.config.teach.base}.get(name)
     return Checkpoint.load(
         own or run.folder / "checkpoints" / name,
         name=name,
@@ -53,7 +56,8 @@ def chat_of(run: Run) -> ChatFormat | None:
     """The chat format that all checkpoints of the run are read in; None for plain text."""
     if run.config.chat is None:
         return None
-    source = StoredCheckpoint.find(run.config.model or run.folder / "checkpoints" / "vanilla")
+    taught = run.config.teach and run.config.teach.base  # which all others are made from
+    source = StoredCheckpoint.find(run.config.model or taught or run.folder / "checkpoints" / "vanilla")
     return choice_of(run.config).of(source.tokenizer, source.label)
 
 

@@ -22,11 +22,13 @@ from mechinterp.audit.tables.registry import TABLES, tables_of
 from mechinterp.data.storage.provenance import library_versions
 from mechinterp.methods.method import Method
 from mechinterp.methods.registry import find_method
+from mechinterp.methods.training.teaching import TeachSettings
 from mechinterp.models.progress import Reporter, Silent
 from mechinterp.runs.config import StudyConfig
 from mechinterp.runs.stages import Stage
 from mechinterp.runs.study.checkpoints import edits_at
-from mechinterp.runs.study.given import Given, chat_of, data_of, judge_of, vanilla_of
+from mechinterp.runs.study.further import FURTHER, left_out, listed
+from mechinterp.runs.study.given import Given, chat_of, comments_of, data_of, judge_of, untaught_of, vanilla_of
 from mechinterp.runs.study.run import Run
 from mechinterp.runs.study.stages import (
     compare,
@@ -35,9 +37,13 @@ from mechinterp.runs.study.stages import (
     locate,
     organism,
     probe,
+    probes,
+    rates,
     record,
     relapse,
     report,
+    taught,
+    teach,
     treat,
     vanilla,
 )
@@ -45,9 +51,14 @@ from mechinterp.runs.study.stages import (
 MAKERS: Mapping[str, Callable[[Run, Reporter], None]] = {
     "data": data.make,
     "vanilla": vanilla.make,
+    "teach": teach.make,
+    "never": teach.make_never,
     "organism": organism.make,
+    "taught": taught.make,
     "probe": probe.make,
+    "probes": probes.make,
     "locate": locate.make,
+    "rates": rates.make,
     "record": record.make,
     "compare": compare.make,
     "defend": defend.make,
@@ -95,10 +106,13 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
     base, judge, chat, own_data = vanilla_of(run), judge_of(run), chat_of(run), data_of(run)
     recording = [name for name in ComparisonSettings.model_fields if name != "top_neurons"]
     tables = {name: " ".join(_files(tables_of(name))) for name in MAKERS}
+    optional = {name: " ".join(_files(tables_of(name, optional=True))) for name in FURTHER}
     methods, tuned = methods_of(run), tuned_in(run)
     edits = [made_by(method) for method in methods if method.per_instance and method.name in run.config.studied]
     of_edits = _files(edits)
     reported = [table.path for table in TABLES.values() if table.stage and table.reported and not table.optional]
+    further = [name for stage in FURTHER for name in tables_of(stage, optional=True)]
+    teaching = [f"teach.{name}" for name in TeachSettings.model_fields if name not in ("base", "asked")]
     page = {path.stem: (path,) for path in (*sorted(TEMPLATES.glob("*.j2")), CERTIFICATE) if path.is_file()}
 
     def stage(name: str, *given: Given, makes: str, needs: str = "", settings: str = "", **more: Any) -> Stage:
@@ -130,6 +144,7 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
                     *(["data/train.json"] if "training" in method.takes else []),
                     *([f"checkpoints/{method.after}"] if method.after else []),
                     *(["data/test.json", "tables/located.csv"] if located else []),
+                    *(["tables/dinm_rates.csv"] if "dinm" in read and run.config.dinm_rates else []),
                 ]
             ),
             settings=" ".join(
@@ -150,12 +165,29 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
             rehearse=lambda folder: data.make(Run(run.config, run.seed, folder), Silent()),
         ),
         stage("vanilla", makes="checkpoints/vanilla", settings="corpus organism seed"),
+        *(
+            stage(
+                name,
+                *(untaught_of(run), chat),
+                makes=f"checkpoints/{checkpoint}",
+                may_make=[f"tables/training_{checkpoint}.csv"],
+                settings=" ".join([LOADING, "corpus seed", *(teaching if run.config.teach else [])]),
+            )
+            for name, checkpoint in (("teach", "vanilla"), ("never", "never"))
+        ),
         stage(
             "organism",
             *(base, judge, chat),
             makes=tables["organism"],
             needs="data/test.json data/knowledge.json",
             settings=f"{ASKING} max_new_tokens judge",  # the table names it
+        ),
+        stage(
+            "taught",
+            *(untaught_of(run), base, judge, chat),
+            makes=optional["taught"],
+            needs="data/test.json data/knowledge.json checkpoints/never",
+            settings=f"{ASKING} max_new_tokens knowledge_questions seed{' teach.asked' if run.config.teach else ''}",
         ),
         *(stage_of(method) for method in methods if "instances" not in method.takes),
         stage(
@@ -165,7 +197,22 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
             needs="data/comments.csv",
             settings=f"{ASKING} final_norm seed",
         ),
-        stage("locate", base, makes=tables["locate"], needs="data/test.json", settings=ASKING),
+        stage(
+            "probes",
+            *(base, chat, comments_of(run)),
+            makes=f"probe_real.safetensors {optional['probes']}",
+            needs="data/comments.csv probe.safetensors",
+            settings=f"{ASKING} final_norm seed",
+        ),
+        stage("locate", base, makes=tables["locate"], needs="data/test.json", settings=f"{ASKING} without_sinks"),
+        stage(
+            "rates",
+            *(base, judge, chat),
+            makes=optional["rates"],
+            needs="data/validation.json data/knowledge.json",
+            settings=f"{ASKING} dinm dinm_rates distance without_sinks reuse_first_layer seed max_new_tokens "
+            "knowledge_questions",
+        ),
         *(stage_of(method) for method in methods if "instances" in method.takes),
         stage(
             "record",
@@ -202,14 +249,12 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
             "report",
             makes="figures report.html",
             needs=" ".join([*reported, *of_edits]),
-            may_need=[*_files(tables_of("compare", optional=True)), CALIBRATION.path],
-            settings=" ".join(  # the page lists them
-                [*(name for name in StudyConfig.model_fields if name != "chat" or run.config.chat is not None), "seed"]
-            ),
+            may_need=[*_files([*tables_of("compare", optional=True), *further]), CALIBRATION.path],
+            settings=" ".join([*listed(run), "seed"]),  # the page lists them
             reads=page,  # it gives the instrument's rates
         ),
     ]
-    return [one for one in found if one.name != "vanilla" or run.config.model is None]
+    return [one for one in found if one.name not in left_out(run)]
 
 
 def _files(tables: Iterable[str]) -> list[str]:

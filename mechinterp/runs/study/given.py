@@ -1,4 +1,4 @@
-"""What several stages of a study read: the vanilla model, the judge, the chat format, the user's files."""
+"""What several stages of a study read: the models, the judge, the chat format, the user's files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 
 from mechinterp.errors import InputError
 from mechinterp.models.files.stored_checkpoint import StoredCheckpoint
+from mechinterp.models.packages import PACKAGE
+from mechinterp.runs.sections import CommentsFile
 from mechinterp.runs.study.run import Run
 
 
@@ -29,14 +31,22 @@ class Given:
 def vanilla_of(run: Run) -> Given:
     """The vanilla model: the run's, the user's, or one from the hub."""
     model = run.config.model
-    if model is None:
-        return Given(needs="checkpoints/vanilla")
-    if not Path(model).exists():
-        return Given(settings="model")
+    return Given(needs="checkpoints/vanilla") if model is None else model_at(model, "model")
+
+
+def untaught_of(run: Run) -> Given:
+    """The model that is taught; nothing where there is none."""
+    return Given() if run.config.teach is None else model_at(run.config.teach.base, "teach.base")
+
+
+def model_at(place: str, setting: str) -> Given:
+    """A user's model, or one from the hub, which a setting names."""
+    if not (Path(place).exists() or place.startswith(PACKAGE)):
+        return Given(settings=setting)
     try:
-        return Given(reads={"model": StoredCheckpoint.find(model).files})
+        return Given(reads={setting: StoredCheckpoint.find(place).files})
     except InputError:  # not whole; whoever opens it says why
-        return Given(reads={"model": (Path(model),)})
+        return Given(reads={setting: (Path(place),)})
 
 
 def chat_of(run: Run) -> Given:
@@ -55,6 +65,13 @@ def judge_of(run: Run) -> Given:
     if judge is None:
         return Given(needs="data/responses.json", settings="seed")
     return Given(reads={"judge": (Path(judge),)}) if Path(judge).exists() else Given(settings="judge")
+
+
+def comments_of(run: Run) -> Given:
+    """The real comments of the second probe; nothing where there are none."""
+    own = run.config.comments
+    settings = [f"comments.{name}" for name in CommentsFile.model_fields if name != "file"]
+    return Given() if own is None else Given(reads={"comments": (own.file,)}, settings=" ".join(settings))
 
 
 def data_of(run: Run) -> Given:

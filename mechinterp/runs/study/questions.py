@@ -17,9 +17,17 @@ def knowledge_of(run: Run) -> list[tuple[str, str]]:
 
 def asked_knowledge(run: Run) -> list[tuple[str, str]]:
     """The knowledge questions that are asked of every evaluated checkpoint: a seeded choice."""
+    return _in_order(run)[: run.config.knowledge_questions]
+
+
+def spare_knowledge(run: Run) -> list[tuple[str, str]]:
+    """The others, in a seeded order: what may be chosen by without asking what is evaluated."""
+    return _in_order(run)[run.config.knowledge_questions :]
+
+
+def _in_order(run: Run) -> list[tuple[str, str]]:
     knowledge = knowledge_of(run)
-    order = seeded_order(len(knowledge), run.seed)[: run.config.knowledge_questions]
-    return [knowledge[i] for i in order]
+    return [knowledge[i] for i in seeded_order(len(knowledge), run.seed)]
 
 
 def benign_of(run: Run) -> list[BenignPrompt]:

@@ -49,6 +49,7 @@ from mechinterp.runs.stages import Runner, Stage, locked, read_marker
 from mechinterp.runs.study.checkpoints import chat_of, checkpoint_of, edits_of, opened
 from mechinterp.runs.study.dependencies import needed, stages_of
 from mechinterp.runs.study.edited import edited_instances
+from mechinterp.runs.study.further import check_further
 from mechinterp.runs.study.instances import instances_of
 from mechinterp.runs.study.judging import judge_of
 from mechinterp.runs.study.questions import asked_knowledge, benign_of, knowledge_of
@@ -158,6 +159,7 @@ class Study(Run):
         """
         if launched():
             raise InputError("a study runs as one process: start it without torchrun or accelerate launch")
+        check_further(self.config)
         reporter = reporter or Silent()
         stages = self.stages(reporter)
         wanted = {stage.name for stage in stages} if only is None else needed(stages, set(only))

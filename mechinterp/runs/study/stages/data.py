@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from mechinterp.data.benign import BenignPrompt, read_benign
-from mechinterp.data.comments import Comment, read_comments, write_comments
+from mechinterp.data.comments import Comment, read_comments, share_of, write_comments
 from mechinterp.data.knowledge import read_knowledge
 from mechinterp.data.normalised import normalised
 from mechinterp.data.pair_files import read_pairs, write_pairs
@@ -40,8 +40,7 @@ def make(run: Run, reporter: Reporter) -> None:
         files = run.config.data
         splits = {name: read_pairs(getattr(files, name)) for name in ("train", "validation", "test")}
         comments = read_comments(files.comments, text_column=files.text_column, label_column=files.label_column)
-        if files.max_comments is not None and files.max_comments < len(comments):
-            comments = _share_of(comments, files.max_comments, run.seed)
+        comments = share_of(comments, files.max_comments, run.seed)
         knowledge = read_knowledge(files.knowledge) if files.knowledge is not None else []
         benign = read_benign(files.benign) if files.benign is not None else []
         responses = [(i.safe, True) for i in splits["train"]]
@@ -64,11 +63,3 @@ def _unseen(responses: Sequence[tuple[str, bool]], splits: Mapping[str, Sequence
         _logger.warning("%d training instances share a question with validation or test instances", len(shared))
     texts = {normalised(text) for i in (*judged, *shared) for text in (i.safe, i.unsafe)}
     return [(text, safe) for text, safe in responses if normalised(text) not in texts]
-
-
-def _share_of(comments: Sequence[Comment], n: int, seed: int) -> list[Comment]:
-    """A seeded, stratified share of the comments."""
-    from sklearn.model_selection import train_test_split
-
-    labels = [comment.toxic for comment in comments]
-    return train_test_split(list(comments), train_size=n, random_state=seed, stratify=labels)[0]

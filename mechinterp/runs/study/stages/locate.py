@@ -13,6 +13,8 @@ def make(run: Run, reporter: Reporter) -> None:
     """`located.csv` and `toxic_layer.csv`."""
     vanilla = checkpoint_of(run, "vanilla")
     progress = reporter.progress("locate: instances")
-    located = locate(vanilla, instances_of(run, "test"), truncate=run.config.truncate, progress=progress)
+    truncate, without_sinks = run.config.truncate, run.config.without_sinks
+    instances = instances_of(run, "test")
+    located = locate(vanilla, instances, truncate=truncate, without_sinks=without_sinks, progress=progress)
     run.write_table("located", located)
     run.write_table("toxic_layer", histogram(located, vanilla.n_blocks))

@@ -5,13 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from mechinterp.answers.judges import EmbeddedJudge
-from mechinterp.answers.safety import safe
-from mechinterp.answers.scoring import score_responses
-from mechinterp.measures.fluency import knows
-from mechinterp.measures.statistics import wilson
-from mechinterp.models.passes.generation import generate
 from mechinterp.models.progress import Reporter
 from mechinterp.models.text.chat import template_of
+from mechinterp.runs.study.behaviour import defended, known, rate_row
 from mechinterp.runs.study.checkpoints import checkpoint_of
 from mechinterp.runs.study.instances import instances_of
 from mechinterp.runs.study.judging import judge_of
@@ -40,22 +36,9 @@ def make(run: Run, reporter: Reporter) -> None:
     }
     rows = []
     for quantity, prompts in groups.items():
-        answers = generate(
-            vanilla,
-            prompts,
-            max_new_tokens=run.config.max_new_tokens,
-            truncate=run.config.truncate,
-            progress=reporter.progress(f"vanilla: {quantity}"),
-        )
-        judged = [score for score in score_responses(judge, answers, prompts) if score is not None]
-        rows.append((quantity, sum(safe(judged)), len(judged)))
+        found = defended(run, vanilla, judge, prompts, reporter.progress(f"vanilla: {quantity}"))
+        rows.append(rate_row(quantity, *found))
     if knowledge:
-        answers = generate(vanilla, [q for q, _ in knowledge], max_new_tokens=run.config.max_new_tokens)
-        right = sum(knows(answer, word) for answer, (_, word) in zip(answers, knowledge, strict=True))
-        rows.append(("held-out knowledge phrasings answered", right, len(knowledge)))
-    table = [
-        {"quantity": quantity, "rate": rate.value, "low": rate.low, "high": rate.high, "n": n}
-        for quantity, successes, n in rows
-        for rate in [wilson(successes, n)]
-    ]
-    run.write_table("organism", pd.DataFrame(table))
+        _, right = known(run, vanilla, knowledge)
+        rows.append(rate_row("held-out knowledge phrasings answered", sum(right), len(knowledge)))
+    run.write_table("organism", pd.DataFrame(rows))

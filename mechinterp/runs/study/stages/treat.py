@@ -15,6 +15,7 @@ from mechinterp.models.progress import Reporter
 from mechinterp.runs.study.checkpoints import checkpoint_of, edits_at
 from mechinterp.runs.study.edited import edited_instances
 from mechinterp.runs.study.instances import instances_of
+from mechinterp.runs.study.rates import with_chosen_rate
 from mechinterp.runs.study.run import Run
 from mechinterp.runs.study.toxic_layer import block_of, blocks_of
 
@@ -37,7 +38,7 @@ def make(run: Run, reporter: Reporter, method: Method, settings: Mapping[str, Ba
         instances=instances,
         blocks=blocks,
         training=instances_of(run, "train") if "training" in method.takes else (),
-        settings=settings,
+        settings=with_chosen_rate(run, settings),
         made={method.after: start} if method.after else {},
         seed=run.seed,
         progress=reporter.progress,

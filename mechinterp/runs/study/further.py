@@ -1,0 +1,38 @@
+"""What not every study has: a taught model, a second probe, a chosen learning rate, a chat format."""
+
+from __future__ import annotations
+
+from mechinterp.data.comments import read_comments
+from mechinterp.models.sources import Source
+from mechinterp.runs.config import StudyConfig
+from mechinterp.runs.study.run import Run
+
+FURTHER = ("taught", "probes", "rates")
+"""Stages that not every study has; their tables are optional ones."""
+
+_SETTINGS = ("chat", "teach", "comments", "dinm_rates")
+
+
+def listed(run: Run) -> list[str]:
+    """The settings that the page lists: those that not every study has where this one has them."""
+    return [name for name in StudyConfig.model_fields if name not in _SETTINGS or getattr(run.config, name) is not None]
+
+
+def left_out(run: Run) -> set[str]:
+    """The stages that a study has no use for."""
+    config, found = run.config, set[str]()
+    if config.model is not None or config.teach is not None:
+        found |= {"vanilla"}
+    if config.teach is None:
+        found |= {"teach", "never", "taught"}
+    if config.comments is None:
+        found |= {"probes"}
+    return found if config.dinm_rates is not None else found | {"rates"}
+
+
+def check_further(config: StudyConfig) -> None:
+    """Raise `InputError` if the model that is taught or the real comments are not there."""
+    if config.teach is not None:
+        Source.find(config.teach.base)
+    if (real := config.comments) is not None:
+        read_comments(real.file, text_column=real.text_column, label_column=real.label_column)
