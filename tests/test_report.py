@@ -19,6 +19,7 @@ from mechinterp.data.storage.ledger import LEDGER
 from mechinterp.errors import InputError
 from mechinterp.report import page as report
 from mechinterp.report import write_report
+from mechinterp.report.findings import sentences, which_count
 from mechinterp.report.plates import PLATES
 from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.relapse import relapse_control_rows, relapse_group_rows, relapse_sentences
@@ -147,7 +148,9 @@ def test_a_card_carries_its_verdict_numbers_and_intervals(full_page: Page) -> No
     assert "Erased, by construction" in dinm
     assert "suffix prompt appended; vanilla 42% [34%, 50%]" in dinm
     assert "layer 6 (block 5)" in dinm
-    assert "SFT : bypassed. DPO : bypassed. DINM : erased, by construction." in full_page.text
+    for name, said in sentences(make_tables()).items():
+        assert f"{name.upper()} : {said}." in full_page.text
+    assert which_count(make_tables()) in full_page.text
 
 
 def test_groups_of_neurons_stand_beside_as_many_random_ones(page_of: Callable[..., Page]) -> None:

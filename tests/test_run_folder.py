@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from synthetic_run import TUNED, make_run, make_tables
@@ -48,6 +49,75 @@ def test_a_table_that_is_not_there_is_one_line_with_those_that_are(run: Path) ->
     with pytest.raises(InputError, match=r"no table 'verdicts'; it has .*decomposition, .*verdict") as caught:
         RunFolder.open(run).table("verdicts")
     assert "\n" not in str(caught.value)
+
+
+def test_what_was_found_is_said_in_a_sentence_for_each_checkpoint(run: Path) -> None:
+    found = RunFolder.open(run)
+    assert list(found.sentences) == list(TUNED)
+    assert found.sentences["sft"].startswith("bypassed (at the last prompt token, 1")
+    assert "erasure along the answer direction" in found.sentences["sft"]
+    assert "probe" not in found.sentences["sft"]  # not in play, which `counted` says
+    assert found.sentences["dinm"].startswith("erased, by construction")
+    assert "one block's weights alone were changed" in found.sentences["dinm"]
+    assert "relapse test: " in found.sentences["sft"]
+    counts, idle, *_ = found.counted.split(". ")
+    assert "the answer direction (last prompt token" in counts
+    assert idle.startswith("Not in play")
+    assert "the probe direction" in idle
+    assert "probe" not in counts
+    lines = str(found).splitlines()
+    assert [line.partition(":")[0] for line in lines[1:4]] == list(TUNED)
+    assert "bypassed (at the last prompt token" in found._repr_html_()
+    assert "\n" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"in_play": False}, "no verdict: no direction is in play; relapse test"),
+        (
+            {"verdict": "undecided", "reason": "the write hardly fell"},
+            "undecided along the answer direction: the write",
+        ),
+        ({"verdict": "undecided", "reason": None}, "undecided along the answer direction, "),
+        ({"in_play": None}, "whether the directions are in play was not checked"),
+    ],
+)
+def test_a_sentence_carries_what_speaks_against_it(tmp_path: Path, change: dict[str, object], said: str) -> None:
+    tables = make_tables()
+    tables["verdict"] = tables["verdict"].assign(**{"in_play": True} | change)
+    if change == {"in_play": None}:
+        del tables["validity"]
+    assert said in RunFolder.open(make_run(tmp_path / "run", tables)).sentences["sft"]
+
+
+def test_readings_that_disagree_say_which_says_what(tmp_path: Path) -> None:
+    tables = make_tables()
+    of_means = tables["verdict"]["direction"] == "class_means"
+    tables["verdict"] = tables["verdict"].assign(in_play=True)
+    tables["verdict"].loc[of_means, "verdict"] = "erased"
+    tables["verdict"].loc[~of_means, "verdict"] = "bypassed"
+    said = RunFolder.open(make_run(tmp_path / "run", tables)).sentences["sft"]
+    assert said.startswith("the readings disagree (")
+    assert "along the class means direction: erased" in said
+    assert "along the answer direction: bypassed" in said
+
+
+def test_a_relapse_test_alone_says_its_verdict_and_why(tmp_path: Path) -> None:
+    alone = {name: make_tables()[name] for name in ("relapse", "relapse_verdict")}
+    found = RunFolder.open(make_run(tmp_path / "run", alone))
+    reason = alone["relapse_verdict"].set_index("method").loc["sft", "reason"]
+    assert found.sentences["sft"] == f"relapse test: bypassed; {reason}"
+    assert found.counted == ""
+
+
+def test_a_narrow_screen_shows_which_row_it_is_and_what_it_says(run: Path) -> None:
+    table = RunFolder.open(run).verdict
+    assert sorted(table) == sorted(make_tables()["verdict"])
+    with pd.option_context("display.width", 80, "display.max_columns", 0):
+        heading = str(table.head(2)).splitlines()[0].split()
+    assert heading[:3] == ["method", "direction", "position"]
+    assert heading[-2:] == ["in_play", "verdict"]
 
 
 def test_a_damaged_table_is_one_line_and_hinders_no_other(run: Path) -> None:

@@ -136,6 +136,7 @@ def compare(
             relapse=RelapseSettings() if relapse else None,
             reporter=terminal,
         )
+    say(found)
     say(f"report: {found.report}")
 
 

@@ -109,6 +109,5 @@ def relapse(
             chat=chat,
             reporter=terminal,
         )
-    for row in found.table("relapse_verdict").to_dict("records"):
-        say(f"{row['method']}: {row['verdict']}; {row['reason']}")
+    say(found)
     say(f"tables: {out / 'tables'}")

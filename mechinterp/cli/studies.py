@@ -29,6 +29,7 @@ def reproduce(
 ) -> None:
     """Every stage of the study, resumable: checkpoints, tables, figures, report."""
     from mechinterp.runs.config import StudyConfig, default_folder, load_config
+    from mechinterp.runs.folder import RunFolder
     from mechinterp.runs.planning.plan import make_plan, missing
     from mechinterp.runs.planning.printing import show
     from mechinterp.runs.study import Study
@@ -46,6 +47,7 @@ def reproduce(
         show(plan, study.folder, say)
         _refuse(plan.problems)
     else:
+        say(RunFolder(study.folder))
         say(f"report: {report}")
 
 

@@ -21,10 +21,11 @@ from mechinterp.audit.tables.registry import TABLES
 from mechinterp.audit.trajectory import last_steps
 from mechinterp.data.storage.files import write_text
 from mechinterp.data.storage.places import check_free
-from mechinterp.report.cards import card_of, tuned_methods
+from mechinterp.report.cards import card_of
 from mechinterp.report.cells import ShownTable
 from mechinterp.report.certificate import calibrated_on, calibration_notes, calibration_rows
 from mechinterp.report.directions import direction_notes, published_comparison
+from mechinterp.report.findings import tuned_methods, which_count
 from mechinterp.report.plates import PLATES, draw_figures, figure_bytes, read_tables
 from mechinterp.report.relapse import relapse_control_rows, relapse_group_rows, relapse_rows
 
@@ -64,9 +65,11 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    last = last_steps(tables)
     page = environment.get_template("report.html.j2").render(
         name=name or run.resolve().name,
-        cards=[card_of(method, tables) for method in tuned_methods(last_steps(tables))],
+        cards=[card_of(method, tables) for method in tuned_methods(last)],
+        which_count=which_count(last),
         directions=list(direction_notes(tables)),
         relapse=list(relapse_rows(tables)),
         relapse_controls=list(relapse_control_rows(tables)),

@@ -172,7 +172,7 @@ class RunFolder:
         return tuple(self._saved)
 
     def table(self, name: str) -> pd.DataFrame:
-        """A table, tidy; a copy of one's own.
+        """A table, tidy; a copy of one's own, its deciding columns last, where pandas shows them.
 
         Args:
             name: one of `tables`.
@@ -180,15 +180,40 @@ class RunFolder:
         Raises:
             InputError: for any other name, or a file that is damaged.
         """
+        from mechinterp.audit.tables.registry import find_table
+
         if name not in self._saved:
             there = f"it has {', '.join(self.tables)}" if self.tables else "it has no tables"
             raise InputError(f"{self.path}: no table {name!r}; {there}")
-        return self._saved[name].copy()
+        found, known = self._saved[name], find_table(name)
+        return found.copy() if known is None else found[known.reading_order(found)]
 
     @property
     def verdict(self) -> pd.DataFrame:
         """Erased or bypassed: the table `verdict`, a row per checkpoint, direction and position."""
         return self.table("verdict")
+
+    @property
+    def sentences(self) -> dict[str, str]:
+        """Checkpoint -> the verdict on it, what it rests on and along which directions, in words.
+
+        The page says the same. The verdict is that of the directions in play where they agree; `counted` tells which.
+        """
+        from mechinterp.report.findings import sentences
+
+        return sentences(self._saved)
+
+    @property
+    def counted(self) -> str:
+        """Which rows of `verdict` the sentences rest on, which they do not, and why."""
+        from mechinterp.report.findings import which_count
+
+        return which_count(self._saved)
+
+    def __str__(self) -> str:
+        """What run it is, and in a sentence for each checkpoint what was found."""
+        said = [f"{name}: {sentence}" for name, sentence in self.sentences.items()]
+        return "\n".join([f"{self.kind} in {self.path}", *said, *filter(None, [self.counted])])
 
     @property
     def _verdicts(self) -> pd.DataFrame | None:
@@ -230,7 +255,8 @@ class RunFolder:
         facts = {"of": ", ".join(self.methods), "seed": self.manifest.get("seed", "")}
         found = self._verdicts
         lists = {"tables": self.tables, "figures": self.figures}
-        note = "\n".join(f"{what}: {', '.join(names)}" for what, names in lists.items() if names)
+        there = [f"{what}: {', '.join(names)}" for what, names in lists.items() if names]
+        note = "\n".join([*str(self).splitlines()[1:], *there])
         shorter = [] if found is None else [found[[name for name in _SHOWN if name in found]]]
         return shown(f"{self.kind} in {self.path}", facts, *shorter, note=note)
 

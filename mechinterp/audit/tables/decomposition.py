@@ -110,6 +110,7 @@ VERDICT = Table(
         "reason": "why a verdict is undecided",
     },
     intervals=("erasure_share", "change", "erasure", "bypass"),
+    decides=("erasure_share", "in_play", "verdict"),
     stage="compare",
     make=lambda contrast: contrast.shared(decomposition)["verdict"],
 )

@@ -38,6 +38,7 @@ RELAPSE_VERDICT = Table(
         *("by_layer_activations", "exceeds_random", "by_layer_values", "by_random_values", "exceeds_random_values"),
         *("defense_base", "defense_tuned"),
     ),
+    decides=("by_activations", "by_values", "verdict"),
     stage="relapse",
 )
 RELAPSE = Table(

@@ -42,6 +42,7 @@ class Table:
         columns: what its other columns hold, with unit or range; one text may be of several (`erasure, bypass`), and of
             all that a pattern matches (`cosine_*`).
         intervals: columns that have the ends of their 95% interval beside them, `NAME_low` and `NAME_high`.
+        decides: columns that a reader wants to see first.
         optional: of some runs only: where there is something to fill it with.
         printed: the page prints its first rows.
         reported: the report reads it, to print it or to draw a figure from it.
@@ -57,6 +58,7 @@ class Table:
     keys: tuple[str, ...]
     columns: Mapping[str, str]
     intervals: tuple[str, ...] = ()
+    decides: tuple[str, ...] = ()
     optional: bool = False
     printed: bool = True
     reported: bool = True
@@ -76,6 +78,13 @@ class Table:
         named = [name for name in (*self.keys, *self._names()) if "*" not in name]
         bounds = [end for name in self.intervals for end in ends(name)]
         return [name for name in (*named, *bounds) if name not in there]
+
+    def reading_order(self, columns: Iterable[str]) -> list[str]:
+        """Columns with the keys first and what decides last: pandas leaves out the middle where a line is short."""
+        there = list(columns)
+        ends_with = [name for name in self.decides if name in there]
+        starts_with = [name for name in self.keys if name in there]
+        return [*starts_with, *(name for name in there if name not in {*starts_with, *ends_with}), *ends_with]
 
     def meaning(self, column: str) -> str | None:
         """What a column holds; None for one that the table should not have."""

@@ -95,6 +95,7 @@ VALIDITY = Table(
         "reason": "what speaks against it",
     },
     intervals=("auroc", "steering_effect"),
+    decides=("auroc", "steering_effect", "in_play"),
     stage="compare",
     make=validity,
     once=True,
