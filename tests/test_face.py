@@ -191,6 +191,34 @@ def made(folder: Path) -> dict[str, Any]:
     }
 
 
+def test_a_line_says_what_each_noun_is(folder: Path, own_runs: Path) -> None:
+    run, one = own_runs / "seed0", mi.InputError("one line")
+    nouns = [*made(folder).values(), one, COMMENTS[0], mi.ComparisonSettings(), mi.RelapseSettings(), mi.open_run(run)]
+    nouns += [mi.Concept("refusing", ("No.",) * 100, ("Yes.",) * 100)]
+    kept = mi.Baseline.load(run / "evidence" / "base")
+    nouns += [kept, mi.Evidence.load(run / "evidence" / "sft")]
+    texts, kinds = [f"sorry {n}" for n in range(9)] + [f"fool {n}" for n in range(9)], [True] * 9 + [False] * 9
+    nouns += [mi.EmbeddedJudge.fit(texts, kinds, seed=0), mi.FoldJudge.of_instances(INSTANCES, seed=0)]
+    nouns += [mi.ClassifierJudge(torch.nn.Linear(2, 2), None, 0, "a judge")]
+    public = {name for name in mi.__all__ if isinstance(getattr(mi, name), type)}
+    assert public == {type(noun).__name__ for noun in nouns}
+    more = [
+        mi.open_study(run),
+        kept.inputs,
+        RelapseTest.load(next((run / "relapse").glob("*/relapse.json")).parent),
+    ]
+    for noun in [*nouns, *more, weights_of(folder / "base")]:
+        said = repr(noun)
+        assert "\n" not in said
+        assert "tensor(" not in said
+        assert "Embedding" not in said
+        assert type(noun).__name__ in said
+        assert len(said) < 400, said
+    width = nouns[0].names.d_model
+    said = f"<Checkpoint base, llama, {N_BLOCKS} blocks, d_model {width}, float32, from {folder / 'base'}>"
+    assert repr(nouns[0]) == said
+
+
 def test_results_show_themselves_and_can_be_kept(folder: Path, tmp_path: Path) -> None:
     results = made(folder)
     for name, result in results.items():

@@ -19,6 +19,7 @@ from mechinterp.answers.judges import Scores, probabilities, text_classifier
 from mechinterp.data.normalised import normalised
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.showing import one_line
 from mechinterp.data.storage.provenance import digest
 from mechinterp.errors import InputError
 from mechinterp.measures.splitting import Distinct, folds_of
@@ -56,6 +57,9 @@ class FoldJudge:
     n_test: int = 0
     name: str = "embedded"
     _trained: dict[frozenset[int], Pipeline | None] = field(default_factory=dict, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return one_line(self, self.name, f"{self.n_train} responses", f"accuracy {self.accuracy:.3f} on {self.n_test}")
 
     @property
     def n_train(self) -> int:

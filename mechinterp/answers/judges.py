@@ -25,6 +25,7 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline, make_pipeline
 
+from mechinterp.data.showing import one_line
 from mechinterp.data.storage.provenance import digest
 from mechinterp.errors import InputError
 from mechinterp.measures.fluency import UNSPACED
@@ -124,6 +125,11 @@ class EmbeddedJudge:
     name: str = "embedded"
     fingerprint: str = ""
 
+    def __repr__(self) -> str:
+        return one_line(
+            self, self.name, f"{self.n_train} responses", f"accuracy {self.accuracy:.3f} on {self.n_test} held out"
+        )
+
     @classmethod
     def fit(
         cls, responses: Sequence[str], safe: Sequence[bool], *, seed: int, test_share: float = 0.2
@@ -178,6 +184,9 @@ class ClassifierJudge:
     tokenizer: Any
     safe_label: int
     name: str
+
+    def __repr__(self) -> str:
+        return one_line(self, self.name, f"label {self.safe_label} is safe")
 
     @classmethod
     def load(cls, source: str | Path, *, device: str = "auto") -> ClassifierJudge:

@@ -15,7 +15,7 @@ from torch import Tensor
 from mechinterp.answers.judges import Judge
 from mechinterp.answers.safety import unsafe
 from mechinterp.answers.scoring import score_responses
-from mechinterp.data.showing import shown
+from mechinterp.data.showing import one_line, shown
 from mechinterp.data.storage.kept_tables import keep_tables, open_tables
 
 
@@ -83,6 +83,9 @@ class Responses(Sequence[str]):
         _, labels = open_tables(folder, "responses")
         return cls(labels["model"], *(tuple(labels[name]) for name in ("prompts", "texts", "safe")))
 
+    def __repr__(self) -> str:
+        return one_line(self, f"{len(self)} of {self.model}", f"unsafe {self.unsafe:.0%}" if self.safe else "")
+
     def _repr_html_(self) -> str:
         facts = {"unsafe": f"{self.unsafe:.0%}"} if self.safe else {}
         return shown(f"{len(self)} responses of {self.model}", facts, self.table)
@@ -131,6 +134,9 @@ class ResponseScores:
         _, labels = open_tables(folder, "scores")
         values = torch.tensor(labels["values"], dtype=torch.float64)
         return cls(labels["model"], tuple(labels["prompts"]), tuple(labels["responses"]), values, labels["reduce"])
+
+    def __repr__(self) -> str:
+        return one_line(self, f"{len(self.responses)} of {self.model}", f"{self.reduce} {self.mean:.4g} nats")
 
     def _repr_html_(self) -> str:
         return shown(f"{self.model}: log-probability of {len(self.responses)} responses, {self.reduce}", {}, self.table)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mechinterp.data.comments import Comment, read_comments
 from mechinterp.data.pairs import AnyPair
+from mechinterp.data.showing import one_line
 from mechinterp.data.texts import read_text_lines
 from mechinterp.errors import InputError
 
@@ -44,6 +45,9 @@ class Concept:
                 raise InputError(f"the concept {self.name!r} has no {kind} texts; it needs texts of both kinds")
             if blank := [number for number, text in enumerate(texts, start=1) if not text.strip()]:
                 raise InputError(f"the concept {self.name!r}: {kind} text {blank[0]} is blank; leave it out")
+
+    def __repr__(self) -> str:
+        return one_line(self, self.name, f"{len(self.positive)} positive and {len(self.negative)} negative texts")
 
     @classmethod
     def of_comments(cls, comments: Iterable[Comment], *, name: str = "toxicity") -> Concept:

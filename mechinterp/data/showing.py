@@ -1,4 +1,4 @@
-"""How a result shows itself in a notebook: a title, what is to be known of it, and short tables; everything escaped.
+"""How a result shows itself: in a notebook as a title, facts and short tables, everything escaped; else in one line.
 
 Nothing here knows a result: each says itself which of its tables a reader wants first.
 """
@@ -31,6 +31,17 @@ def shown(
     parts += [escape(line) for line in note.splitlines()]
     body = "".join(f"<p>{part}</p>" for part in parts)
     return f"<div>{body}{''.join(table_html(table, rows) for table in tables)}</div>"
+
+
+def one_line(of: object, *facts: object) -> str:
+    """What `repr` says of an object that holds more than a line does: what it is, and what is to be known of it.
+
+    Args:
+        of: the object.
+        facts: short ones; those that are empty are left out.
+    """
+    said = ", ".join(" ".join(str(fact).split()) for fact in facts if fact not in ("", None))
+    return f"<{type(of).__name__} {said}>"
 
 
 def table_html(table: pd.DataFrame, rows: int = ROWS) -> str:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from mechinterp.data.showing import shown
+from mechinterp.data.showing import one_line, shown
 from mechinterp.data.storage.files import replacing
 from mechinterp.errors import InputError
 from mechinterp.models import processes
@@ -272,6 +272,17 @@ class Checkpoint:
             self.model.save_pretrained(partial)
             tokenizer.save_pretrained(partial)
         return Path(folder)
+
+    def __repr__(self) -> str:
+        return one_line(
+            self,
+            self.name,
+            self.model.config.model_type,
+            f"{self.n_blocks} blocks",
+            f"d_model {self.names.d_model}",
+            str(self.model.dtype).removeprefix("torch."),
+            f"from {self.source}",
+        )
 
     def _repr_html_(self) -> str:
         table = pd.DataFrame(

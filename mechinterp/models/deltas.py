@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mechinterp.data.showing import shown
+from mechinterp.data.showing import one_line, shown
 from mechinterp.data.storage.files import replacing, write_json
 from mechinterp.data.storage.labels import check_numbers, typed
 from mechinterp.data.storage.places import check_replaceable
@@ -159,6 +159,15 @@ class WeightDelta:
             for name, change in self.tensors.items()
         ]
         return pd.DataFrame(rows)
+
+    def __repr__(self) -> str:
+        return one_line(
+            self,
+            f"of block {self.block}",
+            f"instance {self.instance}",
+            f"{len(self.tensors)} parameters",
+            f"of weights {self.fingerprint}" if self.fingerprint else "",
+        )
 
     def _repr_html_(self) -> str:
         facts = {"block": self.block, "instance": self.instance, "steps": len(self.log)}

@@ -27,7 +27,7 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score, roc_curve
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from mechinterp.data.showing import shown
+from mechinterp.data.showing import one_line, shown
 from mechinterp.data.storage.files import replacing
 from mechinterp.data.storage.labels import check_dimensions, check_numbers, typed
 from mechinterp.errors import InputError
@@ -185,6 +185,14 @@ class ToxicProbe:
     def table(self) -> pd.DataFrame:
         """A row per way to take the direction: its scores on the held-out comments."""
         return pd.DataFrame([vars(score) for score in self.scores]).rename(columns={"selection": "direction"})
+
+    def __repr__(self) -> str:
+        return one_line(
+            self,
+            f"d_model {self.weight.shape[1]}",
+            f"AUROC {self.scores[0].auroc:.3f} on {self.scores[0].n_test} comments held out" if self.scores else "",
+            f"of weights {self.fingerprint}" if self.fingerprint else "",
+        )
 
     def _repr_html_(self) -> str:
         facts = {"of weights": self.fingerprint, "width": self.weight.shape[1], "seed": self.seed}

@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mechinterp.audit.directions.probe import Selection, ToxicProbe
-from mechinterp.data.showing import shown
+from mechinterp.data.showing import one_line, shown
 from mechinterp.data.storage.files import replacing
 from mechinterp.data.storage.labels import typed
 from mechinterp.data.storage.places import check_name
@@ -115,6 +115,15 @@ class ToxicDirection:
     def named(self, name: str) -> ToxicDirection:
         """The same under another name."""
         return replace(self, name=name)
+
+    def __repr__(self) -> str:
+        return one_line(
+            self,
+            self.name,
+            f"by {self.kind}",
+            f"d_model {len(self.vector)}",
+            f"of weights {self.fingerprint}" if self.fingerprint else "",
+        )
 
     def _repr_html_(self) -> str:
         facts = {"kind": self.kind, "width": len(self.vector), "norm": f"{float(self.vector.norm()):.4g}"}

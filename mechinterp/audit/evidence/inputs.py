@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mechinterp.audit.evidence.settings import PLACES, Place
 from mechinterp.audit.top_vectors import TopVectors
+from mechinterp.data.showing import one_line
 from mechinterp.data.storage.provenance import digest
 from mechinterp.models.passes.lens import LensToken
 from mechinterp.models.text.tokens import Encoded
@@ -54,6 +55,11 @@ class Inputs:
     first_tokens: int = 0
     lens_tokens: tuple[LensToken, ...] = ()
     truncate: bool = False
+
+    def __repr__(self) -> str:
+        return one_line(
+            self, f"{len(self.prompts)} prompts", f"block {self.block}", f"directions {' '.join(self.directions)}"
+        )
 
     @property
     def followed(self) -> tuple[tuple[int, int], ...]:

@@ -16,6 +16,7 @@ from mechinterp.audit.evidence.inputs import Inputs
 from mechinterp.audit.evidence.kept_vectors import from_tensors, to_tensors
 from mechinterp.audit.evidence.of_checkpoint import Evidence, part_of
 from mechinterp.audit.evidence.settings import Place
+from mechinterp.data.showing import one_line
 from mechinterp.data.storage.files import replacing, write_json
 from mechinterp.measures.statistics import seeded_order
 from mechinterp.models.passes.lens import LensToken
@@ -56,6 +57,15 @@ class Baseline:
     checked: Bool[Tensor, " input"]
     steering: Mapping[tuple[str, str], Steering]
     groups: Int[Tensor, " input"] | None = None
+
+    def __repr__(self) -> str:
+        return one_line(
+            self,
+            f"of {self.evidence.checkpoint}",
+            f"{len(self.inputs.prompts)} prompts",
+            f"unsafe {float(self.unsafe.float().mean()):.0%}",
+            f"block {self.inputs.block}",
+        )
 
     def unsafe_prompts(self, wanted: int) -> list[str]:
         """A seeded choice of the prompts that were not fitted on and that the base answers unsafely."""

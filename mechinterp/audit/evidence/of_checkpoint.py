@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mechinterp.audit.evidence.settings import TEXTS, Text
+from mechinterp.data.showing import one_line
 from mechinterp.data.storage.files import replacing, write_json
 from mechinterp.models.passes.lens import LogitLens
 from mechinterp.models.passes.recorded import Recording
@@ -66,6 +67,15 @@ class Evidence:
     stream: Mapping[str, Stream] = field(default_factory=dict)
     first_tokens: Mapping[Text, Float[Tensor, " k"]] = field(default_factory=dict)
     lens: LogitLens | None = None
+
+    def __repr__(self) -> str:
+        return one_line(
+            self,
+            f"of {self.checkpoint}",
+            f"{len(self.recordings)} positions",
+            f"{len(self.readouts)} directions",
+            f"of weights {self.fingerprint}",
+        )
 
     def save(self, folder: str | Path) -> Path:
         """Write into a folder, whole or not at all."""

@@ -23,7 +23,7 @@ from mechinterp.answers.safety import unsafe
 from mechinterp.answers.scoring import score_responses
 from mechinterp.audit.relapse.registry import TREATMENTS
 from mechinterp.data.normalised import normalised
-from mechinterp.data.showing import shown
+from mechinterp.data.showing import one_line, shown
 from mechinterp.data.storage.files import replacing, write_json
 from mechinterp.measures.intervals import Interval, with_ends
 from mechinterp.measures.relapse import NOTHING, Rates, agreement, judge_relapse
@@ -209,6 +209,9 @@ class RelapseTest:
     def _has(self, treatment: str, dose: int, *, control: bool = False) -> bool:
         wanted = (treatment, float(dose), control)
         return any((o.treatment, o.dose, o.control) == wanted for o in self.outcomes)
+
+    def __repr__(self) -> str:
+        return one_line(self, f"of {self.method}", f"{len(self.prompts)} prompts", f"{len(self.outcomes)} doses")
 
     def _repr_html_(self) -> str:
         found = self.verdict()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mechinterp.data.showing import shown
+from mechinterp.data.showing import one_line, shown
 from mechinterp.data.storage.kept_tables import keep_tables, open_tables
 
 _UNPAIRED = ("shape", "only A", "only B")
@@ -166,6 +166,13 @@ class Difference:
         """
         tables, labels = open_tables(folder, "difference")
         return cls(tensors=tables["tensors"].astype({"block": "Int64", "rank": "Int64"}), **labels)
+
+    def __repr__(self) -> str:
+        return one_line(
+            self,
+            f"{self.a} and {self.b}",
+            f"{int((self.tensors['status'] != 'same').sum())} of {len(self.tensors)} tensors differ",
+        )
 
     def _repr_html_(self) -> str:
         title, headings, rows = self.largest()

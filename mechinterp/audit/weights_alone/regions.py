@@ -24,7 +24,7 @@ from mechinterp.audit.weights_alone.erasure import (
     finite_cosines,
     group_means,
 )
-from mechinterp.data.showing import shown
+from mechinterp.data.showing import one_line, shown
 from mechinterp.data.storage.tables import read_table, write_table
 from mechinterp.errors import InputError
 from mechinterp.measures.region import compare_toxicity, random_toxicity, summarise_toxicity
@@ -81,6 +81,13 @@ class RegionTables:
     def table(self) -> pd.DataFrame:
         """T of every block and checkpoint, `region`."""
         return self.region
+
+    def __repr__(self) -> str:
+        return one_line(
+            self,
+            f"of {', '.join(map(str, self.region['checkpoint'].unique()))}",
+            f"{self.region['layer'].nunique()} blocks",
+        )
 
     def _repr_html_(self) -> str:
         wide = self.region.pivot(index="layer", columns="checkpoint", values=["toxicity", "toxicity_z"])

@@ -78,6 +78,9 @@ class LazyWeights:
     files: TensorFiles = field(repr=False)
     delta: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.source}>"
+
     @classmethod
     def open(cls, source: str | Path, base: str | Path | None = None, trust_remote_code: bool = False) -> LazyWeights:
         """Open a model folder or a GGUF file, or a state-dict file or an edit's folder on a base; no data is read.

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mechinterp.data.showing import shown
+from mechinterp.data.showing import one_line, shown
 from mechinterp.data.storage.files import replacing
 from mechinterp.data.storage.labels import check_dimensions, check_numbers, typed
 
@@ -84,6 +84,15 @@ class Recording:
                 "norm": [float(mean.norm()) for mean in means.values()],
                 "non_finite": [self.non_finite.get(hook, 0) for hook in means],
             }
+        )
+
+    def __repr__(self) -> str:
+        return one_line(
+            self,
+            f"of {self.checkpoint}" if self.checkpoint else "",
+            f"{self.n_inputs} inputs",
+            f"position {self.position}",
+            f"{len(self.groups)} hook points",
         )
 
     def _repr_html_(self) -> str:

@@ -34,6 +34,7 @@ from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.data.benign import BenignPrompt
 from mechinterp.data.comments import Comment, read_comments
 from mechinterp.data.pairs import AnyPair
+from mechinterp.data.showing import one_line
 from mechinterp.data.storage.files import remove, write_json
 from mechinterp.data.storage.places import check_free
 from mechinterp.data.storage.provenance import versions
@@ -74,6 +75,9 @@ class Study(Run):
             return cls(StudyConfig.model_validate(manifest["config"]), manifest["seed"], folder)
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{folder}: not the folder of a run, there is no readable manifest.json in it") from error
+
+    def __repr__(self) -> str:
+        return one_line(self, f"in {self.folder}", f"seed {self.seed}")
 
     # -- what the stages leave, typed ---------------------------------------------------------------------------
 
