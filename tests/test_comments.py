@@ -75,8 +75,8 @@ def test_a_missing_column_lists_those_present_and_the_option(tmp_path: Path) -> 
     path = write_text(tmp_path / "c.csv", "text,is_toxic\nhello,0\n")
     message = error_of(path)
     assert "no column 'comment_text'" in message
-    assert "'text', 'is_toxic'; name one with --text-column" in message
-    assert "--label-column" in error_of(path, text_column="text")
+    assert "'text', 'is_toxic'; name one with `text_column`" in message
+    assert "`label_column`" in error_of(path, text_column="text")
 
 
 @pytest.mark.parametrize(

@@ -556,7 +556,7 @@ def test_a_cut_takes_the_left_of_the_prompt_and_never_what_stands_around_it(
     assert checkpoint.tokenizer.decode(fed[1][0]).startswith("<s>x" if bos else "x")
     with pytest.raises(InputError, match="prefix and suffix take"):
         generate(checkpoint, ["a"], max_new_tokens=6, prefix="b" * 249, suffix="c", truncate=True)
-    with pytest.raises(InputError, match="--truncate"):
+    with pytest.raises(InputError, match="`truncate=True`"):
         generate(checkpoint, [long], max_new_tokens=6, prefix="Be good.")
     short = "How do I do it?"  # what fits is left alone
     assert generate(checkpoint, [short], max_new_tokens=4, prefix="P", truncate=True) == generate(

@@ -52,7 +52,7 @@ def test_prefix_suffix_and_cutting_reach_the_prompt() -> None:
     whole = score(checkpoint, ["P How do I? S"], ["No."])
     assert torch.equal(score(checkpoint, ["How do I?"], ["No."], prefix="P", suffix="S"), whole)
     long = "x" * 300
-    with pytest.raises(InputError, match="--truncate"):
+    with pytest.raises(InputError, match="`truncate=True`"):
         score(checkpoint, [long], ["No."])
     assert score(checkpoint, [long], ["No."], truncate=True).isfinite().all()
 

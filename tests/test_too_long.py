@@ -31,19 +31,19 @@ def test_a_response_that_is_too_long_is_blamed_itself(
 @pytest.mark.parametrize(
     ("given", "told", "untold"),
     [
-        ({"responses": ["y" * 40]}, "response 0 is too long", "--truncate"),
-        ({"responses": ["y" * 40], "truncate": True}, "response 0 is too long", "--truncate"),
+        ({"responses": ["y" * 40]}, "response 0 is too long", "truncate"),
+        ({"responses": ["y" * 40], "truncate": True}, "response 0 is too long", "truncate"),
         (
             {"responses": ["y" * 20]},
-            r"prompt 0 has 30 tokens, 19 fit .*its response takes 21.*\(--truncate\)",
+            r"prompt 0 has 30 tokens, 19 fit .*its response takes 21.*\(`truncate=True`\)",
             "too long",
         ),
-        ({"reserve": 40}, r"40 new tokens leave no room .*--max-new-tokens", "--truncate"),
-        ({"reserve": 40, "truncate": True}, r"40 new tokens leave no room .*--max-new-tokens", "--truncate"),
-        ({"reserve": 20}, r"prompt 0 has 30 tokens, 20 fit .*new tokens take 20.*\(--truncate\)", "shorten"),
-        ({"prefix": "p" * 40, "truncate": True}, "prefix and suffix take 41.*shorten that", "--truncate"),
-        ({"prefix": "p" * 40}, "prefix and suffix take 41.*shorten that", "--truncate"),
-        ({"max_length": 20}, r"prompt 0 has 30 tokens, 20 fit .*\(--truncate\)", "shorten"),
+        ({"reserve": 40}, r"40 new tokens leave no room .*`max_new_tokens`", "truncate"),
+        ({"reserve": 40, "truncate": True}, r"40 new tokens leave no room .*`max_new_tokens`", "truncate"),
+        ({"reserve": 20}, r"prompt 0 has 30 tokens, 20 fit .*new tokens take 20.*\(`truncate=True`\)", "shorten"),
+        ({"prefix": "p" * 40, "truncate": True}, "prefix and suffix take 41.*shorten that", "truncate"),
+        ({"prefix": "p" * 40}, "prefix and suffix take 41.*shorten that", "truncate"),
+        ({"max_length": 20}, r"prompt 0 has 30 tokens, 20 fit .*\(`truncate=True`\)", "shorten"),
         ({"max_length": 20, "called": ["instance 7"]}, "instance 7 has 30 tokens", "prompt 0"),
     ],
 )

@@ -39,6 +39,6 @@ def choose_judge(
     made = FoldJudge.of_instances(instances, seed=seed)
     note(
         f"judge: trained on the data's own {made.n_train} responses, always without those to the question judged; "
-        f"accuracy {made.accuracy:.3f} on {made.n_test} so held out; give a sequence classifier with --judge"
+        f"accuracy {made.accuracy:.3f} on {made.n_test} so held out; give a sequence classifier as `judge`"
     )
     return made

@@ -131,7 +131,7 @@ class FoldJudge:
         raise InputError(
             f"no judge can be made of this data that has not seen what it judges: of {len(names)} questions with "
             f"{kinds[0]} distinct safe and {kinds[1]} unsafe responses none can be left out; give a sequence "
-            "classifier with --judge, or data with more questions and other responses to them"
+            "classifier as `judge`, or data with more questions and other responses to them"
         )
 
     def __call__(self, responses: Sequence[str], prompts: Sequence[str] | None = None) -> np.ndarray:

@@ -130,7 +130,7 @@ def _pairs(checkpoint: Checkpoint, instances: Sequence[AnyPair], *, truncate: bo
         if longest > context and not truncate:
             raise InputError(
                 f"instance {instance.id}: a response has {longest} tokens, the context {context}; "
-                "cut it at its end (--truncate) or use a model with a longer context"
+                "cut it at its end (`truncate=True`) or use a model with a longer context"
             )
         pair = Encoded(safe.ids[:context], 1), Encoded(unsafe.ids[:context], 1)
         if pair[0].ids == pair[1].ids:

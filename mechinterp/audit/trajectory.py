@@ -43,17 +43,17 @@ def find_steps(pattern: str, name: str | None = None) -> list[tuple[Step, str]]:
         InputError: if nothing matches, or a name has no number at its end or one that another has too.
     """
     if name is not None:
-        check_name(name, "--trajectory")
+        check_name(name, "trajectory")
     found: list[tuple[Step, str]] = []
     for path in sorted(glob.glob(str(Path(pattern).expanduser()))):
         if not Path(path).is_dir():
             continue
         number = _STEP.search(Path(path).name)
         if number is None:
-            raise InputError(f"{path}: its name has no step at its end; --trajectory takes names like checkpoint-100")
+            raise InputError(f"{path}: its name has no step at its end, as checkpoint-100 has")
         found.append((Step(name or Path(path).resolve().parent.name, int(number[1])), path))
     if not found:
-        raise InputError(f"--trajectory {pattern}: nothing matches; quote it, so that the shell leaves it alone")
+        raise InputError(f"`trajectory={pattern}`: nothing matches; quote it, so that the shell leaves it alone")
     found.sort()
     for (one, path), (other, another) in pairwise(found):
         if one == other:

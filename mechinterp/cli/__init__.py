@@ -11,6 +11,7 @@ import sys
 import time
 from typing import Any
 
+from mechinterp.cli.arguments import as_options
 from mechinterp.cli.speaking import say, write_line
 from mechinterp.data.storage.full_disk import unwritable
 from mechinterp.errors import InputError
@@ -32,7 +33,7 @@ def main() -> None:
             signal.signal(signal.SIGTERM, signal.default_int_handler)
         code = _run()
     except InputError as error:
-        _tell(f"mechinterp: {' '.join(str(error).split())}")
+        _tell(f"mechinterp: {as_options(' '.join(str(error).split()))}")
     except OSError as error:  # of a file that cannot be read or written: the system says which and why
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         why = error.strerror if isinstance(error.strerror, str) else " ".join(str(error).split())
@@ -94,4 +95,4 @@ class _Warnings(logging.Handler):
         message = record.getMessage()
         if message not in self.seen:
             self.seen.add(message)
-            say(message, err=True)
+            say(as_options(message), err=True)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from mechinterp.cli.arguments import as_options
 from mechinterp.cli.common import reporting, say
 from mechinterp.cli.options import Seed
 from mechinterp.errors import InputError
@@ -77,5 +78,5 @@ def _refuse(problems: Sequence[str]) -> None:
         raise InputError(problems[0])
     say(f"mechinterp: the study cannot run; {len(problems)} to put right:", err=True)
     for number, problem in enumerate(problems, 1):
-        say(f"  {number}. {' '.join(problem.split())}", err=True)
+        say(f"  {number}. {as_options(' '.join(problem.split()))}", err=True)
     raise typer.Exit(2)

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from mechinterp.cli.arguments import as_options
 from mechinterp.models import launcher
 from mechinterp.models.quiet import quieted
 
@@ -48,7 +49,7 @@ class Terminal:
 
     def note(self, text: str) -> None:
         """One line."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(as_options(text), highlight=False, markup=False, soft_wrap=True)
 
     def progress(self, what: str) -> Callable[..., None]:
         """A callback for (done, total, ...)."""

@@ -52,6 +52,7 @@ def regions(
     blocks: Sequence[int] | None = None,
     top: int = 20,
     draws: int = 1000,
+    check: bool | None = None,
     seed: int = 0,
     progress: bool | None = None,
 ) -> RegionTables:
@@ -64,6 +65,7 @@ def regions(
         blocks: all if not given.
         top: most toxic value vectors listed.
         draws: random directions of the null; they take most of the time.
+        check: whether the direction is of these weights, by their hash; None: if they are few enough to read at once.
         seed: of bootstrap and random directions.
         progress: whether a bar is shown; None: in a notebook or on a terminal.
 
@@ -79,7 +81,7 @@ def regions(
     with watched(progress) as shown:
         weights = weights_of(base)
         (wanted,) = directions_of(direction, weights.source).values()
-        if note := check_origin(weights, wanted, None):
+        if note := check_origin(weights, wanted, None, hash_weights=check):
             shown.note(note)
         return of_regions.measure_regions(
             weights,
@@ -102,6 +104,7 @@ def vectors(
     tokens: int = 10,
     rankings: Sequence[Ranking] = RANKINGS,
     final_norm: bool = False,
+    check: bool | None = None,
     progress: bool | None = None,
 ) -> VectorTables:
     """The value vectors closest to some directions: what they say, their common subspace, their drift in tuned models.
@@ -114,6 +117,7 @@ def vectors(
         tokens: what each promotes, at either end; 0 for none.
         rankings: of `cosine` and `projection`.
         final_norm: apply the final norm's gain before the unembedding.
+        check: whether directions are of these weights, as `mi.regions` takes it.
         progress: whether a bar is shown; None: in a notebook or on a terminal.
 
     Returns:
@@ -131,7 +135,7 @@ def vectors(
         lazy = weights.weights if isinstance(weights, Checkpoint) else weights
         for each in wanted.values():
             each.check_width(weights.names.d_model, weights.names.source)
-            if each.fingerprint and (note := check_origin(lazy, each, None)):
+            if each.fingerprint and (note := check_origin(lazy, each, None, hash_weights=check)):
                 shown.note(note)
         return list_vectors(
             weights,

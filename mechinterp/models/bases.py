@@ -44,7 +44,7 @@ def stands_below(found: Source, other: str, base: str | None = None) -> str:
     """What a source stands on, see `stands_on`."""
     if base is not None or found.kind != "adapter":
         return base or other
-    where = f"{found.given}@MODEL, or --base MODEL where the command has it"
+    where = f"{found.given}@MODEL, or `base=MODEL` where that can be given"
     try:
         below = found.base(None)
     except InputError as error:

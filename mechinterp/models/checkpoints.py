@@ -97,7 +97,7 @@ class Checkpoint:
         if dtype not in DTYPES:
             raise InputError(f"dtype must be one of {DTYPES}, got {dtype!r}")
         if device_map is not None and processes.launched():
-            raise InputError("--device-map spreads one model over all devices: start one process, without a launcher")
+            raise InputError("`device_map` spreads one model over all devices: start one process, without a launcher")
         stored = source if isinstance(source, StoredCheckpoint) else _find(source, base, trust_remote_code)
         options = LoadingOptions(dtype, resolve_device(device), device_map, stored.trust_remote_code)
         asked = chat if isinstance(chat, ChatFormat) else chat.of(stored.tokenizer, stored.label)

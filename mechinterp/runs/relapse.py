@@ -71,7 +71,7 @@ def treat_checkpoints(
     base, tuned = in_one_format(base, tuned, chat)
     work = Workspace(base, tuned, out=out, purpose="test", reporter=reporter)
     # before anything long is started
-    names = [check_name(candidate.name, "--checkpoint") for candidate in tuned]
+    names = [check_name(candidate.name, "checkpoint") for candidate in tuned]
     RunFolder.check_free(work.folder, tables_of("relapse"), answers=names)
     work.check([instance.prompt for instance in instances], truncate=truncate)
     with work.held(), work.together():

@@ -222,7 +222,7 @@ def check_tuned(base: Checkpoint, candidate: Candidate, texts: Sequence[str], *,
     contexts = base.names.context_length, other.names.context_length
     if truncate and contexts[0] != contexts[1]:
         raise InputError(
-            f"{other.source} has a context of {contexts[1]} tokens, {base.source} of {contexts[0]}: with --truncate "
+            f"{other.source} has a context of {contexts[1]} tokens, {base.source} of {contexts[0]}: with `truncate` "
             "they would not read the same"
         )
 

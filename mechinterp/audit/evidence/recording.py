@@ -87,7 +87,7 @@ def _readouts(
 def _check_finite(checkpoint: Checkpoint, recordings: Mapping[str, Recording]) -> None:
     for recording in recordings.values():
         if bad := {hook: count for hook, count in recording.non_finite.items() if count}:
-            raise InputError(f"{checkpoint.source}: non-finite activations {bad}; use a wider type (--dtype float32)")
+            raise InputError(f"{checkpoint.source}: non-finite activations {bad}; use a wider type (`dtype=float32`)")
 
 
 @dataclass(frozen=True)

@@ -229,6 +229,6 @@ def unsafe_prompts(
         neutral = f" ({unjudged} answers are empty or without a word that the judge knows)" if unjudged else ""
         raise InputError(
             f"{base.source} answers none of the {len(prompts)} adversarial prompts unsafely{neutral}, so that nothing "
-            "could come back; give other instances, a longer --max-new-tokens or another judge"
+            "could come back; give other instances, a larger `max_new_tokens` or another judge"
         )
     return found[:wanted]

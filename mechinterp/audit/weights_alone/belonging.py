@@ -76,11 +76,11 @@ def check_origin(
         return f"neither {kind} nor recording says which weights it belongs to: not checked"
     size = sum(math.prod(base.shape(name)) * base.dtype(name).itemsize for name in base.parameters)
     if hash_weights is None and size > HASHED:
-        return f"not checked that the {kind} is of these weights ({size / 1e9:.1f} GB to read; --check does)"
+        return f"not checked that the {kind} is of these weights ({size / 1e9:.1f} GB to read; `check=True` does)"
     if hash_weights is not False and base.fingerprint != wanted:
         raise InputError(
             f"the {kind} belongs to other weights ({wanted}) than {base.source} ({base.fingerprint}); make one with "
-            f"`mechinterp {kind}`, or give --no-check if it was made of these weights in another --dtype"
+            f"`mechinterp {kind}`, or give `check=False` if it was made of these weights in another `dtype`"
         )
     return None if hash_weights is not False else f"not checked that the {kind} is of these weights"
 
@@ -111,5 +111,5 @@ def check_edit(path: str | Path, probe: Made) -> None:
     if probe.fingerprint and made_for not in ("", probe.fingerprint):
         raise InputError(
             f"{path}: this edit belongs to other weights ({made_for}) than the {_kind(probe)} ({probe.fingerprint}); "
-            "if it stands on another model than --model, say on which (--base)"
+            "if it stands on another model than this one, say on which with `base`"
         )

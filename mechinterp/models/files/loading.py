@@ -146,7 +146,7 @@ def _finished(
     if away := [name for name, parameter in model.named_parameters() if parameter.is_meta]:
         raise InputError(
             f"{source.given}: {len(away)} weights were not put on a device but offloaded ({first_few(away)}); "
-            "use more or larger devices, or a narrower --dtype"
+            "use more or larger devices, or a narrower `dtype`"
         )
     if options.device_map is None:
         model.to(options.device)

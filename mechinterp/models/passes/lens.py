@@ -174,7 +174,7 @@ def read_lens(
     processes.add_up([sums])
     if not bool(torch.isfinite(sums).all()):
         raise InputError(
-            f"{checkpoint.source}: the logit lens gives values that are not finite; use a wider type (--dtype float32)"
+            f"{checkpoint.source}: the logit lens gives values that are not finite; use a wider type (`dtype=float32`)"
         )
     sizes = torch.bincount(torch.arange(len(prompts)) % n_groups).double()
     logits, probabilities = sums / sizes[:, None, None]

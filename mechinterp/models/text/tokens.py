@@ -201,14 +201,14 @@ def _too_long(given: str, answer: str, fixed: Mapping[str, int], context: int, u
     """
     longer = "or use a model with a longer context"
     if (new := fixed["new tokens"]) >= context:
-        return f"{new} new tokens leave no room in the context of {context}; ask for fewer (--max-new-tokens) {longer}"
+        return f"{new} new tokens leave no room in the context of {context}; ask for fewer (`max_new_tokens`) {longer}"
     if (response := fixed["its response"]) >= context:
         return (
             f"{answer} is too long: it has {response} tokens, and the context of {context} must hold it with its "
             f"prompt; shorten it or leave it out, {longer}"
         )
     taken = ", ".join(f"{name} take{'s' * (name == 'its response')} {n}" for name, n in fixed.items() if n)
-    remedy = f"shorten {'that' if taken else 'it'}" if useless else "truncate from the left (--truncate)"
+    remedy = f"shorten {'that' if taken else 'it'}" if useless else "truncate from the left (`truncate=True`)"
     return f"{given}{f' ({taken})' if taken else ''}; {remedy} {longer}"
 
 

@@ -1,0 +1,69 @@
+"""A message names the argument of a Python call; on the command line it names the option for it."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+import mechinterp
+from mechinterp.cli.app import app
+from mechinterp.cli.arguments import as_options
+
+BELOW = sorted(path for path in Path(mechinterp.__file__).parent.rglob("*.py") if "cli" not in path.parts)
+OPTION = re.compile(r"(?<![\w-])--[a-z]")
+
+
+def texts_of(path: Path) -> Iterator[str]:
+    """Every text of a module that is no docstring."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    apart = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in apart:
+            yield node.value
+
+
+def options(command: Any) -> set[str]:
+    """The parameters of every command that are options."""
+    found = {each.name for each in command.params if each.param_type_name == "option"}
+    return found.union(*(options(each) for each in getattr(command, "commands", {}).values()))
+
+
+def test_no_room_below_the_command_line_names_an_option() -> None:
+    assert len(BELOW) > 100
+    assert {str(path): text for path in BELOW for text in texts_of(path) if OPTION.search(text)} == {}
+
+
+def test_what_messages_give_a_value_is_an_option_of_a_command() -> None:
+    given = {name for path in BELOW for text in texts_of(path) for name in re.findall(r"`(\w+)=[^`]*`", text)}
+    assert {"truncate", "dtype", "check"} <= given
+    assert given - options(get_command(app)) == {"tie_word_embeddings"}  # of a model's config
+
+
+@pytest.mark.parametrize(
+    ("command", "message", "told"),
+    [
+        ("probe --model m", "name one with `label_column`", "name one with --label-column"),
+        ("evaluate --model m", "a larger `max_new_tokens`", "a larger --max-new-tokens"),
+        ("compare --base b", "(`dtype=float32`), (`truncate=True`)", "(--dtype float32), (--truncate)"),
+        ("region --model m", "`check=False` or `check=True`", "--no-check or --check"),
+        ("train sft --model m", "`truncate=False`, `learning_rate=1`", "`truncate=False`, --learning-rate 1"),
+        (
+            "reproduce --config c",
+            "`max_new_tokens` as in `mechinterp probe`",
+            "`max_new_tokens` as in `mechinterp probe`",
+        ),
+        ("", "`max_new_tokens`", "`max_new_tokens`"),
+    ],
+)
+def test_an_argument_is_told_as_the_option_of_the_command(
+    monkeypatch: pytest.MonkeyPatch, command: str, message: str, told: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["mechinterp", *command.split()])
+    assert as_options(message) == told
