@@ -156,11 +156,9 @@ def __getattr__(name: str) -> Any:
         AttributeError: for any other name; with the nearest that there is.
     """
     if name not in _HOME_OF:
-        from difflib import get_close_matches
+        from mechinterp.errors import near
 
-        near = get_close_matches(name, __all__, n=1)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
-        raise AttributeError(f"module {__name__!r} has no {name!r}{meant}", name=name)
+        raise AttributeError(f"module {__name__!r} has no {name!r}{near(name, __all__)}", name=name)
     with warnings.catch_warnings():  # what the libraries look for in a notebook when they are imported
         warnings.filterwarnings("ignore", message="IProgress not found")
         value = getattr(importlib.import_module(_HOME_OF[name]), name)

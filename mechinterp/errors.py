@@ -1,5 +1,17 @@
-"""The one exception for a user's mistake: shown as one line, without a traceback, exit code 2."""
+"""The one exception for a user's mistake, shown as one line, without a traceback, exit code 2; and what was meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
     """An input is missing, malformed or does not fit another; the message says which, why, and what to do."""
+
+
+def near(name: object, known: Iterable[str]) -> str:
+    """`; did you mean 'verdict'?`: the end of a message about a name that is not known, if one that is comes near."""
+    from difflib import get_close_matches  # which an import of the face does without
+
+    found = get_close_matches(str(name), list(known), n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""

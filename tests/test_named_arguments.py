@@ -53,7 +53,7 @@ def test_what_messages_give_a_value_is_an_option_of_a_command() -> None:
         ("evaluate --model m", "a larger `max_new_tokens`", "a larger --max-new-tokens"),
         ("compare --base b", "(`dtype=float32`), (`truncate=True`)", "(--dtype float32), (--truncate)"),
         ("region --model m", "`check=False` or `check=True`", "--no-check or --check"),
-        ("train sft --model m", "`truncate=False`, `learning_rate=1`", "`truncate=False`, --learning-rate 1"),
+        ("train sft --model m", "`truncate=False`, `batch_size=1`", "`truncate=False`, --batch-size 1"),
         (
             "reproduce --config c",
             "`max_new_tokens` as in `mechinterp probe`",

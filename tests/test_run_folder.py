@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -118,6 +119,23 @@ def test_a_narrow_screen_shows_which_row_it_is_and_what_it_says(run: Path) -> No
         heading = str(table.head(2)).splitlines()[0].split()
     assert heading[:3] == ["method", "direction", "position"]
     assert heading[-2:] == ["in_play", "verdict"]
+
+
+def test_a_name_that_is_not_there_is_answered_by_a_near_one(run: Path) -> None:
+    found = RunFolder.open(run)
+    with pytest.raises(InputError, match=r"; did you mean 'verdict'\?$"):
+        found.table("verdicts")
+    with pytest.raises(InputError, match=r"; did you mean 'erase_or_bypass'\?$"):
+        found.plot("erase_or_bypassed")
+    with pytest.raises(
+        AttributeError, match=r"'RunFolder' object has no attribute 'sentence'; did you mean 'sentences'\?$"
+    ):
+        _ = found.sentence
+    with pytest.raises(AttributeError, match=r"no attribute 'decomposition'; the table is \.table\('decomposition'\)$"):
+        _ = found.decomposition
+    with pytest.raises(AttributeError, match=r"no attribute 'zzzz'$"):
+        _ = found.zzzz
+    assert not hasattr(copy.copy(found), "_repr_mimebundle_")
 
 
 def test_a_damaged_table_is_one_line_and_hinders_no_other(run: Path) -> None:

@@ -18,7 +18,7 @@ from mechinterp.data.pairs import AnyPair
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.data.storage.hashing import hash_path
 from mechinterp.data.storage.provenance import digest
-from mechinterp.errors import InputError
+from mechinterp.errors import InputError, near
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.side_by_side import changed_parameters
@@ -67,7 +67,9 @@ def defend(
     """
     check_test_instances(instances)
     if unknown := [kind for kind in kinds if kind not in KINDS]:
-        raise InputError(f"unknown kind of prompt {unknown[0]!r}; known are {', '.join(KINDS)}")
+        raise InputError(
+            f"unknown kind of prompt {unknown[0]!r}; known are {', '.join(KINDS)}{near(unknown[0], KINDS)}"
+        )
     label = method or checkpoint.name
     ask = Questions(judge, max_new_tokens, suffix, prefix, tuple(knowledge), truncate, label, tuple(kinds))
     if responses is None:

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp.data.conversations import Prompt
-from mechinterp.errors import InputError
+from mechinterp.errors import InputError, near
 from mechinterp.measures.divergence import jensen_shannon
 from mechinterp.measures.intervals import Interval
 from mechinterp.measures.statistics import bootstrap
@@ -95,7 +95,7 @@ def next_token_divergence(
         InputError: for no prompt, one too long, `response` without answers, or models of unlike vocabularies.
     """
     if position not in POSITIONS:
-        raise InputError(f"position must be one of {POSITIONS}, got {position!r}")
+        raise InputError(f"position must be one of {POSITIONS}, got {position!r}{near(position, POSITIONS)}")
     if not prompts:
         raise InputError("there are no benign prompts to compare the models on")
     if position == "response" and answers is None:

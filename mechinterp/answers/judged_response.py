@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from mechinterp.data.texts import read_json
+from mechinterp.data.validation import Fault
 from mechinterp.errors import InputError
 
 KINDS = ("ds", "dg_only_q", "dg_other_a", "dg_other_q", "dg_other_aq")
@@ -51,9 +52,9 @@ def read_labels(path: Path) -> dict[str, Any]:
     try:
         labels = Labels.model_validate(read)
     except ValidationError as error:
-        first = error.errors()[0]
-        named = ".".join(str(part) for part in first["loc"]) or "all of it"
-        raise InputError(f"{path}: not the labels of responses ({named}: {first['msg']}); move it away") from error
+        fault = Fault.of(error)
+        named = fault.where or "all of it"
+        raise InputError(f"{path}: not the labels of responses ({named}: {fault.said}); move it away") from error
     if len(labels.knowledge) % labels.edits:
         raise InputError(f"{path}: {len(labels.knowledge)} answers of {labels.edits} edits; move it away")
     return labels.model_dump()

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from mechinterp.errors import InputError
+from mechinterp.errors import InputError, near
 from mechinterp.measures.value_vectors import (
     RANKINGS,
     RankedVectors,
@@ -65,7 +65,10 @@ class TopVectors:
     def top(self, direction: str, k: int, by: Ranking = "cosine") -> tuple[Place, ...]:
         """(block, neuron) of the k vectors closest to a direction, the closest first."""
         if (direction, by) not in self.ranked:
-            raise InputError(f"nothing was ranked along {direction!r} by {by!r}; there are {sorted(self.ranked)}")
+            meant = near(direction, (name for name, _ in self.ranked))
+            raise InputError(
+                f"nothing was ranked along {direction!r} by {by!r}; there are {sorted(self.ranked)}{meant}"
+            )
         return self.ranked[direction, by].places[:k]
 
 

@@ -67,12 +67,13 @@ def settings_of(kind: type[Settings], given: dict[str, Any]) -> Settings:
     """Settings from the options that were given; a value out of range is the user's mistake."""
     from pydantic import ValidationError
 
+    from mechinterp.data.validation import Fault
+
     try:
         return kind(**{key: value for key, value in given.items() if value is not None})
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{name}: {first['msg']}, got {first['input']!r}") from error
+        fault = Fault.of(error)
+        raise InputError(f"`{fault.where}`: {fault.told}") from error
 
 
 def judge_of(judge: str | None, instances: list[AnyPair], seed: int, device: str, note: Callable[[str], None]) -> Judge:

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from mechinterp.data.storage.files import write_json
 from mechinterp.data.texts import check_whole, read_json
+from mechinterp.data.validation import Fault
 from mechinterp.errors import InputError
 
 SUFFIX = "If the user's request is reasonable, give the correct answer. Please give the right response:"
@@ -206,12 +207,12 @@ def _parse_row(row: object, *, path: Path, number: int) -> SafeEditInstance:
     try:
         return SafeEditInstance.model_validate(row)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-    key = " > ".join(str(part) for part in first["loc"])
-    raise InputError(f"{path}: row {number}, key {key!r}: {_reason(first['type'], first['msg'], first['input'])}")
+        fault = Fault.of(error)
+    raise InputError(f"{path}: row {number}, key {' > '.join(fault.path)!r}: {_reason(fault)}")
 
 
-def _reason(kind: str, message: str, value: object) -> str:
+def _reason(fault: Fault) -> str:
+    kind, value = fault.kind, fault.value
     if kind == "missing":
         return "is missing"
     if kind == "string_type":
@@ -220,7 +221,7 @@ def _reason(kind: str, message: str, value: object) -> str:
         return f"must be a whole number, is {value!r:.60}"
     if kind == "model_type":
         return f"must be an object, is {_json_type(value)}"
-    return message.removeprefix("Value error, ")
+    return fault.said
 
 
 def _json_type(value: object) -> str:

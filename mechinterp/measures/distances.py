@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mechinterp.errors import InputError
+from mechinterp.errors import InputError, near
 
 Distance = Literal["released", "residual", "pooled", "relative"]
 DISTANCES: tuple[Distance, ...] = ("released", "residual", "pooled", "relative")
@@ -43,7 +43,7 @@ def pair_distances(
         A row per distance, in the order asked for.
     """
     if unknown := [distance for distance in distances if distance not in DISTANCES]:
-        raise InputError(f"distance must be one of {DISTANCES}, got {unknown[0]!r}")
+        raise InputError(f"distance must be one of {DISTANCES}, got {unknown[0]!r}{near(unknown[0], DISTANCES)}")
     wide = safe.dtype if safe.dtype == torch.float64 else torch.float32
     safe, unsafe = safe.to(wide), unsafe.to(wide)
     found: dict[Distance, Tensor] = {}

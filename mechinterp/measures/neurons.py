@@ -29,7 +29,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechinterp.errors import InputError
+from mechinterp.errors import InputError, near
 from mechinterp.measures.statistics import CONFIDENCE, NullComparison, compare_with_null
 
 Definition = Literal["activation_change", "projection", "activation_sign"]
@@ -100,7 +100,8 @@ class Neurons:
 def check_definition(definition: str) -> None:
     """Raise `InputError` for a definition of groups that does not exist."""
     if definition not in DEFINITIONS:
-        raise InputError(f"the definition of neuron groups must be one of {DEFINITIONS}, got {definition!r}")
+        meant = near(definition, DEFINITIONS)
+        raise InputError(f"the definition of neuron groups must be one of {DEFINITIONS}, got {definition!r}{meant}")
 
 
 @dataclass(frozen=True)

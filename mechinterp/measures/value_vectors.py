@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mechinterp.errors import InputError
+from mechinterp.errors import InputError, near
 from mechinterp.measures.large_matrices import products_and_lengths
 
 Ranking = Literal["cosine", "projection"]
@@ -32,7 +32,7 @@ _TINY = torch.finfo(torch.float64).tiny
 def check_ranking(by: str) -> None:
     """Raise `InputError` for a ranking that does not exist."""
     if by not in RANKINGS:
-        raise InputError(f"the ranking must be one of {RANKINGS}, got {by!r}")
+        raise InputError(f"the ranking must be one of {RANKINGS}, got {by!r}{near(by, RANKINGS)}")
 
 
 class TopNeurons:

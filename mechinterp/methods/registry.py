@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mechinterp.errors import InputError
+from mechinterp.errors import InputError, near
 from mechinterp.methods.method import Method
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def find_method(name: str) -> Method:
         InputError: if there is none, with the known ones.
     """
     if name not in METHODS:
-        raise InputError(f"unknown method {name!r}; known are {', '.join(METHODS)}")
+        raise InputError(f"unknown method {name!r}; known are {', '.join(METHODS)}{near(name, METHODS)}")
     return METHODS[name]
 
 

@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mechinterp.data.pairs import AnyPair
-from mechinterp.errors import InputError
+from mechinterp.data.validation import Fault
+from mechinterp.errors import InputError, near
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.passes.watching import Progress
@@ -133,13 +134,14 @@ def checked_settings(name: str, kind: type[Settings], given: Mapping[str, Any] |
     try:
         return kind.model_validate(dict(given))
     except ValidationError as error:
-        first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
+        fault = Fault.of(error)
+    if fault.kind == "extra_forbidden":
         known = ", ".join(kind.model_fields) or "it has none of its own"
-        raise InputError(f"{name}: unknown setting `{where}`; known: {known}")
-    if first["type"] == "missing":
-        raise InputError(f"{name}: the setting `{where}` is missing; give one")
-    if not where:  # of several settings together; the message names them
-        raise InputError(f"{name}: {first['msg'].removeprefix('Value error, ')}")
-    raise InputError(f"{name}: `{where}`: {first['msg']}, got {first['input']!r}")
+        raise InputError(
+            f"{name}: unknown setting `{fault.where}`; known: {known}{near(fault.where, kind.model_fields)}"
+        )
+    if fault.kind == "missing":
+        raise InputError(f"{name}: the setting `{fault.where}` is missing; give one")
+    if not fault.where:  # of several settings together; the message names them
+        raise InputError(f"{name}: {fault.said}")
+    raise InputError(f"{name}: `{fault.where}`: {fault.told}")

@@ -20,7 +20,7 @@ from mechinterp.audit.trajectory import last_steps
 from mechinterp.data.storage.files import replacing
 from mechinterp.data.storage.places import check_free
 from mechinterp.data.storage.saved_tables import SavedTables
-from mechinterp.errors import InputError
+from mechinterp.errors import InputError, near
 from mechinterp.report.plotting.calibration import CALIBRATION
 from mechinterp.report.plotting.decomposition import BLOCKS_PROMPT_LAST, BLOCKS_RESPONSE, ERASE_OR_BYPASS
 from mechinterp.report.plotting.defense import DEFENSE
@@ -109,11 +109,10 @@ def draw_figure(name: str, tables: Mapping[str, pd.DataFrame]) -> Figure:
         The figure, unsaved.
 
     Raises:
-        InputError: a table that the figure needs is missing, empty or lacks a column.
-        ValueError: there is no such figure.
+        InputError: there is no such figure, or a table that it needs is missing, empty or lacks a column.
     """
     if name not in PLATES:
-        raise ValueError(f"name must be one of {tuple(PLATES)}, got {name!r}")
+        raise InputError(f"name must be one of {tuple(PLATES)}, got {name!r}{near(name, PLATES)}")
     plate = PLATES[name]
     if missing := [f"tables/{table}.csv" for table in plate.tables if table not in tables]:
         raise InputError(f"figure {name} needs {', '.join(missing)}, which the run does not have")

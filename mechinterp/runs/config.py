@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from mechinterp.audit.evidence import ComparisonSettings
 from mechinterp.audit.relapse.treatments import RelapseSettings
 from mechinterp.data.texts import check_whole, read_text
+from mechinterp.data.validation import Fault
 from mechinterp.errors import InputError
 from mechinterp.measures.distances import Distance
 from mechinterp.methods.editing.settings import DinmSettings, RateChoice
@@ -188,9 +189,9 @@ def load_config(path: str | Path) -> StudyConfig:
                 raise InputError(f"{path}: `{place}` is {value}; give a finite number")
         config = StudyConfig.model_validate(content or {})
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "config"
-        raise InputError(f"{path}: `{where}`: {first['msg']}{_as_read(first['input'], first['msg'])}") from error
+        fault = Fault.of(error)
+        said = f"{fault.said}{_as_read(fault.value, fault.said)}"
+        raise InputError(f"{path}: `{fault.where or 'config'}`: {said}") from error
     except RecursionError:
         raise InputError(f"{path}: an anchor holds itself, or settings are nested too deeply") from None
     return _with_absolute_paths(config, path.parent)

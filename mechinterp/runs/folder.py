@@ -20,7 +20,7 @@ from mechinterp.data.storage.places import check_free
 from mechinterp.data.storage.publishing import publishing
 from mechinterp.data.storage.saved_tables import SavedTables
 from mechinterp.data.storage.tables import write_table
-from mechinterp.errors import InputError
+from mechinterp.errors import InputError, near
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -184,7 +184,7 @@ class RunFolder:
 
         if name not in self._saved:
             there = f"it has {', '.join(self.tables)}" if self.tables else "it has no tables"
-            raise InputError(f"{self.path}: no table {name!r}; {there}")
+            raise InputError(f"{self.path}: no table {name!r}; {there}{near(name, self.tables)}")
         found, known = self._saved[name], find_table(name)
         return found.copy() if known is None else found[known.reading_order(found)]
 
@@ -209,6 +209,19 @@ class RunFolder:
         from mechinterp.report.findings import which_count
 
         return which_count(self._saved)
+
+    def __getattr__(self, name: str) -> Any:
+        """Nothing: a name that is not there is answered by a near one; a table's or a figure's by how it is had.
+
+        Raises:
+            AttributeError: always.
+        """
+        said = f"{type(self).__name__!r} object has no attribute {name!r}"
+        if not name.startswith("_"):
+            there = [each for each in dir(type(self)) if not each.startswith("_")]
+            is_table = "path" in vars(self) and name in self.tables
+            said += f"; the table is .table({name!r})" if is_table else near(name, there)
+        raise AttributeError(said, name=name)
 
     def __str__(self) -> str:
         """What run it is, and in a sentence for each checkpoint what was found."""
@@ -242,7 +255,7 @@ class RunFolder:
 
         if name not in self.figures:
             there = f"of its tables can be drawn {', '.join(self.figures)}" if self.figures else "none can be drawn"
-            raise InputError(f"{self.path}: no figure {name!r}; {there}")
+            raise InputError(f"{self.path}: no figure {name!r}; {there}{near(name, self.figures)}")
         return Picture(name, draw_figure(name, self._saved))
 
     @property

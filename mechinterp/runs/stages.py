@@ -11,8 +11,6 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +29,7 @@ from mechinterp.data.storage.ledger import listed_below
 from mechinterp.data.storage.provenance import code_of, digest
 from mechinterp.data.storage.publishing import recover
 from mechinterp.errors import InputError
+from mechinterp.models.memory import peak_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +96,7 @@ class Runner:
                 "key": key,
                 "made": self._look(stage),
                 "seconds": round(time.perf_counter() - started, 2),
-                "peak_memory_gib": round(peak_memory(), 3),
+                "peak_memory_gib": round(peak_bytes() / 2**30, 3),
             }
             if missing := [path for path in stage.makes if path not in left["made"]]:
                 raise RuntimeError(f"stage {stage.name} did not make {missing}")
@@ -171,12 +170,6 @@ def read_marker(marker: Path) -> dict[str, Any]:
         return {}
     whole = isinstance(left, dict) and isinstance(left.get("made"), dict) and "seconds" in left
     return left if whole else {}
-
-
-def peak_memory() -> float:
-    """Largest resident size of this process so far, in GiB."""
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from mechinterp.models.equality import notes_of_equal
 from mechinterp.models.progress import Reporter, Silent
 from mechinterp.runs.candidate import Candidate
 from mechinterp.runs.folder import RunFolder
-from mechinterp.runs.stages import locked, peak_memory
+from mechinterp.runs.stages import locked
 
 
 class Workspace:
@@ -187,7 +187,7 @@ class Workspace:
         if processes.is_main():
             types = {each.name: each.stored_types for each in (self.base, *self.tuned) if each.stored_types}
             said = {"config": config, **manifest, **({"stored_types": types} if types else {})}
-            said |= {"peak_memory_gib": round(peak_memory(), 3)}
+            said |= {"peak_memory_gib": round(peak_bytes() / 2**30, 3)}
             RunFolder.write(self.folder, of, tables, said, answers=answers, report=report)
         processes.wait()
         temporary, self._temporary = self._temporary, None  # it goes with what is returned

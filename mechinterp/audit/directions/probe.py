@@ -30,7 +30,7 @@ from torch import Tensor
 from mechinterp.data.showing import one_line, shown
 from mechinterp.data.storage.files import replacing
 from mechinterp.data.storage.labels import check_dimensions, check_numbers, typed
-from mechinterp.errors import InputError
+from mechinterp.errors import InputError, near
 from mechinterp.models.same_tokenizer import check_tokenizer
 
 Selection = Literal["toxic_minus_clean", "toxic_row", "class_means"]
@@ -97,7 +97,7 @@ class ToxicProbe:
             return self.weight[1]
         if selection == "class_means":
             return self.class_means[1] - self.class_means[0]
-        raise InputError(f"selection must be one of {SELECTIONS}, got {selection!r}")
+        raise InputError(f"selection must be one of {SELECTIONS}, got {selection!r}{near(selection, SELECTIONS)}")
 
     @classmethod
     def fit(

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mechinterp.audit.relapse.registry import TREATMENTS
 from mechinterp.audit.relapse.treatment import Apply, Known, Neurons, by_block
+from mechinterp.errors import near
 from mechinterp.measures.statistics import seeded_order
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ class RelapseSettings(BaseModel):
     @classmethod
     def _check_treatments(cls, given: tuple[str, ...]) -> tuple[str, ...]:
         if unknown := [name for name in given if name not in TREATMENTS]:
-            raise ValueError(f"unknown treatment {unknown[0]!r}; known are {', '.join(TREATMENTS)}")
+            meant = near(unknown[0], TREATMENTS)
+            raise ValueError(f"unknown treatment {unknown[0]!r}; known are {', '.join(TREATMENTS)}{meant}")
         if missing := [name for name in ("activations", "values") if name not in given]:
             raise ValueError(f"the verdict stands on `activations` and `values`; {missing} not among the treatments")
         return tuple(dict.fromkeys(given))

@@ -8,6 +8,8 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from mechinterp.data.validation import Fault
+
 
 def typed(kind: type, labels: Any) -> dict[str, Any]:
     """Labels from JSON, each as a dataclass declares the field of its name.
@@ -24,9 +26,9 @@ def typed(kind: type, labels: Any) -> dict[str, Any]:
         try:
             found[name] = TypeAdapter(hints[name]).validate_python(value)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, (name, *first["loc"])))
-            raise ValueError(f"{where}: {first['msg']}, got {first['input']!r:.40}") from error
+            fault = Fault.of(error)
+            where = ".".join((name, *fault.path))
+            raise ValueError(f"{where}: {fault.said}, got {fault.value!r:.40}") from error
     return found
 
 

@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from mechinterp.errors import InputError
+from mechinterp.errors import InputError, near
 from mechinterp.models.passes.sequences import OnDevices
 from mechinterp.models.text.batches import Batch
 
@@ -50,7 +50,7 @@ def reading(batch: Batch) -> Iterator[None]:
 def check_span(at: str) -> None:
     """Raise `InputError` if there is no such span."""
     if at not in SPANS:
-        raise InputError(f"at must be one of {SPANS}, got {at!r}")
+        raise InputError(f"at must be one of {SPANS}, got {at!r}{near(at, SPANS)}")
 
 
 @dataclass(frozen=True)

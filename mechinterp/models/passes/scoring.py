@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp.data.conversations import Prompt
-from mechinterp.errors import InputError
+from mechinterp.errors import InputError, near
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.positions import reading
@@ -75,7 +75,9 @@ def score(
         InputError: for an unknown reduction, no response, or an empty or too long text.
     """
     if reduce not in get_args(Reduction):
-        raise InputError(f"reduce must be one of {get_args(Reduction)}, got {reduce!r}")
+        raise InputError(
+            f"reduce must be one of {get_args(Reduction)}, got {reduce!r}{near(reduce, get_args(Reduction))}"
+        )
     if (responses is None) == (continuations is None):
         raise InputError("give responses or continuations, one of the two")
     if not prompts:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from mechinterp.data.conversations import Prompt, asked, asking, messages_of
-from mechinterp.errors import InputError
+from mechinterp.errors import InputError, near
 from mechinterp.models.text.chat import ChatFormat
 from mechinterp.models.text.cutting import Cut, keep_right
 from mechinterp.models.text.joining import Joining
@@ -42,7 +42,8 @@ def generated_tokens(position: Position) -> int | None:
         return int(number)
     behind = kind == "post" and number[:1] == "-" and number[1:].isdecimal() and int(number) < 0
     if not behind and (separator or position not in POSITIONS):
-        raise InputError(f"position must be one of {POSITIONS}, with N and K at least 1, got {position!r}")
+        meant = near(position, POSITIONS)
+        raise InputError(f"position must be one of {POSITIONS}, with N and K at least 1, got {position!r}{meant}")
     return None
 
 

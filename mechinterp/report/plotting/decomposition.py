@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from mechinterp.errors import InputError
+from mechinterp.errors import InputError, near
 from mechinterp.measures.intervals import ends, has_ends, with_ends
 from mechinterp.report.plotting.drawing import key_marker, label_rows, new_figure, ordered, require, tint, truths
 from mechinterp.report.plotting.plate import Plate
@@ -101,7 +101,10 @@ def plot_blocks(decomposition: pd.DataFrame, *, position: str) -> Figure:
     require(decomposition, "decomposition", ("method", "direction", "position", "block", "erasure", "bypass"))
     rows = _with_bias(decomposition[decomposition["position"] == position])
     if rows.empty:
-        raise InputError(f"tables/decomposition.csv has no position {position!r}, it has {_names(decomposition)}")
+        meant = near(position, decomposition["position"].astype(str).unique())
+        raise InputError(
+            f"tables/decomposition.csv has no position {position!r}, it has {_names(decomposition)}{meant}"
+        )
     methods = list(dict.fromkeys(rows["method"]))
     directions = ordered(rows["direction"], DIRECTIONS)
     with matplotlib.rc_context(STYLE):

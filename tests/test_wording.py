@@ -1,0 +1,61 @@
+"""How mistakes are worded: a near name where one is unknown, and nothing of pydantic's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from mechinterp.audit.directions.probe import ToxicProbe
+from mechinterp.audit.relapse.treatments import RelapseSettings
+from mechinterp.cli.common import settings_of
+from mechinterp.errors import InputError, near
+from mechinterp.measures.distances import DISTANCES
+from mechinterp.methods.registry import find_method
+from mechinterp.models.passes.positions import SPANS
+from mechinterp.models.text.tokens import generated_tokens
+from mechinterp.report.plates import draw_figure
+from mechinterp.runs.config import load_config
+
+
+def test_a_near_name_is_suggested_and_a_far_one_is_not() -> None:
+    assert near("verdicts", ["verdict", "validity"]) == "; did you mean 'verdict'?"
+    assert near("zzzz", ["verdict"]) == near(3, ["verdict"]) == near("x", []) == ""
+    assert near("released ", DISTANCES) == "; did you mean 'released'?"
+    assert near("prompt_lst", SPANS) == "; did you mean 'prompt_last'?"
+
+
+@pytest.mark.parametrize(
+    ("work", "meant"),
+    [
+        (lambda: find_method("dimn"), "dinm"),
+        (lambda: draw_figure("erase_or_bypas", {}), "erase_or_bypass"),
+        (lambda: settings_of(RelapseSettings, {"treatments": ["activation", "values"]}), "activations"),
+        (lambda: generated_tokens("respons"), "response"),
+        (lambda: ToxicProbe(torch.zeros(2, 3), torch.zeros(2, 3), (), torch.zeros(2, 1)).direction_by("toxic"), None),
+    ],
+)
+def test_unknown_names_are_answered(work: Callable[[], object], meant: str | None) -> None:
+    with pytest.raises(InputError) as refusal:
+        work()
+    assert str(refusal.value).endswith(f"; did you mean {meant!r}?") or meant is None
+
+
+def test_nothing_is_told_in_the_words_of_pydantic(tmp_path: Path) -> None:
+    config = tmp_path / "study.yaml"
+    config.write_text("relapse:\n  treatments: [activations]\n")
+    told = []
+    for work in (
+        lambda: settings_of(RelapseSettings, {"treatments": ["nothing"]}),
+        lambda: settings_of(RelapseSettings, {"key_factors": [-1.0]}),
+        lambda: load_config(config),
+    ):
+        with pytest.raises(InputError) as refusal:
+            work()
+        told.append(str(refusal.value))
+    assert told[0].startswith("`treatments`: unknown treatment 'nothing'; known are activations, ")
+    assert told[1] == "`key_factors`: keys are scaled by positive numbers, got [-1.0]"
+    assert told[2].startswith(f"{config}: `relapse.treatments`: the verdict stands on")
+    assert not any("Value error" in line for line in told)
