@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pandas as pd
@@ -42,6 +44,34 @@ def test_the_tables_have_the_columns_of_their_descriptions(run: Path, name: str)
     assert TABLES[name].missing(table.columns) == []
     assert [column for column in table.columns if TABLES[name].meaning(column) is None] == []
     assert len(table)
+
+
+def written_columns() -> dict[str, list[str]]:
+    """Table -> its columns as the page for readers lists them, patterns among them; nothing of the code is asked."""
+    page = (REPOSITORY / "analyses" / "columns.md").read_text(encoding="utf-8")
+    found: dict[str, list[str]] = {}
+    for section in page.split("\n## ")[1:]:
+        heading, *lines = section.splitlines()
+        listed = found[heading.split("`")[1].removesuffix(".csv")] = []
+        for line in lines:
+            if line.startswith("- "):
+                for column, bounds in re.findall(r"`([^`]+)`( \(95% interval\))?(?:, |:|$)", line):
+                    listed += [column, *([f"{column}_low", f"{column}_high"] if bounds else [])]
+    return found
+
+
+def test_a_runs_tables_have_the_columns_that_are_written_down_for_readers(run: Path) -> None:
+    """So a column that leaves the code with its description is missed here, until the page says that it is gone."""
+    written, seen = written_columns(), set()
+    for path in sorted((run / "tables").glob("*.csv")):
+        (name,) = [name for name in written if fnmatchcase(path.stem, name)][:1]
+        columns = list(pd.read_csv(path, nrows=0))
+        lacks = [each for each in written[name] if not any(fnmatchcase(column, each) for column in columns)]
+        more = [column for column in columns if not any(fnmatchcase(column, each) for each in written[name])]
+        assert (path.stem, lacks, more) == (path.stem, [], [])
+        seen.add(name)
+    assert len(seen) > 20
+    assert len(written["verdict"]) == 19
 
 
 def test_every_table_is_described(run: Path) -> None:

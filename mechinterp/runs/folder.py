@@ -186,7 +186,7 @@ class RunFolder:
             there = f"it has {', '.join(self.tables)}" if self.tables else "it has no tables"
             raise InputError(f"{self.path}: no table {name!r}; {there}{near(name, self.tables)}")
         found, known = self._saved[name], find_table(name)
-        return found.copy() if known is None else found[known.reading_order(found)]
+        return found.copy() if known is None else found[known.reading_order(map(str, found))]
 
     @property
     def verdict(self) -> pd.DataFrame:

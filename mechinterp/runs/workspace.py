@@ -25,6 +25,7 @@ from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.comparability import check_comparable, check_same_tokens
 from mechinterp.models.equality import notes_of_equal
+from mechinterp.models.memory import peak_bytes
 from mechinterp.models.progress import Reporter, Silent
 from mechinterp.runs.candidate import Candidate
 from mechinterp.runs.folder import RunFolder
