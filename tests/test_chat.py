@@ -248,7 +248,7 @@ def test_a_choice_is_a_format_or_plain_text(tmp_path: Path) -> None:
     bare, own = chat_tokenizer(None), chat_tokenizer("gemma")
     assert ChatChoice().of(bare, "it") is None is ChatChoice("none").of(own, "it")
     assert ChatChoice().of(own, "it") == ChatChoice("auto").of(own, "it")
-    with pytest.raises(InputError, match=r"has no chat template.*--chat none"):
+    with pytest.raises(InputError, match=r"has no chat template.*`chat=none`"):
         ChatChoice("auto").of(bare, "it")
     with pytest.raises(InputError, match="which has no system"):
         ChatChoice(system="a").of(bare, "it")

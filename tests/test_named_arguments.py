@@ -17,7 +17,7 @@ from mechinterp.cli.app import app
 from mechinterp.cli.arguments import as_options
 
 BELOW = sorted(path for path in Path(mechinterp.__file__).parent.rglob("*.py") if "cli" not in path.parts)
-OPTION = re.compile(r"(?<![\w-])--[a-z]")
+OPTION = re.compile(r"(?<![\w-])(?<!llama-gguf-split )--[a-z]")
 
 
 def texts_of(path: Path) -> Iterator[str]:

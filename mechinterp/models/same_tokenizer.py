@@ -34,8 +34,8 @@ def check_tokenizer(what: str, made_with: str, tokenizer: str | None, source: st
     (own_made, _, chat_made), (own, _, chat) = made_with.partition("."), tokenizer.partition(".")
     if made_with and own_made == own and chat_made != chat:
         logger.warning(
-            "%s was made with texts in another chat format than %s is read in (or in none): give both the same --chat, "
-            "--system, --thinking and --date, or make it again",
+            "%s was made with texts in another chat format than %s is read in (or in none): give both the same `chat`, "
+            "`system`, `thinking` and `date`, or make it again",
             what,
             source,
         )

@@ -56,7 +56,7 @@ def _chosen(base: Candidate, tuned: Sequence[Candidate], choice: ChatChoice) -> 
         if other is not None and chat is not None and other != chat.template:
             raise InputError(
                 f"{candidate.source} has another chat template than {having.source}, so that they would not read the "
-                "same; give one for all (--chat FILE), or plain text (--chat none)"
+                "same; give one for all (`chat=FILE`), or plain text (`chat=none`)"
             )
     return (
         replace(chat, origin=f"the tokenizer of {having.source}") if chat is not None and having is not base else chat

@@ -161,7 +161,7 @@ def _scored(
     if settings.released and chat is not None:
         raise InputError(
             f'{what}: the released code\'s tokenisation has no chat format; use constraint "published", or plain text '
-            "(--chat none)"
+            "(`chat=none`)"
         )
     if settings.released:
         # One text with `spaces` spaces, the labels tokenised apart with special tokens: the last predictions are scored

@@ -93,7 +93,7 @@ def _over(writing: Rendering, prompt: str, response: str, fed: Encoded, name: st
     if whole[: len(fed.ids)] != fed.ids.tolist():
         raise InputError(
             f"{name}: the chat template of {writing.chat.origin} writes a conversation that is over otherwise than "
-            "prompt and response one after the other; give another template to train with (--chat FILE), of a "
-            "reasoning model --no-thinking"
+            "prompt and response one after the other; give another template to train with (`chat=FILE`), of a "
+            "reasoning model `thinking=False`"
         )
     return whole

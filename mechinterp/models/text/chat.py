@@ -129,7 +129,7 @@ class ChatChoice:
         if found is None:
             if unused := [name for name in ("system", "thinking", "date") if getattr(self, name) is not None]:
                 raise InputError(
-                    f"{source}: it is read as plain text, which has no {', '.join(unused)}; give --chat FILE with a "
+                    f"{source}: it is read as plain text, which has no {', '.join(unused)}; give `chat=FILE` with a "
                     "template, or leave that out"
                 )
             return None
@@ -144,8 +144,8 @@ class ChatChoice:
         own = template_of(tokenizer)
         if own is None and self.chat == "auto":
             raise InputError(
-                f"{source}: its tokenizer has no chat template; read it as plain text (--chat none), or give a "
-                "template's file (--chat FILE)"
+                f"{source}: its tokenizer has no chat template; read it as plain text (`chat=none`), or give a "
+                "template's file (`chat=FILE`)"
             )
         return None if own is None else (own, "tokenizer")
 

@@ -89,7 +89,7 @@ class Rendering:
         except Exception as error:  # Jinja's own, whatever the template's code raises, and transformers' ValueError
             remedy = ""
             if "system" in str(error).lower() and messages[0]["role"] == "system":
-                remedy = "; leave the system message out (--system)"
+                remedy = "; leave the system message out (`system`)"
             said = " ".join(str(error).split()) or type(error).__name__
             raise InputError(f"the chat template of {self.chat.origin} refuses {name} ({said:.200}){remedy}") from error
         return rendered
@@ -165,8 +165,8 @@ class Rendering:
             same = common(head, whole)
             raise InputError(
                 f"the chat template of {self.chat.origin} writes a response to {name} otherwise than after its prompt "
-                f"(ids ... {head[same : same + 4]} and ... {whole[same : same + 4]}); give another template (--chat "
-                "FILE), of a reasoning model --no-thinking"
+                f"(ids ... {head[same : same + 4]} and ... {whole[same : same + 4]}); give another template ("
+                "`chat=FILE`), of a reasoning model `thinking=False`"
             )
         return own
 
@@ -177,7 +177,7 @@ class Rendering:
         if not (text.startswith(before) and text.endswith(after)):
             raise InputError(
                 f"the chat template of {self.chat.origin} does not write the user's message as it is; give another "
-                "(--chat FILE)"
+                "(`chat=FILE`)"
             )
         return before, text[len(before) : len(text) - len(after)]
 

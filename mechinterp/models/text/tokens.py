@@ -185,7 +185,7 @@ def _plain(prompt: Prompt, name: str) -> str:
     if len(messages) > 1 or messages[0]["role"] != "user":
         raise InputError(
             f"{name} is a conversation of {len(messages)} messages, which plain text cannot hold; give a chat format "
-            "(--chat FILE, or a tokenizer with a template)"
+            "(`chat=FILE`, or a tokenizer with a template)"
         )
     return messages[0]["content"]
 
