@@ -104,7 +104,7 @@ COMPARE = "compare --base {base} --checkpoint {tuned} --probe {probe} --data dat
         (EDIT.format(model="model") + " --layer 9", "block 9 is out of range, the model has blocks 0 to 2"),
         (EDIT.format(model="model") + " --layer last", "--layer is auto or the number of a block"),
         (EDIT.format(model="model") + " --instance 99", "no instance has the id 99"),
-        (EDIT.format(model="model") + " --lr -1", "learning_rate"),
+        (EDIT.format(model="model") + " --lr -1", "--lr: Input"),
         ("edit --model model --data data.json --out file/below", "cannot be written"),
         (
             COMPARE.format(base="model", tuned="t=other", probe="p.st"),

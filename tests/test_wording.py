@@ -6,9 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
-from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.audit.relapse.treatments import RelapseSettings
 from mechinterp.cli.common import settings_of
 from mechinterp.errors import InputError, near
@@ -34,13 +32,12 @@ def test_a_near_name_is_suggested_and_a_far_one_is_not() -> None:
         (lambda: draw_figure("erase_or_bypas", {}), "erase_or_bypass"),
         (lambda: settings_of(RelapseSettings, {"treatments": ["activation", "values"]}), "activations"),
         (lambda: generated_tokens("respons"), "response"),
-        (lambda: ToxicProbe(torch.zeros(2, 3), torch.zeros(2, 3), (), torch.zeros(2, 1)).direction_by("toxic"), None),
     ],
 )
-def test_unknown_names_are_answered(work: Callable[[], object], meant: str | None) -> None:
+def test_unknown_names_are_answered(work: Callable[[], object], meant: str) -> None:
     with pytest.raises(InputError) as refusal:
         work()
-    assert str(refusal.value).endswith(f"; did you mean {meant!r}?") or meant is None
+    assert str(refusal.value).endswith(f"; did you mean {meant!r}?")
 
 
 def test_nothing_is_told_in_the_words_of_pydantic(tmp_path: Path) -> None:
