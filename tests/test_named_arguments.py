@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typer.main import get_command
 
 import mechinterp
 from mechinterp.cli.app import app
-from mechinterp.cli.arguments import as_options
+from mechinterp.cli.arguments import as_options, learn_options
 
 BELOW = sorted(path for path in Path(mechinterp.__file__).parent.rglob("*.py") if "cli" not in path.parts)
 OPTION = re.compile(r"(?<![\w-])(?<!llama-gguf-split )--[a-z]")
@@ -62,8 +61,6 @@ def test_what_messages_give_a_value_is_an_option_of_a_command() -> None:
         ("", "`max_new_tokens`", "`max_new_tokens`"),
     ],
 )
-def test_an_argument_is_told_as_the_option_of_the_command(
-    monkeypatch: pytest.MonkeyPatch, command: str, message: str, told: str
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["mechinterp", *command.split()])
+def test_an_argument_is_told_as_the_option_of_the_command(command: str, message: str, told: str) -> None:
+    learn_options(get_command(app), command.split())
     assert as_options(message) == told

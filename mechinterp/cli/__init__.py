@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any
 
-from mechinterp.cli.arguments import as_options
+from mechinterp.cli.arguments import as_options, learn_options
 from mechinterp.cli.speaking import say, write_line
 from mechinterp.data.storage.full_disk import unwritable
 from mechinterp.errors import InputError
@@ -62,6 +62,7 @@ def _run() -> Any:
     from mechinterp.cli.app import app
 
     usage_error: Any = typer.BadParameter.__mro__[2]  # click's class of all such errors, for which typer has no name
+    learn_options(typer.main.get_command(app), sys.argv[1:])
     try:
         code = app(standalone_mode=False)
     except usage_error as error:
