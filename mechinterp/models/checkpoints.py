@@ -274,15 +274,8 @@ class Checkpoint:
         return Path(folder)
 
     def __repr__(self) -> str:
-        return one_line(
-            self,
-            self.name,
-            self.model.config.model_type,
-            f"{self.n_blocks} blocks",
-            f"d_model {self.names.d_model}",
-            str(self.model.dtype).removeprefix("torch."),
-            f"from {self.source}",
-        )
+        kind, size = self.model.config.model_type, f"{self.n_blocks} blocks, d_model {self.names.d_model}"
+        return one_line(self, self.name, kind, size, str(self.model.dtype)[6:], f"from {self.source}")
 
     def _repr_html_(self) -> str:
         table = pd.DataFrame(
