@@ -109,7 +109,7 @@ def test_two_chat_logs_are_paired_at_the_first_answers_that_differ(tmp_path: Pat
     assert (first.id, first.unsafe, first.safe) == (1, "Do it.", "No.")
     assert [one["content"] for one in first.prompt.messages] == ["Hi 0", "Yes?", "Hi 1"]
     assert (second.prompt, second.unsafe, second.safe) == ("Hi 0", "A", "B")
-    assert "--safe-log" in told(unsafe)
+    assert "`safe_log`" in told(unsafe)
     other = lines(tmp_path / "other.jsonl", log("Yes?", "No.", "Never."), log("B", asks="Why"), log("same", asks="Why"))
     assert f"{other}: line 2 does not ask what line 2 of {unsafe} asks" in told(unsafe, safe_log=other)
     assert "has 1 conversations" in told(unsafe, safe_log=lines(tmp_path / "short.jsonl", log("B")))
@@ -159,7 +159,7 @@ def test_a_bad_row_is_one_line_with_file_and_line(tmp_path: Path, row: Any, reas
     ("text", "reason"),
     [
         ("", "is empty"),
-        ("just words\n", "has no column 'prompt', its columns are: 'just words'; name one with --prompt-column"),
+        ("just words\n", "has no column 'prompt', its columns are: 'just words'; name one with `prompt_column`"),
         ("prompt,unsafe,safe\n", "has no pairs"),
         ("prompt,unsafe,safe\nHow?,,No.\n", "row 1: has nothing under 'unsafe'"),
         ("prompt,unsafe,safe\nHow?,Do it.\n", "row 1 has fewer fields"),

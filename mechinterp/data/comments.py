@@ -56,7 +56,7 @@ def read_comments(
     text_column = TEXT_COLUMN if text_column is None else text_column
     label_column = LABEL_COLUMN if label_column is None else label_column
     comments, skipped = [], 0
-    columns = [(text_column, "--text-column"), (label_column, "--label-column")]
+    columns = [(text_column, "text_column"), (label_column, "label_column")]
     for number, (text, label) in list(read_columns(path, columns, what="labelled comment")):
         if not text.strip():
             skipped += 1

@@ -20,7 +20,7 @@ def read_columns(
 
     Args:
         path: the user's file, UTF-8; blanks around the names in its header do not count.
-        columns: name in the header, and the option that names it, for errors.
+        columns: name in the header, and the argument that names it, for errors.
         what: a row holds, in the singular: "comment".
         optional: columns that need not be there.
 
@@ -36,7 +36,7 @@ def read_columns(
             names = [name.strip() for name in next(rows, [])]
             if not names:
                 raise InputError(f"{path}: is empty; give a CSV file with a header and a {what.split()[-1]} per row")
-            places = [_place(column, option, names, path, optional) for column, option in columns]
+            places = [_place(column, argument, names, path, optional) for column, argument in columns]
             for number, row in enumerate(rows, start=1):
                 if len(row) != len(names):
                     raise InputError(
@@ -61,7 +61,7 @@ def _long_fields() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _place(column: str, option: str, names: Sequence[str], path: Path, optional: Sequence[str]) -> int | None:
+def _place(column: str, argument: str, names: Sequence[str], path: Path, optional: Sequence[str]) -> int | None:
     """Where a column stands in a header; None for one that need not be there and is not."""
     if column in optional and column.strip() not in names:
         return None
@@ -70,6 +70,6 @@ def _place(column: str, option: str, names: Sequence[str], path: Path, optional:
         listed = ", ".join(f"{name[:40]!a}" for name in names)
         between = next((f"; {c!r} stands between them, not a comma" for c in ";\t|" if c in names[0]), "")
         raise InputError(
-            f"{path}: has {has} {column!a}, its columns are: {listed:.400}{between}; name one with {option}"
+            f"{path}: has {has} {column!a}, its columns are: {listed:.400}{between}; name one with `{argument}`"
         )
     return names.index(column.strip())

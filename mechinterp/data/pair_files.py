@@ -21,6 +21,7 @@ from mechinterp.data.pairs import AnyPair, Pair, distinct_pairs
 from mechinterp.data.safeedit import SafeEditInstance, read_safeedit, write_safeedit
 from mechinterp.data.storage.files import write_text
 from mechinterp.data.texts import check_whole, read_json_lines, read_text
+from mechinterp.data.validation import Fault
 from mechinterp.errors import InputError
 
 WANTED = "SafeEdit instances, or pairs as JSON lines or CSV (prompt, unsafe, safe)"
@@ -128,7 +129,7 @@ def _of_objects(path: Path, columns: Columns) -> Iterator[Pair]:
 
 def _of_csv(path: Path, columns: Columns) -> Iterator[Pair]:
     names = columns.names
-    named = [(name, f"--{field}-column") for field, name in names.items()] + [("question", "")]
+    named = [(name, f"{field}_column") for field, name in names.items()] + [("question", "")]
     optional = ["question"] if columns.category else ["question", names["category"]]
     for number, fields in read_columns(path, named, what="pair", optional=optional):
         row = {name: text for (name, _), text in zip(named, fields, strict=True) if text}
@@ -140,24 +141,23 @@ def _pair(row: Mapping[str, Any], columns: Columns, number: int, where: str) -> 
     if names["prompt"] not in row and "messages" in row:
         names["prompt"] = "messages"
     if names["prompt"] == "messages" and names["unsafe"] not in row and names["safe"] not in row:
-        raise InputError(f"{where}: a line of a chat log; give the log of the safe answers too, with --safe-log FILE")
+        raise InputError(f"{where}: a line of a chat log; give the log of the safe answers too, as `safe_log`")
     given = {field: row[name] for field, name in names.items() if row.get(name) is not None}
     if lacking := [field for field in ("prompt", "unsafe", "safe") if field not in given]:
         there = ", ".join(f"{name!s:.40}" for name in row)
         raise InputError(
             f"{where}: has nothing under {names[lacking[0]]!a}, only under: {there:.200}; name what holds it with "
-            f"--{lacking[0]}-column"
+            f"`{lacking[0]}_column`"
         )
     if columns.category and "category" not in given:
-        raise InputError(f"{where}: has nothing under {columns.category!a}, which --category-column names")
+        raise InputError(f"{where}: has nothing under {columns.category!a}, which `category_column` names")
     given |= {name: row[name] for name in ("id", "question") if row.get(name) is not None}
     try:
         return Pair.model_validate({"id": number} | given)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-    field = str(first["loc"][0])
-    reason = first["msg"].removeprefix("Value error, ").removeprefix("`prompt`: ")
-    raise InputError(f"{where}: `{names.get(field, field)}` {_worded(first['type'], reason, first['input'])}")
+        fault = Fault.of(error)
+    field, reason = fault.path[0], fault.said.removeprefix("`prompt`: ")
+    raise InputError(f"{where}: `{names.get(field, field)}` {_worded(fault.kind, reason, fault.value)}")
 
 
 def _worded(kind: str, reason: str, value: Any) -> str:

@@ -105,8 +105,8 @@ def check_constraints(instances: Sequence[AnyPair]) -> None:
     """Raise `InputError` unless all instances have the general-knowledge pair of the constraint; needs no model."""
     if without := [instance.id for instance in instances if knowledge_of(instance) is None]:
         raise InputError(
-            f"pair {without[0]} has no general-knowledge question for DINM's constraint; edit --without-constraint "
-            "(`use_constraint: false`), or give SafeEdit instances"
+            f"pair {without[0]} has no general-knowledge question for DINM's constraint; edit `without_constraint` "
+            "(the setting `use_constraint`: false), or give SafeEdit instances"
         )
 
 
