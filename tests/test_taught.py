@@ -121,6 +121,15 @@ def test_the_real_config_is_the_shrunken_one_but_for_sizes() -> None:
     assert set(shrunken(Path("base"))) == set(yaml.safe_load(CONFIG.read_text(encoding="utf-8")))
 
 
+def test_a_plan_names_what_is_taught(study: Study, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    config = study.folder.parent / "small.yaml"
+    assert call("reproduce", "--config", config, "--out", tmp_path / "run", "--dry-run") == 0
+    told = capsys.readouterr().out
+    assert str(study.folder.parent / "pretrained") in told
+    assert "4 steps of 4 conversations" in told
+    assert "real comments" in told
+
+
 # -- what is refused --------------------------------------------------------------------------------------------------
 
 

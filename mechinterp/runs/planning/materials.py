@@ -26,7 +26,6 @@ from mechinterp.models.names import HookNames
 from mechinterp.models.sources import WEIGHTS, Source, read_index, read_json
 from mechinterp.runs.config import StudyConfig
 from mechinterp.runs.planning.published_shapes import published_skeleton
-from mechinterp.runs.sections import DataFiles
 from mechinterp.runs.study.checkpoints import choice_of
 
 GIB = 2**30
@@ -84,14 +83,17 @@ def look_at_files(config: StudyConfig) -> Materials:
     Args:
         config: of the study. One without a model of its own makes its data itself; it may need a judge.
     """
-    requirements, skeleton, tokenizer = _look_at_model(config) if config.model is not None else ([], None, None)
+    given = config.model is not None or config.teach is not None
+    requirements, skeleton, tokenizer = _look_at_model(config) if given else ([], None, None)
+    if (real := config.comments) is not None:
+        requirements.append(_look_at_comments("real comments", real.file, real.text_column, real.label_column)[0])
     if config.judge is not None:
         requirements.append(_look_at_judge(config.judge))
     if config.data is None:
         return Materials(tuple(requirements), skeleton, tokenizer)
     files = config.data
     train, validation, test = (_look_at_instances(split, getattr(files, split)) for split in SPLITS)
-    comments = _look_at_comments(files)
+    comments = _look_at_comments("comments", files.comments, files.text_column, files.label_column)
     requirements += [found for found, _ in (train, validation, test)]
     requirements.append(comments[0])
     return Materials(tuple(requirements), skeleton, tokenizer, train[1], validation[1], test[1], comments[1])
@@ -116,13 +118,15 @@ def _look_at_instances(split: str, path: Path) -> tuple[Requirement, list[AnyPai
     return Requirement(what, str(path), state, tuple(problems)), instances
 
 
-def _look_at_comments(files: DataFiles) -> tuple[Requirement, list[Comment]]:
+def _look_at_comments(
+    what: str, path: Path, text_column: str | None, label_column: str | None
+) -> tuple[Requirement, list[Comment]]:
     try:
-        comments = read_comments(files.comments, text_column=files.text_column, label_column=files.label_column)
+        comments = read_comments(path, text_column=text_column, label_column=label_column)
     except InputError as error:
-        return Requirement("comments", str(files.comments), "missing or malformed", (str(error),)), []
+        return Requirement(what, str(path), "missing or malformed", (str(error),)), []
     toxic = sum(comment.toxic for comment in comments)
-    return Requirement("comments", str(files.comments), f"{len(comments):,} rows, {toxic:,} of them toxic"), comments
+    return Requirement(what, str(path), f"{len(comments):,} rows, {toxic:,} of them toxic"), comments
 
 
 def _look_at_judge(given: str) -> Requirement:
@@ -142,7 +146,7 @@ def _look_at_model(
     config: StudyConfig,
 ) -> tuple[list[Requirement], PreTrainedModel | None, PreTrainedTokenizerBase | None]:
     """The model's files, and those of the base that an adapter names, down to the one that has a config."""
-    given = str(config.model)
+    given = config.model or (config.teach.base if config.teach is not None else "")
     requirement, source = _stored("model", given)
     found, places = [requirement], [source]
     while source is not None and source.kind not in ("model", "gguf"):

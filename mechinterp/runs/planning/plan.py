@@ -20,7 +20,6 @@ import torch
 from mechinterp.data.corpus import generate_corpus
 from mechinterp.errors import InputError
 from mechinterp.methods.training.organism import build_model, train_tokenizer
-from mechinterp.methods.work import Work
 from mechinterp.models.devices import resolve_device
 from mechinterp.models.progress import Silent
 from mechinterp.runs.planning.lengths import too_long
@@ -122,7 +121,7 @@ def make_plan(study: Study) -> Plan:
             PlannedStage(
                 stage.name,
                 states[stage.name],
-                does.get(stage.name, Work(stage.name)).does,
+                does[stage.name].does,
                 tuple(stage.makes),
                 costs.get(stage.name),
             )
@@ -136,14 +135,16 @@ def make_plan(study: Study) -> Plan:
 
 
 def _embedded(study: Study) -> Materials:
-    """The organism's own data, made in memory, and its model without weights."""
+    """Data made in memory, and without weights the organism, or the model that is taught."""
     config = study.config
     found = look_at_files(config)  # it may need a judge
     try:
         corpus = generate_corpus(seed=study.seed, **config.corpus.model_dump())
-        tokenizer = train_tokenizer(corpus, vocab_size=config.organism.vocab_size)
-        with torch.device("meta"):
-            skeleton = build_model(config.organism, tokenizer, seed=study.seed)
+        skeleton, tokenizer = found.skeleton, found.tokenizer  # of the model that is taught
+        if config.teach is None:
+            tokenizer = train_tokenizer(corpus, vocab_size=config.organism.vocab_size)
+            with torch.device("meta"):
+                skeleton = build_model(config.organism, tokenizer, seed=study.seed)
     except ValueError as error:
         problem = f"the organism cannot be made with these settings: {error}"
         return replace(found, requirements=(*found.requirements, Requirement("organism", "", "refused", (problem,))))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from mechinterp.audit.relapse.registry import TREATMENTS
 from mechinterp.audit.relapse.treatments import outline
+from mechinterp.data.general import GENERAL_QUESTIONS
 from mechinterp.methods.method import Method
 from mechinterp.methods.work import Work
 from mechinterp.runs.config import StudyConfig
@@ -115,6 +116,20 @@ def works(config: StudyConfig, methods: Sequence[Method], amounts: Amounts, shap
         ),
         "report": Work("figures and report.html", models=0, opened=0, seconds=8, bytes_kept=2e6),
     }
+    if (teach := config.teach) is not None:
+        read = 3 * teach.steps * teach.batch_size * (prompt + max(texts.safe, texts.unsafe))
+        for name in ("teach", "never"):
+            does = f"{teach.steps:,} steps of {teach.batch_size} conversations"
+            found[name] = Work(does, tokens=read, models=5, models_kept=1)
+        each = teach.asked + questions + len(GENERAL_QUESTIONS)
+        found["taught"] = Work(f"3 x {each:,} prompts answered", answers=3 * each, asked=prompt, new=new)
+    if config.comments is not None:
+        found["probes"] = Work("real comments read")
+    if (rates := config.dinm_rates) is not None:
+        tried, texts_each = len(rates.learning_rates), rates.instances + rates.questions
+        does = f"{rates.instances:,} edits at each of {tried} learning rates"
+        answers = (1 + tried * rates.instances) * texts_each
+        found["rates"] = Work(does, answers=answers, asked=prompt, new=new)
     for method in methods:
         work = method.recipe.work
         found[method.name] = Work(method.line) if work is None else work(config.settings_of(method.name), texts)
