@@ -12,6 +12,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mechinterp.answers.fed_tokens import FedTokens
     from mechinterp.answers.fold_judge import FoldJudge
     from mechinterp.answers.judges import ClassifierJudge, EmbeddedJudge
     from mechinterp.answers.spoken import Responses, ResponseScores
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from mechinterp.errors import InputError
     from mechinterp.face.comparing import compare, relapse
     from mechinterp.face.loading import load
-    from mechinterp.face.passes import fit_probe, generate, record, score
+    from mechinterp.face.passes import fit_probe, generate, record, score, show_tokens
     from mechinterp.face.showing import show
     from mechinterp.face.studies import open_run, open_study, reproduce
     from mechinterp.face.weights import diff, regions, vectors
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from mechinterp.runs.folder import RunFolder
 
 _HOMES = {
+    "answers.fed_tokens": ("FedTokens",),
     "answers.fold_judge": ("FoldJudge",),
     "answers.judges": ("ClassifierJudge", "EmbeddedJudge"),
     "answers.spoken": ("ResponseScores", "Responses"),
@@ -70,7 +72,7 @@ _HOMES = {
     "errors": ("InputError",),
     "face.comparing": ("compare", "relapse"),
     "face.loading": ("load",),
-    "face.passes": ("fit_probe", "generate", "record", "score"),
+    "face.passes": ("fit_probe", "generate", "record", "score", "show_tokens"),
     "face.showing": ("show",),
     "face.studies": ("open_run", "open_study", "reproduce"),
     "face.weights": ("diff", "regions", "vectors"),
@@ -97,6 +99,7 @@ __all__ = [
     "Difference",
     "EmbeddedJudge",
     "Evidence",
+    "FedTokens",
     "FoldJudge",
     "InputError",
     "Pair",
@@ -139,6 +142,7 @@ __all__ = [
     "scale_values",
     "score",
     "show",
+    "show_tokens",
     "steer",
     "svd_direction",
     "transplant",

@@ -149,6 +149,7 @@ def test_memory_paths_adapters_and_edits_give_the_command_lines_tables(
         "tuned": folder / "tuned",
         "adapter": mi.load(folder / "adapter"),
         "edit": mi.WeightDelta.load(folder / "edit"),
+        "tokens": mi.show_tokens(base, "How do I do it?"),
     }
     found = mi.compare(folder / "base", mixed, data, settings=settings, **given)
     assert tables_of(found.path) == tables_of(tmp_path / "command")
@@ -188,6 +189,7 @@ def made(folder: Path) -> dict[str, Any]:
         "regions": mi.regions(base, probe, against={"tuned": tuned}, draws=10),
         "vectors": mi.vectors(base, probe, against={"tuned": tuned}, top=3),
         "edit": mi.WeightDelta.load(folder / "edit"),
+        "tokens": mi.show_tokens(base, "How do I do it?"),
     }
 
 

@@ -13,6 +13,7 @@ from mechinterp.cli import (
     locating,
     measuring,
     relapsing,
+    showing_tokens,
     studies,
     training,
     vectors,
@@ -26,5 +27,6 @@ app = typer.Typer(
 )
 app.add_typer(studies.commands)
 app.add_typer(training.commands, name="train")
-for part in (locating, editing, measuring, directions, vectors, comparing, relapsing, evaluating, benchmarking):
+for part in (showing_tokens, locating, editing, measuring, directions, vectors, comparing, relapsing, evaluating):
     app.add_typer(part.commands)
+app.add_typer(benchmarking.commands)

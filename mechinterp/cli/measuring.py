@@ -9,7 +9,18 @@ import typer
 
 from mechinterp.cli.chatting import in_chat_format
 from mechinterp.cli.common import label_and_path, load, rank, reporting, say
-from mechinterp.cli.options import Base, Data, DeviceMap, DeviceOption, Dtype, DtypeOption, Model, Seed, Truncate, Trust
+from mechinterp.cli.options import (
+    Base,
+    DeviceMap,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    Model,
+    Prompts,
+    Seed,
+    Truncate,
+    Trust,
+)
 from mechinterp.cli.reading import Reading, of_pairs
 from mechinterp.errors import InputError
 
@@ -69,15 +80,19 @@ def probe(
 @of_pairs
 def record_command(
     model: Model,
-    data: Data,
     out: Annotated[Path, typer.Option(help="File of the recording (.safetensors).")],
+    data: Annotated[Path | None, typer.Option(help="Pairs, as every --data; their prompts are read.")] = None,
+    prompts: Prompts = None,
     hook: Annotated[
         list[str] | None,
         typer.Option(help="TransformerLens name, blocks.3.hook_resid_mid; repeatable. h_down of every block if none."),
     ] = None,
     position: Annotated[
         str,
-        typer.Option(help="last, mean (of the prompt), response (the unsafe one), all, or generated:N greedy tokens."),
+        typer.Option(
+            help="last, content (of the user's text), post:-K (behind it), mean (of the prompt), response (the unsafe "
+            "one, or the answer in --prompts), all, or generated:N greedy tokens."
+        ),
     ] = "last",
     groups: Annotated[int, typer.Option(min=1, help="Groups of inputs whose means are kept, for intervals.")] = 128,
     truncate: Truncate = False,
@@ -91,6 +106,9 @@ def record_command(
     reading: Reading,
 ) -> None:
     """Mean activations of a model at hook points, over the prompts of a file."""
+    if (data is None) == (prompts is None):
+        raise InputError("give the prompts: --data FILE with pairs, or --prompts FILE")
+    from mechinterp.data.benign import read_benign
     from mechinterp.data.storage.places import check_writable
     from mechinterp.models.names import h_down
     from mechinterp.models.passes.generation import continue_greedily
@@ -98,24 +116,30 @@ def record_command(
     from mechinterp.models.text.tokens import generated_tokens
 
     wanted = generated_tokens(position)
-    instances = reading.of(data)
-    prompts = [instance.prompt for instance in instances]
+    if data is not None:
+        instances = reading.of(data)
+        texts, answers = [one.prompt for one in instances], [one.unsafe for one in instances]
+        called = [f"instance {one.id}" for one in instances]
+    else:
+        listed = read_benign(str(prompts), what="prompts")
+        texts, answers = [one.prompt for one in listed], [one.answer or "" for one in listed]
+        called = [f"{prompts}: prompt {number}" for number in range(1, len(texts) + 1)]
     check_writable(out, kind="file")
     with reporting() as terminal:
         checkpoint = load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code, chat=chat)
         text: dict[str, Any] = {}
         if wanted is not None:
-            text["continuations"] = continue_greedily(checkpoint, prompts, max_new_tokens=wanted, truncate=truncate)
-        elif position in ("response", "all"):
-            text["responses"] = [instance.unsafe for instance in instances]
+            text["continuations"] = continue_greedily(checkpoint, texts, max_new_tokens=wanted, truncate=truncate)
+        elif position == "response" or (position == "all" and any(answers)):
+            text["responses"] = answers
         found = record(
             checkpoint,
-            prompts,
+            texts,
             hook or [h_down(block) for block in range(checkpoint.n_blocks)],
             position=position,
             groups=groups,
             truncate=truncate,
-            called=[f"instance {instance.id}" for instance in instances],
+            called=called,
             progress=terminal.progress("recording"),
             **text,
         )

@@ -59,6 +59,10 @@ Model = Annotated[
 Data = Annotated[
     Path, typer.Option(help="Pairs: SafeEdit's JSON list, JSON lines or CSV of prompt, unsafe and safe, or a chat log.")
 ]
+Prompts = Annotated[
+    Path | None,
+    typer.Option(help='Prompts, one a line; in a file named .jsonl or .json texts, {"prompt"} or {"messages": [...]}.'),
+]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of every random choice.")]
 DtypeOption = Annotated[Dtype, typer.Option(help="Precision of the weights; auto keeps that of the files.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]

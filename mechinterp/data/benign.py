@@ -19,8 +19,8 @@ class BenignPrompt:
     answer: str | None = None
 
 
-def read_benign(path: str | Path) -> list[BenignPrompt]:
-    """Read benign prompts.
+def read_benign(path: str | Path, *, what: str = "benign prompts") -> list[BenignPrompt]:
+    """Read benign prompts, or any others.
 
     Args:
         path: UTF-8. A name in `.jsonl` or `.json` holds JSON lines or a JSON list, of texts or of objects with `prompt`
@@ -28,18 +28,19 @@ def read_benign(path: str | Path) -> list[BenignPrompt]:
             the assistant's; Self-Instruct's `instances` (of which the first counts) give
             the input, put on a line of its own below the instruction, and the output as answer. Any other name holds
             one prompt per line. Blank lines are skipped.
+        what: what they are called in errors.
 
     Raises:
         InputError: if the file cannot be read, is empty, or a line has no prompt; names the line.
     """
     path = Path(path)
     if path.suffix not in (".json", ".jsonl"):
-        texts = read_text_lines(path, "benign prompts, one a line; JSON in a file named .json or .jsonl")
+        texts = read_text_lines(path, f"{what}, one a line; JSON in a file named .json or .jsonl")
         return [BenignPrompt(line) for _, line in texts]
-    wanted = "benign prompts, as a JSON list or JSON lines"
+    wanted = f"{what}, as a JSON list or JSON lines"
     found = [_parse(value, f"{path}: {place}") for place, value in read_json_lines(path, wanted)]
     if not found:
-        raise InputError(f"{path}: is empty; give at least one benign prompt")
+        raise InputError(f"{path}: is empty; give at least one of {what}")
     return found
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mechinterp.data.benign import read_benign
 from mechinterp.data.comments import Comment, read_comments
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.showing import one_line
@@ -104,9 +105,13 @@ class Concept:
 def read_lines(path: str | Path) -> tuple[str, ...]:
     """The lines of a UTF-8 file, one text each; blank lines are skipped, and a warning counts them.
 
+    A file named .jsonl or .json holds texts or conversations, as `read_benign` takes them.
+
     Raises:
         InputError: if the file is missing, not UTF-8, or has no text.
     """
+    if Path(path).suffix in (".json", ".jsonl"):
+        return tuple(one.prompt for one in read_benign(path, what="texts"))
     found = read_text_lines(path, "a file with one text a line")
     n_lines, texts = found[-1][0], tuple(text for _, text in found)
     if skipped := n_lines - len(texts):

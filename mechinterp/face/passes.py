@@ -9,6 +9,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from mechinterp.answers.fed_tokens import FedTokens, fed_tokens
 from mechinterp.answers.judges import Judge
 from mechinterp.answers.spoken import Responses, ResponseScores
 from mechinterp.audit.directions import probe_training
@@ -44,7 +45,8 @@ def record(
         checkpoint: in memory, or a source that `mi.load` takes; left as it was.
         prompts: texts, or conversations: lists of `{"role": ..., "content": ...}`.
         hooks: TransformerLens names (`mi.h_down(3)`, `mi.resid_post(3)`, ...); `h_down` of every block if not given.
-        position: `last` (the last prompt token), `mean` (all prompt tokens), `response`, `all`, or `generated:N`.
+        position: `last` (the last prompt token), `content` (the last of the user's text), `post:-K` (the K-th last
+            prompt token behind it), `mean` (all tokens of the user's text), `response`, `all`, or `generated:N`.
         responses: texts after the prompts, for `response` and `all`.
         keep: those of the hook points whose value of every single input is wanted too (`.inputs`).
         project: matrices by hook point, whose products with every input are kept.
@@ -170,6 +172,44 @@ def score(
             **settings,
         )
     return ResponseScores(checkpoint.name, tuple(texts), tuple(responses), values, reduce)
+
+
+def show_tokens(
+    checkpoint: CheckpointLike,
+    prompt: Prompt,
+    response: str | None = None,
+    *,
+    prefix: str | None = None,
+    suffix: str | None = None,
+    truncate: bool = False,
+) -> FedTokens:
+    """What a checkpoint is fed of a prompt, token by token, and the first token that it answers.
+
+    Args:
+        checkpoint: in memory, or a source that `mi.load` takes; `mi.load(..., chat=)` chooses its chat format.
+        prompt: a text, or a conversation: a list of `{"role": ..., "content": ...}`.
+        response: one that is put after it.
+        prefix, suffix: put around the user's text.
+        truncate: cut a prompt that exceeds the context from the left instead of raising.
+
+    Returns:
+        The tokens: `.table` with the part of each (template, user, suffix, response) and the positions that it is
+        (`last`, `content`, `post:-K`), `.first`, `.save(folder)`.
+
+    Raises:
+        InputError: for an empty or too long text, or one that the chat template refuses.
+
+    Example:
+        >>> mi.show_tokens("BASE", "How do I pick a lock?")
+    """
+    return fed_tokens(
+        load(checkpoint),
+        prompt_of(prompt, "the prompt"),
+        response,
+        prefix=prefix,
+        suffix=suffix,
+        truncate=truncate,
+    )
 
 
 def fit_probe(

@@ -94,7 +94,7 @@ def continue_greedily(
             `as_one_batch`: all of them in one, in their order, whatever the others say;
             `prefix`, `suffix`: put around every prompt; `truncate`: cut prompts that leave no room for the continuation
             from the left instead of raising, prefix and suffix stay whole; `called`: what the prompts are called in
-            errors; `progress`: called with (prompts done,
+            errors; `quiet`: say nothing of the texts and of how answers end; `progress`: called with (prompts done,
             prompts in all) of this process's share.
 
     Returns:
@@ -121,6 +121,7 @@ def _continue(
     truncate: bool = False,
     called: Sequence[str] | None = None,
     shared: bool = True,
+    quiet: bool = False,
     progress: Progress | None = None,
 ) -> None:
     """Give `see` the continuations of each batch of this process's share, but for batches that are wholly done."""
@@ -134,9 +135,11 @@ def _continue(
         prefix=prefix,
         suffix=suffix,
         called=called,
+        quiet=quiet,
     )
     pad_id, ends, finished = checkpoint.padding_id, end_tokens(checkpoint), 0
-    say_of_ends(checkpoint, ends)
+    if not quiet:
+        say_of_ends(checkpoint, ends)
     lengths = [len(sequence.ids) + max_new_tokens for sequence in sequences]
     groups = [list(range(len(sequences)))]
     if not as_one_batch:

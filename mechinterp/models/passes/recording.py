@@ -23,6 +23,7 @@ from mechinterp.data.conversations import Prompt
 from mechinterp.errors import InputError
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.passes.first_token import check_first_token
 from mechinterp.models.passes.middle_stream import check_middle_stream
 from mechinterp.models.passes.positions import reading
 from mechinterp.models.passes.recorded import Recording
@@ -123,6 +124,7 @@ def record_positions(
         check_middle_stream(checkpoint)
     texts: dict[str, Any] = {"responses": responses, "continuations": continuations}
     read = readings(checkpoint, prompts, positions, **texts, truncate=truncate, called=called)
+    check_first_token(checkpoint, prompts, read)
     tallies = {p: Tally(len(prompts), groups, kept[p], dict(project or {}), together, lengths) for p in positions}
     windows: dict[Position, Window] = {}
 

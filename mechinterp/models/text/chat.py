@@ -89,7 +89,7 @@ class ChatFormat:
 
     def __str__(self) -> str:
         parts = [f"the template of {self.origin} ({digest([self.template])[:8]})"]
-        parts.append("no system message" if self.system is None else f"system message {self.system[:40]!r}")
+        parts.append("no system message given" if self.system is None else f"system message {self.system[:40]!r}")
         parts += [] if self.thinking is None else ["thinking" if self.thinking else "no thinking"]
         return ", ".join(parts)
 
