@@ -13,5 +13,7 @@ def near(name: object, known: Iterable[str]) -> str:
     """`; did you mean 'verdict'?`: the end of a message about a name that is not known, if one that is comes near."""
     from difflib import get_close_matches  # which an import of the face does without
 
-    found = get_close_matches(str(name), list(known), n=1)
+    names = list(known)
+    begun = [each for each in names if name and each.startswith(str(name))]
+    found = get_close_matches(str(name), names, n=1) or begun
     return f"; did you mean {found[0]!r}?" if found else ""

@@ -16,7 +16,7 @@ from mechinterp.cli.app import app
 from mechinterp.cli.arguments import as_options, learn_options
 
 BELOW = sorted(path for path in Path(mechinterp.__file__).parent.rglob("*.py") if "cli" not in path.parts)
-OPTION = re.compile(r"(?<![\w-])(?<!llama-gguf-split )--[a-z]")
+OPTION = re.compile(r"(?<![\w-])--(?!no-deps|merge)[a-z]")  # pip has the one, llama.cpp the other
 
 
 def texts_of(path: Path) -> Iterator[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mechinterp.audit.evidence import ComparisonSettings
 from mechinterp.audit.relapse.treatments import RelapseSettings
 from mechinterp.cli.common import settings_of
 from mechinterp.errors import InputError, near
@@ -21,6 +22,7 @@ from mechinterp.runs.config import load_config
 def test_a_near_name_is_suggested_and_a_far_one_is_not() -> None:
     assert near("verdicts", ["verdict", "validity"]) == "; did you mean 'verdict'?"
     assert near("zzzz", ["verdict"]) == near(3, ["verdict"]) == near("x", []) == ""
+    assert near("fig5", ["fig8_middle_shift", "fig5_mechanism"]) == "; did you mean 'fig5_mechanism'?"
     assert near("released ", DISTANCES) == "; did you mean 'released'?"
     assert near("prompt_lst", SPANS) == "; did you mean 'prompt_last'?"
 
@@ -48,6 +50,8 @@ def test_nothing_is_told_in_the_words_of_pydantic(tmp_path: Path) -> None:
         lambda: settings_of(RelapseSettings, {"treatments": ["nothing"]}),
         lambda: settings_of(RelapseSettings, {"key_factors": [-1.0]}),
         lambda: load_config(config),
+        lambda: RelapseSettings(key_factors=[-1.0]),
+        lambda: ComparisonSettings(max_new_token=3),
     ):
         with pytest.raises(InputError) as refusal:
             work()
@@ -55,4 +59,6 @@ def test_nothing_is_told_in_the_words_of_pydantic(tmp_path: Path) -> None:
     assert told[0].startswith("`treatments`: unknown treatment 'nothing'; known are activations, ")
     assert told[1] == "`key_factors`: keys are scaled by positive numbers, got [-1.0]"
     assert told[2].startswith(f"{config}: `relapse.treatments`: the verdict stands on")
+    assert told[3] == told[1]
+    assert told[4] == "`max_new_token`: Extra inputs are not permitted, got 3; did you mean 'max_new_tokens'?"
     assert not any("Value error" in line for line in told)

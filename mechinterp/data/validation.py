@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+
+from mechinterp.errors import InputError, near
 
 
 @dataclass(frozen=True)
@@ -40,3 +42,19 @@ class Fault:
     def told(self) -> str:
         """What is wrong, and with which value; a check of our own names it itself."""
         return self.said if self.kind in ("value_error", "missing") else f"{self.said}, got {self.value!r:.80}"
+
+
+class UsersSettings(BaseModel):
+    """Settings that a user makes in Python: what is wrong with them is told in one line, as everything else is."""
+
+    def __init__(self, **given: Any) -> None:
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            fault = Fault.of(error)
+            known = type(self).model_fields
+            meant = near(fault.where, known) if fault.kind == "extra_forbidden" else ""
+            raise InputError(f"`{fault.where}`: {fault.told}{meant}") from None
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+    # as part of a config they are read without it, and the config says in which of its parts the fault is

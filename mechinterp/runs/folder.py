@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from mechinterp.data.showing import shown
+from mechinterp.data.showing import one_line, shown
 from mechinterp.data.storage.files import write_json
 from mechinterp.data.storage.places import check_free
 from mechinterp.data.storage.publishing import publishing
@@ -222,6 +222,9 @@ class RunFolder:
             is_table = "path" in vars(self) and name in self.tables
             said += f"; the table is .table({name!r})" if is_table else near(name, there)
         raise AttributeError(said, name=name)
+
+    def __repr__(self) -> str:
+        return one_line(self, self.path, "print it to read what was found")
 
     def __str__(self) -> str:
         """What run it is, and in a sentence for each checkpoint what was found."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from mechinterp.data.validation import UsersSettings
 from mechinterp.models.passes.positions import Span
 from mechinterp.models.text.tokens import Position
 
@@ -35,7 +36,7 @@ PLACES = (Place("prompt_last", "last", "prompt_last"), Place("response", "respon
 """Where writes are always measured."""
 
 
-class ComparisonSettings(BaseModel):
+class ComparisonSettings(UsersSettings):
     """How a comparison is made."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -14,11 +14,12 @@ from math import isnan
 from typing import TYPE_CHECKING, Literal
 
 from jaxtyping import Float, Int
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 from torch import Tensor
 
 from mechinterp.audit.relapse.registry import TREATMENTS
 from mechinterp.audit.relapse.treatment import Apply, Known, Neurons, by_block
+from mechinterp.data.validation import UsersSettings
 from mechinterp.errors import near
 from mechinterp.measures.statistics import seeded_order
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from mechinterp.models.checkpoints import Checkpoint
 
 
-class RelapseSettings(BaseModel):
+class RelapseSettings(UsersSettings):
     """How the relapse test is made."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
