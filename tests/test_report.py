@@ -153,6 +153,14 @@ def test_a_card_carries_its_verdict_numbers_and_intervals(full_page: Page) -> No
     assert which_count(make_tables()) in full_page.text
 
 
+def test_verdicts_on_a_model_deeper_than_the_calibrated_ones_are_called_no_findings() -> None:
+    tables = make_tables()
+    assert "no findings" not in which_count(tables)
+    deeper = tables["decomposition"].assign(block=tables["decomposition"]["block"] + 6)
+    tables["decomposition"] = pd.concat([tables["decomposition"], deeper])
+    assert "this one has 12: " in which_count(tables)
+
+
 def test_groups_of_neurons_stand_beside_as_many_random_ones(page_of: Callable[..., Page]) -> None:
     tables = make_tables()
     rows = list(relapse_group_rows(tables))

@@ -101,6 +101,10 @@ def findings(method: str, tables: Tables) -> Iterator[Finding]:
         )
 
 
+CALIBRATED = 6
+"""Blocks of the models on which the verdicts were calibrated (`audit.certificate`)."""
+
+
 def headline(found: Sequence[Finding]) -> str:
     """The verdict in a few words: that of the readings that count, where they agree."""
     counted = [finding for finding in found if finding.counts]
@@ -157,6 +161,12 @@ def which_count(tables: Tables) -> str:
             f"rest, or steering along it does not move them; table validity): {places_of(idle)}"
         )
     told.append("A share is local to each block: what a block inherits from changed blocks below it counts as bypass.")
+    n_blocks = len({row.get("block") for row in rows(tables, "decomposition")})
+    if n_blocks > CALIBRATED:
+        told[-1] += (
+            f" The verdicts were calibrated on models of {CALIBRATED} blocks, this one has {n_blocks}: a first real "
+            "model of 30 blocks read bypassed whatever was done to it, so that the words above are no findings here."
+        )
     return ". ".join(told)
 
 
