@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
 from mechinterp.errors import InputError
-from mechinterp.models.gguf_config import complete_config
+from mechinterp.models.gguf_config import complete_config, config_in
 from mechinterp.models.gguf_header import GgufHeader
+from mechinterp.models.gguf_tokenizer import generation_in, tokenizer_in
 from mechinterp.models.sources import Source, read_json
 
 # What transformers, peft, tokenizers and safetensors raise for files that are damaged or do not fit, or for a package
@@ -35,13 +32,12 @@ def read_config(source: Source, base: Source | None = None, *, trust_remote_code
         raise InputError(f"{source.given}: there is no config")
     if below.kind == "model":
         read_json(below.path / "config.json")  # names the file, where transformers says that there is no such model
-    header, options = None, loading_options(below, trust_remote_code=trust_remote_code)
-    place = below.place
-    if below.kind == "gguf":
-        header = GgufHeader.read(below.path)
-        place, options["gguf_file"] = str(below.path.parent), below.path.name
+    header = GgufHeader.read(below.path) if below.kind == "gguf" else None
+    options = loading_options(below, trust_remote_code=trust_remote_code)
     try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(place, **options)
+        config: PretrainedConfig = (
+            AutoConfig.from_pretrained(below.place, **options) if header is None else config_in(header)
+        )
     except LOADING_ERRORS as error:
         raise cannot_load(below, error) from error
     if (kind := _not_causal(config)) is not None:
@@ -71,7 +67,7 @@ def read_generation(source: Source) -> GenerationConfig | None:
         InputError: if it cannot be read.
     """
     if source.kind == "gguf":
-        return _generation_of(source)
+        return generation_in(GgufHeader.read(source.path))
     path = source.path / "generation_config.json"
     if source.kind != "model" or not path.is_file():
         return None
@@ -82,18 +78,6 @@ def read_generation(source: Source) -> GenerationConfig | None:
     except LOADING_ERRORS as error:
         raise InputError(f"{path}: not the settings of generation ({one_line(error)})") from error
     return found
-
-
-def _generation_of(source: Source) -> GenerationConfig:
-    """The special tokens of a GGUF file, which may end an answer by another token than a text."""
-    settings = GgufHeader.read(source.path).settings
-    ids = {name: settings.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "eot", "eom", "padding")}
-    ends = list(dict.fromkeys(ids[name] for name in ("eos", "eot", "eom") if ids[name] is not None))
-    return GenerationConfig(
-        bos_token_id=ids["bos"],
-        pad_token_id=ids["padding"],
-        eos_token_id=ends if len(ends) > 1 else (ends or [None])[0],
-    )
 
 
 def read_tokenizer(
@@ -110,8 +94,12 @@ def read_tokenizer(
     if held is None:
         where = "in it or in its base" if base is not None else "in it; give the base that has one"
         raise InputError(f"{source.given}: there are no tokenizer files {where}")
+    header = GgufHeader.read(held.path) if held.kind == "gguf" else None
+    options = {"config": config, **loading_options(held, trust_remote_code=trust_remote_code)}
     try:
-        tokenizer = _open_tokenizer(held, config, trust_remote_code)
+        tokenizer: PreTrainedTokenizerBase = (
+            AutoTokenizer.from_pretrained(held.place, **options) if header is None else tokenizer_in(header)
+        )
         ids = tokenizer("a text")["input_ids"]  # some settings are looked at when they are used
     except LOADING_ERRORS as error:
         raise InputError(f"{held.given}: its tokenizer cannot be read ({one_line(error)})") from error
@@ -122,23 +110,6 @@ def read_tokenizer(
             "the model's own tokenizer, or add the rows (resize_token_embeddings)"
         )
     return tokenizer
-
-
-def _open_tokenizer(source: Source, config: PretrainedConfig, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    options = {"config": config, **loading_options(source, trust_remote_code=trust_remote_code)}
-    if source.kind != "gguf":
-        whole: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source.place, **options)
-        return whole
-    with TemporaryDirectory() as alone:  # another model's files beside it would be taken for this one's
-        (Path(alone) / "model.gguf").symlink_to(source.path.resolve())
-        inside: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(alone, gguf_file="model.gguf", **options)
-    inside.name_or_path = source.given
-    described = json.loads(inside.backend_tokenizer.to_str())
-    count = GgufHeader.read(source.path).settings["tokenizer.ggml.tokens"]
-    kept = [token for token in described["added_tokens"] if token["id"] < count]
-    if len(kept) < len(described["added_tokens"]):  # a class's own, for which the model has no row
-        inside._tokenizer = Tokenizer.from_str(json.dumps({**described, "added_tokens": kept}))
-    return inside
 
 
 def loading_options(source: Source, *, trust_remote_code: bool) -> dict[str, Any]:

@@ -1,16 +1,18 @@
-"""What transformers leaves out when it makes a config of a GGUF file's settings.
+"""The config of a GGUF file: as transformers makes it of the settings, and what transformers leaves out.
 
 A config that lacks a setting computes another function from the same weights, so that what cannot be told is refused.
 """
 
 from __future__ import annotations
 
+import copy
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from gguf import dequantize
-from transformers import PretrainedConfig
+from transformers import AutoConfig, PretrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from mechinterp.errors import InputError
@@ -19,6 +21,21 @@ from mechinterp.models.gguf_header import GgufHeader
 FREQUENCIES = "rope_freqs.weight"
 """The tensor in which Llama 3's files keep how positions are scaled: by what each rotary frequency is divided."""
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+
+
+def config_in(header: GgufHeader) -> PretrainedConfig:
+    """The config of a file, as transformers makes it; a copy, as that takes it seconds for a large vocabulary.
+
+    Raises:
+        Exception: transformers' own, for an architecture that it does not know or settings that it cannot use.
+    """
+    return copy.deepcopy(_read(header))
+
+
+@lru_cache(maxsize=4)
+def _read(header: GgufHeader) -> PretrainedConfig:
+    config: PretrainedConfig = AutoConfig.from_pretrained(header.path.parent, gguf_file=header.path.name)
+    return config
 
 
 def complete_config(config: PretrainedConfig, header: GgufHeader) -> PretrainedConfig:

@@ -9,6 +9,7 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,9 @@ class StoredTensor:
     stop: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GgufHeader:
-    """A GGUF file without its weights.
+    """A GGUF file without its weights; one object as long as the file is not written again.
 
     Attributes:
         path: of the file.
@@ -61,18 +62,25 @@ class GgufHeader:
             InputError: if it is no GGUF file, cut short, one part of several, or of a type that is not known.
         """
         try:
-            blob = np.memmap(path, mode="r", dtype=np.uint8)
-            settings, count, position = _read_metadata(blob, str(path))
-            entries, position = _read_tensor_table(blob, count, position)
-            alignment = int(settings.get("general.alignment", _ALIGNMENT))
-            begin = -(-position // alignment) * alignment
-            tensors = {name: _place(shape, kind, begin + offset) for name, shape, kind, offset in entries}
+            found = path.stat()
+            header = cls._read(path, found.st_size, found.st_mtime_ns)
         except _DAMAGED as error:
             reason = str(error).replace(f"{path} ", "").rstrip(".")
             raise InputError(f"{path}: not a complete GGUF file ({reason})") from error
-        header = cls(path, settings, tensors)
-        header._check(len(blob))
+        header._check(found.st_size)
         return header
+
+    @classmethod
+    @lru_cache(maxsize=4)
+    def _read(cls, path: Path, size: int, written: int) -> GgufHeader:
+        """Of a file of this size, written at this time: what it is remembered by."""
+        blob = np.memmap(path, mode="r", dtype=np.uint8)
+        settings, count, position = _read_metadata(blob, str(path))
+        entries, position = _read_tensor_table(blob, count, position)
+        alignment = int(settings.get("general.alignment", _ALIGNMENT))
+        begin = -(-position // alignment) * alignment
+        tensors = {name: _place(shape, kind, begin + offset) for name, shape, kind, offset in entries}
+        return cls(path, settings, tensors)
 
     def _check(self, size: int) -> None:
         if (parts := int(self.settings.get("split.count", 0))) > 1:

@@ -8,7 +8,8 @@ Codes are turned into numbers by the package `gguf`; whatever the file stores, f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -40,26 +41,25 @@ class GgufTensors:
             InputError: if transformers knows no names for the architecture.
         """
         self.header = header
+        stored = [name for name in header.tensors if name != FREQUENCIES]  # which is in the config
         self.rules: Sequence[WeightTransform] | None = None
         self.processor = TENSOR_PROCESSORS.get(header.architecture, TensorProcessor)(skeleton.config.to_dict())
         self.own: dict[str, str] = {}
         if is_gguf_arch_supported(header.architecture):
             self.rules = get_gguf_conversion_mapping(header.architecture, skeleton.config)
             self.processor = TensorProcessor()
-            self.own = {name: name for name in header.tensors}
+            self.own = {name: name for name in stored}
         else:
             try:
-                self.own = get_gguf_hf_weights_map(skeleton, self.processor)
+                self.own = _own_names(skeleton, self.processor, stored)
             except NotImplementedError as error:
                 raise InputError(
                     f"{header.path}: transformers has no names for its tensors ({skeleton.config.model_type}); give "
                     "the model's transformers folder"
                 ) from error
         self.parts: dict[str, list[str]] = {}  # of each of the model's tensors; experts are stored in pieces
-        for name in header.tensors:
-            if name != FREQUENCIES:  # in the config
-                own = self.own.get(name) or self.own.get(name.removesuffix(".weight")) or name
-                self.parts.setdefault(own, []).append(name)
+        for name in stored:
+            self.parts.setdefault(_own_name(self.own, name) or name, []).append(name)
 
     def names(self) -> Iterable[str]:
         """The model's own names, but for what it has no place for, which keeps its name in the file."""
@@ -104,3 +104,20 @@ class GgufTensors:
         """As the model has it, with its name in the file; without one where it was put into `made`."""
         found = self.processor.process(weights=numbers, name=part, tensor_key_mapping=self.own, parsed_parameters=made)
         return found.name, found.weights
+
+
+def _own_names(skeleton: PreTrainedModel, processor: TensorProcessor, stored: Collection[str]) -> dict[str, str]:
+    """The model's name of each name in a file.
+
+    transformers looks at the model and then at every module in it, as a few files (Bloom's) lack the outer module's
+    name. Each look takes as long as the first, so that the others are taken only where names are left.
+    """
+    alone = SimpleNamespace(config=skeleton.config, state_dict=skeleton.state_dict, named_children=tuple)
+    found = get_gguf_hf_weights_map(alone, processor)
+    if not all(_own_name(found, name) for name in stored):
+        found = get_gguf_hf_weights_map(skeleton, processor)
+    return found
+
+
+def _own_name(names: dict[str, str], stored: str) -> str | None:
+    return names.get(stored) or names.get(stored.removesuffix(".weight"))
