@@ -19,7 +19,7 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.upper_blocks import Scored
 from mechinterp.models.text.cutting import keep_right
 from mechinterp.models.text.special_tokens import Around, SpelledOut
-from mechinterp.models.text.tokens import encode, wrapped
+from mechinterp.models.text.tokens import encode, plain_text, wrapped
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ def _scored(
     if settings.released:
         # One text with `spaces` spaces, the labels tokenised apart with special tokens: the last predictions are scored
         # against them, whether or not they are the tokens at the end of the text.
-        ids = _ids(tokenizer, f"{prompt}{' ' * spaces}{response}")
+        ids = _ids(tokenizer, f"{plain_text(prompt, what)}{' ' * spaces}{response}")
         labels = _ids(tokenizer, f" {response}")
     else:
         (text,) = encode(tokenizer, [prompt], [response], chat=chat, max_length=2**31, quiet=True)  # see `say_of_texts`

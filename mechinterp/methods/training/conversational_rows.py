@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from transformers import PreTrainedTokenizerBase
 
-from mechinterp.data.conversations import asking, messages_of
+from mechinterp.data.conversations import asking, begun, messages_of
 from mechinterp.errors import InputError
 from mechinterp.models.text.chat import ChatFormat
 from mechinterp.models.text.cutting import Cut
@@ -69,6 +69,10 @@ def conversational_rows(
         for number, (column, field) in enumerate(columns.items())
     }
     for number, (instance, prompt, name) in enumerate(zip(instances, prompts, names, strict=True)):
+        if begun(prompt) is not None:
+            raise InputError(
+                f"{name}: its conversation begins the answer, which is no row to train on; end it before that"
+            )
         responses = {column: getattr(instance, field) for column, field in columns.items()}
         wholes = {c: _over(writing, prompt, response, fed[c][number], name) for c, response in responses.items()}
         excess = max(map(len, wholes.values())) - max_length

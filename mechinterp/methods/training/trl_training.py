@@ -25,6 +25,7 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.text.chat import ChatFormat
 from mechinterp.models.text.cutting import Cut, keep_right
 from mechinterp.models.text.special_tokens import Around, SpelledOut
+from mechinterp.models.text.tokens import plain_text
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +154,7 @@ def training_rows(
             raise InputError(
                 f"instance {instance.id}: a response of {max(lengths)} tokens leaves no room in {max_length}"
             )
-        prompt = instance.prompt
+        prompt = plain_text(instance.prompt, f"instance {instance.id}")
         ids = around.open_end(tokenizer(prompt, verbose=False)["input_ids"])
         for text in (prompt, *responses.values()):
             spelled.look(f"instance {instance.id}", text, tokenizer(text, verbose=False)["input_ids"])

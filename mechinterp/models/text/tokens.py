@@ -136,7 +136,7 @@ def encode(
     around = Around.of(tokenizer) if chat is None else Around()  # a template writes what stands around a text
     writing: Joining | Rendering
     if chat is None:
-        prompts = [_plain(prompt, name) for prompt, name in zip(prompts, names, strict=True)]
+        prompts = [plain_text(prompt, name) for prompt, name in zip(prompts, names, strict=True)]
         writing = Joining(tokenizer, around)
     else:
         writing = Rendering(tokenizer, chat)
@@ -179,8 +179,12 @@ def encode(
     return encoded
 
 
-def _plain(prompt: Prompt, name: str) -> str:
-    """The text of a prompt that is fed without a chat format."""
+def plain_text(prompt: Prompt, name: str) -> str:
+    """The text of a prompt that is fed without a chat format.
+
+    Raises:
+        InputError: for a conversation of several messages, which names it.
+    """
     messages = messages_of(prompt)
     if len(messages) > 1 or messages[0]["role"] != "user":
         raise InputError(
