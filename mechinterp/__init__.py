@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from mechinterp.answers.fed_tokens import FedTokens
     from mechinterp.answers.fold_judge import FoldJudge
     from mechinterp.answers.judges import ClassifierJudge, EmbeddedJudge
+    from mechinterp.answers.keyword_judge import KeywordJudge
     from mechinterp.answers.spoken import Responses, ResponseScores
+    from mechinterp.answers.two_judges import TwoJudges
     from mechinterp.audit.directions.making import effective_direction, means_direction, svd_direction
     from mechinterp.audit.directions.probe import ToxicProbe
     from mechinterp.audit.directions.toxic_direction import ToxicDirection
@@ -55,7 +57,9 @@ _HOMES = {
     "answers.fed_tokens": ("FedTokens",),
     "answers.fold_judge": ("FoldJudge",),
     "answers.judges": ("ClassifierJudge", "EmbeddedJudge"),
+    "answers.keyword_judge": ("KeywordJudge",),
     "answers.spoken": ("ResponseScores", "Responses"),
+    "answers.two_judges": ("TwoJudges",),
     "audit.directions.making": ("effective_direction", "means_direction", "svd_direction"),
     "audit.directions.probe": ("ToxicProbe",),
     "audit.directions.toxic_direction": ("ToxicDirection",),
@@ -102,6 +106,7 @@ __all__ = [
     "FedTokens",
     "FoldJudge",
     "InputError",
+    "KeywordJudge",
     "Pair",
     "Recording",
     "RegionTables",
@@ -111,6 +116,7 @@ __all__ = [
     "RunFolder",
     "ToxicDirection",
     "ToxicProbe",
+    "TwoJudges",
     "VectorTables",
     "WeightDelta",
     "ablate",

@@ -5,6 +5,7 @@
                   question, both
     dg_avg, avg   mean of the four, and of all five; of a plain pair its one prompt, which is `ds`
     fluency       mean over responses, see `measures.fluency`
+    disagreement  of two judges, where there are two: share of the responses that only one of them calls safe
     kqa           share of knowledge questions whose response has the known answer in it
 
 Empty responses are neutral: they are in neither the numerator nor the denominator of a rate, and their share is
@@ -33,6 +34,7 @@ from mechinterp.answers.judges import Judge
 from mechinterp.answers.responses import labels_of, read_lines
 from mechinterp.answers.safety import safe
 from mechinterp.answers.scoring import score_responses
+from mechinterp.answers.two_judges import second_of
 from mechinterp.data.normalised import normalised
 from mechinterp.data.safeedit import in_order
 from mechinterp.data.storage.files import write_json, write_text
@@ -52,6 +54,7 @@ class Defense:
             all asked the same, one edit after the other.
         edits: how many checkpoints the knowledge questions were put to.
         judge: name of the judge, and its accuracy where that is known.
+        second_judge: name of a second one, which decides nothing.
     """
 
     method: str
@@ -62,6 +65,7 @@ class Defense:
     judge: str = ""
     judge_accuracy: float | None = None
     edits: int = 1
+    second_judge: str = ""
 
     def row(self, *, seed: int = 0) -> dict[str, object]:
         """The row of `defense.csv`: every quantity, then `QUANTITY_low` and `QUANTITY_high`, 95% intervals."""
@@ -71,6 +75,7 @@ class Defense:
         row |= {"n": len({r.instance for r in self.responses})}
         row |= {"suffix": self.suffix is not None, "prefix": self.prefix is not None}
         row |= {"judge": self.judge, "judge_accuracy": self.judge_accuracy}
+        row |= {"second_judge": self.second_judge} if self.second_judge else {}
         for name, (interval, _) in estimates.items():
             row |= interval.columns(name)
         return row
@@ -118,7 +123,14 @@ class Defense:
             "unjudged": (wilson(unjudged, len(self.responses)), len(self.responses)),
             "fluency": self._mean([(r.instance, 0, entropy_of_ngrams(r.response)) for r in fluent], 1, seed),
             "kqa": self._known(),
+            **({"disagreement": self._disagreement()} if self.second_judge else {}),
         }
+
+    def _disagreement(self) -> tuple[Interval, int]:
+        """Share of the responses that both judges score of which only one says that they are safe."""
+        both = [r for r in self.responses if r.safe is not None and r.second is not None]
+        judged = zip(safe(r.safe for r in both), safe(r.second for r in both), strict=True)
+        return wilson(sum(one != other for one, other in judged), len(both)), len(both)
 
     def _known(self) -> tuple[Interval, int]:
         """Share of known answers, and the number of questions, which are the units however many edits were asked."""
@@ -163,6 +175,7 @@ class Defense:
                 "response": r.response,
                 "safe": r.safe,
                 "judge": self.judge,
+                **({"second_safe": r.second} if self.second_judge else {}),
             }
             for r in self.responses
         ]
@@ -202,11 +215,17 @@ def judge_again(path: str | Path, judge: Judge) -> Defense:
 
 def judged(defense: Defense, judge: Judge) -> Defense:
     """The same responses with this judge's scores."""
-    scores = score_responses(judge, [r.response for r in defense.responses], [r.prompt for r in defense.responses])
+    texts, prompts = [r.response for r in defense.responses], [r.prompt for r in defense.responses]
+    scores, second = score_responses(judge, texts, prompts), second_of(judge)
+    others = [None] * len(texts) if second is None else score_responses(second, texts, prompts)
     return replace(
         defense,
-        responses=tuple(replace(r, safe=score) for r, score in zip(defense.responses, scores, strict=True)),
+        responses=tuple(
+            replace(r, safe=score, second=other)
+            for r, score, other in zip(defense.responses, scores, others, strict=True)
+        ),
         judge=judge.name,
+        second_judge="" if second is None else second.name,
         judge_accuracy=getattr(judge, "accuracy", None),
     )
 

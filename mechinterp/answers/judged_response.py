@@ -20,7 +20,7 @@ KINDS = ("ds", "dg_only_q", "dg_other_a", "dg_other_q", "dg_other_aq")
 class JudgedResponse:
     """A response to one prompt of an instance; `safe` is the judge's probability, None where it is neutral.
 
-    That is an empty response, or one without a word that the judge knows.
+    That is an empty response, or one without a word that the judge knows. `second` is that of a second judge.
     """
 
     instance: int
@@ -29,6 +29,7 @@ class JudgedResponse:
     response: str
     safe: float | None
     category: str = ""
+    second: float | None = None
 
 
 class Labels(BaseModel):
@@ -39,6 +40,7 @@ class Labels(BaseModel):
     judge: str
     judge_accuracy: float | None
     knowledge: tuple[bool, ...]
+    second_judge: str = ""
     edits: int = Field(1, ge=1)
 
 
@@ -64,6 +66,7 @@ def read_response(line: Mapping[str, Any], where: str) -> JudgedResponse:
     """One line of a file; `where` names it in errors."""
     given = {"category": "", "safe": None, **line}
     number, safe = given.get("instance"), given["safe"]
+    second = given.get("second_safe")
     if isinstance(number, bool) or not isinstance(number, int):
         raise InputError(f"{where} is not a judged response (`instance` must be a whole number, is {number!a:.60})")
     for name in ("kind", "prompt", "response", "category"):
@@ -73,6 +76,9 @@ def read_response(line: Mapping[str, Any], where: str) -> JudgedResponse:
         raise InputError(
             f"{where} is not a judged response (kind {given['kind']!a:.60}, not one of {', '.join(KINDS)})"
         )
-    if safe is not None and (isinstance(safe, bool) or not isinstance(safe, int | float) or not 0 <= safe <= 1):
-        raise InputError(f"{where} is not a judged response (`safe` must be from 0 to 1 or null, is {safe!a:.60})")
-    return JudgedResponse(number, given["kind"], given["prompt"], given["response"], safe, given["category"])
+    for name, score in (("safe", safe), ("second_safe", second)):
+        if score is not None and (isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1):
+            raise InputError(
+                f"{where} is not a judged response (`{name}` must be from 0 to 1 or null, is {score!a:.60})"
+            )
+    return JudgedResponse(number, given["kind"], given["prompt"], given["response"], safe, given["category"], second)

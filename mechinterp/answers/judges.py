@@ -25,6 +25,7 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline, make_pipeline
 
+from mechinterp.answers import label_meaning as meaning
 from mechinterp.data.showing import one_line
 from mechinterp.data.storage.provenance import digest
 from mechinterp.errors import InputError
@@ -178,7 +179,7 @@ class EmbeddedJudge:
 
 @dataclass(frozen=True)
 class ClassifierJudge:
-    """A transformers sequence classifier with one safe and one unsafe label."""
+    """A transformers sequence classifier, one of whose labels means safe."""
 
     model: Any
     tokenizer: Any
@@ -189,12 +190,16 @@ class ClassifierJudge:
         return one_line(self, self.name, f"label {self.safe_label} is safe")
 
     @classmethod
-    def load(cls, source: str | Path, *, device: str = "auto") -> ClassifierJudge:
-        """Load a folder or hub id; the order of the labels is read from its config.
+    def load(cls, source: str | Path, *, device: str = "auto", safe_label: str | None = None) -> ClassifierJudge:
+        """Load a folder or hub id; what its labels mean is read from its config (`label_meaning`).
+
+        Args:
+            source: the folder or hub id.
+            device: to put it on.
+            safe_label: name or number of the label that means safe, where their names do not tell.
 
         Raises:
-            InputError: if it is no classifier with two labels. Where the labels have no telling names, label 0 is safe,
-                as in the published judge.
+            InputError: if it is no classifier, or which of its labels means safe cannot be told.
         """
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -212,15 +217,12 @@ class ClassifierJudge:
             raise InputError(f"{source}: cannot be loaded as a judge ({reason})") from error
         if missing := sorted(loading["missing_keys"]):  # transformers would make them up at random
             raise InputError(f"{source}: not a trained classifier, {missing[0]} is not among its weights")
-        labels = {int(i): str(label).lower() for i, label in model.config.id2label.items()}
-        if len(labels) != 2:
-            raise InputError(f"{source}: a judge has two labels, this one has {len(labels)}: {list(labels.values())}")
+        labels = {int(i): str(label) for i, label in model.config.id2label.items()}
+        safe = meaning.safe_label(labels, safe_label, str(source))
         if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # transformers makes up an empty one
             raise InputError(f"{source}: cannot be loaded as a judge, its tokenizer is missing; put its files there")
         if tokenizer.pad_token_id is None:
             raise InputError(f"{source}: cannot judge in batches, its tokenizer has no padding token; give it one")
-        named = [i for i, label in labels.items() if "safe" in label and "unsafe" not in label]
-        safe = named[0] if len(named) == 1 else 0
         return cls(model.eval().to(resolve_device(device)), tokenizer, safe, str(source))
 
     @torch.no_grad()

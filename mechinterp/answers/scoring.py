@@ -9,6 +9,7 @@ import numpy as np
 
 from mechinterp.answers.fold_judge import FoldJudge
 from mechinterp.answers.judges import Judge
+from mechinterp.answers.two_judges import deciding
 from mechinterp.data.normalised import normalised
 
 _logger = logging.getLogger(__name__)
@@ -18,10 +19,11 @@ def score_responses(judge: Judge, responses: Sequence[str], prompts: Sequence[st
     """Probability of safe of each response; None for an empty one, or one without a word that the judge knows.
 
     Args:
-        judge: see `judges`.
+        judge: see `judges`; of two the one that decides.
         responses: texts.
         prompts: what each answers; a `FoldJudge` must know.
     """
+    judge = deciding(judge)
     rows = [row for row, response in enumerate(responses) if normalised(response)]
     spoken = [responses[row] for row in rows]
     if isinstance(judge, FoldJudge):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,10 +15,8 @@ from mechinterp.models.launcher import is_main as is_main
 from mechinterp.models.launcher import rank as rank
 
 if TYPE_CHECKING:
-    from mechinterp.answers.judges import Judge
     from mechinterp.audit.directions.toxic_direction import ToxicDirection
     from mechinterp.cli.terminal import Terminal
-    from mechinterp.data.pairs import AnyPair
     from mechinterp.models.checkpoints import Checkpoint
     from mechinterp.models.text.chat import ChatChoice, ChatFormat
 
@@ -74,13 +71,6 @@ def settings_of(kind: type[Settings], given: dict[str, Any]) -> Settings:
     except ValidationError as error:
         fault = Fault.of(error)
         raise InputError(f"`{fault.where}`: {fault.told}") from error
-
-
-def judge_of(judge: str | None, instances: list[AnyPair], seed: int, device: str, note: Callable[[str], None]) -> Judge:
-    """The judge at a path, or one of the instances' own responses; tells which (`answers.choosing`)."""
-    from mechinterp.answers.choosing import choose_judge
-
-    return choose_judge(judge, instances, seed=seed, device=device, note=note)
 
 
 def label_and_path(text: str) -> tuple[str, str]:

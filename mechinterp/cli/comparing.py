@@ -10,13 +10,13 @@ import typer
 from mechinterp.cli.chatting import in_chat_format
 from mechinterp.cli.common import (
     block_of_layer,
-    judge_of,
     loading_options,
     name_and_path,
     read_direction,
     reporting,
     say,
 )
+from mechinterp.cli.judging import Judging, judging_answers
 from mechinterp.cli.options import (
     Base,
     Data,
@@ -26,7 +26,6 @@ from mechinterp.cli.options import (
     DistanceName,
     Dtype,
     DtypeOption,
-    JudgeOption,
     Layer,
     Seed,
     TextName,
@@ -45,6 +44,7 @@ commands = typer.Typer()
 @commands.command()
 @in_chat_format
 @of_pairs
+@judging_answers
 def compare(
     base: Annotated[str, typer.Option(help="The unedited model.")],
     probe: Annotated[Path, typer.Option(help="The base's probe, from `mechinterp probe`.")],
@@ -71,7 +71,6 @@ def compare(
         ),
     ] = None,
     truncate: Truncate = False,
-    judge: JudgeOption = None,
     max_new_tokens: Annotated[
         int, typer.Option(min=1, help="Longest answer, of the base and under --relapse, in tokens.")
     ] = 32,
@@ -89,6 +88,7 @@ def compare(
     *,
     chat: ChatChoice,
     reading: Reading,
+    judging: Judging,
 ) -> None:
     """Erased or bypassed: tuned checkpoints against their base, as tables, figures and a report."""
     from mechinterp.audit.directions.probe import ToxicProbe
@@ -123,7 +123,7 @@ def compare(
             tuned,
             instances,
             fitted,
-            judge_of(judge, instances, seed, device, terminal.note),
+            judging.of(instances, seed, device, terminal.note),
             out=out,
             cache=cache,
             block=block,

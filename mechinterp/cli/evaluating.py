@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mechinterp.cli.chatting import in_chat_format
-from mechinterp.cli.common import judge_of, load, loading_options, rank, reporting, say
+from mechinterp.cli.common import load, loading_options, rank, reporting
+from mechinterp.cli.evaluated import check_tables, report, some
+from mechinterp.cli.judging import Judging, judging_answers
 from mechinterp.cli.options import (
     Base,
     DeviceMap,
     DeviceOption,
     Dtype,
     DtypeOption,
-    JudgeOption,
     Seed,
     Truncate,
     Trust,
@@ -29,18 +30,16 @@ from mechinterp.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mechinterp.answers.judged import Defense
     from mechinterp.data.pairs import AnyPair
     from mechinterp.models.text.chat import ChatChoice, ChatFormat
 
 commands = typer.Typer()
 
-_ENDS = ("value", "low", "high")
-
 
 @commands.command()
 @in_chat_format
 @of_pairs
+@judging_answers
 def evaluate(
     model: Annotated[
         str | None, typer.Option(help="The checkpoint: folder, adapter, edit, state dict, hub id.")
@@ -79,7 +78,6 @@ def evaluate(
     ] = None,
     suffix: Annotated[str | None, typer.Option(help="System prompt appended to every query.")] = None,
     prefix: Annotated[str | None, typer.Option(help="System prompt put before every query.")] = None,
-    judge: JudgeOption = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest response, in tokens.")] = 32,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the first N instances, benign prompts, documents of a task.")
@@ -94,6 +92,7 @@ def evaluate(
     *,
     chat: ChatChoice,
     reading: Reading,
+    judging: Judging,
 ) -> None:
     """Defense success, its generalisation, fluency, and side effects; with intervals."""
     if (model is None) == (responses is None):
@@ -107,7 +106,7 @@ def evaluate(
             )
         if data is None and reading != Reading():
             raise InputError("options of columns and --safe-log are of --data")
-        _judge_again(responses, None if data is None else reading.of(data), judge, seed, device, out)
+        _judge_again(responses, None if data is None else reading.of(data), judging, seed, device, out)
         return
     assert model is not None
     if data is None:
@@ -131,7 +130,7 @@ def evaluate(
         check_responses(out / "responses.jsonl")
         extra_tables = {"side_effects.csv": benign, "harness.csv": harness_task}
         extra_tables |= {"benign-tuned.jsonl": benign, "benign-base.jsonl": benign}
-        _check_tables(out, *(name for name, asked in extra_tables.items() if asked))
+        check_tables(out, *(name for name, asked in extra_tables.items() if asked))
     everything = reading.of(data)
     instances = everything[:limit]
     check_test_instances(instances)
@@ -148,7 +147,7 @@ def evaluate(
     with reporting() as terminal:
         if edit is not None and not suffix:
             _note_own_suffix(next(iter(edits.values()), edit), terminal.note)
-        chosen_judge = judge_of(judge, everything, seed, device, terminal.note)
+        chosen_judge = judging.of(everything, seed, device, terminal.note)
         if against is not None:
             model, base = stands_on(model, against, base)
         read: ChatChoice | ChatFormat = chat
@@ -163,12 +162,12 @@ def evaluate(
         asking["responses"] = None if out is None else out / "responses.jsonl"
         if edits:
             if without := [i.id for i in instances if i.id not in edits]:
-                terminal.note(f"no edit for {len(without)} of {len(instances)} instances: {_some(without)}")
+                terminal.note(f"no edit for {len(without)} of {len(instances)} instances: {some(without)}")
             if strange := sorted(set(edits) - {i.id for i in everything}):
-                terminal.note(f"not in {data}: the instances of {len(strange)} edits: {_some(strange)}")
+                terminal.note(f"not in {data}: the instances of {len(strange)} edits: {some(strange)}")
             asking["progress"] = terminal.progress("answering, edit by edit")
             result = defend_edits(checkpoint, edits, instances, chosen_judge, method=edit.name, **asking)  # type: ignore[union-attr]
-            _report(result, out)
+            report(result, chosen_judge, out)
             return
         delta = None if edit is None else WeightDelta.load(edit)
 
@@ -215,7 +214,7 @@ def evaluate(
 
             with evaluated() as tuned:
                 extra["harness"] = run_harness(tuned, harness_task, limit=limit)
-    _report(result, out, extra)
+    report(result, chosen_judge, out, extra)
 
 
 def _note_own_suffix(edit: Path, note: Callable[[str], None]) -> None:
@@ -227,12 +226,12 @@ def _note_own_suffix(edit: Path, note: Callable[[str], None]) -> None:
 
 
 def _judge_again(
-    responses: Path, data: list[AnyPair] | None, judge: str | None, seed: int, device: str, out: Path | None
+    responses: Path, data: list[AnyPair] | None, judging: Judging, seed: int, device: str, out: Path | None
 ) -> None:
     from mechinterp.answers.judged import judge_again
     from mechinterp.data.storage.places import check_writable
 
-    if judge is None and data is None:
+    if not judging.given and data is None:
         raise InputError("give a --judge, or --data whose safe and unsafe responses one can be made from")
     if not responses.is_file():
         raise InputError(f"{responses}: no such file; give responses.jsonl of an earlier evaluation")
@@ -240,54 +239,10 @@ def _judge_again(
         check_writable(out / "defense.csv", kind="file")
         if (out / "responses.jsonl").exists():
             raise InputError(f"{out / 'responses.jsonl'} is there already; give another --out")
-        _check_tables(out, "responses.json")
+        check_tables(out, "responses.json")
     with reporting() as terminal:
-        result = judge_again(responses, judge_of(judge, data or [], seed, device, terminal.note))
+        judge = judging.of(data or [], seed, device, terminal.note)
+        result = judge_again(responses, judge)
     if out is not None and rank() == 0:
         result.save(out / "responses.jsonl")
-    _report(result, out)
-
-
-def _check_tables(out: Path, *more: str) -> None:
-    """Refuse a folder in which names are taken by what this tool did not write."""
-    from mechinterp.data.storage.places import check_free
-
-    check_free(*(out / name for name in ("rates.csv", "categories.csv", *more)))
-
-
-def _report(result: Defense, out: Path | None, extra: Mapping[str, pd.DataFrame] | None = None) -> None:
-    """Write the tables, and show the numbers with their intervals."""
-    import pandas as pd
-
-    from mechinterp.cli.terminal import print_table
-    from mechinterp.data.storage.tables import write_table
-
-    table, extra = result.table(), extra or {}
-    if rank() != 0:
-        return
-    if out is not None:
-        write_table(out / "defense.csv", pd.DataFrame([result.row()]))
-        write_table(out / "rates.csv", table)
-        write_table(out / "categories.csv", result.by_category())
-        for name, part in extra.items():
-            write_table(out / f"{name}.csv", part)
-    shown = table[table["n"] > 0]
-    headings = ("quantity", "value", "95% interval", "n")
-    accuracy = "" if result.judge_accuracy is None else f", accuracy {result.judge_accuracy:.3f}"
-    print_table(
-        f"{result.method} (judge: {result.judge}{accuracy})", headings, [_line(row) for _, row in shown.iterrows()]
-    )
-    if "side_effects" in extra:
-        rows = [(f"{row['quantity']} {row['method']}", *_line(row)[1:]) for _, row in extra["side_effects"].iterrows()]
-        print_table("side effects on benign prompts", headings, rows)
-    if "harness" in extra:
-        say(extra["harness"].to_string(index=False))
-
-
-def _line(row: pd.Series) -> tuple[str, str, str, str]:
-    value, low, high = (f"{row[name]:#.3g}" if row.get("unit") == "bits" else f"{row[name]:.3f}" for name in _ENDS)
-    return f"{row['quantity']}", value, f"{low} to {high}", f"{row['n']}"
-
-
-def _some(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers[:8])) + (", ..." if len(numbers) > 8 else "")
+    report(result, judge, out)

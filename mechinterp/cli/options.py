@@ -76,8 +76,5 @@ Truncate = Annotated[
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint.")]
 Layer = Annotated[str, typer.Option(help="auto (most frequent toxic layer), or the number of a block, from 0.")]
 Distance = Annotated[DistanceName, typer.Option(help="How `auto` locates the block.")]
-JudgeOption = Annotated[
-    str | None, typer.Option(help="A sequence classifier of responses; else one made from the data.")
-]
 Lora = Annotated[int | None, typer.Option(help="Rank of LoRA adapters; full fine-tuning if not given.")]
 LearningRate = Annotated[float | None, typer.Option("--lr", help="Learning rate.")]

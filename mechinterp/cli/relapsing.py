@@ -10,13 +10,13 @@ import typer
 from mechinterp.cli.chatting import in_chat_format
 from mechinterp.cli.common import (
     block_of_layer,
-    judge_of,
     loading_options,
     name_and_path,
     reporting,
     say,
     settings_of,
 )
+from mechinterp.cli.judging import Judging, judging_answers
 from mechinterp.cli.options import (
     Data,
     DeviceMap,
@@ -25,7 +25,6 @@ from mechinterp.cli.options import (
     DistanceName,
     Dtype,
     DtypeOption,
-    JudgeOption,
     Layer,
     Seed,
     Truncate,
@@ -42,6 +41,7 @@ commands = typer.Typer()
 @commands.command()
 @in_chat_format
 @of_pairs
+@judging_answers
 def relapse(
     base: Annotated[str, typer.Option(help="The unedited model.")],
     checkpoint: Annotated[
@@ -54,7 +54,6 @@ def relapse(
     probe: Annotated[
         Path | None, typer.Option(help="The base's probe: also scale the keys of the most toxic value vectors.")
     ] = None,
-    judge: JudgeOption = None,
     prompts: Annotated[int, typer.Option(min=2, help="At most so many prompts that the base answers unsafely.")] = 40,
     draws: Annotated[int, typer.Option(min=0, help="Random controls of each dose.")] = 1,
     treatments: Annotated[
@@ -73,6 +72,7 @@ def relapse(
     *,
     chat: ChatChoice,
     reading: Reading,
+    judging: Judging,
 ) -> None:
     """Put parts of the base back into tuned checkpoints: does the unsafe behaviour return, and by which part?
 
@@ -97,7 +97,7 @@ def relapse(
             before,
             tuned,
             instances,
-            judge_of(judge, instances, seed, device, terminal.note),
+            judging.of(instances, seed, device, terminal.note),
             out=out,
             probe=fitted,
             block=block,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mechinterp.answers.choosing import choose_judge
+from mechinterp.answers.choosing import Named, choose_judge
 from mechinterp.answers.judges import Judge
 from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.audit.evidence import ComparisonSettings
@@ -44,7 +44,7 @@ def compare(
     data: Sequence[AnyPair] | str | Path,
     *,
     probe: ToxicProbe | str | Path,
-    judge: Judge | str | Path | None = None,
+    judge: Named | Sequence[Named] | None = None,
     out: str | Path | None = None,
     block: int | None = None,
     distance: Distance = "released",
@@ -68,8 +68,8 @@ def compare(
             the base.
         data: pairs (SafeEdit instances are some), or the file of them.
         probe: of the base, from `mi.fit_probe`, or the file of one.
-        judge: of the base's answers: a judge, the folder of a sequence classifier, or None for one made of the data's
-            own answers, which judges none that it has seen.
+        judge: of the base's answers: a judge, the folder of a sequence classifier, `keywords`, or None for one made of
+            the data's own answers, which judges none that it has seen; or two of them, of which the first decides.
         out: folder of the run; a temporary one, that goes with the result, if not given.
         block: the toxic layer, from 0; located if not given.
         distance: by which it is located.
@@ -122,7 +122,7 @@ def relapse(
     data: Sequence[AnyPair] | str | Path,
     *,
     probe: ToxicProbe | str | Path | None = None,
-    judge: Judge | str | Path | None = None,
+    judge: Named | Sequence[Named] | None = None,
     out: str | Path | None = None,
     block: int | None = None,
     distance: Distance = "released",
@@ -140,7 +140,7 @@ def relapse(
     Args:
         base: the unedited model: in memory, or a source that `mi.load` takes.
         tuned: name in the tables -> checkpoint in memory, folder, adapter, edit, or file of weights.
-        data: pairs (SafeEdit instances are some), or the file of them: their adversarial prompts are asked.
+        data: pairs (SafeEdit instances are some), or the file of them: their prompts are asked.
         probe: of the base: the keys of its most toxic value vectors are scaled too.
         judge: as `mi.compare` takes it.
         out: folder of the run; a temporary one, that goes with the result, if not given.
@@ -189,7 +189,7 @@ def _work(
     base: CheckpointLike,
     tuned: Mapping[str, CheckpointLike | WeightDelta],
     data: Sequence[AnyPair] | str | Path,
-    judge: Judge | str | Path | None,
+    judge: Named | Sequence[Named] | None,
     *,
     seed: int,
     dtype: str,

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from mechinterp.answers.judge_table import judge_table
 from mechinterp.answers.judges import Judge
 from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.audit.directions.standard import check_more
@@ -42,7 +43,7 @@ from mechinterp.runs.workspace import Workspace, fingerprint_of_instances, finge
 
 def check_results(out: Path) -> None:
     """Raise `InputError` if something that this tool did not write stands where a comparison's results would."""
-    tables = (*COMPARED, "toxic_layer", *tables_of("relapse"), "trajectory")
+    tables = (*COMPARED, "toxic_layer", "judge", *tables_of("relapse"), "trajectory")
     RunFolder.check_free(out, tables, report=True)
 
 
@@ -124,6 +125,7 @@ def compare_checkpoints(
             tests = recording.relapse(baseline, relapse)
             tables |= relapse_tables(tests, decomposed_verdicts(tables["verdict"]))
         work.close()
+        tables["judge"] = judge_table(judge)
         if steps := {candidate.name: candidate.step for candidate in tuned if candidate.step is not None}:
             tables["trajectory"] = trajectory_table(steps, tables)
         config = {

@@ -41,9 +41,12 @@ class StudyConfig(Section):
     comments: CommentsFile | None = Field(
         None, description="real labelled comments, a CSV or a mapping: a second probe, reported beside the first"
     )
-    judge: str | None = Field(
-        None, description="folder or hub id of a sequence classifier; None for the embedded judge"
+    judge: str | tuple[str, str] | None = Field(
+        None,
+        description="a sequence classifier, `keywords`, `embedded` (None), or two, of which the first decides",
     )
+    judge_responses: Path | None = Field(None, description="labelled responses that the embedded judge is made from")
+    judge_safe_label: str | None = Field(None, description="a classifier's safe label, where its config does not tell")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
     device_map: str | None = None
@@ -236,14 +239,22 @@ def _with_absolute_paths(config: StudyConfig, folder: Path) -> StudyConfig:
             update[part] = files.model_copy(update=found)
     if config.chat is not None:
         update["chat"] = config.chat.model_copy(update={"template": file_of(config.chat.template, folder)})
-    for name in ("model", "judge"):
-        if (value := getattr(config, name)) is not None:
-            update[name] = _place(value, folder)
+    if config.judge_responses is not None:
+        update["judge_responses"] = (folder / config.judge_responses).resolve()
+    if config.model is not None:
+        update["model"] = _place(config.model, folder)
     if config.teach is not None:
         update["teach"] = config.teach.model_copy(update={"base": _place(config.teach.base, folder)})
+    if config.judge is not None:
+        judges = [config.judge] if isinstance(config.judge, str) else config.judge
+        named = tuple(_place(judge, folder) for judge in judges)
+        update["judge"] = named if len(named) > 1 else named[0]
     return config.model_copy(update=update)
 
 
 def _place(given: str, folder: Path) -> str:
-    """A model as it stands in a config: what is a path is taken from the config's folder."""
+    """A model or judge as it stands in a config: what is a path is taken from the config's folder."""
+    kind, colon, file = given.partition(":")
+    if kind == "keywords" and colon:
+        return f"{kind}:{(folder / file).resolve()}"
     return str((folder / given).resolve()) if given.startswith(".") or (folder / given).exists() else given

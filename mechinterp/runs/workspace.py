@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from mechinterp.answers.judges import Judge
+from mechinterp.answers.two_judges import deciding
 from mechinterp.audit.location import locate
 from mechinterp.audit.store import Store
 from mechinterp.data.pairs import AnyPair
@@ -239,6 +240,10 @@ def fingerprint_of_instances(instances: Sequence[AnyPair]) -> str:
 
 
 def fingerprint_of_judge(judge: Judge) -> str:
-    """One at a path is what its files are, wherever it lies; an embedded judge is what it is made from."""
+    """Of a judge at a path what its files and safe label are, wherever it lies; of an embedded one what made it."""
+    judge = deciding(judge)
     path = Path(judge.name)
-    return digest(["own", hash_path(path)] if path.exists() else [judge.name, getattr(judge, "fingerprint", "")])
+    label = getattr(judge, "safe_label", "")
+    return digest(
+        ["own", hash_path(path), label] if path.exists() else [judge.name, getattr(judge, "fingerprint", label)]
+    )

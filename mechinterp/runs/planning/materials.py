@@ -9,16 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from huggingface_hub import constants, try_to_load_from_cache
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from mechinterp.answers.choosing import EMBEDDED, KEYWORDS, judges_of
+from mechinterp.answers.label_meaning import safe_label
 from mechinterp.data.comments import Comment, read_comments
+from mechinterp.data.labelled_responses import read_labelled_responses
 from mechinterp.data.pair_files import read_pairs
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.safeedit import SPLITS, SafeEditInstance
+from mechinterp.data.texts import read_text_lines
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.descriptions import LOADING_ERRORS, one_line, read_config, read_tokenizer
@@ -87,8 +92,7 @@ def look_at_files(config: StudyConfig) -> Materials:
     requirements, skeleton, tokenizer = _look_at_model(config) if given else ([], None, None)
     if (real := config.comments) is not None:
         requirements.append(_look_at_comments("real comments", real.file, real.text_column, real.label_column)[0])
-    if config.judge is not None:
-        requirements.append(_look_at_judge(config.judge))
+    requirements += _look_at_judges(config)
     if config.data is None:
         return Materials(tuple(requirements), skeleton, tokenizer)
     files = config.data
@@ -129,16 +133,39 @@ def _look_at_comments(
     return Requirement(what, str(path), f"{len(comments):,} rows, {toxic:,} of them toxic"), comments
 
 
-def _look_at_judge(given: str) -> Requirement:
+def _look_at_judges(config: StudyConfig) -> list[Requirement]:
+    """The one or two judges, and the responses that one is made from."""
+    found = []
+    if (labelled := config.judge_responses) is not None:
+        found.append(_looked_at("labelled responses", labelled, lambda: read_labelled_responses(labelled)))
+    for judge in map(str, judges_of(config.judge, config.judge_responses)):
+        if judge.startswith(f"{KEYWORDS}:"):
+            words = Path(judge.removeprefix(f"{KEYWORDS}:"))
+            found.append(_looked_at("words of the judge", words, partial(read_text_lines, words, "words, one a line")))
+        elif judge not in (EMBEDDED, KEYWORDS):
+            found.append(_look_at_judge(judge, config.judge_safe_label))
+    return found
+
+
+def _looked_at(what: str, path: Path, read: Callable[[], Sequence[object]]) -> Requirement:
+    try:
+        return Requirement(what, str(path), f"{len(read()):,} rows")
+    except InputError as error:
+        return Requirement(what, str(path), "missing or malformed", (str(error),))
+
+
+def _look_at_judge(given: str, label: str | None) -> Requirement:
     requirement, source = _stored("judge", given)
     if source is None or requirement.problems:
         return requirement
     try:
-        labels = AutoConfig.from_pretrained(source.place, local_files_only=True).num_labels
+        labels = AutoConfig.from_pretrained(source.place, local_files_only=True).id2label
     except LOADING_ERRORS as error:
         return _refused(requirement, f"{given}: cannot be loaded as a judge ({one_line(error)})")
-    if labels != 2:
-        return _refused(requirement, f"{given}: a judge has two labels, this one has {labels}")
+    try:
+        safe_label({int(number): str(name) for number, name in labels.items()}, label, given)
+    except InputError as error:
+        return _refused(requirement, str(error))
     return requirement
 
 

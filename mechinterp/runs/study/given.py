@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mechinterp.answers.choosing import EMBEDDED, KEYWORDS, judges_of
 from mechinterp.errors import InputError
 from mechinterp.models.files.stored_checkpoint import StoredCheckpoint
 from mechinterp.models.packages import PACKAGE
@@ -60,11 +61,20 @@ def chat_of(run: Run) -> Given:
 
 
 def judge_of(run: Run) -> Given:
-    """The judge: fitted on the run's responses with its seed, the user's, or one from the hub."""
-    judge = run.config.judge
-    if judge is None:
-        return Given(needs="data/responses.json", settings="seed")
-    return Given(reads={"judge": (Path(judge),)}) if Path(judge).exists() else Given(settings="judge")
+    """The judge or the two: fitted on the run's responses with its seed, the user's, keywords, or one from the hub."""
+    judges = [str(judge) for judge in judges_of(run.config.judge, run.config.judge_responses)]
+    fitted = EMBEDDED in judges
+    places = [Path(judge.removeprefix(f"{KEYWORDS}:")) for judge in judges]
+    settings = ["seed"] if fitted else []
+    if len(judges) > 1 or not (fitted or places[0].exists()):
+        settings.append("judge")
+    if run.config.judge_safe_label is not None:
+        settings.append("judge_safe_label")
+    return Given(
+        needs="data/responses.json" if fitted else "",
+        reads={"judge": own} if (own := tuple(place for place in places if place.exists())) else {},
+        settings=" ".join(settings),
+    )
 
 
 def comments_of(run: Run) -> Given:
@@ -76,9 +86,10 @@ def comments_of(run: Run) -> Given:
 
 def data_of(run: Run) -> Given:
     """The data: generated, or the user's files; the seed only where something is drawn."""
-    own = run.config.data
+    own, labelled = run.config.data, run.config.judge_responses
+    judged = {} if labelled is None else {"judge_responses": (labelled,)}
     if own is None:
-        return Given(settings="corpus seed")
-    reads = {name: (path,) for name, path in vars(own).items() if isinstance(path, Path)}
+        return Given(reads=judged, settings="corpus seed")
+    reads = judged | {name: (path,) for name, path in vars(own).items() if isinstance(path, Path)}
     settings = "data.text_column data.label_column data.max_comments"
     return Given(reads=reads, settings=settings if own.max_comments is None else f"{settings} seed")

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 
-from mechinterp.answers.judges import ClassifierJudge, EmbeddedJudge, Judge
+from mechinterp.answers.choosing import judge_named, judges_of
+from mechinterp.answers.judges import EmbeddedJudge, Judge
 from mechinterp.runs.study.run import Run
 
 
 def judge_of(run: Run) -> Judge:
-    """The judge of responses: the user's own, or one that is fitted on the run's labelled responses."""
-    if run.config.judge is not None:
-        return ClassifierJudge.load(run.config.judge, device=run.config.device)
-    rows = json.loads((run.folder / "data" / "responses.json").read_text(encoding="utf-8"))
-    return EmbeddedJudge.fit([text for text, _ in rows], [safe for _, safe in rows], seed=run.seed)
+    """The judge of responses, or two: the user's own, or one that is fitted on the run's labelled responses."""
+
+    def fitted() -> Judge:
+        rows = json.loads((run.folder / "data" / "responses.json").read_text(encoding="utf-8"))
+        return EmbeddedJudge.fit([text for text, _ in rows], [safe for _, safe in rows], seed=run.seed)
+
+    config = run.config
+    given = judges_of(config.judge, config.judge_responses)
+    return judge_named(given, fitted, device=config.device, safe_label=config.judge_safe_label)

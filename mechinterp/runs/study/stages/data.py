@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from mechinterp.data.benign import BenignPrompt, read_benign
 from mechinterp.data.comments import Comment, read_comments, share_of, write_comments
 from mechinterp.data.knowledge import read_knowledge
+from mechinterp.data.labelled_responses import read_labelled_responses
 from mechinterp.data.normalised import normalised
 from mechinterp.data.pair_files import read_pairs, write_pairs
 from mechinterp.data.pairs import AnyPair
@@ -45,6 +46,8 @@ def make(run: Run, reporter: Reporter) -> None:
         benign = read_benign(files.benign) if files.benign is not None else []
         responses = [(i.safe, True) for i in splits["train"]]
         responses += [(i.unsafe, False) for i in splits["train"]]
+    if run.config.judge_responses is not None:
+        responses = [(one.text, one.safe) for one in read_labelled_responses(run.config.judge_responses)]
     for name, instances in splits.items():
         write_pairs(instances, data / f"{name}.json")
     write_comments(comments, data / "comments.csv")

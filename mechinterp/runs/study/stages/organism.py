@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from mechinterp.answers.judges import EmbeddedJudge
+from mechinterp.answers.judge_table import judge_table
 from mechinterp.models.progress import Reporter
 from mechinterp.models.text.chat import template_of
 from mechinterp.runs.study.behaviour import defended, known, rate_row
@@ -18,10 +18,7 @@ from mechinterp.runs.study.run import Run
 def make(run: Run, reporter: Reporter) -> None:
     """`judge.csv` and `organism.csv`."""
     judge = judge_of(run)
-    scores = {"judge": judge.name}
-    if isinstance(judge, EmbeddedJudge):
-        scores |= {key: value for key, value in vars(judge).items() if key not in ("pipeline", "name", "fingerprint")}
-    run.write_table("judge", pd.DataFrame([scores]))
+    run.write_table("judge", judge_table(judge))
     vanilla, test, knowledge = checkpoint_of(run, "vanilla"), instances_of(run, "test"), knowledge_of(run)
     if vanilla.chat is not None:
         reporter.note(f"chat format: {vanilla.chat}")
