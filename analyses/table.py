@@ -55,14 +55,22 @@ def relapse(study: Study) -> dict[str, pd.DataFrame]:
 
 def probe(study: Study) -> dict[str, pd.DataFrame]:
     """Mean residual stream of every comment, a logistic regression without bias, a tenth held out."""
-    fitted = fit_probe(study.checkpoint("vanilla"), study.comments, seed=study.seed, final_norm=study.config.final_norm)
+    config = study.config
+    fitted = fit_probe(
+        study.checkpoint("vanilla"),
+        study.comments,
+        seed=study.seed,
+        final_norm=config.final_norm,
+        without_sinks=config.without_sinks,
+    )
     return {"": fitted.table}
 
 
 def toxic_layer(study: Study) -> dict[str, pd.DataFrame]:
     """Beside the counts: the same by category, and how often two distances name the same block."""
-    vanilla = study.checkpoint("vanilla")
-    located = locate(vanilla, study.instances("test"), truncate=study.config.truncate)
+    vanilla, config = study.checkpoint("vanilla"), study.config
+    instances = study.instances("test")
+    located = locate(vanilla, instances, truncate=config.truncate, without_sinks=config.without_sinks)
     return {
         "_by_category": histogram(located, vanilla.n_blocks, by="category"),
         "_agreement": agreement(located),

@@ -128,6 +128,7 @@ def _mechanism(tuned: tuple[str, ...]) -> pd.DataFrame:
                 "activation_shift_rate_low": 0.95 * shift,
                 "activation_shift_rate_high": 1.06 * shift,
                 "activation_shift_rate_per_input": 1.1 * shift,
+                "activation_shift_dimension_share": 0.1,
                 "n_inputs": 120,
             }
         )
@@ -230,6 +231,8 @@ def _validity() -> pd.DataFrame:
                 "cosine_with_answer": cosines[direction],
                 "cosine_null_low": -0.17,
                 "cosine_null_high": 0.17,
+                "steering_alpha": 4.0,
+                "steering_entry_share": 0.05,
                 "steering_defense_minus": 0.5 if direction == "probe" else 0.9,
                 "steering_defense_none": 0.48,
                 "steering_defense_plus": 0.47 if direction == "probe" else 0.05,

@@ -65,7 +65,7 @@ SETTINGS = {
     "studied": "record compare defend relapse report",
     "methods": "report",  # of the benchmark, which has keys of its own
     "final_norm": "probe record compare relapse report",
-    "without_sinks": "locate dinm record compare defend relapse report",
+    "without_sinks": "probe locate dinm record compare defend relapse report",
     "distance": "dinm record compare defend relapse report",
     "reuse_first_layer": "dinm record compare defend relapse report",
     "edit_instances": "dinm record compare defend relapse report",

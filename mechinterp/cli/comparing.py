@@ -31,6 +31,7 @@ from mechinterp.cli.options import (
     TextName,
     Truncate,
     Trust,
+    WithoutSinks,
 )
 from mechinterp.cli.reading import Reading, of_pairs
 from mechinterp.errors import InputError
@@ -71,6 +72,7 @@ def compare(
         ),
     ] = None,
     truncate: Truncate = False,
+    without_sinks: WithoutSinks = False,
     max_new_tokens: Annotated[
         int, typer.Option(min=1, help="Longest answer, of the base and under --relapse, in tokens.")
     ] = 32,
@@ -133,6 +135,7 @@ def compare(
             more=more,
             truncate=truncate,
             chat=chat,
+            without_sinks=without_sinks,
             relapse=RelapseSettings() if relapse else None,
             reporter=terminal,
         )

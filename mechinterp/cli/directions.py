@@ -11,7 +11,17 @@ import typer
 
 from mechinterp.cli.chatting import in_chat_format
 from mechinterp.cli.common import load, rank, reporting, say
-from mechinterp.cli.options import Base, DeviceMap, DeviceOption, Dtype, DtypeOption, RankingName, Truncate, Trust
+from mechinterp.cli.options import (
+    Base,
+    DeviceMap,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    RankingName,
+    Truncate,
+    Trust,
+    WithoutSinks,
+)
 from mechinterp.cli.reading import OPTIONS, Reading, of_pairs
 from mechinterp.errors import InputError
 
@@ -52,7 +62,7 @@ _TEXTS = {"positive", "negative", "comments", "data"}
 _MEANS = (
     _TEXTS
     | {*OPTIONS}
-    | {"text_column", "label_column", "layer", "position", "dtype", "device", "device_map", "truncate"}
+    | {"text_column", "label_column", "layer", "position", "dtype", "device", "device_map", "truncate", "without_sinks"}
 )
 _SOURCE = {"probe", "selection", "direction"}
 _TAKES = {
@@ -100,6 +110,7 @@ def direction(
     top: Annotated[int, typer.Option(min=1, help="Value vectors of the SVD.")] = 128,
     component: Annotated[int, typer.Option(min=1, help="Which singular vector, from 1.")] = 1,
     truncate: Truncate = False,
+    without_sinks: WithoutSinks = False,
     base: Base = None,
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = "auto",
@@ -130,7 +141,13 @@ def direction(
             block = None if layer == "last" else int(layer)
             progress = terminal.progress("reading texts")
             made = means_direction(
-                checkpoint, concept, block=block, position=position.value, truncate=truncate, progress=progress
+                checkpoint,
+                concept,
+                block=block,
+                position=position.value,
+                truncate=truncate,
+                without_sinks=without_sinks,
+                progress=progress,
             )
         else:
             source = _one_direction(kind.value, probe, selection.value, direction)

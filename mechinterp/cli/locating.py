@@ -9,7 +9,18 @@ import typer
 
 from mechinterp.cli.chatting import in_chat_format
 from mechinterp.cli.common import is_main, load, reporting, say
-from mechinterp.cli.options import Base, Data, DeviceMap, DeviceOption, DistanceName, Dtype, DtypeOption, Model, Trust
+from mechinterp.cli.options import (
+    Base,
+    Data,
+    DeviceMap,
+    DeviceOption,
+    DistanceName,
+    Dtype,
+    DtypeOption,
+    Model,
+    Trust,
+    WithoutSinks,
+)
 from mechinterp.cli.reading import Reading, of_pairs
 
 if TYPE_CHECKING:
@@ -33,9 +44,7 @@ def locate_command(
         int | None,
         typer.Option(min=1, help="Padded tokens per batch; 1 gives every pair a pass of its own, as released."),
     ] = None,
-    without_sinks: Annotated[
-        bool, typer.Option("--without-sinks", help="Leave positions with massive activations out of every distance.")
-    ] = False,
+    without_sinks: WithoutSinks = False,
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = "auto",
     device_map: DeviceMap = None,

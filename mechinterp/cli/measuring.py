@@ -20,6 +20,7 @@ from mechinterp.cli.options import (
     Seed,
     Truncate,
     Trust,
+    WithoutSinks,
 )
 from mechinterp.cli.reading import Reading, of_pairs
 from mechinterp.errors import InputError
@@ -44,6 +45,7 @@ def probe(
     ] = None,
     final_norm: Annotated[bool, typer.Option(help="Take the residual stream after the final norm.")] = False,
     truncate: Truncate = False,
+    without_sinks: WithoutSinks = False,
     seed: Seed = 0,
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = "auto",
@@ -63,8 +65,15 @@ def probe(
     check_free(*probe_tables_of(out))
     with reporting() as terminal:
         checkpoint = load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code, chat=chat)
-        progress = terminal.progress("reading comments")
-        fitted = fit_probe(checkpoint, labelled, seed=seed, final_norm=final_norm, truncate=truncate, progress=progress)
+        fitted = fit_probe(
+            checkpoint,
+            labelled,
+            seed=seed,
+            final_norm=final_norm,
+            truncate=truncate,
+            without_sinks=without_sinks,
+            progress=terminal.progress("reading comments"),
+        )
         if rank() == 0:
             fitted.save(out)
             write_probe_tables(fitted, *probe_tables_of(out))
@@ -96,6 +105,7 @@ def record_command(
     ] = "last",
     groups: Annotated[int, typer.Option(min=1, help="Groups of inputs whose means are kept, for intervals.")] = 128,
     truncate: Truncate = False,
+    without_sinks: WithoutSinks = False,
     base: Base = None,
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = "auto",
@@ -139,6 +149,7 @@ def record_command(
             position=position,
             groups=groups,
             truncate=truncate,
+            without_sinks=without_sinks,
             called=called,
             progress=terminal.progress("recording"),
             **text,

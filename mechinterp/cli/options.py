@@ -73,6 +73,9 @@ Base = Annotated[
 Truncate = Annotated[
     bool, typer.Option("--truncate", help="Cut texts that exceed the context on the left; otherwise an error.")
 ]
+WithoutSinks = Annotated[
+    bool, typer.Option("--without-sinks", help="Leave tokens with massive activations out of distances and means.")
+]
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint.")]
 Layer = Annotated[str, typer.Option(help="auto (most frequent toxic layer), or the number of a block, from 0.")]
 Distance = Annotated[DistanceName, typer.Option(help="How `auto` locates the block.")]

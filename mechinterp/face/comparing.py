@@ -52,6 +52,7 @@ def compare(
     relapse: bool | RelapseSettings = False,
     settings: ComparisonSettings | None = None,
     truncate: bool = False,
+    without_sinks: bool = False,
     seed: int = 0,
     dtype: str = "auto",
     device: str = "auto",
@@ -77,6 +78,7 @@ def compare(
         relapse: also put parts of the base back into each checkpoint: does the unsafe behaviour return?
         settings: how the comparison is made, see `mi.ComparisonSettings`.
         truncate: cut prompts that exceed the context from the left instead of raising.
+        without_sinks: leave tokens with massive activations out of distances, means and lengths.
         seed: of every random choice.
         dtype: of what is opened from folders, as `mi.load` takes it.
         device: likewise.
@@ -111,6 +113,7 @@ def compare(
             more=more,
             truncate=truncate,
             chat=None if chat is None else ChatChoice(chat),
+            without_sinks=without_sinks,
             relapse=(RelapseSettings() if relapse else None) if isinstance(relapse, bool) else relapse,
             reporter=work.reporter,
         )

@@ -219,6 +219,7 @@ def fit_probe(
     seed: int = 0,
     final_norm: bool = False,
     truncate: bool = False,
+    without_sinks: bool = False,
     progress: bool | None = None,
 ) -> ToxicProbe:
     """Train the toxic probe of a model on labelled comments, a tenth of them held out for its scores.
@@ -229,6 +230,7 @@ def fit_probe(
         seed: of the split.
         final_norm: take the residual stream after the final norm.
         truncate: cut comments that exceed the context from the left instead of raising.
+        without_sinks: leave tokens with massive activations out of every comment's mean.
         progress: whether a bar is shown; None: in a notebook or on a terminal.
 
     Returns:
@@ -248,6 +250,7 @@ def fit_probe(
             seed=seed,
             final_norm=final_norm,
             truncate=truncate,
+            without_sinks=without_sinks,
             progress=shown.progress("reading comments"),
         )
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from mechinterp.errors import InputError
 from mechinterp.measures.intervals import Interval
 from mechinterp.measures.large_matrices import mean_unit_vector, products_and_lengths
+from mechinterp.measures.massive import dimension_share
 from mechinterp.measures.statistics import NullComparison, bootstrap, compare_with_null, random_directions
 
 
@@ -169,10 +170,16 @@ def compare_toxicity(
 
 @dataclass(frozen=True)
 class ActivationShift:
-    """Shift of the mean activation, with a 95% interval over inputs, and the mean of the shift per input."""
+    """Shift of the mean activation, with a 95% interval over inputs, and the mean of the shift per input.
+
+    Attributes:
+        rate, per_input: of the mean, and the mean of every input's own.
+        dimension_share: the share that one neuron makes of the squared change of the mean.
+    """
 
     rate: Interval
     per_input: float
+    dimension_share: float
 
 
 def activation_shift(
@@ -191,4 +198,5 @@ def activation_shift(
         return (weights @ change).norm(dim=1) / (weights @ a).norm(dim=1)
 
     per_input = float((change.norm(dim=1) / a.norm(dim=1)).mean())
-    return ActivationShift(bootstrap(rate, len(a), seed=seed, resamples=resamples), per_input)
+    share = float(dimension_share(change.mean(0)))
+    return ActivationShift(bootstrap(rate, len(a), seed=seed, resamples=resamples), per_input, share)

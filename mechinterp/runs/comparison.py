@@ -62,6 +62,7 @@ def compare_checkpoints(
     settings: ComparisonSettings | None = None,
     more: Sequence[ToxicDirection] = (),
     truncate: bool = False,
+    without_sinks: bool = False,
     relapse: RelapseSettings | None = None,
     chat: ChatChoice | None = None,
     reporter: Reporter | None = None,
@@ -82,6 +83,8 @@ def compare_checkpoints(
         distance: by which it is located.
         more: directions to measure along besides those that every comparison has.
         truncate: cut prompts that exceed the context from the left (responses to locate it at their end), or raise.
+        without_sinks: leave tokens with massive activations out of the distances that locate the block, and of every
+            mean and length over tokens, see `models.passes.sinks`.
         relapse: also put parts of the base back into each checkpoint (`relapse`); the two are then in memory together.
         chat: which chat format all of them are read in, see `one_format`.
 
@@ -111,12 +114,21 @@ def compare_checkpoints(
         for direction in checked:
             direction.check(identity["weights"], base.source, identity["tokenizer"])
         if block is None:
-            located = work.locate(instances, truncate=truncate)
+            located = work.locate(instances, truncate=truncate, without_sinks=without_sinks)
             block = toxic_block(located, distance)
             tables["toxic_layer"] = histogram(located, names.n_blocks)
         settings = settings or ComparisonSettings()
         recording = _Recording(
-            work, instances, probe, judge, names.check_block(block), seed, settings, tuple(more), truncate
+            work,
+            instances,
+            probe,
+            judge,
+            names.check_block(block),
+            seed,
+            settings,
+            tuple(more),
+            truncate,
+            without_sinks,
         )
         baseline = recording.baseline()
         evidence = ((candidate.name, recording.evidence(candidate, baseline)) for candidate in tuned)
@@ -137,6 +149,7 @@ def compare_checkpoints(
             "relapse": relapse and relapse.model_dump(),
             "truncate": truncate,
             "chat": described(base.chat),
+            "without_sinks": without_sinks,
         }
         fingerprints = {name: found["weights"] for name, found in work.identities.items()}
         said: dict[str, Any] = {"seed": seed, "versions": versions(), "fingerprints": fingerprints}
@@ -156,13 +169,15 @@ class _Recording:
     settings: ComparisonSettings
     more: tuple[ToxicDirection, ...]
     truncate: bool
+    without_sinks: bool
 
     @cached_property
     def depends(self) -> list[Any]:
         """What the base's recording depends on, besides code."""
         recorded = self.settings.model_dump(exclude={"top_neurons"})
         judge = fingerprint_of_judge(self.judge)
-        chosen = [self.block, self.seed, self.truncate, recorded, judge, self.probe.direction.tolist()]
+        given = [self.block, self.seed, self.truncate, self.without_sinks]
+        chosen = [*given, recorded, judge, self.probe.direction.tolist()]
         chosen += [[direction.name, direction.vector.tolist()] for direction in self.more]
         return [fingerprint_of_instances(self.instances), self.work.identify(self.work.base), chosen]
 
@@ -180,6 +195,7 @@ class _Recording:
                 settings=self.settings,
                 more=self.more,
                 truncate=self.truncate,
+                without_sinks=self.without_sinks,
                 note=self.work.reporter.note,
             )
 

@@ -70,7 +70,9 @@ class StudyConfig(Section):
     final_norm: bool = Field(False, description="take the probe's features after the final norm, as the released code")
     distance: Distance = Field("released", description="by which the toxic layer is located")
     without_sinks: bool = Field(
-        False, description="leave positions with massive activations out of the distances that locate"
+        False,
+        description="leave tokens with massive activations (attention sinks) out of the distances that locate the "
+        "toxic layer, and of every mean and length over tokens: probe, doses of steering, writes and shifts",
     )
     reuse_first_layer: bool = Field(
         False, description="edit every instance where the first one of the test file is located, as the released code"

@@ -149,15 +149,17 @@ class Workspace:
             self.identities[candidate.name] = known
         return self.identities[candidate.name]
 
-    def locate(self, instances: Sequence[AnyPair], *, truncate: bool) -> pd.DataFrame:
+    def locate(self, instances: Sequence[AnyPair], *, truncate: bool, without_sinks: bool = False) -> pd.DataFrame:
         """The base's toxic layer of every instance (`location.locate`), from the store where it was made before."""
 
         def make() -> _Located:
             progress = self.reporter.progress("locating")
-            return _Located(locate(self.open(self.base), instances, truncate=truncate, progress=progress))
+            base = self.open(self.base)
+            found = locate(base, instances, truncate=truncate, without_sinks=without_sinks, progress=progress)
+            return _Located(found)
 
         made, data = made_by("mechinterp.audit.location"), fingerprint_of_instances(instances)
-        key = [made, data, self.identify(self.base), truncate]
+        key = [made, data, self.identify(self.base), truncate, without_sinks]
         return self.store.keep("located", key, load=_Located.load, make=make).table
 
     # -- what is left -------------------------------------------------------------------------------------------

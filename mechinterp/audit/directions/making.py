@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -35,21 +35,23 @@ def difference_of_means(
     block: int,
     position: Literal["last", "mean"] = "last",
     truncate: bool = False,
+    without_sinks: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Float[Tensor, " d_model"]:
-    """Mean residual stream after a block over some texts minus that over others, float32.
+    """Mean residual stream after a block over some texts minus that over others, float32; see `means_direction`.
 
     Raises:
         InputError: if activations are not finite.
     """
     hook, means, done = resid_post(block), [], 0
+    settings: dict[str, Any] = {"position": position, "truncate": truncate, "without_sinks": without_sinks}
     for texts in (positive, negative):
 
         def advance(some: int, _: int, before: int = done) -> None:
             if progress is not None:
                 progress(before + some, len(positive) + len(negative))
 
-        found = record(checkpoint, texts, [hook], position=position, groups=1, truncate=truncate, progress=advance)
+        found = record(checkpoint, texts, [hook], groups=1, progress=advance, **settings)
         if bad := found.non_finite[hook]:
             raise InputError(
                 f"{checkpoint.source}: {bad} values at {hook} are NaN or infinite; is the checkpoint damaged, or "
@@ -67,6 +69,7 @@ def means_direction(
     block: int | None = None,
     position: Literal["last", "mean"] = "last",
     truncate: bool = False,
+    without_sinks: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> ToxicDirection:
     """Mean residual stream over a concept's positive texts minus that over its negative ones.
@@ -77,6 +80,7 @@ def means_direction(
         block: after which the stream is read, from 0; the last (before the final norm) if not given.
         position: `last`, the last token of each text, or `mean`, the mean over its tokens.
         truncate: cut texts that exceed the context from the left instead of raising.
+        without_sinks: leave tokens with massive activations out of every text's mean.
         progress: called with (texts done, texts in all).
 
     Returns:
@@ -95,15 +99,18 @@ def means_direction(
         block=block,
         position=position,
         truncate=truncate,
+        without_sinks=without_sinks,
         progress=progress,
     )
-    settings = {
+    settings: dict[str, Any] = {
         "concept": concept.name,
         "n_positive": len(concept.positive),
         "n_negative": len(concept.negative),
         "block": block,
         "position": position,
     }
+    if without_sinks:
+        settings["without_sinks"] = True
     return ToxicDirection(
         found, "means", concept.name, checkpoint.fingerprint, settings, checkpoint.tokenizer_fingerprint
     )

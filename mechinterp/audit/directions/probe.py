@@ -64,6 +64,7 @@ class ToxicProbe:
         final_norm: whether h was taken after the final norm.
         fingerprint: of the model the probe belongs to.
         tokenizer: fingerprint of that model's tokenizer; empty where it is not known.
+        without_sinks: whether h is a mean over the tokens without massive activations.
     """
 
     weight: Float[Tensor, "2 d_model"]
@@ -74,6 +75,7 @@ class ToxicProbe:
     final_norm: bool = False
     fingerprint: str = ""
     tokenizer: str = ""
+    without_sinks: bool = False
 
     def check(self, fingerprint: str, source: str, tokenizer: str | None = None) -> None:
         """Raise `InputError` if the probe was trained on other weights, or with another tokenizer, than these."""
@@ -206,6 +208,7 @@ class ToxicProbe:
             "final_norm": self.final_norm,
             "fingerprint": self.fingerprint,
             "tokenizer": self.tokenizer,
+            "without_sinks": self.without_sinks,
         }
         tensors = {"weight": self.weight, "class_means": self.class_means, "roc": self.roc}
         with replacing(Path(path)) as partial:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -30,14 +31,16 @@ def fit_probe(
     seed: int,
     final_norm: bool = False,
     truncate: bool = False,
+    without_sinks: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> ToxicProbe:
     """Train a toxic probe on the mean residual stream of comments, see `read_by`.
 
     So no text that it is scored on is one that it was trained on.
     """
-    read = read_by(checkpoint, comments, final_norm=final_norm, truncate=truncate, progress=progress)
-    return probe_of(checkpoint, *read, seed=seed, final_norm=final_norm)
+    taken: dict[str, Any] = {"final_norm": final_norm, "without_sinks": without_sinks}
+    read = read_by(checkpoint, comments, truncate=truncate, progress=progress, **taken)
+    return probe_of(checkpoint, *read, seed=seed, **taken)
 
 
 def probe_of(
@@ -47,10 +50,11 @@ def probe_of(
     *,
     seed: int,
     final_norm: bool = False,
+    without_sinks: bool = False,
 ) -> ToxicProbe:
     """The probe trained on what `read_by` gives."""
     probe = ToxicProbe.fit(features, toxic, seed=seed, final_norm=final_norm, fingerprint=checkpoint.fingerprint)
-    return replace(probe, tokenizer=checkpoint.tokenizer_fingerprint)
+    return replace(probe, tokenizer=checkpoint.tokenizer_fingerprint, without_sinks=without_sinks)
 
 
 def read_by(
@@ -59,6 +63,7 @@ def read_by(
     *,
     final_norm: bool = False,
     truncate: bool = False,
+    without_sinks: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Float[Tensor, "comment d_model"], Bool[Tensor, " comment"]]:
     """What a probe of the checkpoint reads of comments, each text once, and whether each is toxic.
@@ -69,13 +74,15 @@ def read_by(
     Args:
         final_norm: after the final norm.
         truncate: comments that exceed the context lose their left end; otherwise an error.
+        without_sinks: the means are over tokens without massive activations, see `models.passes.sinks`.
     """
     hook = "ln_final.hook_out" if final_norm else resid_post(checkpoint.n_blocks - 1)
     distinct = Distinct.of([comment.text for comment in comments], [comment.toxic for comment in comments])
     distinct.warn_of_repeats(_logger, f"{len(comments)} comments")
     distinct.warn_of_contradictions(_logger, f"{len(comments)} comments")
     texts = [comments[row].text for row in distinct.rows]
-    features = record_all(checkpoint, texts, [hook], position="mean", truncate=truncate, progress=progress)[hook]
+    settings: dict[str, Any] = {"truncate": truncate, "without_sinks": without_sinks, "progress": progress}
+    features = record_all(checkpoint, texts, [hook], position="mean", **settings)[hook]
     return features, torch.tensor(distinct.labels, dtype=torch.bool)
 
 

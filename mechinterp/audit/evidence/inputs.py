@@ -15,6 +15,7 @@ from mechinterp.audit.top_vectors import TopVectors
 from mechinterp.data.showing import one_line
 from mechinterp.data.storage.provenance import digest
 from mechinterp.models.passes.lens import LensToken
+from mechinterp.models.passes.sinks import Sinks
 from mechinterp.models.text.tokens import Encoded
 
 FOLLOWED = 20
@@ -40,6 +41,7 @@ class Inputs:
         first_tokens: greedy tokens over which the activations of top value vectors are followed; 0 for none.
         lens_tokens: whose logits the logit lens follows over depth; empty for no lens.
         truncate: whether prompts that exceed the context are cut from the left, or an error.
+        sinks: of the base in these texts, which every mean and length leaves out; None to leave out none.
     """
 
     prompts: tuple[str, ...]
@@ -55,6 +57,7 @@ class Inputs:
     first_tokens: int = 0
     lens_tokens: tuple[LensToken, ...] = ()
     truncate: bool = False
+    sinks: Sinks | None = None
 
     def __repr__(self) -> str:
         return one_line(
@@ -76,6 +79,7 @@ class Inputs:
             "places": [vars(place) for place in self.places],
             "lens_tokens": [vars(token) for token in self.lens_tokens],
             "continuations": [[list(text.ids), text.prompt_length] for text in self.continuations],
+            "sinks": self.sinks and self.sinks.labels(),
         }
 
     @cached_property

@@ -20,6 +20,7 @@ from mechinterp.data.showing import one_line
 from mechinterp.data.storage.files import replacing, write_json
 from mechinterp.measures.statistics import seeded_order
 from mechinterp.models.passes.lens import LensToken
+from mechinterp.models.passes.sinks import Sinks
 from mechinterp.models.text.tokens import Encoded
 
 
@@ -29,10 +30,13 @@ class Steering:
 
     Attributes:
         alpha: length of the vector.
+        entry_share: the largest share of one dimension at one position in the squared lengths that alpha is a mean of,
+            mean over inputs.
         minus, none, plus: outcomes, [input].
     """
 
     alpha: float
+    entry_share: float
     minus: Bool[Tensor, " input"]
     none: Bool[Tensor, " input"]
     plus: Bool[Tensor, " input"]
@@ -90,7 +94,7 @@ class Baseline:
             save_file({name: value.contiguous() for name, value in tensors.items()}, partial / "baseline.safetensors")
             labels = self.inputs.labels()
             labels["vectors"] = vector_labels
-            labels["alpha"] = [[*key, steering.alpha] for key, steering in self.steering.items()]
+            labels["alpha"] = [[*key, steering.alpha, steering.entry_share] for key, steering in self.steering.items()]
             write_json(partial / "baseline.json", labels)
         return Path(folder)
 
@@ -101,9 +105,9 @@ class Baseline:
         labels = json.loads((folder / "baseline.json").read_text(encoding="utf-8"))
         tensors = {name: value.clone() for name, value in load_file(folder / "baseline.safetensors").items()}
         steering = {}
-        for name, at, alpha in labels.pop("alpha"):
+        for name, at, *dose in labels.pop("alpha"):
             outcomes: dict[str, Any] = part_of(tensors, f"steering/{name}/{at}/")
-            steering[name, at] = Steering(alpha=alpha, **outcomes)
+            steering[name, at] = Steering(*dose, **outcomes)
         directions: dict[str, Float[Tensor, " d_model"]] = {
             name: tensors[f"direction/{name}"] for name in labels.pop("directions")
         }
@@ -111,6 +115,8 @@ class Baseline:
         lists["places"] = tuple(Place(**place) for place in labels.pop("places"))
         lists["lens_tokens"] = tuple(LensToken(**token) for token in labels.pop("lens_tokens"))
         lists["continuations"] = tuple(Encoded.of(ids, length) for ids, length in labels.pop("continuations"))
+        if (sinks := labels.pop("sinks")) is not None:
+            lists["sinks"] = Sinks.from_labels(sinks)
         lists["vectors"] = from_tensors(part_of(tensors, "vectors/"), labels.pop("vectors"), directions)
         lists["null_directions"] = tensors["null_directions"]
         return cls(

@@ -33,6 +33,8 @@ from mechinterp.models.interventions.contexts import steer
 from mechinterp.models.names import resid_post
 from mechinterp.models.passes.generation import continue_greedily, generate
 from mechinterp.models.passes.recording import record_positions
+from mechinterp.models.passes.sequences import readings
+from mechinterp.models.passes.sinks import Sinks
 from mechinterp.models.text.tokens import Encoded
 
 Note = Callable[[str], None]
@@ -52,6 +54,7 @@ def prepare_baseline(
     settings: ComparisonSettings | None = None,
     more: Sequence[ToxicDirection] = (),
     truncate: bool = False,
+    without_sinks: bool = False,
     note: Note = lambda _: None,
 ) -> Baseline:
     """Ask, record and steer the base.
@@ -69,6 +72,7 @@ def prepare_baseline(
         settings: see `ComparisonSettings`.
         more: directions to measure along besides those that every comparison has.
         truncate: cut prompts that exceed the context from the left instead of raising.
+        without_sinks: leave the base's sinks out of every mean and length over tokens, see `models.passes.sinks`.
         note: told what is being done.
 
     Raises:
@@ -101,11 +105,18 @@ def prepare_baseline(
     if after := max(settings.generated, settings.first_tokens):
         note("the base's own greedy tokens")
         continuations = tuple(continue_greedily(base, prompts, max_new_tokens=after, truncate=truncate))
+    responses = [instance.unsafe for instance in instances]
+    sinks = None
+    if without_sinks:
+        note("the base's sinks")
+        positions = [place.position for place in PLACES]
+        read = readings(base, prompts, positions, responses=responses, truncate=truncate)
+        sinks = Sinks.of(base, [*(one.encoded for one in read), *continuations])
     directions = find_directions(base, probe, fitting, fitting_unsafe, more=more, truncate=truncate)
     note("the base's value vectors")
     inputs = Inputs(
         prompts=tuple(prompts),
-        responses=tuple(instance.unsafe for instance in instances),
+        responses=tuple(responses),
         block=block,
         directions=directions,
         middle=_some(len(prompts), settings.middle_inputs, seed),
@@ -117,22 +128,24 @@ def prepare_baseline(
         lens_tokens=answer_tokens(base, fitting, k=settings.lens_tokens) if settings.lens_tokens else (),
         continuations=continuations,
         truncate=truncate,
+        sinks=sinks,
     )
     note("recording the base")
     evidence = gather_evidence(base, inputs, is_base=True)
     candidates = checked.nonzero().flatten()
     chosen = candidates[list(_some(len(candidates), settings.steering_inputs, seed))].tolist()
-    lengths = _stream_lengths(base, inputs, chosen)
+    doses = _doses(base, inputs, chosen)
     steering: dict[tuple[str, str], Steering] = {}
     for at in dict.fromkeys(place.steered_at for place in places):
-        alpha = settings.steering_scale * lengths[at]
+        length, entry_share = doses[at]
+        alpha = settings.steering_scale * length
         for name, direction in inputs.directions.items():
             note(f"steering the base along {name} at {at}")
             outcomes = []
             for sign in (-1, 1):
                 with steer(base, direction, block=block, alpha=sign * alpha, at=at):
                     outcomes.append(~answer([prompts[i] for i in chosen]))
-            steering[name, at] = Steering(alpha, minus=outcomes[0], none=~unsafe[chosen], plus=outcomes[1])
+            steering[name, at] = Steering(alpha, entry_share, minus=outcomes[0], none=~unsafe[chosen], plus=outcomes[1])
     return Baseline(inputs, evidence, unsafe, checked, steering, torch.tensor(_groups_of(instances)))
 
 
@@ -192,15 +205,30 @@ def answers_unsafely(
     return torch.tensor(unsafe(scores))
 
 
-def _stream_lengths(base: Checkpoint, inputs: Inputs, chosen: Sequence[int]) -> dict[str, float]:
-    """Mean length of the residual stream after the toxic layer, over tokens and then over inputs, by place."""
+def _doses(base: Checkpoint, inputs: Inputs, chosen: Sequence[int]) -> dict[str, tuple[float, float]]:
+    """Mean length of the residual stream after the toxic layer, over tokens and then over inputs, by place.
+
+    Beside it the share that one dimension at one position makes of the squared lengths, mean over inputs.
+    """
     hook = resid_post(inputs.block)
     prompts, responses = ([texts[i] for i in chosen] for texts in (inputs.prompts, inputs.responses))
     positions = [place.position for place in PLACES]
     found = record_positions(
-        base, prompts, [hook], positions, responses=responses, lengths=[hook], groups=1, truncate=inputs.truncate
+        base,
+        prompts,
+        [hook],
+        positions,
+        responses=responses,
+        lengths=[hook],
+        groups=1,
+        truncate=inputs.truncate,
+        without_sinks=inputs.sinks or False,
     )
-    return {place.name: float(found[place.position].lengths[hook].mean()) for place in PLACES}
+    return {
+        place.name: (float(of.lengths[hook].mean()), float(of.entry_shares[hook].mean()))
+        for place in PLACES
+        for of in [found[place.position]]
+    }
 
 
 def _some(n: int, wanted: int, seed: int) -> tuple[int, ...]:

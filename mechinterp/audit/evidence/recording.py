@@ -134,7 +134,7 @@ class _Session:
         found = [place.name for place in self.inputs.places if (place.position, place.text) == (position, text)]
         return found[0] if found else None
 
-    def read(self, positions: Sequence[Position], at_region: Sequence[str] = (), **texts: Any) -> dict[str, Recording]:
+    def read(self, positions: Sequence[Position], at_region: Sequence[str] = (), **more: Any) -> dict[str, Recording]:
         """Record h_down of every block and the stream, in one pass."""
         of_stream = [*self.posts, *self.parts]
         project: dict[str, Tensor] = dict.fromkeys(of_stream, self.units.T)
@@ -149,7 +149,7 @@ class _Session:
             project=project,
             together=of_stream,
             truncate=self.inputs.truncate,
-            **texts,
+            **more,
         )
 
     def fixed(self) -> tuple[dict[str, Recording], dict[str, Tensor]]:
@@ -157,18 +157,21 @@ class _Session:
         at_region = [h_down(self.inputs.block)]
         if has_middle_stream(self.checkpoint):
             at_region.append(h_mid(self.inputs.block))
-        found = self.read([place.position for place in PLACES], at_region, responses=self.inputs.responses)
+        positions, left_out = [place.position for place in PLACES], self.inputs.sinks or False
+        found = self.read(positions, at_region, responses=self.inputs.responses, without_sinks=left_out)
         kept = found["last"].inputs
         middle = {hook: kept[hook][list(self.inputs.middle)] for hook in at_region} if len(at_region) > 1 else {}
         return {place.name: found[place.position] for place in PLACES}, middle
 
     def continued(self, position: Position, text: Text) -> Recording:
         """After the prompts, on the base's greedy tokens or the checkpoint's own."""
-        return self.read([position], continuations=self.continuations(text))[position]
+        return self.read([position], **self.continuations(text))[position]
 
-    def continuations(self, text: Text) -> Sequence[Encoded]:
-        """The prompts with greedy tokens after them."""
-        return self.inputs.continuations if text == "fixed" or self.is_base else self._own
+    def continuations(self, text: Text) -> dict[str, Any]:
+        """The prompts with greedy tokens after them; and what is left out, in its own text the checkpoint's sinks."""
+        if text == "fixed" or self.is_base:
+            return {"continuations": self.inputs.continuations, "without_sinks": self.inputs.sinks or False}
+        return {"continuations": self._own, "without_sinks": self.inputs.sinks is not None}
 
     @cached_property
     def _own(self) -> Sequence[Encoded]:
@@ -199,12 +202,12 @@ class _Session:
         return found
 
     def _means(
-        self, wanted: Mapping[int, list[int]], position: Position, continuations: Sequence[Encoded]
+        self, wanted: Mapping[int, list[int]], position: Position, continuations: Mapping[str, Any]
     ) -> dict[int, Tensor]:
         """Mean activations of some neurons of each block."""
         hooks = [h_down(block) for block in wanted]
         found = record_positions(
-            self.checkpoint, self.inputs.prompts, hooks, [position], continuations=continuations, together=hooks
+            self.checkpoint, self.inputs.prompts, hooks, [position], together=hooks, **continuations
         )[position]
         _check_finite(self.checkpoint, {position: found})
         return {block: found.mean(h_down(block))[neurons] for block, neurons in wanted.items()}

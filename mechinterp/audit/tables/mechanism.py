@@ -31,6 +31,7 @@ def mechanism(contrast: Contrast) -> pd.DataFrame:
         "top20_toxicity": toxicity.top[20][1],
         **shift.rate.columns("activation_shift_rate"),
         "activation_shift_rate_per_input": shift.per_input,
+        "activation_shift_dimension_share": shift.dimension_share,
         "n_inputs": evidence.recordings[place].n_inputs,
         "top128_toxicity_base": toxicity.top[128][0],
         "top128_toxicity": toxicity.top[128][1],
@@ -41,9 +42,10 @@ def mechanism(contrast: Contrast) -> pd.DataFrame:
 def middle_shift(contrast: Contrast) -> pd.DataFrame | None:
     """Fig 8: the middle stream of some inputs, in the base and tuned.
 
-    Both sets are standardised together; x is the projection on their mean difference, y the first principal component.
-    The level of an input's toxic activation is the tercile, over both sets, of the mean activation of the 20 value
-    vectors most toxic in the base: 0 low, 1 middle, 2 high. None where blocks have no middle stream.
+    Both sets are standardised together, so that no dimension counts for more than another, were it massive; x is the
+    projection on their mean difference, y the first principal component. The level of an input's toxic activation is
+    the tercile, over both sets, of the mean activation of the 20 value vectors most toxic in the base: 0 low, 1 middle,
+    2 high. None where blocks have no middle stream.
     """
     method, baseline, evidence = contrast.method, contrast.baseline, contrast.evidence
     block, base, inputs = baseline.inputs.block, baseline.evidence, list(baseline.inputs.middle)
@@ -90,6 +92,7 @@ MECHANISM = Table(
         ),
         "activation_shift_rate": "length of the change of the mean activation over the length of the base’s",
         "activation_shift_rate_per_input": "the mean of the inputs’ own rates",
+        "activation_shift_dimension_share": "share that one neuron makes of the squared length of that change",
         "n_inputs": "prompts that the activations are means over",
     },
     intervals=("toxicity_reduction_rate", "activation_shift_rate"),

@@ -54,6 +54,7 @@ def validity(contrast: Contrast) -> pd.DataFrame:
                 "cosine_null_low": band.low,
                 "cosine_null_high": band.high,
                 "steering_alpha": steering.alpha,
+                "steering_entry_share": steering.entry_share,
                 "steering_defense_minus": float(steering.minus.double().mean()),
                 "steering_defense_none": float(steering.none.double().mean()),
                 "steering_defense_plus": float(steering.plus.double().mean()),
@@ -84,6 +85,10 @@ VALIDITY = Table(
         "cosine_with_answer": "cosine with the direction that decides the answer",
         "cosine_null_low, cosine_null_high": "the ends between which 95% of random directions lie",
         "steering_alpha": "length of what is added when steering, in units of the residual stream",
+        "steering_entry_share": (
+            "share that one dimension at one position makes of the squared lengths that it is a share of: near 1 it is "
+            "a massive activation’s"
+        ),
         "steering_defense_minus, steering_defense_none, steering_defense_plus": (
             "share of safe answers of the base with the direction subtracted, left, added"
         ),

@@ -17,6 +17,7 @@ from torch import Tensor
 from mechinterp.data.showing import one_line, shown
 from mechinterp.data.storage.files import replacing
 from mechinterp.data.storage.labels import check_dimensions, check_numbers, typed
+from mechinterp.measures.massive import dimension_share
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,13 @@ class Recording:
         projections: per projected hook point, h(x) P of every input, float64 [input, k].
         lengths: per measured hook point, the mean over the positions of each input of the length of what is there,
             [input]; vectors that point different ways are longer than their mean, so that it is not ||h(x)||.
+        entry_shares: likewise, the largest share of one dimension at one position in the sum of their squares, [input].
         non_finite: per hook point, how many measured values were NaN or infinite (they are kept, so the means show it).
         position: the token positions averaged over in each input, see `tokens.Encoded.positions`.
         checkpoint: name of the model recorded.
         fingerprint: of its weights.
         tokenizer: fingerprint of its tokenizer.
+        without_sinks: whether tokens with massive activations were left out.
     """
 
     groups: Mapping[str, Float[Tensor, "group d"]]
@@ -44,11 +47,13 @@ class Recording:
     inputs: Mapping[str, Float[Tensor, "input d"]] = field(default_factory=dict)
     projections: Mapping[str, Float[Tensor, "input k"]] = field(default_factory=dict)
     lengths: Mapping[str, Float[Tensor, " input"]] = field(default_factory=dict)
+    entry_shares: Mapping[str, Float[Tensor, " input"]] = field(default_factory=dict)
     non_finite: Mapping[str, int] = field(default_factory=dict)
     position: str = "last"
     checkpoint: str = ""
     fingerprint: str = ""
     tokenizer: str = ""
+    without_sinks: bool = False
 
     @property
     def n_inputs(self) -> int:
@@ -67,7 +72,8 @@ class Recording:
         tensors = {f"groups/{name}": value.contiguous() for name, value in self.groups.items()}
         tensors |= {f"inputs/{name}": value.contiguous() for name, value in self.inputs.items()}
         tensors |= {f"projections/{name}": value.contiguous() for name, value in self.projections.items()}
-        tensors |= {f"lengths/{name}": value.contiguous() for name, value in self.lengths.items()}
+        for kind in ("lengths", "entry_shares"):
+            tensors |= {f"{kind}/{name}": value.contiguous() for name, value in getattr(self, kind).items()}
         tensors["group_sizes"] = self.group_sizes
         with replacing(Path(path)) as partial:
             save_file(tensors, partial, metadata={"recording": json.dumps(self._labels())})
@@ -75,13 +81,18 @@ class Recording:
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row per hook point: its `width`, the `norm` of the mean over inputs, and `non_finite` values seen."""
+        """A row per hook point.
+
+        Its `width`, the `norm` of the mean over inputs, `dimension_share`, the share that one dimension makes of the
+        square of that, and `non_finite` values seen.
+        """
         means = {hook: self.mean(hook) for hook in self.groups}
         return pd.DataFrame(
             {
                 "hook": list(means),
                 "width": [len(mean) for mean in means.values()],
                 "norm": [float(mean.norm()) for mean in means.values()],
+                "dimension_share": [float(dimension_share(mean)) for mean in means.values()],
                 "non_finite": [self.non_finite.get(hook, 0) for hook in means],
             }
         )
@@ -106,6 +117,7 @@ class Recording:
             "checkpoint": self.checkpoint,
             "fingerprint": self.fingerprint,
             "tokenizer": self.tokenizer,
+            "without_sinks": self.without_sinks,
         }
 
     @classmethod
@@ -119,7 +131,8 @@ class Recording:
             labels = json.loads(file.metadata()["recording"])
             # copied: in a mapped file a tensor may lie askew, where the processor's products round otherwise
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dictionary
-        parts: dict[str, dict[str, Tensor]] = {kind: {} for kind in ("groups", "inputs", "projections", "lengths")}
+        kinds = ("groups", "inputs", "projections", "lengths", "entry_shares")
+        parts: dict[str, dict[str, Tensor]] = {kind: {} for kind in kinds}
         for name, value in tensors.items():
             if name != "group_sizes":
                 kind, _, hook = name.partition("/")

@@ -14,6 +14,7 @@ A recording describes activations; that they cause anything is not established b
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from jaxtyping import Float
@@ -28,6 +29,7 @@ from mechinterp.models.passes.middle_stream import check_middle_stream
 from mechinterp.models.passes.positions import reading
 from mechinterp.models.passes.recorded import Recording
 from mechinterp.models.passes.sequences import Window, readings
+from mechinterp.models.passes.sinks import Sinks
 from mechinterp.models.passes.tally import Tally
 from mechinterp.models.passes.watching import Progress, evaluating, run_until_seen, watching
 from mechinterp.models.text.batches import length_batches, pad
@@ -70,6 +72,7 @@ def record_positions(
     max_batch: int = 256,
     padding_side: Literal["left", "right"] = "right",
     truncate: bool = False,
+    without_sinks: bool | Sinks = False,
     called: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> dict[Position, Recording]:
@@ -97,6 +100,8 @@ def record_positions(
         max_batch: sequences per batch.
         padding_side: where padding goes; it changes nothing but rounding.
         truncate: cut prompts that exceed the context from the left instead of raising.
+        without_sinks: leave tokens at which a massive activation stands after any block out of every mean and length,
+            but where a position has no other: this model's, found by a pass of its own, or those given, of these texts.
         called: what each input is called in errors; by default "prompt" and its number.
         progress: called with (texts done, texts in all) of this process's share.
 
@@ -126,13 +131,15 @@ def record_positions(
     read = readings(checkpoint, prompts, positions, **texts, truncate=truncate, called=called)
     check_first_token(checkpoint, prompts, read)
     tallies = {p: Tally(len(prompts), groups, kept[p], dict(project or {}), together, lengths) for p in positions}
+    sinks = Sinks.of(checkpoint, (r.encoded for r in read)) if without_sinks is True else without_sinks
+    leave_out = sinks.at if sinks else None
     windows: dict[Position, Window] = {}
 
     def see(hook: str, values: Tensor) -> None:
         for position, window in windows.items():
             tallies[position].add(hook, window.mean(values))
             if hook in lengths:
-                tallies[position].measure(hook, window.mean_length(values))
+                tallies[position].measure(hook, window.mean_length(values), window.entry_share(values))
 
     if max_tokens is None:
         max_tokens = 2048 if checkpoint.device.type == "cpu" else 8192
@@ -144,7 +151,8 @@ def record_positions(
             chosen = [read[i] for i in order]
             batch = pad([r.encoded for r in chosen], pad_id=pad_id, side=padding_side, device=checkpoint.device)
             windows.clear()
-            windows.update({p: w for p in positions if (w := Window.of(chosen, p, batch)) is not None})
+            found = {p: Window.of(chosen, p, batch, leave_out) for p in positions}
+            windows.update({p: window for p, window in found.items() if window is not None})
             for position, window in windows.items():
                 tallies[position].expect(window.inputs)
             with reading(batch):
@@ -152,4 +160,5 @@ def record_positions(
             done += len(order)
             if progress is not None:
                 progress(done, total)
-    return {position: tally.recording(hooks, position, checkpoint) for position, tally in tallies.items()}
+    recordings = {position: tally.recording(hooks, position, checkpoint) for position, tally in tallies.items()}
+    return {p: replace(recording, without_sinks=bool(sinks)) for p, recording in recordings.items()}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechinterp.data.conversations import Prompt
@@ -100,6 +100,7 @@ class Window:
         rows: the sequences that have the position.
         first, stop: the columns of each, half open, [row].
         inputs: which input each row is, [row].
+        left_out: the columns between those ends that count for nothing, [row, pos]; None for none.
     """
 
     shape: tuple[int, int]
@@ -107,10 +108,24 @@ class Window:
     first: Int[Tensor, " row"]
     stop: Int[Tensor, " row"]
     inputs: Int[Tensor, " row"]
+    left_out: Bool[Tensor, "row pos"] | None = None
 
     @classmethod
-    def of(cls, read: Sequence[Reading], position: Position, batch: Batch) -> Window | None:
-        """The window of a position in a batch, None where no sequence of it has the position."""
+    def of(
+        cls,
+        read: Sequence[Reading],
+        position: Position,
+        batch: Batch,
+        leave_out: Callable[[Sequence[int]], Sequence[int]] | None = None,
+    ) -> Window | None:
+        """The window of a position in a batch, None where no sequence of it has the position.
+
+        Args:
+            read: the sequences of the batch.
+            position: what is measured.
+            batch: as it is fed.
+            leave_out: gives for the ids of a sequence the tokens that do not count, unless no other is measured.
+        """
         rows = [row for row, reading in enumerate(read) if position in reading.positions]
         if not rows:
             return None
@@ -120,12 +135,18 @@ class Window:
                 behind = ": nothing stands there behind the user's text" if position.startswith("post:") else ""
                 raise InputError(f"prompt {read[row].input} has no tokens at position {position!r}{behind}")
         starts = torch.tensor([batch.starts[row] for row in rows])
+        left_out = torch.zeros(len(rows), batch.input_ids.shape[1], dtype=torch.bool)
+        for i, (row, span) in enumerate(zip(rows, spans, strict=True)):
+            found = [place for place in leave_out(read[row].encoded.ids) if place in span] if leave_out else []
+            if found and len(found) < len(span):
+                left_out[i, [batch.starts[row] + place for place in found]] = True
         return cls(
             shape=(len(read), batch.input_ids.shape[1]),
             rows=torch.tensor(rows),
             first=starts + torch.tensor([span.start for span in spans]),
             stop=starts + torch.tensor([span.stop for span in spans]),
             inputs=torch.tensor([read[row].input for row in rows]),
+            left_out=left_out if bool(left_out.any()) else None,
         )
 
     def mean(self, values: Tensor) -> Float[Tensor, "row d"]:
@@ -136,21 +157,33 @@ class Window:
         Args:
             values: [batch, pos, d], or with the two joined (OPT's MLPs see their tokens in one row).
         """
-        wide = values.dtype if values.dtype == torch.float64 else torch.float32
-        values = values.reshape(*self.shape, values.shape[-1])
-        if self._mask is None:
-            return values[self._rows.on(values.device), self._first.on(values.device)].to(wide)
-        part = values[:, self._span]
-        if len(self.rows) < len(part):
-            part = part[self._rows.on(values.device)]
-        # where, not a product: a NaN in the padding must not reach the mean
-        summed = torch.where(self._mask.on(values.device)[..., None], part, 0).sum(1, dtype=wide)
+        taken = self._taken(values)
+        wide = torch.promote_types(values.dtype, torch.float32)
+        if taken.shape[1] == 1:
+            return taken[:, 0].to(wide)
+        summed = taken.sum(1, dtype=wide)
         return summed / self._lengths.on(values.device).to(summed)[:, None]
 
     def mean_length(self, values: Tensor) -> Float[Tensor, " row"]:
         """Mean over the window of each sequence of the lengths of the values there; `values` as in `mean`."""
         wide = values.dtype if values.dtype == torch.float64 else torch.float32
         return self.mean(torch.linalg.vector_norm(values, dim=-1, keepdim=True, dtype=wide))[:, 0]
+
+    def entry_share(self, values: Tensor) -> Float[Tensor, " row"]:
+        """Largest share of one dimension at one position in the squared lengths of a window; `values` as in `mean`."""
+        squares = self._taken(values).to(torch.promote_types(values.dtype, torch.float32)).square().flatten(1)
+        return squares.amax(1) / squares.sum(1).clamp_min(torch.finfo(squares.dtype).tiny)
+
+    def _taken(self, values: Tensor) -> Float[Tensor, "row pos d"]:
+        """What is measured of each sequence: the one token, or the columns in which anything is, 0 for the others."""
+        values = values.reshape(*self.shape, values.shape[-1])
+        if self._mask is None:
+            return values[self._rows.on(values.device), self._first.on(values.device)][:, None]
+        part = values[:, self._span]
+        if len(self.rows) < len(part):
+            part = part[self._rows.on(values.device)]
+        # where, not a product: a NaN in the padding must not reach the mean
+        return torch.where(self._mask.on(values.device)[..., None], part, 0)
 
     @cached_property
     def _rows(self) -> OnDevices:
@@ -162,7 +195,7 @@ class Window:
 
     @cached_property
     def _lengths(self) -> OnDevices:
-        return OnDevices(self.stop - self.first)
+        return OnDevices(self.stop - self.first - (0 if self.left_out is None else self.left_out.sum(1)))
 
     @cached_property
     def _span(self) -> slice:
@@ -175,4 +208,5 @@ class Window:
         if bool((self.stop - self.first == 1).all()):
             return None
         places = torch.arange(self._span.start, self._span.stop)
-        return OnDevices((places >= self.first[:, None]) & (places < self.stop[:, None]))
+        measured = (places >= self.first[:, None]) & (places < self.stop[:, None])
+        return OnDevices(measured if self.left_out is None else measured & ~self.left_out[:, self._span])

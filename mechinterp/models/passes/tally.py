@@ -34,6 +34,7 @@ class Tally:
         self.kept: dict[str, Tensor] = {}
         self.projected: dict[str, Tensor] = {}
         self.measured, self.lengths = frozenset(lengths), dict[str, Tensor]()
+        self.entry_shares: dict[str, Tensor] = {}
 
     def expect(self, inputs: Int[Tensor, " row"]) -> None:
         """Say which inputs the values to come are of."""
@@ -59,10 +60,10 @@ class Tally:
         if hook in self.keep:  # these may be many: they leave the device
             self.kept[hook][self.inputs.host] = values.cpu()
 
-    def measure(self, hook: str, lengths: Float[Tensor, " row"]) -> None:
-        """Keep the lengths of the expected inputs at a hook point whose values were added."""
-        kept = self.lengths[hook]
-        kept[self.inputs.on(kept.device)] = lengths.to(kept)
+    def measure(self, hook: str, lengths: Float[Tensor, " row"], shares: Float[Tensor, " row"]) -> None:
+        """Keep the lengths of the expected inputs, and the entries' shares, at a hook point whose values were added."""
+        for kept, found in ((self.lengths[hook], lengths), (self.entry_shares[hook], shares)):
+            kept[self.inputs.on(kept.device)] = found.to(kept)
 
     def _make_room(self, hook: str, d: int, dtype: torch.dtype, device: torch.device) -> None:
         # float64 sums where the device has it: thousands of inputs, and differences of means are taken later
@@ -74,6 +75,7 @@ class Tally:
             self.projected[hook] = torch.zeros(self.n_inputs, self.project[hook].shape[1], dtype=wide, device=device)
         if hook in self.measured:
             self.lengths[hook] = torch.zeros(self.n_inputs, dtype=wide, device=device)
+            self.entry_shares[hook] = torch.zeros_like(self.lengths[hook])
         if hook in self.keep:
             self.kept[hook] = torch.zeros(self.n_inputs, d, dtype=dtype)
 
@@ -84,7 +86,8 @@ class Tally:
             for hook, d in share.items():
                 if hook not in self.sums:  # a process without a single batch has seen nothing
                     self._make_room(hook, d, kept, checkpoint.device)
-        for parts in (self.sums, self.non_finite, self.kept, self.projected, self.lengths):
+        measured = (self.lengths, self.entry_shares)
+        for parts in (self.sums, self.non_finite, self.kept, self.projected, *measured):
             processes.add_up(parts[hook] for hook in hooks if hook in parts)
         sizes = torch.bincount(torch.arange(self.n_inputs) % self.n_groups).to(torch.float64)
         return Recording(
@@ -96,6 +99,7 @@ class Tally:
             inputs=self.kept,
             projections={hook: rows.cpu() for hook, rows in self.projected.items()},
             lengths={hook: found.cpu() for hook, found in self.lengths.items()},
+            entry_shares={hook: found.cpu() for hook, found in self.entry_shares.items()},
             non_finite={hook: int(self.non_finite[hook]) for hook in hooks},
             position=position,
             checkpoint=checkpoint.name,

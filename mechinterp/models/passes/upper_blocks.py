@@ -155,7 +155,7 @@ class Upward:
             unembed = self._unembed.forward
             stack.enter_context(forward_replaced(self._unembed, lambda hidden: unembed(self._chosen(hidden))))
             output = self.model(input_ids=self._ids, use_cache=False)
-        return output.logits[0, self._extra :]
+        return output.logits.flatten(0, 1)[self._extra :]  # a view, whose gradient is not written anew
 
     def before_unembedding(self, parameters: Parameters, *, copies: bool = False) -> Float[Tensor, "scored d_model"]:
         """What enters the unembedding at the scored positions; `unembedded` gives the logits of it.

@@ -195,14 +195,14 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
             *(base, chat),
             makes=f"probe.safetensors {tables['probe']}",
             needs="data/comments.csv",
-            settings=f"{ASKING} final_norm seed",
+            settings=f"{ASKING} without_sinks final_norm seed",
         ),
         stage(
             "probes",
             *(base, chat, comments_of(run)),
             makes=f"probe_real.safetensors {optional['probes']}",
             needs="data/comments.csv probe.safetensors",
-            settings=f"{ASKING} final_norm seed",
+            settings=f"{ASKING} without_sinks final_norm seed",
         ),
         stage("locate", base, makes=tables["locate"], needs="data/test.json", settings=f"{ASKING} without_sinks"),
         stage(
@@ -220,7 +220,10 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
             makes="evidence",
             needs=f"data/test.json data/validation.json {tuned} probe.safetensors tables/located.csv",
             settings=" ".join(
-                [f"{ASKING} studied distance reuse_first_layer seed", *(f"comparison.{name}" for name in recording)]
+                [
+                    f"{ASKING} without_sinks studied distance reuse_first_layer seed",
+                    *(f"comparison.{name}" for name in recording),
+                ]
             ),
         ),
         stage(

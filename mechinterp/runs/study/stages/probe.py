@@ -17,6 +17,7 @@ def make(run: Run, reporter: Reporter) -> None:
         seed=run.seed,
         final_norm=run.config.final_norm,
         truncate=run.config.truncate,
+        without_sinks=run.config.without_sinks,
         progress=reporter.progress("probe: reading comments"),
     )
     probe.save(run.folder / "probe.safetensors")

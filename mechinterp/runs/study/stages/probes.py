@@ -26,9 +26,10 @@ def make(run: Run, reporter: Reporter) -> None:
     real = share_of(real, files.max_comments, run.seed)
     vanilla = checkpoint_of(run, "vanilla")
     first = ToxicProbe.load(run.folder / "probe.safetensors")
-    reading = partial(read_by, vanilla, final_norm=config.final_norm, truncate=config.truncate)
+    taken = {"final_norm": config.final_norm, "without_sinks": config.without_sinks}
+    reading = partial(read_by, vanilla, truncate=config.truncate, **taken)
     seen = reading(real, progress=reporter.progress("probes: reading real comments"))
-    second = probe_of(vanilla, *seen, seed=run.seed, final_norm=config.final_norm)
+    second = probe_of(vanilla, *seen, seed=run.seed, **taken)
     second.save(run.folder / "probe_real.safetensors")
     generated = share_of(read_comments(run.folder / "data" / "comments.csv"), OTHERS, run.seed)
     rows = [

@@ -28,6 +28,7 @@ def make(run: Run, reporter: Reporter) -> None:
             fitting=instances_of(run, "validation"),
             settings=run.config.comparison,
             truncate=run.config.truncate,
+            without_sinks=run.config.without_sinks,
             note=lambda text: reporter.note(f"record: {text}"),
         )
         baseline.save(folder / "base")
