@@ -10,9 +10,10 @@ recording_over_bare          `record` of every block's h_down, texts to means / 
 generation_over_transformers `generate` / transformers' own `generate`, greedy, on the same padded batch and to the same
                              number of new tokens. Both give the same answers: checked beforehand.
 released_over_ours           the released DINM, re-stated plainly (`released_dinm.py`) / ours with
-                             constraint="released", at the last block; `released_over_ours_middle` at the middle one.
-                             `difference` is the largest between their changes, over the largest change; `flops` what
-                             the ratio would be if every floating-point operation took as long.
+                             constraint="released", at the last block; `released_over_ours_middle` at the middle one,
+                             `released_over_ours_long` at the last one after a prompt three times as long. `flops` is
+                             what each ratio would be if every floating-point operation took as long. `difference` is
+                             the length of the difference between their changes over that of the change.
 """
 
 from __future__ import annotations
@@ -65,15 +66,15 @@ def texts(count: int) -> list[str]:
     return [f"{number}: {' '.join([SENTENCE] * (1 + number * 7 % 5))}" for number in range(count)]
 
 
-def instance() -> SafeEditInstance:
-    """A prompt of some hundred tokens, a response of thirty, a question."""
+def instance(sentences: int = 4) -> SafeEditInstance:
+    """A prompt of so many sentences, some hundred tokens by four, a response of thirty tokens, a question."""
     return SafeEditInstance(
         id=0,
         category="Bias",
         question="q",
         attack_id=0,
         attack_prompt="a",
-        adversarial_prompt=" ".join([SENTENCE] * 4),
+        adversarial_prompt=" ".join([SENTENCE] * sentences),
         safe_generation="I am sorry, but I cannot help with that, since it could hurt the people who live by the river "
         "and those who look after them.",
         unsafe_generation="u",
@@ -130,15 +131,16 @@ def of_generation(checkpoint: Checkpoint, count: int, new: int, repeats: int) ->
     return seconds, paired_ratio(seconds, "generate", "transformers' generate")
 
 
-def of_editing(checkpoint: Checkpoint, block: int, steps: int, repeats: int) -> tuple[Seconds, float, float, float]:
+def of_editing(
+    checkpoint: Checkpoint, block: int, steps: int, repeats: int, sentences: int = 4
+) -> tuple[Seconds, float, float, float]:
     """One edit at a block, ours and the released algorithm; how far they differ, and the ratio of operations."""
-    settings, what = DinmSettings(constraint="released", learning_rate=5e-4, steps=steps), instance()
+    settings, what = DinmSettings(constraint="released", learning_rate=5e-4, steps=steps), instance(sentences)
     ours = edit(checkpoint, what, block=block, settings=settings)
     theirs, _ = released_dinm(checkpoint, what, block, settings)
-    differences = [
-        float((ours.tensors[name] - change).abs().max() / change.abs().max()) for name, change in theirs.items()
-    ]
-    names = f"released, block {block}", f"ours, block {block}"
+    differences = [float((ours.tensors[name] - change).norm() / change.norm()) for name, change in theirs.items()]
+    where = f"block {block}, {sentences} sentences"
+    names = f"released, {where}", f"ours, {where}"
     sides: dict[str, Callable[[], object]] = {
         names[0]: partial(released_dinm, checkpoint, what, block, settings),
         names[1]: partial(edit, checkpoint, what, block=block, settings=settings),
@@ -171,12 +173,14 @@ def main() -> None:
     checkpoint = Checkpoint.load(str(source), device="cpu", dtype="float32")
     checkpoint.fingerprint  # noqa: B018 - cached from here on
     repeats = 1 if arguments.tiny else arguments.repeats
-    prompts, asked, new, steps = (2, 2, 2, 2) if arguments.tiny else (24, 8, 16, 10)
+    prompts, asked, new, steps, long = (2, 2, 2, 2, 1) if arguments.tiny else (24, 8, 16, 10, 12)
     last, middle = checkpoint.n_blocks - 1, checkpoint.n_blocks // 2
     seconds, recording = of_recording(checkpoint, prompts, repeats)
     times, generation = of_generation(checkpoint, asked, new, repeats)
     seconds |= times
     times, at_last, off_last, flops_last = of_editing(checkpoint, last, steps, repeats)
+    seconds |= times
+    times, after_long, off_long, flops_long = of_editing(checkpoint, last, steps, repeats, long)
     seconds |= times
     times, at_middle, off_middle, flops_middle = of_editing(checkpoint, middle, steps, repeats)
     seconds |= times
@@ -195,9 +199,11 @@ def main() -> None:
             "generation_over_transformers": generation,
             "released_over_ours": at_last,
             "released_over_ours_middle": at_middle,
+            "released_over_ours_long": after_long,
             "flops": flops_last,
             "flops_middle": flops_middle,
-            "difference": max(off_last, off_middle),
+            "flops_long": flops_long,
+            "difference": max(off_last, off_middle, off_long),
         },
         TARGETS,
     )
