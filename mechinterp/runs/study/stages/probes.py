@@ -26,10 +26,10 @@ def make(run: Run, reporter: Reporter) -> None:
     real = share_of(real, files.max_comments, run.seed)
     vanilla = checkpoint_of(run, "vanilla")
     first = ToxicProbe.load(run.folder / "probe.safetensors")
-    taken = {"final_norm": config.final_norm, "without_sinks": config.without_sinks}
-    reading = partial(read_by, vanilla, truncate=config.truncate, **taken)
+    norm, left_out = config.final_norm, config.without_sinks
+    reading = partial(read_by, vanilla, final_norm=norm, truncate=config.truncate, without_sinks=left_out)
     seen = reading(real, progress=reporter.progress("probes: reading real comments"))
-    second = probe_of(vanilla, *seen, seed=run.seed, **taken)
+    second = probe_of(vanilla, *seen, seed=run.seed, final_norm=norm, without_sinks=left_out)
     second.save(run.folder / "probe_real.safetensors")
     generated = share_of(read_comments(run.folder / "data" / "comments.csv"), OTHERS, run.seed)
     rows = [
