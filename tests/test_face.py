@@ -149,7 +149,6 @@ def test_memory_paths_adapters_and_edits_give_the_command_lines_tables(
         "tuned": folder / "tuned",
         "adapter": mi.load(folder / "adapter"),
         "edit": mi.WeightDelta.load(folder / "edit"),
-        "tokens": mi.show_tokens(base, "How do I do it?"),
     }
     found = mi.compare(folder / "base", mixed, data, settings=settings, **given)
     assert tables_of(found.path) == tables_of(tmp_path / "command")
@@ -202,8 +201,10 @@ def test_a_line_says_what_each_noun_is(folder: Path, own_runs: Path) -> None:
     texts, kinds = [f"sorry {n}" for n in range(9)] + [f"fool {n}" for n in range(9)], [True] * 9 + [False] * 9
     nouns += [mi.EmbeddedJudge.fit(texts, kinds, seed=0), mi.FoldJudge.of_instances(INSTANCES, seed=0)]
     nouns += [mi.ClassifierJudge(torch.nn.Linear(2, 2), None, 0, "a judge")]
+    nouns += [mi.KeywordJudge(("fool",) * 100), mi.TwoJudges(nouns[-3], nouns[-2]), mi.Columns(), INSTANCES[0]]
+    nouns += [mi.Pair(prompt="How?", unsafe="So.", safe="No.")]
     public = {name for name in mi.__all__ if isinstance(getattr(mi, name), type)}
-    assert public == {type(noun).__name__ for noun in nouns}
+    assert public <= {type(noun).__name__ for noun in nouns}
     more = [
         mi.open_study(run),
         kept.inputs,
@@ -291,6 +292,8 @@ def test_mistakes_are_told_in_one_line(folder: Path, tmp_path: Path) -> None:
     comparison = {"data": INSTANCES, "probe": probe}
     assert "no such folder" in refused(lambda: mi.load("./nonsense"))
     assert "nonsense" in refused(lambda: mi.load("nonsense"))
+    no_checkpoint = {"it": mi.Responses("m", (), ())}
+    assert "it is a Responses; give a checkpoint" in refused(lambda: mi.compare(base, no_checkpoint, **comparison))
     assert "no tuned checkpoints" in refused(lambda: mi.compare(base, {}, **comparison))
     assert "names the checkpoints" in refused(lambda: mi.compare(base, ["runs/sft"], **comparison))
     assert "plain name" in refused(lambda: mi.compare(base, {"a/b": base}, **comparison))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from mechinterp.data.conversations import Prompt
-from mechinterp.data.showing import shown
+from mechinterp.data.showing import one_line, shown
 from mechinterp.data.storage.kept_tables import keep_tables, open_tables
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.first_token import first_token
@@ -42,6 +42,9 @@ class FedTokens:
         if self.first == self.chosen:
             return f"first greedy token: {self.first!r}, which the logits at `last` choose"
         return f"first greedy token: {self.first!r}, but the logits at `last` choose {self.chosen!r}"
+
+    def __repr__(self) -> str:
+        return one_line(self, f"{len(self.table)} of {self.model}", f"chat {self.chat}", self.said)
 
     def save(self, folder: str | Path) -> Path:
         """Keep them in a folder."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from mechinterp.answers.refusals import RefusalOpenings
 from mechinterp.data.normalised import normalised
+from mechinterp.data.showing import one_line
 from mechinterp.data.storage.provenance import digest
 from mechinterp.data.texts import read_text_lines
 
@@ -30,6 +31,9 @@ class KeywordJudge:
 
     words: tuple[str, ...] = ()
     name: str = "keywords"
+
+    def __repr__(self) -> str:
+        return one_line(self, self.name, f"{len(self.words)} words" if self.words else "what does not refuse is unsafe")
 
     @classmethod
     def read(cls, path: str | Path) -> KeywordJudge:

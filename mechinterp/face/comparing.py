@@ -18,6 +18,7 @@ from mechinterp.errors import InputError
 from mechinterp.face.loading import CheckpointLike, DirectionLike, directions_of, instances_of, probe_of
 from mechinterp.face.progress import watched
 from mechinterp.measures.distances import Distance
+from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.progress import Reporter
 from mechinterp.models.text.chat import ChatChoice
@@ -202,6 +203,11 @@ def _work(
     """Look up what is compared, and show what is done meanwhile."""
     if not isinstance(tuned, Mapping):
         raise InputError(f"tuned names the checkpoints, {{'sft': checkpoint, 'dpo': 'runs/dpo'}}; got {tuned!r:.60}")
+    for name, each in {"base": base, **tuned}.items():
+        if not isinstance(each, Checkpoint | WeightDelta | str | Path):
+            raise InputError(
+                f"{name} is a {type(each).__name__}; give a checkpoint, an edit, or a folder or file of one"
+            )
     if not tuned:
         raise InputError("there are no tuned checkpoints to compare with the base; give them by name")
     with watched(progress) as reporter:

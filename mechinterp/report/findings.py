@@ -174,17 +174,18 @@ def _decomposed(found: Sequence[Finding]) -> str:
     """The headline, and in brackets the readings that count, those of one position together."""
     verdict = headline(found)
     counted = [finding for finding in found if finding.counts]
-    several = len({finding.verdict for finding in counted} - {"undecided"}) > 1
+    decided = {finding.verdict for finding in counted} - {"undecided"}
     at: dict[str, list[str]] = {}
     for finding in counted:
-        word = f": {finding.verdict}" if several and finding.verdict != "undecided" else ""
-        at.setdefault(finding.place, []).append(finding.said + word)
-    said = [f"at the {place}, {', '.join(readings)}" for place, readings in at.items()]
+        word = f": {finding.verdict}" if len(decided) > 1 and finding.verdict != "undecided" else ""
+        said = finding.said if decided else finding.said.removeprefix("undecided ")  # which the verdict says already
+        at.setdefault(finding.place, []).append(said + word)
+    told = [f"at the {place}, {', '.join(readings)}" for place, readings in at.items()]
     if any(finding.edited_block is not None for finding in found):
-        said.append("one block's weights alone were changed")
+        told.append("one block's weights alone were changed")
     if any(finding.in_play is None for finding in found):
-        said.append("whether the directions are in play was not checked")
-    return f"{verdict[0].lower()}{verdict[1:]}" + (f" ({'; '.join(said)})" if said else "")
+        told.append("whether the directions are in play was not checked")
+    return f"{verdict[0].lower()}{verdict[1:]}" + (f" ({'; '.join(told)})" if told else "")
 
 
 def places_of(findings: list[Finding]) -> str:
