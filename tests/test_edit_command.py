@@ -13,6 +13,7 @@ from conftest import N_BLOCKS, make_instance, tiny_checkpoint
 
 from mechinterp.data.safeedit import write_safeedit
 from mechinterp.data.storage.ledger import LEDGER
+from mechinterp.methods.registry import METHODS
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
 
@@ -186,21 +187,19 @@ def test_every_trained_method_of_the_registry_has_a_command(
     there: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     assert call("train", "--help") == 0
-    assert "ext_sub" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    trained = [name for name, method in METHODS.items() if method.takes == ("training",)]
+    assert {"sft", "dpo", "ext_sub"} <= set(trained)
+    assert all(f"\N{BOX DRAWINGS LIGHT VERTICAL} {name} " in told for name in trained)
     given = ["--model", there / "model", "--data", there / "data.json", "--out", tmp_path / "made"]
     assert call("train", "ext_sub", *given, "--set", "step=1") == 2
     assert "ext_sub: unknown setting `step`" in capsys.readouterr().err
     assert call("train", "ext_sub", *given, "--set", "steps") == 2
     assert "--set takes NAME=VALUE" in capsys.readouterr().err
     assert call("train", "dinm", *given) == 2  # an editor: `mechinterp edit`
-    few = {"steps": 1, "batch_size": 2, "gradient_accumulation": 1, "warmup_steps": 0, "max_length": 200}
-    few |= {"lora": "{rank: 2, alpha: 4}"}
-    assert (
-        call(
-            "train", "ext_sub", *given, *(word for pair in few.items() for word in ("--set", "=".join(map(str, pair))))
-        )
-        == 0
-    )
+    few = ["--steps", 1, "--batch-size", 2, "--max-length", 200]
+    few += [word for setting in ("gradient_accumulation=1", "warmup_steps=0") for word in ("--set", setting)]
+    assert call("train", "ext_sub", *given, *few, "--set", "lora={rank: 2, alpha: 4}") == 0
     made, base = (Checkpoint.load(path, device="cpu") for path in (tmp_path / "made", there / "model"))
     assert made.fingerprint != base.fingerprint
 

@@ -1,4 +1,11 @@
-"""Where checkpoints are set against their base: a folder that is held, what is kept in it, one model at a time."""
+"""Where checkpoints are set against their base: a folder that is held, what is kept in it, one model at a time.
+
+Of comparisons and relapse tests, which read checkpoints that are there and leave their results all at once. A study and
+its benchmark make theirs: each stage, edit and answer is kept as soon as it is whole, by a key of its own, in a place
+that later stages read (`stages`, `benchmark.making`), so that a killed run goes on half-way. What both need is shared
+below this: the lock (`stages.locked`), the list of what was written and results that are moved in whole
+(`data.storage`).
+"""
 
 from __future__ import annotations
 
