@@ -222,9 +222,12 @@ def run_table(
     try:
         study = study_of(arguments)
         if arguments.dry_run:
-            from mechinterp.runs.planning.printing import print_plan
+            from mechinterp.runs.planning.plan import make_plan
 
-            print_plan(study)
+            plan = make_plan(study)
+            plan.show(print)
+            if plan.problems:
+                raise InputError("; ".join(plan.problems))
             return
         with terminal() as reporter:
             bench, folder = Benchmark(study, reporter), study.folder / "benchmark"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mechinterp.cli.common import reporting, say
+from mechinterp.cli.common import refuse, reporting, say
 from mechinterp.cli.options import Seed
 from mechinterp.errors import InputError
 
@@ -55,9 +55,11 @@ def benchmark(
     settings = StudyConfig() if config is None else load_config(config)
     study = Study(settings, seed, out or default_folder(config, seed))
     if dry_run:
-        from mechinterp.runs.planning.printing import print_plan
+        from mechinterp.runs.planning.plan import make_plan
 
-        print_plan(study, say)
+        plan = make_plan(study)
+        plan.show(say)
+        refuse(plan.problems)
         return
     check_free(study.folder / "benchmark" / "benchmark.csv")
     with reporting() as terminal:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import typer
+
+from mechinterp.cli.arguments import as_options
 from mechinterp.cli.chatting import tell
 from mechinterp.cli.options import Dtype
 from mechinterp.cli.speaking import say as say
@@ -28,6 +32,18 @@ def reporting() -> AbstractContextManager[Terminal]:
     from mechinterp.cli.terminal import terminal
 
     return terminal()
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """End with the whole list of what keeps a study from running; return if nothing does."""
+    if not problems:
+        return
+    if len(problems) == 1:
+        raise InputError(problems[0])
+    say(f"mechinterp: the study cannot run; {len(problems)} to put right:", err=True)
+    for number, problem in enumerate(problems, 1):
+        say(f"  {number}. {as_options(' '.join(problem.split()))}", err=True)
+    raise typer.Exit(2)
 
 
 def loading_options(dtype: Dtype, device: str, device_map: str | None, *, trust_remote_code: bool) -> dict[str, Any]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mechinterp.cli.arguments import as_options
-from mechinterp.cli.common import reporting, say
+from mechinterp.cli.common import refuse, reporting, say
 from mechinterp.cli.options import Seed
 from mechinterp.errors import InputError
 
@@ -32,7 +30,6 @@ def reproduce(
     from mechinterp.runs.config import StudyConfig, default_folder, load_config
     from mechinterp.runs.folder import RunFolder
     from mechinterp.runs.planning.plan import make_plan, missing
-    from mechinterp.runs.planning.printing import show
     from mechinterp.runs.study import Study
 
     settings = StudyConfig() if config is None else load_config(config)
@@ -41,12 +38,12 @@ def reproduce(
         if dry_run:
             plan = make_plan(study)
         elif problems := missing(study):
-            _refuse(problems)
+            refuse(problems)
         else:
             report = study.run(terminal)
     if dry_run:
-        show(plan, study.folder, say)
-        _refuse(plan.problems)
+        plan.show(say)
+        refuse(plan.problems)
     else:
         say(RunFolder(study.folder))
         say(f"report: {report}")
@@ -68,15 +65,3 @@ def organism(
     with reporting() as terminal:
         Study(settings, seed, out).run(terminal, until="organism")
     say(f"model: {out / 'checkpoints' / 'vanilla'}\ndata: {out / 'data'}")
-
-
-def _refuse(problems: Sequence[str]) -> None:
-    """End with the whole list of what is missing; return if nothing is."""
-    if not problems:
-        return
-    if len(problems) == 1:
-        raise InputError(problems[0])
-    say(f"mechinterp: the study cannot run; {len(problems)} to put right:", err=True)
-    for number, problem in enumerate(problems, 1):
-        say(f"  {number}. {as_options(' '.join(problem.split()))}", err=True)
-    raise typer.Exit(2)

@@ -10,22 +10,28 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Texts:
-    """How many texts a study has, and how many tokens each has on average.
+    """How many texts a study has of each kind, and how many tokens one has on average.
 
     Attributes:
-        n_training: training instances.
-        n_instances: test instances that are edited or defended.
-        prompt: tokens of an adversarial prompt.
-        safe, unsafe: of a response.
-        constraint: of a general-knowledge pair.
+        train, validation, test: instances.
+        edited: test instances that are edited and defended.
+        questions: different ones among the test instances.
+        knowledge: questions of general knowledge.
+        comments: labelled ones.
+        prompt, safe, unsafe, comment: tokens of an adversarial prompt, of its responses, and of a comment.
     """
 
-    n_training: int
-    n_instances: int
+    train: int
+    validation: int
+    test: int
+    edited: int
+    questions: int
+    knowledge: int
+    comments: int
     prompt: float
     safe: float
     unsafe: float
-    constraint: float
+    comment: float
 
 
 @dataclass(frozen=True)
@@ -35,35 +41,24 @@ class Work:
     Attributes:
         does: in words and counts.
         tokens: read by the whole model; a backward pass counts as two more.
-        calls: of the model, counted likewise.
-        models: times the weights are in memory, what an optimiser keeps of them included.
-        adapted: numbers that are kept for each feature that adapters of rank 1 would have.
-        held: tokens whose activations are held for a backward pass.
-        held_share: share of the blocks that hold them; 0 where they are computed again.
-        scored: tokens whose logits are held, times how often they are.
-        answers, asked, new: prompts that are answered, tokens of each, and of an answer at most.
+        answers, new: prompts that are answered, and tokens of an answer at most.
         batches: calls of generation among which they fall, at least.
-        values: copies of one block's W_V in memory, in float32.
+        models: times the weights are in memory, what an optimiser keeps of them included.
+        held: tokens whose activations and logits are held for a backward pass.
+        held_share: share of the blocks that hold them.
         models_kept, values_kept, bytes_kept: on the disk, whole weights, matrices W_V in float32, and bytes.
-        opened: models that are read from the disk.
         seconds: that it takes on any machine.
     """
 
     does: str
     tokens: float = 0
-    calls: float = 0
-    models: float = 1
-    adapted: float = 0
-    held: float = 0
-    held_share: float = 1
-    scored: float = 0
     answers: float = 0
-    asked: float = 0
     new: int = 0
     batches: float = 1
-    values: float = 0
+    models: float = 1
+    held: float = 0
+    held_share: float = 1
     models_kept: float = 0
     values_kept: float = 0
     bytes_kept: float = 0
-    opened: float = 1
     seconds: float = 0

@@ -177,21 +177,14 @@ def _toxic_blocks(method: str, task: Task) -> dict[int, int]:
 
 
 def _work(settings: DinmSettings, texts: Texts) -> Work:
-    """An edit reads its texts through the model once, and at every step through the blocks above the edited one.
-
-    Six matrices of W_V's size are held: it, its gradient, Adam's two means, the cast and the change.
-    """
+    """An edit reads its texts through the model once, and at every step through the blocks above the edited one."""
     target = min(texts.prompt, settings.max_input_tokens) + min(texts.safe, settings.max_output_tokens)
-    passes = 1 + 3 * ABOVE * settings.steps
     return Work(
-        f"{texts.n_instances:,} edits of up to {settings.steps} steps",
-        tokens=texts.n_instances * passes * (target + texts.constraint),
-        calls=texts.n_instances * (3 + 6 * ABOVE * settings.steps),
+        f"{texts.edited:,} edits of up to {settings.steps} steps",
+        tokens=texts.edited * target * (1 + 3 * ABOVE * settings.steps),
         held=settings.max_input_tokens + settings.max_output_tokens,
         held_share=ABOVE,
-        scored=3 * (settings.max_output_tokens + texts.constraint),
-        values=6,
-        values_kept=texts.n_instances,
+        values_kept=texts.edited,
     )
 
 

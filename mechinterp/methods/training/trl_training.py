@@ -93,9 +93,8 @@ def training_work(
 ) -> Work:
     """What a training run takes.
 
-    Full fine-tuning holds the model that it started from, a copy, its gradients and Adam's two means; adapters hold
-    four numbers for each of theirs beside the two. TRL holds the logits eight times in float32, with their loss,
-    gradient and entropy (measured).
+    Full fine-tuning holds the model that it started from, a copy, its gradients and Adam's two means; adapters the
+    first two, and little beside. Blocks that are computed once more (gradient checkpointing) hold about a tenth.
 
     Args:
         response: tokens of the longest response of a row.
@@ -105,19 +104,15 @@ def training_work(
         references: further models in memory.
     """
     rows = settings.batch_size * settings.gradient_accumulation
-    checkpointed = bool(settings.extra.get("gradient_checkpointing"))  # whose blocks are run once more
-    passes += checkpointed
-    held = settings.batch_size * sequences * settings.max_length
+    checkpointed = bool(settings.extra.get("gradient_checkpointing"))
+    length = min(settings.max_length, texts.prompt + response)
     how = "all weights" if settings.lora is None else f"adapters of rank {settings.lora.rank}"
     return Work(
-        f"{settings.steps:,} steps of {rows} {unit} from {texts.n_training:,}; {how}",
-        tokens=settings.steps * rows * sequences * min(settings.max_length, texts.prompt + response) * passes,
-        calls=settings.steps * settings.gradient_accumulation * passes,
+        f"{settings.steps:,} steps of {rows} {unit} from {texts.train:,}; {how}",
+        tokens=settings.steps * rows * sequences * length * (passes + checkpointed),
         models=5 + references if settings.lora is None else 2,
-        adapted=0 if settings.lora is None else 4 * settings.lora.rank,
-        held=held,
-        held_share=0 if checkpointed else 1,
-        scored=8 * held,
+        held=settings.batch_size * sequences * settings.max_length,
+        held_share=0.1 if checkpointed else 1,
         models_kept=1,
     )
 
