@@ -268,3 +268,5 @@ def test_a_format_is_part_of_what_was_read_and_stays_with_the_folder(tmp_path: P
     assert json.dumps(again.chat.described)
     assert Checkpoint.load(tmp_path / "saved").chat is None
     assert chat_module.template_of(chatty.tokenizer) is None  # left as it was
+    chat_checkpoint("gemma", chat=ChatFormat(template("phi3"))).save(tmp_path / "other")  # it was read in that one
+    assert Checkpoint.load(tmp_path / "other", chat=ChatChoice("auto")).chat.template == template("phi3")

@@ -66,18 +66,13 @@ def test_conversations_go_from_training_to_relapse(
     assert {answer["prompt"].splitlines()[0] for answer in answers} == {f"user: Hello {i}." for i in range(6)}
     columns = ("--text-column", "text", "--label-column", "label")
     run("probe", *model, "--comments", folder / "comments.csv", *columns, "--out", tmp_path / "probe.safetensors")
-    checkpoints = (
-        "--checkpoint",
-        f"sft={tmp_path / 'sft'}",
-        "--checkpoint",
-        f"edit={tmp_path / 'edit'}@{folder / 'model'}",
-    )
+    checkpoints = ("--checkpoint", f"sft={tmp_path / 'sft'}")
     compared = ("compare", "--base", folder / "model", *checkpoints, "--probe", tmp_path / "probe.safetensors", *asked)
     run(*compared, "--layer", 1, "--relapse", "--out", tmp_path / "comparison")
     manifest = json.loads((tmp_path / "comparison" / "manifest.json").read_text())
     assert manifest["config"]["chat"] == ChatChoice(system="Be kind.").of(chat_checkpoint().tokenizer, "it").described
     verdicts = pd.read_csv(tmp_path / "comparison" / "tables" / "relapse_verdict.csv")
-    assert set(verdicts["method"]) == {"sft", "edit"}
+    assert set(verdicts["method"]) == {"sft"}
 
 
 def test_templates_that_differ_are_refused_unless_one_is_given(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A study of a chat model in its chat format, from its folder to relapse; the config section, what it starts again."""
+"""A study of a chat model in its chat format, from its folder to its answers; the config section, what it refuses."""
 
 from __future__ import annotations
 
@@ -21,13 +21,12 @@ from mechinterp.runs.study import Study
 from mechinterp.runs.study.checkpoints import choice_of
 
 SHRUNKEN = {
+    "studied": ["sft", "dinm"],
     "sft": {"steps": 1, "batch_size": 2, "learning_rate": 1e-3, "max_length": 256},
-    "dpo": {"steps": 1, "batch_size": 2, "learning_rate": 1e-3, "max_length": 256},
     "dinm": {"steps": 2, "learning_rate": 5e-3, "suffix": SUFFIX, "max_input_tokens": 200, "max_output_tokens": 20},
     "edit_instances": 2,
     "max_new_tokens": 3,
     "comparison": {"max_new_tokens": 3, "steering_inputs": 4, "middle_inputs": 2, "null_draws": 4},
-    "relapse": {"prompts": 3, "neuron_shares": [0.05], "key_factors": [5.0]},
 }
 
 
@@ -49,7 +48,7 @@ def write_materials(folder: Path, **settings: object) -> Path:
     return folder / "config.yaml"
 
 
-def test_a_study_reads_its_model_in_the_chat_format_from_training_to_relapse(
+def test_a_study_reads_its_model_in_the_chat_format_from_training_to_defence(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     chat = {"template": "auto", "system": "Be kind.", "date": "2024-07-26"}
@@ -57,22 +56,19 @@ def test_a_study_reads_its_model_in_the_chat_format_from_training_to_relapse(
     study, notes = Study(load_config(path), 0, tmp_path / "run"), []
     reporter = Silent()
     reporter.note = notes.append  # type: ignore[method-assign]
-    study.run(reporter, until="relapse")
+    study.run(reporter, until="defend")
     assert any("chat format: the template of tokenizer" in note and "'Be kind.'" in note for note in notes)
 
     format_ = ChatChoice("auto", "Be kind.").of(chat_checkpoint("qwen2_5").tokenizer, "it")
     said = json.loads((tmp_path / "run" / "manifest.json").read_text())["chat"]
     assert said == format_.described
-    for name in ("vanilla", "sft", "dpo"):
+    for name in ("vanilla", "sft"):
         opened = study.checkpoint(name)
         assert opened.chat == format_
         assert opened.tokenizer_fingerprint.endswith(f".{format_.fingerprint}")
-    recorded = {path: json.loads(path.read_text()) for path in (tmp_path / "run" / "evidence").rglob("*.json")}
-    assert format_.fingerprint in json.dumps(list(recorded.values())) or study.probe.tokenizer.endswith(
-        format_.fingerprint
-    )
-    verdicts = pd.read_csv(tmp_path / "run" / "tables" / "relapse_verdict.csv")
-    assert set(verdicts["method"]) == {"sft", "dpo", "dinm"}
+    assert study.probe.tokenizer.endswith(format_.fingerprint)
+    assert set(pd.read_csv(tmp_path / "run" / "tables" / "verdict.csv")["method"]) == {"sft", "dinm"}
+    assert set(pd.read_csv(tmp_path / "run" / "tables" / "defense.csv")["method"]) >= {"vanilla", "sft", "dinm"}
     assert "cut" in caplog.text  # the long prompts lost their left end
 
 

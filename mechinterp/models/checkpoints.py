@@ -265,7 +265,7 @@ class Checkpoint:
                 beside an earlier checkpoint of ours stay there.
         """
         tokenizer = self.tokenizer
-        if self.chat is not None and template_of(tokenizer) is None:  # of a file, which would be lost
+        if self.chat is not None and template_of(tokenizer) != self.chat.template:  # of a file, which would be lost
             tokenizer = copy.deepcopy(tokenizer)
             tokenizer.chat_template = self.chat.template
         with replacing(Path(folder)) as partial:
