@@ -78,9 +78,12 @@ def test_what_was_found_is_said_in_a_sentence_for_each_checkpoint(run: Path) -> 
         ({"in_play": False}, "no verdict: no direction is in play; relapse test"),
         (
             {"verdict": "undecided", "reason": "the write hardly fell"},
-            "undecided along the answer direction: the write",
+            "at the last prompt token, along the probe direction: the write",
         ),
-        ({"verdict": "undecided", "reason": None}, "undecided along the answer direction, "),
+        (
+            {"verdict": "undecided", "reason": None},
+            "undecided (at the last prompt token, along the probe direction, along the answer direction, ",
+        ),
         ({"in_play": None}, "whether the directions are in play was not checked"),
     ],
 )
