@@ -7,12 +7,16 @@ from typing import Any
 
 import gguf
 import numpy as np
+import torch
+from conftest import CONFIGS, byte_tokenizer
 from gguf import GGMLQuantizationType, GGUFWriter
 from torch import Tensor
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
 from mechinterp.models.checkpoints import Checkpoint
 
 TEMPLATE = "{% for m in messages %}<s>{{ m['content'] }}</s>{% endfor %}{% if add_generation_prompt %}<s>{% endif %}"
+_WIDE = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2}
 _NAMES = {
     "gpt2": {
         "transformer.wte": "token_embd",
@@ -42,6 +46,23 @@ _NAMES = {
         "mlp.down_proj": "ffn_down",
     },
 }
+
+
+def wide(kind: str, *, seed: int = 0, **settings: object) -> Checkpoint:
+    """A random model whose rows are whole blocks of 32, with fewer key heads than heads, so that layouts differ."""
+    made = {
+        "llama": lambda s: LlamaConfig(**{**CONFIGS["llama"]().to_dict(), **_WIDE, "head_dim": 16, **s}),
+        "qwen2": lambda s: Qwen2Config(**{**CONFIGS["qwen2"]().to_dict(), **_WIDE, **s}),
+        "gpt2": lambda s: type(CONFIGS["gpt2"]())(
+            **{**CONFIGS["gpt2"]().to_dict(), "n_embd": 64, "n_inner": 256, "n_positions": 1024, "n_head": 4, **s}
+        ),
+    }[kind](settings)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(made).eval()
+        for parameter in model.parameters():
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    return Checkpoint(kind, model, byte_tokenizer(), kind)
 
 
 def write_gguf(

@@ -1,0 +1,121 @@
+"""Every command that takes a model takes a GGUF file, and says in one line what is wrong with a bad one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import typer
+from checkpoint_folder import INSTANCES, SETTINGS
+from command_line import call, refused
+from gguf_files import wide, write_gguf
+from made_checkpoints import probe_of
+from small_study import SMALL
+
+import mechinterp as mi
+from mechinterp.cli.app import app
+from mechinterp.data.comments import Comment, write_comments
+from mechinterp.data.safeedit import write_safeedit
+from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.progress import Silent
+from mechinterp.runs.config import load_config
+from mechinterp.runs.study import Study
+
+TAKES = {
+    "train sft": "--model {model} --data {there}/train.json --out {out}",
+    "train dpo": "--model {model} --data {there}/train.json --out {out}",
+    "show-tokens": "--model {model} --prompt Hello",
+    "locate": "--model {model} --data {there}/data.json",
+    "edit": "--model {model} --data {there}/data.json --instance 0 --layer 1 --steps 1 --out {out}",
+    "probe": "--model {model} --comments {there}/comments.csv --out {out}.safetensors",
+    "record": "--model {model} --data {there}/data.json --out {out}.safetensors",
+    "region": "--model {model} --probe {there}/probe.safetensors --against folder={there}/folder",
+    "direction": "--model {model} --kind probe --probe {there}/probe.safetensors --out {out}.safetensors",
+    "vectors": "--model {model} --probe {there}/probe.safetensors",
+    "compare": "--base {model} --probe {there}/probe.safetensors --data {there}/data.json --checkpoint t={there}/folder"
+    " --out {out}",
+    "diff": "{model} {there}/folder",
+    "relapse": "--base {model} --checkpoint t={there}/folder --data {there}/data.json --out {out}",
+    "evaluate": "--model {model} --data {there}/data.json --max-new-tokens 2 --device cpu --out {out}",
+}
+SLOW = {"train sft", "train dpo", "compare", "relapse"}  # tested of any checkpoint elsewhere
+
+
+@pytest.fixture(scope="module")
+def there(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model as a file and as a folder, bad files, and what commands read beside a model."""
+    folder = tmp_path_factory.mktemp("there")
+    whole = write_gguf(wide("llama"), folder / "Q8_0.gguf", "Q8_0")
+    wide("llama").save(folder / "folder")
+    (folder / "text.gguf").write_text("a text\n" * 40)
+    (folder / "cut.gguf").write_bytes(whole.read_bytes()[:-40])
+    write_gguf(wide("llama"), folder / "part.gguf", settings={"split.count": 3})
+    write_gguf(wide("llama"), folder / "architecture.gguf", name="wobble")
+    write_safeedit(INSTANCES, folder / "data.json")
+    write_safeedit([i.model_copy(update={"generalization_test": None}) for i in INSTANCES], folder / "train.json")
+    comments = [Comment(f"you {w} {i}", w == "fool") for i in range(12) for w in ("fool", "dear")]
+    write_comments(comments, folder / "comments.csv")
+    probe_of(64, Checkpoint.load(whole, device="cpu").fingerprint).save(folder / "probe.safetensors")
+    return folder
+
+
+def words(command: str, model: Path, there: Path, out: Path) -> list[str]:
+    return [*command.split(), *TAKES[command].format(model=model, there=there, out=out).split()]
+
+
+def test_every_command_that_takes_a_model_stands_here() -> None:
+    def walk(command: Any, path: str) -> dict[str, set[str]]:
+        if inner := getattr(command, "commands", {}):
+            return {key: value for name in inner for key, value in walk(inner[name], f"{path} {name}").items()}
+        return {path.strip(): {each.name for each in command.params}}
+
+    takes = {name for name, given in walk(typer.main.get_command(app), "").items() if given & {"model", "base", "a"}}
+    assert takes == set(TAKES)
+
+
+@pytest.mark.parametrize("command", sorted(set(TAKES) - SLOW))
+def test_a_command_takes_a_file(command: str, there: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*words(command, there / "Q8_0.gguf", there, tmp_path / "out")) == 0, capsys.readouterr().err
+
+
+BAD = {"text": "magic", "cut": "cut short", "part": "one of 3 parts", "architecture": "not supported"}
+
+
+@pytest.mark.parametrize("command", TAKES)
+def test_a_bad_file_is_one_line_of_every_command(
+    command: str, there: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind, said in BAD.items():
+        told = refused(capsys, *words(command, there / f"{kind}.gguf", there, tmp_path / "out"))
+        assert f"{kind}.gguf: " in told
+        assert said in told
+    assert not list(tmp_path.iterdir())
+
+
+# -- what manifests say --------------------------------------------------------------------------------------------
+
+
+def check_types(types: dict[str, str]) -> None:
+    assert (types["blk.1.ffn_down.weight"], types["output_norm.weight"]) == ("Q8_0", "F32")
+    assert len(types) == 30
+
+
+def test_a_comparison_says_the_type_of_every_tensor(there: Path, tmp_path: Path) -> None:
+    base, against = there / "Q8_0.gguf", {"folder": there / "folder"}
+    probe = mi.ToxicProbe.load(there / "probe.safetensors")
+    with patch("mechinterp.report.plates.draw_all"), patch("mechinterp.report.write_report"):
+        found = mi.compare(base, against, INSTANCES, probe=probe, block=1, settings=SETTINGS, out=tmp_path / "out")
+    types = found.manifest["stored_types"]
+    assert list(types) == [next(iter(found.manifest["config"]["checkpoints"]))]
+    check_types(*types.values())
+
+
+def test_a_study_says_the_type_of_every_tensor(there: Path, tmp_path: Path) -> None:
+    config = {key: value for key, value in SMALL.items() if key != "organism"}
+    (tmp_path / "config.yaml").write_text(json.dumps({**config, "model": str(there / "Q8_0.gguf")}))
+    study = Study(load_config(tmp_path / "config.yaml"), 0, tmp_path / "run")
+    study.run(until=study.stages(Silent())[0].name)
+    check_types(json.loads((tmp_path / "run" / "manifest.json").read_text())["stored_types"]["vanilla"])
