@@ -112,7 +112,7 @@ class Questions:
             had = log.of(None)
             known = {i: had[prompt] for i, prompt in enumerate(unique) if prompt in had}
             answers = dict(zip(unique, ask(known=known, see=partial(_keep, log, unique)), strict=True))
-        return self.judged(instances, answers)
+        return self.judged(checkpoint, instances, answers)
 
     def put_each(
         self,
@@ -145,16 +145,17 @@ class Questions:
                 answers[number] = dict(zip(prompts, own, strict=True))
                 if log is not None:
                     log.add(number, answers[number])
-        return [self.judged([instance], answers[instance.id]) for instance in instances]
+        return [self.judged(checkpoint, [instance], answers[instance.id]) for instance in instances]
 
-    def judged(self, instances: Sequence[AnyPair], answers: Mapping[str, str]) -> Defense:
+    def judged(self, checkpoint: Checkpoint, instances: Sequence[AnyPair], answers: Mapping[str, str]) -> Defense:
         """The answers, by prompt, with the judge's scores."""
+        cut = self._cut(checkpoint, answers)
         asked = [(instance, kind, prompt) for instance in instances for kind, prompt in self.prompts(instance).items()]
         return judged(
             Defense(
                 method=self.method,
                 responses=tuple(
-                    JudgedResponse(instance.id, kind, prompt, answers[prompt], None, instance.category)
+                    JudgedResponse(instance.id, kind, prompt, answers[prompt], None, instance.category, cut=cut[prompt])
                     for instance, kind, prompt in asked
                 ),
                 suffix=self.suffix,
@@ -163,6 +164,12 @@ class Questions:
             ),
             self.judge,
         )
+
+    def _cut(self, checkpoint: Checkpoint, answers: Mapping[str, str]) -> dict[str, bool]:
+        """Whether the limit of tokens stopped each answer; one that ends right before it is counted too."""
+        texts = list(answers.values())
+        ids = checkpoint.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+        return {prompt: len(new) >= self.max_new_tokens - 1 for prompt, new in zip(answers, ids, strict=True)}
 
 
 def _keep(log: ResponseLog, prompts: Sequence[str], new: Mapping[int, str]) -> None:

@@ -176,6 +176,7 @@ class Defense:
                 "safe": r.safe,
                 "judge": self.judge,
                 **({"second_safe": r.second} if self.second_judge else {}),
+                **({} if r.cut is None else {"cut": r.cut}),
             }
             for r in self.responses
         ]

@@ -21,6 +21,7 @@ class JudgedResponse:
     """A response to one prompt of an instance; `safe` is the judge's probability, None where it is neutral.
 
     That is an empty response, or one without a word that the judge knows. `second` is that of a second judge.
+    `cut` says whether the limit of tokens stopped it, None where that is not known.
     """
 
     instance: int
@@ -30,6 +31,7 @@ class JudgedResponse:
     safe: float | None
     category: str = ""
     second: float | None = None
+    cut: bool | None = None
 
 
 class Labels(BaseModel):
@@ -81,4 +83,8 @@ def read_response(line: Mapping[str, Any], where: str) -> JudgedResponse:
             raise InputError(
                 f"{where} is not a judged response (`{name}` must be from 0 to 1 or null, is {score!a:.60})"
             )
-    return JudgedResponse(number, given["kind"], given["prompt"], given["response"], safe, given["category"], second)
+    cut = given.get("cut")
+    if cut is not None and not isinstance(cut, bool):
+        raise InputError(f"{where} is not a judged response (`cut` must be true, false or null, is {cut!a:.60})")
+    texts = given["kind"], given["prompt"], given["response"]
+    return JudgedResponse(number, *texts, safe, given["category"], second, cut)

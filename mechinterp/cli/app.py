@@ -12,6 +12,7 @@ from mechinterp.cli import (
     evaluating,
     locating,
     measuring,
+    pairing,
     relapsing,
     showing_tokens,
     studies,
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(studies.commands)
 app.add_typer(training.commands, name="train")
-for part in (showing_tokens, locating, editing, measuring, directions, vectors, comparing, relapsing, evaluating):
+for part in (showing_tokens, pairing, locating, editing, measuring, directions, vectors, comparing, relapsing):
     app.add_typer(part.commands)
+app.add_typer(evaluating.commands)
 app.add_typer(benchmarking.commands)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from mechinterp.answers.judged import Defense
     from mechinterp.answers.judges import Judge
+    from mechinterp.answers.side_effects import OverRefusal
 
 _ENDS = ("value", "low", "high")
 
@@ -21,13 +22,20 @@ def check_tables(out: Path, *more: str) -> None:
     """Refuse a folder in which names are taken by what this tool did not write."""
     from mechinterp.data.storage.places import check_free
 
-    check_free(*(out / name for name in ("rates.csv", "categories.csv", "judge.csv", *more)))
+    check_free(*(out / name for name in ("rates.csv", "categories.csv", "judge.csv", "flags.csv", *more)))
 
 
-def report(result: Defense, judge: Judge, out: Path | None, extra: Mapping[str, pd.DataFrame] | None = None) -> None:
+def report(
+    result: Defense,
+    judge: Judge,
+    out: Path | None,
+    extra: Mapping[str, pd.DataFrame] | None = None,
+    benign: Sequence[OverRefusal] = (),
+) -> None:
     """Write the tables, and show the numbers with their intervals."""
     import pandas as pd
 
+    from mechinterp.answers.flags import benign_flags, flags_table
     from mechinterp.answers.judge_table import judge_table
     from mechinterp.cli.terminal import print_table
     from mechinterp.data.storage.tables import write_table
@@ -35,11 +43,13 @@ def report(result: Defense, judge: Judge, out: Path | None, extra: Mapping[str, 
     table, extra = result.table(), extra or {}
     if rank() != 0:
         return
+    flags = pd.concat([flags_table(result, judge), pd.DataFrame([row for one in benign for row in benign_flags(one)])])
     if out is not None:
         write_table(out / "defense.csv", pd.DataFrame([result.row()]))
         write_table(out / "rates.csv", table)
         write_table(out / "categories.csv", result.by_category())
         write_table(out / "judge.csv", judge_table(judge))
+        write_table(out / "flags.csv", flags)
         for name, part in extra.items():
             write_table(out / f"{name}.csv", part)
     shown = table[table["n"] > 0]
@@ -51,6 +61,9 @@ def report(result: Defense, judge: Judge, out: Path | None, extra: Mapping[str, 
         headings,
         [_line(row) for _, row in shown.iterrows()],
     )
+    worst = flags[(flags["kind"] == "all") & (flags["flag"] == "degenerate") & (flags["of_safe"] > 0)]
+    for share, n in zip(worst["of_safe"], worst["n_safe"], strict=True):
+        say(f"{share:.0%} of the {n} answers judged safe only look so: empty, short, looping, echo or another script")
     if "side_effects" in extra:
         rows = [(f"{row['quantity']} {row['method']}", *_line(row)[1:]) for _, row in extra["side_effects"].iterrows()]
         print_table("side effects on benign prompts", headings, rows)

@@ -30,6 +30,7 @@ from mechinterp.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mechinterp.answers.side_effects import OverRefusal
     from mechinterp.data.pairs import AnyPair
     from mechinterp.models.text.chat import ChatChoice, ChatFormat
 
@@ -177,6 +178,7 @@ def evaluate(
         with evaluated() as tuned:
             result = defend(tuned, instances, chosen_judge, **asking, progress=terminal.progress("answering"))
         extra: dict[str, pd.DataFrame] = {}
+        found: tuple[OverRefusal, ...] = ()
         if prompts:
             from mechinterp.answers.refusals import refusal_detector
             from mechinterp.answers.side_effects import measure_side_effects
@@ -214,7 +216,7 @@ def evaluate(
 
             with evaluated() as tuned:
                 extra["harness"] = run_harness(tuned, harness_task, limit=limit)
-    report(result, chosen_judge, out, extra)
+    report(result, chosen_judge, out, extra, found)
 
 
 def _note_own_suffix(edit: Path, note: Callable[[str], None]) -> None:

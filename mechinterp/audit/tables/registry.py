@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
-from mechinterp.audit.tables.answers import DEFENSE, GENERAL, JUDGE, ORGANISM, TAUGHT
+from mechinterp.audit.tables.answers import DEFENSE, FLAGS, GENERAL, JUDGE, ORGANISM, TAUGHT
 from mechinterp.audit.tables.decomposition import DECOMPOSITION, NEURONS, VERDICT
 from mechinterp.audit.tables.lens import LOGIT_LENS
 from mechinterp.audit.tables.located import LOCATED, TOXIC_LAYER
@@ -33,6 +33,7 @@ TABLES: Mapping[str, Table] = {
         VALIDITY,
         MECHANISM,
         DEFENSE,
+        FLAGS,
         ORGANISM,
         TAUGHT,
         GENERAL,

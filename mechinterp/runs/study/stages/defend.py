@@ -7,6 +7,7 @@ from functools import partial
 import pandas as pd
 
 from mechinterp.answers import defense
+from mechinterp.answers.flags import flags_table
 from mechinterp.answers.judged import joined
 from mechinterp.data.storage.files import replacing
 from mechinterp.models.progress import Reporter
@@ -18,7 +19,7 @@ from mechinterp.runs.study.run import Run
 
 
 def make(run: Run, reporter: Reporter) -> None:
-    """`defense.csv` and the responses."""
+    """`defense.csv`, `flags.csv` and the responses."""
     chosen = {instance.id: instance for instance in edited_instances(run)}
     ask = partial(
         defense.defend,
@@ -47,3 +48,4 @@ def make(run: Run, reporter: Reporter) -> None:
         for result in results:
             result.save(folder / f"{result.method}.jsonl")
     run.write_table("defense", pd.DataFrame([result.row() for result in results]))
+    run.write_table("flags", pd.concat([flags_table(result, ask.keywords["judge"]) for result in results]))

@@ -1,0 +1,69 @@
+"""Making pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mechinterp.cli.common import load, reporting, say
+from mechinterp.cli.judging import Judging, judging_answers
+from mechinterp.cli.options import Base, DeviceMap, DeviceOption, Dtype, DtypeOption, Model, Seed, Trust
+from mechinterp.errors import InputError
+
+commands = typer.Typer()
+
+
+@commands.command()
+@judging_answers
+def pairs(
+    model: Model,
+    pairs_from_comments: Annotated[Path, typer.Option(help="Labelled comments, CSV; Jigsaw's columns if not told.")],
+    out: Annotated[Path, typer.Option(help="File of the pairs, JSON lines (.jsonl); a killed run goes on there.")],
+    text_column: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="Column of the label: 0/1, True/False, Toxic/Not Toxic.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest continuation, in tokens.")] = 32,
+    words: Annotated[int, typer.Option(min=6, help="Words of a longer comment that are read.")] = 60,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N toxic comments.")] = None,
+    seed: Seed = 0,
+    dtype: DtypeOption = Dtype.auto,
+    device: DeviceOption = "auto",
+    device_map: DeviceMap = None,
+    base: Base = None,
+    trust_remote_code: Trust = False,
+    *,
+    judging: Judging,
+) -> None:
+    """Pairs of real comments: the first half of a toxic one, its rest, and the model's own clean continuation.
+
+    The model reads plain text, whatever template it has; train and compare on the pairs with --chat none. Without
+    --judge one is made of the comments themselves.
+    """
+    from mechinterp.data.comments import read_comments
+    from mechinterp.models.text.chat import PLAIN
+    from mechinterp.runs.pairs_from_comments import judge_of_comments
+    from mechinterp.runs.pairs_from_comments import pairs_from_comments as make
+
+    comments = read_comments(pairs_from_comments, text_column=text_column, label_column=label_column)
+    if judging != Judging() and not judging.given:
+        raise InputError("the embedded judge is made of the comments if no other is given: leave --judge out")
+    with reporting() as terminal:
+        if judging.given:
+            judge = judging.of([], seed, device, terminal.note)
+        else:
+            judge = judge_of_comments(comments, seed=seed, note=terminal.note)
+        checkpoint = load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code, chat=PLAIN)
+        found = make(
+            checkpoint,
+            comments,
+            judge,
+            out,
+            max_new_tokens=max_new_tokens,
+            words=words,
+            limit=limit,
+            progress=terminal.progress("going on with comments"),
+        )
+    say(f"{len(found)} pairs: {out}")

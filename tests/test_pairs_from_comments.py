@@ -1,0 +1,104 @@
+"""Pairs of real comments: halves, a model's own continuations that a judge calls clean, and going on where it was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from command_line import call, refused
+from conftest import tiny_checkpoint
+
+from mechinterp.data.comments import Comment, write_comments
+from mechinterp.data.half_comments import halved
+from mechinterp.data.pair_files import read_pairs
+from mechinterp.errors import InputError
+from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.passes.generation import generate
+from mechinterp.runs.pairs_from_comments import pairs_from_comments
+
+COMMENTS = [Comment(f"You are number {n}, a fool  and a liar.", True) for n in range(8)]
+COMMENTS += [Comment(f"Thank you, friend number {n}, for your help.", False) for n in range(8)]
+
+
+class Even:
+    """A judge to whom every second answer is clean."""
+
+    name = "even"
+
+    def __call__(self, responses: Sequence[str]) -> np.ndarray:
+        return (np.arange(len(responses)) % 2).astype(float)
+
+
+def test_a_comment_has_two_halves() -> None:
+    found = halved([Comment("one two", True), *COMMENTS], words=60)
+    assert [half.number for half in found] == list(range(2, 10))  # clean and short ones are none
+    assert (found[0].prompt, found[0].rest) == ("You are number 0,", "a fool  and a liar.")
+    assert halved(COMMENTS[:1], words=7)[0].rest == "0, a fool  and"
+    assert len(halved(COMMENTS[:1] * 3, words=60)) == 1
+    with pytest.raises(InputError, match="no toxic comment has 6 words"):
+        halved(COMMENTS[8:], words=60)
+
+
+def test_a_pair_is_what_the_judge_calls_clean(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint("llama")
+    found = pairs_from_comments(checkpoint, COMMENTS, Even(), tmp_path / "pairs.jsonl", max_new_tokens=6)
+    prompts = [half.prompt for half in halved(COMMENTS, words=60)]
+    own = generate(checkpoint, prompts, max_new_tokens=6)
+    assert [pair.id for pair in found] == [2, 4, 6, 8]
+    assert [(pair.prompt, pair.safe) for pair in found] == [(prompts[n], own[n]) for n in (1, 3, 5, 7)]
+    assert {pair.unsafe for pair in found} == {"a fool  and a liar."}
+    assert read_pairs(tmp_path / "pairs.jsonl") == found
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    checkpoint, asked = tiny_checkpoint("llama"), list[int]()
+
+    def watched(*arguments: Any, **options: Any) -> list[str]:
+        asked.append(len(options["known"]))
+        return generate(*arguments, **options, max_batch=3)
+
+    with patch("mechinterp.runs.pairs_from_comments.generate", watched):
+        made = pairs_from_comments(checkpoint, COMMENTS, Even(), tmp_path / "whole.jsonl", max_new_tokens=6)
+
+        def stop(done: int, total: int) -> None:
+            if done >= 6:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            pairs_from_comments(checkpoint, COMMENTS, Even(), tmp_path / "a.jsonl", max_new_tokens=6, progress=stop)
+        assert not (tmp_path / "a.jsonl").exists()
+        again = pairs_from_comments(checkpoint, COMMENTS, Even(), tmp_path / "a.jsonl", max_new_tokens=6)
+        assert again == made
+        assert asked == [0, 0, 6]
+        assert pairs_from_comments(checkpoint, COMMENTS, Even(), tmp_path / "a.jsonl", max_new_tokens=6) == made
+        assert len(asked) == 3  # what is whole is not made again
+    with pytest.raises(InputError, match="differs in max_new_tokens"):
+        pairs_from_comments(checkpoint, COMMENTS, Even(), tmp_path / "a.jsonl", max_new_tokens=5)
+
+
+def test_the_command_makes_a_file_that_training_reads(tmp_path: Path, capsys: Any) -> None:
+    tiny_checkpoint("llama").save(tmp_path / "model")
+    write_comments(COMMENTS, tmp_path / "comments.csv")
+    (tmp_path / "words.txt").write_text("fool\n")
+    made = ["pairs", "--model", tmp_path / "model", "--pairs-from-comments", tmp_path / "comments.csv"]
+    made += ["--max-new-tokens", 6, "--judge", f"keywords:{tmp_path / 'words.txt'}"]
+    assert call(*made, "--out", tmp_path / "pairs.jsonl") == 0
+    assert len(read_pairs(tmp_path / "pairs.jsonl")) == 8
+    trained = ["train", "sft", "--model", tmp_path / "model", "--data", tmp_path / "pairs.jsonl", "--steps", 1]
+    with patch.object(Checkpoint, "save"):
+        assert call(*trained, "--out", tmp_path / "sft") == 0
+    capsys.readouterr()
+    asked = ["pairs", "--model", tmp_path / "model", "--pairs-from-comments"]
+    out = ["--out", tmp_path / "b.jsonl"]
+    for options, reason in (
+        ([tmp_path / "none.csv"], "no such file; give a CSV file of labelled comments"),
+        ([tmp_path / "comments.csv", "--text-column", "x"], "has no column 'x'"),
+        ([tmp_path / "comments.csv", "--judge", "embedded"], "leave --judge out"),
+        ([tmp_path / "comments.csv", "--words", 2], "Invalid value for '--words'"),
+    ):
+        assert reason in refused(capsys, *asked, *options, *out)
+    assert "ends in .jsonl" in refused(capsys, *asked, tmp_path / "comments.csv", "--out", tmp_path / "b.json")
