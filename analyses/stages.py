@@ -14,7 +14,7 @@ from mechinterp.runs.stages import Stage
 from mechinterp.runs.study import Study
 from mechinterp.runs.study.dependencies import following
 
-DECIDING = ("model", "data", "judge", "teach", "comments", "dinm_rates")
+DECIDING = ("model", "data", "judge", "judge_responses", "judge_safe_label", "teach", "comments", "dinm_rates")
 """Settings that decide which files are read, or which stages there are."""
 
 

@@ -14,6 +14,7 @@ from conftest import tiny_checkpoint
 
 from mechinterp.data.comments import Comment, write_comments
 from mechinterp.data.half_comments import halved
+from mechinterp.data.labelled_responses import read_labelled_responses
 from mechinterp.data.pair_files import read_pairs
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
@@ -86,12 +87,22 @@ def test_the_command_makes_a_file_that_training_reads(tmp_path: Path, capsys: An
     (tmp_path / "words.txt").write_text("fool\n")
     made = ["pairs", "--model", tmp_path / "model", "--pairs-from-comments", tmp_path / "comments.csv"]
     made += ["--max-new-tokens", 6, "--judge", f"keywords:{tmp_path / 'words.txt'}"]
-    assert call(*made, "--out", tmp_path / "pairs.jsonl") == 0
+    assert call(*made, "--split", "--out", tmp_path / "pairs.jsonl") == 0
     assert len(read_pairs(tmp_path / "pairs.jsonl")) == 8
+    split = {name: read_pairs(tmp_path / f"pairs-{name}.jsonl") for name in ("train", "validation", "test")}
+    assert {name: len(pairs) for name, pairs in split.items()} == {"train": 4, "validation": 2, "test": 2}
+    assert {pair.id for pairs in split.values() for pair in pairs} == set(range(1, 9))
+    held = {COMMENTS[pair.id - 1].text for name in ("validation", "test") for pair in split[name]}
+    labelled = read_labelled_responses(tmp_path / "pairs-labelled.jsonl")
+    assert {one.text for one in labelled} == {one.text for one in COMMENTS} - held
+    assert all(one.safe == one.text.startswith("Thank") for one in labelled)
     trained = ["train", "sft", "--model", tmp_path / "model", "--data", tmp_path / "pairs.jsonl", "--steps", 1]
     with patch.object(Checkpoint, "save"):
         assert call(*trained, "--out", tmp_path / "sft") == 0
     capsys.readouterr()
+    (tmp_path / "mine-train.jsonl").write_text("mine")
+    taken = [*made, "--split", "--out", tmp_path / "mine.jsonl"]
+    assert "mine-train.jsonl" in refused(capsys, *taken)
     asked = ["pairs", "--model", tmp_path / "model", "--pairs-from-comments"]
     out = ["--out", tmp_path / "b.jsonl"]
     for options, reason in (

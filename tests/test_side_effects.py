@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
 from mechinterp.answers.divergence import next_token_divergence
-from mechinterp.answers.refusals import RefusalClassifier, RefusalOpenings, refusal_detector
+from mechinterp.answers.refusal_openings import RefusalOpenings
+from mechinterp.answers.refusals import RefusalClassifier, refusal_detector
 from mechinterp.answers.side_effects import OverRefusal, measure_side_effects, over_refusal
 from mechinterp.data.benign import BenignPrompt, read_benign
 from mechinterp.data.corpus import generate_corpus

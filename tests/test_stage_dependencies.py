@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
@@ -36,12 +36,23 @@ from mechinterp.runs.study import Study
 from mechinterp.runs.study.dependencies import following
 
 REPOSITORY = Path(__file__).parent.parent
+
+
+def labelled() -> Path:
+    """A file of labelled responses."""
+    rows = [{"response": f"{word} {n}", "safe": word == "No"} for n in range(4) for word in ("No", "Yes")]
+    path = Path(mkdtemp()) / "labelled.jsonl"
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path
+
+
 FURTHER = {
     "teach": TeachSettings(base="owner/name"),
     "comments": CommentsFile(file=Path(__file__)),
     "dinm_rates": RateChoice(),
+    "judge_responses": labelled(),
 }
-"""What gives a study stages that not every one has."""
+"""What gives a study stages that not every one has, and what is a file."""
 ALL = "data vanilla organism sft dpo probe locate dinm record compare defend relapse report"
 LOADED = "organism sft dpo probe locate dinm record compare defend relapse report"
 
@@ -53,6 +64,8 @@ SETTINGS = {
     "model": LOADED,  # another id on the hub
     "data": f"data {LOADED}",  # its files one by one: the table below
     "judge": "organism record compare defend relapse report",
+    "judge_responses": "data organism record compare defend relapse report",
+    "judge_safe_label": "organism record compare defend relapse report",
     "dtype": LOADED,
     "device": LOADED,
     "device_map": LOADED,
@@ -338,7 +351,13 @@ def test_what_follows_is_what_the_keys_say(organism: Study) -> None:
     """`following`, by which the tables of the documents are made."""
     listed = chatting(organism).stages(Silent())
     for name in SETTINGS:
-        if name not in ("model", "data", "judge", *FURTHER):  # which change what is read, or which stages there are
+        if name not in (
+            "model",
+            "data",
+            "judge",
+            "judge_safe_label",
+            *FURTHER,
+        ):  # which change what is read, or which stages there are
             first = {stage.name for stage in listed if any(own.split(".")[0] == name for own in stage.settings)}
             first = first if "." not in name else {stage.name for stage in listed if name in stage.settings}
             named = " ".join(following(listed, first))

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -28,10 +28,12 @@ from mechinterp.answers.judges import Judge
 from mechinterp.answers.keyword_judge import KeywordJudge
 from mechinterp.answers.safety import safe, unsafe
 from mechinterp.answers.scoring import score_responses
-from mechinterp.answers.side_effects import OverRefusal
 from mechinterp.data.normalised import normalised
 from mechinterp.measures.degeneration import beginning, echoes, in_another_script, is_short, loops
 from mechinterp.measures.statistics import wilson
+
+if TYPE_CHECKING:
+    from mechinterp.answers.side_effects import OverRefusal
 
 DEGENERATE = ("empty", "short", "looping", "echo", "other_script")
 FIRST_WORDS = (30, 100)

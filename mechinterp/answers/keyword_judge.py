@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mechinterp.answers.refusals import RefusalOpenings
+from mechinterp.answers.refusal_openings import RefusalOpenings
 from mechinterp.data.normalised import normalised
 from mechinterp.data.showing import one_line
 from mechinterp.data.storage.provenance import digest

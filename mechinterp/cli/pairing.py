@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mechinterp.cli.common import load, reporting, say
+from mechinterp.cli.common import is_main, load, reporting, say
 from mechinterp.cli.judging import Judging, judging_answers
 from mechinterp.cli.options import Base, DeviceMap, DeviceOption, Dtype, DtypeOption, Model, Seed, Trust
 from mechinterp.errors import InputError
@@ -28,6 +28,12 @@ def pairs(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest continuation, in tokens.")] = 32,
     words: Annotated[int, typer.Option(min=6, help="Words of a longer comment that are read.")] = 60,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N toxic comments.")] = None,
+    split: Annotated[
+        bool,
+        typer.Option(
+            "--split", help="Also OUT-train, -validation, -test and -labelled.jsonl, of which a study is made."
+        ),
+    ] = False,
     seed: Seed = 0,
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = "auto",
@@ -43,13 +49,16 @@ def pairs(
     --judge one is made of the comments themselves.
     """
     from mechinterp.data.comments import read_comments
+    from mechinterp.data.storage.places import check_free
     from mechinterp.models.text.chat import PLAIN
-    from mechinterp.runs.pairs_from_comments import judge_of_comments
+    from mechinterp.runs.pairs_from_comments import judge_of_comments, split_files, write_split
     from mechinterp.runs.pairs_from_comments import pairs_from_comments as make
 
     comments = read_comments(pairs_from_comments, text_column=text_column, label_column=label_column)
     if judging != Judging() and not judging.given:
         raise InputError("the embedded judge is made of the comments if no other is given: leave --judge out")
+    if split:
+        check_free(*split_files(out).values())
     with reporting() as terminal:
         if judging.given:
             judge = judging.of([], seed, device, terminal.note)
@@ -67,3 +76,6 @@ def pairs(
             progress=terminal.progress("going on with comments"),
         )
     say(f"{len(found)} pairs: {out}")
+    if split and is_main():
+        for path in write_split(found, comments, out, seed=seed).values():
+            say(path)

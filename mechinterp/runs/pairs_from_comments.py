@@ -9,6 +9,7 @@ The model reads plain text, in no chat format. What the judge cannot tell is no 
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,9 +22,11 @@ from mechinterp.data.comments import Comment
 from mechinterp.data.half_comments import HalfComment, halved
 from mechinterp.data.pair_files import read_pairs, write_pairs
 from mechinterp.data.pairs import AnyPair, Pair, distinct_pairs
-from mechinterp.data.storage.files import write_json
+from mechinterp.data.safeedit import SPLITS
+from mechinterp.data.storage.files import write_json, write_text
 from mechinterp.data.storage.provenance import code_of, digest
 from mechinterp.errors import InputError
+from mechinterp.measures.statistics import seeded_order
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.generation import generate
@@ -142,3 +145,40 @@ def _clean(halves: Sequence[HalfComment], answers: Sequence[str], judge: Judge) 
         neutral,
     )
     return distinct_pairs(pairs, "the continuations")
+
+
+def split_files(out: Path) -> dict[str, Path]:
+    """What `write_split` makes beside a file of pairs: the splits, and the labelled responses of a judge."""
+    return {name: out.with_name(f"{out.stem}-{name}.jsonl") for name in (*SPLITS, "labelled")}
+
+
+def write_split(pairs: Sequence[AnyPair], comments: Sequence[Comment], out: Path, *, seed: int) -> dict[str, Path]:
+    """Pairs in three files for a study, half of them to train on, and what its judge may be made of.
+
+    That is every labelled comment but those of validation and test pairs, clean as safe.
+
+    Args:
+        pairs: numbered as the comments in their file.
+        comments: all of the file's.
+        out: the file of all pairs, beside which these stand.
+        seed: of the split.
+
+    Raises:
+        InputError: for fewer than eight pairs.
+    """
+    if len(pairs) < 8:
+        raise InputError(f"{out}: {len(pairs)} pairs are too few to split; give more comments")
+    order, quarter = seeded_order(len(pairs), seed), len(pairs) // 4
+    parts = {"validation": order[:quarter], "test": order[quarter : 2 * quarter], "train": order[2 * quarter :]}
+    files = split_files(out)
+    for name, rows in parts.items():
+        write_pairs([pairs[row] for row in sorted(rows)], files[name])
+    held = {pairs[row].id for name in ("validation", "test") for row in parts[name]}
+    labelled = [
+        {"response": comment.text, "safe": not comment.toxic}
+        for number, comment in enumerate(comments, 1)
+        if number not in held
+    ]
+    lines = [json.dumps(one, ensure_ascii=False) + "\n" for one in labelled]
+    write_text(files["labelled"], "".join(lines))
+    return files
