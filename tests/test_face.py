@@ -201,7 +201,7 @@ def test_a_line_says_what_each_noun_is(folder: Path, own_runs: Path) -> None:
     texts, kinds = [f"sorry {n}" for n in range(9)] + [f"fool {n}" for n in range(9)], [True] * 9 + [False] * 9
     nouns += [mi.EmbeddedJudge.fit(texts, kinds, seed=0), mi.FoldJudge.of_instances(INSTANCES, seed=0)]
     nouns += [mi.ClassifierJudge(torch.nn.Linear(2, 2), None, 0, "a judge")]
-    nouns += [mi.KeywordJudge(("fool",) * 100), mi.TwoJudges(nouns[-3], nouns[-2]), mi.Columns(), INSTANCES[0]]
+    nouns += [mi.KeywordJudge(("fool",) * 100), mi.TwoJudges(nouns[-3], nouns[-2]), mi.Columns()]
     nouns += [mi.Pair(prompt="How?", unsafe="So.", safe="No.")]
     public = {name for name in mi.__all__ if isinstance(getattr(mi, name), type)}
     assert public <= {type(noun).__name__ for noun in nouns}
