@@ -105,7 +105,8 @@ def test_k_types_that_gguf_only_reads_are_what_transformers_reads(kind: str, tmp
     assert all(torch.equal(weights.tensor(own), wanted[own]) for own in weights.parameters)
     read = weights.tensor(name)
     gaps = read.reshape(-1, 16).sort(1).values.diff(dim=1)
-    inside = read + 0.1 * torch.rand(256, 256) * gaps[gaps > 0].min()
+    steps = gaps.masked_fill(gaps == 0, torch.inf).amin(1).nan_to_num(posinf=0.0)  # of one value: a step of 0
+    inside = read + 0.1 * torch.rand(256, 256) * steps.repeat_interleave(16).reshape(256, 256)
     assert rounding(read, inside, kind) == "step"
     assert rounding(read, inside + 1, kind) is None
 
