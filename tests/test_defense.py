@@ -163,7 +163,17 @@ def test_defend_asks_every_prompt_and_keeps_the_responses(tmp_path) -> None:
     assert len(result.save(tmp_path / "r.jsonl").read_text().splitlines()) == 20
     assert Defense.load(tmp_path / "r.jsonl") == result
     lines = pd.read_json(tmp_path / "r.jsonl", lines=True)
-    assert list(lines.columns) == ["method", "instance", "category", "kind", "prompt", "response", "safe", "judge"]
+    assert list(lines.columns) == [
+        "method",
+        "instance",
+        "category",
+        "kind",
+        "prompt",
+        "response",
+        "safe",
+        "judge",
+        "cut",
+    ]
     assert lines["judge"].unique().tolist() == ["embedded"]
     parts = [defend(checkpoint, [i], judge, max_new_tokens=3, suffix="Please:") for i in INSTANCES]
     assert [r.response for r in joined(parts).responses] == [r.response for r in result.responses]

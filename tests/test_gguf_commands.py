@@ -26,6 +26,8 @@ from mechinterp.runs.study import Study
 TAKES = {
     "train sft": "--model {model} --data {there}/train.json --out {out}",
     "train dpo": "--model {model} --data {there}/train.json --out {out}",
+    "train ext_sub": "--model {model} --data {there}/train.json --out {out}",
+    "pairs": "--model {model} --pairs-from-comments {there}/comments.csv --out {out}",
     "show-tokens": "--model {model} --prompt Hello",
     "locate": "--model {model} --data {there}/data.json",
     "edit": "--model {model} --data {there}/data.json --instance 0 --layer 1 --steps 1 --out {out}",
@@ -40,7 +42,7 @@ TAKES = {
     "relapse": "--base {model} --checkpoint t={there}/folder --data {there}/data.json --out {out}",
     "evaluate": "--model {model} --data {there}/data.json --max-new-tokens 2 --device cpu --out {out}",
 }
-SLOW = {"train sft", "train dpo", "compare", "relapse"}  # tested of any checkpoint elsewhere
+SLOW = {"train sft", "train dpo", "train ext_sub", "pairs", "compare", "relapse"}  # tested of any checkpoint elsewhere
 
 
 @pytest.fixture(scope="module")

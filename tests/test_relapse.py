@@ -513,7 +513,7 @@ def test_a_comparison_treats_each_checkpoint_once(
 def test_the_command_needs_no_comparison(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mechinterp.cli.relapsing.judge_of", lambda *_: Harsh())
+    monkeypatch.setattr("mechinterp.cli.judging.Judging.of", lambda *_: Harsh())
     data = tmp_path / "data.json"
     write_safeedit([make_instance(i, safe_generation=f"I am sorry, not {i}.") for i in range(12)], data)
     base = ["relapse", "--base", folder / "base", "--data", data, "--max-new-tokens", 3, "--layer", 1]

@@ -26,8 +26,12 @@ from mechinterp.errors import InputError
 
 WANTED = "SafeEdit instances, or pairs as JSON lines or CSV (prompt, unsafe, safe)"
 _SAFEEDIT = {
-    field.alias for field in SafeEditInstance.model_fields.values() if field.alias and " " in field.alias
-}  # keys that no other file has
+    key
+    for name, field in SafeEditInstance.model_fields.items()
+    if field.alias and " " in field.alias
+    for key in (name, field.alias)
+    if key != "category"
+}  # keys that no other file has, as released and as the fields are called
 
 
 @dataclass(frozen=True)
@@ -73,14 +77,19 @@ def read_pairs(
         raise InputError(f"{path}: is empty; give {WANTED}")
     if text.lstrip().startswith(("[", "{")):
         first = _first_object(path)
-        if first is None or first.keys() & _SAFEEDIT:
+        if first is None or (not first and path.suffix == ".json") or first.keys() & _SAFEEDIT:
             if columns != Columns():
                 raise InputError(f"{path}: SafeEdit's keys have their names; leave the options of columns out")
             return [*read_safeedit(path)]
         found = _of_objects(path, columns)
     else:
         found = _of_csv(path, columns)
-    pairs = list(found)
+    try:
+        pairs = list(found)
+    except InputError:
+        if path.suffix == ".json" and not text.lstrip().startswith(("[", "{")):
+            return [*read_safeedit(path)]  # says that it is not JSON, which a file of this name should be
+        raise
     if not pairs:
         raise InputError(f"{path}: has no pairs; give {WANTED}")
     _reject_repeated_ids(pairs, path)
