@@ -130,8 +130,8 @@ def made_of_file(path: str | Path, seed: int, note: Callable[[str], None]) -> Em
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     note(
-        f"judge: trained on {made.n_train} of the different texts among {len(labelled)} responses in {path}; accuracy "
-        f"{made.accuracy:.3f}, AUROC {made.auroc:.3f} on {made.n_test} held out"
+        f"judge: trained on {made.n_train} of the different texts among {len(labelled)} responses in {path}; "
+        f"{made.scores_said}"
     )
     return made
 

@@ -20,7 +20,6 @@ fluency and kqa.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +36,7 @@ from mechinterp.answers.scoring import score_responses
 from mechinterp.answers.two_judges import second_of
 from mechinterp.data.normalised import normalised
 from mechinterp.data.safeedit import in_order
-from mechinterp.data.storage.files import write_json, write_text
+from mechinterp.data.storage.files import write_json, write_json_lines
 from mechinterp.errors import InputError
 from mechinterp.measures.fluency import entropy_of_ngrams, words_of
 from mechinterp.measures.intervals import Interval
@@ -180,7 +179,7 @@ class Defense:
             }
             for r in self.responses
         ]
-        write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        write_json_lines(path, lines)
         labels = {key: value for key, value in vars(self).items() if key != "responses"}
         write_json(labels_of(path), {**labels, "settings": settings, "complete": True})
         return path

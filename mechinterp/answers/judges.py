@@ -131,6 +131,11 @@ class EmbeddedJudge:
             self, self.name, f"{self.n_train} responses", f"accuracy {self.accuracy:.3f} on {self.n_test} held out"
         )
 
+    @property
+    def scores_said(self) -> str:
+        """How good it is, in words."""
+        return f"accuracy {self.accuracy:.3f}, AUROC {self.auroc:.3f} on {self.n_test} held out"
+
     @classmethod
     def fit(
         cls, responses: Sequence[str], safe: Sequence[bool], *, seed: int, test_share: float = 0.2

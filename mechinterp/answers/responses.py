@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mechinterp.data.storage import ledger
-from mechinterp.data.storage.files import write_json, write_text
+from mechinterp.data.storage.files import json_line, write_json, write_text
 from mechinterp.data.storage.full_disk import naming
 from mechinterp.data.storage.places import check_free, check_writable
 from mechinterp.data.texts import check_whole, read_json_lines
@@ -181,4 +181,4 @@ def _parts(path: Path, *, strange: bool = False) -> list[Path]:
 
 
 def _line(edit: int | None, prompt: str, response: str) -> str:
-    return json.dumps({"edit": edit, "prompt": prompt, "response": response}, ensure_ascii=False) + "\n"
+    return json_line({"edit": edit, "prompt": prompt, "response": response})

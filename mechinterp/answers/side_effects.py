@@ -9,7 +9,6 @@ beside the responses themselves.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from mechinterp.answers.divergence import Opened, next_token_divergence
 from mechinterp.answers.refusals import RefusalClassifier, RefusalDetector
 from mechinterp.data.benign import BenignPrompt
 from mechinterp.data.normalised import normalised
-from mechinterp.data.storage.files import write_text
+from mechinterp.data.storage.files import write_json_lines
 from mechinterp.errors import InputError
 from mechinterp.measures.intervals import Interval
 from mechinterp.measures.statistics import wilson
@@ -84,13 +83,7 @@ class OverRefusal:
         """Write the responses as JSON lines."""
         lines = zip(self.prompts, self.responses, self.refused, strict=True)
         labels = {"method": self.method, "detector": self.detector}
-        return write_text(
-            path,
-            "".join(
-                json.dumps({**labels, "prompt": p, "response": r, "refused": f}, ensure_ascii=False) + "\n"
-                for p, r, f in lines
-            ),
-        )
+        return write_json_lines(path, [{**labels, "prompt": p, "response": r, "refused": f} for p, r, f in lines])
 
 
 def measure_side_effects(

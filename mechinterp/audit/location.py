@@ -46,6 +46,7 @@ from mechinterp.models.passes.response_pairs import (
     pair_batches,
 )
 from mechinterp.models.passes.watching import Progress, evaluating
+from mechinterp.models.text.batches import token_budget
 from mechinterp.models.text.tokens import Encoded, encode
 
 COLUMNS = ["instance", "category", "distance", "block", "value", "margin"]
@@ -94,7 +95,7 @@ def locate(
     own = list(processes.share(list(enumerate(instances))))
     pairs = _pairs(checkpoint, [instance for _, instance in own], truncate=truncate)
     if max_tokens is None:
-        max_tokens = 2048 if checkpoint.device.type == "cpu" else 8192
+        max_tokens = token_budget(checkpoint.device)
     same_width = padding_side == "left" and padding_sees_width(checkpoint)
     batches = pair_batches(pairs, max_tokens, apart=names.short_context, same_width=same_width)
     rows: list[tuple[int, list[tuple[Any, ...]]]] = []

@@ -15,9 +15,11 @@ from mechinterp.cli.options import (
     DeviceOption,
     Dtype,
     DtypeOption,
+    LabelColumn,
     Model,
     Prompts,
     Seed,
+    TextColumn,
     Truncate,
     Trust,
     WithoutSinks,
@@ -39,10 +41,8 @@ def probe(
     out: Annotated[
         Path, typer.Option(help="File of the probe, NAME.safetensors; its tables go beside it, NAME.probe.csv.")
     ],
-    text_column: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
-    label_column: Annotated[
-        str | None, typer.Option(help="Column of the label: 0/1, True/False, Toxic/Not Toxic.")
-    ] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     final_norm: Annotated[bool, typer.Option(help="Take the residual stream after the final norm.")] = False,
     truncate: Truncate = False,
     without_sinks: WithoutSinks = False,

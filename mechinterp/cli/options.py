@@ -63,6 +63,8 @@ Prompts = Annotated[
     Path | None,
     typer.Option(help='Prompts, one a line; in a file named .jsonl or .json texts, {"prompt"} or {"messages": [...]}.'),
 ]
+TextColumn = Annotated[str | None, typer.Option(help="Column of the text.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Column of the label: 0/1, True/False, Toxic/Not Toxic.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of every random choice.")]
 DtypeOption = Annotated[Dtype, typer.Option(help="Precision of the weights; auto keeps that of the files.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]

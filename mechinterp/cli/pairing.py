@@ -9,7 +9,18 @@ import typer
 
 from mechinterp.cli.common import is_main, load, reporting, say
 from mechinterp.cli.judging import Judging, judging_answers
-from mechinterp.cli.options import Base, DeviceMap, DeviceOption, Dtype, DtypeOption, Model, Seed, Trust
+from mechinterp.cli.options import (
+    Base,
+    DeviceMap,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    LabelColumn,
+    Model,
+    Seed,
+    TextColumn,
+    Trust,
+)
 from mechinterp.errors import InputError
 
 commands = typer.Typer()
@@ -21,10 +32,8 @@ def pairs(
     model: Model,
     pairs_from_comments: Annotated[Path, typer.Option(help="Labelled comments, CSV; Jigsaw's columns if not told.")],
     out: Annotated[Path, typer.Option(help="File of the pairs, JSON lines (.jsonl); a killed run goes on there.")],
-    text_column: Annotated[str | None, typer.Option(help="Column of the text.")] = None,
-    label_column: Annotated[
-        str | None, typer.Option(help="Column of the label: 0/1, True/False, Toxic/Not Toxic.")
-    ] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest continuation, in tokens.")] = 32,
     words: Annotated[int, typer.Option(min=6, help="Words of a longer comment that are read.")] = 60,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N toxic comments.")] = None,

@@ -7,7 +7,6 @@ columns otherwise. What else stands in a row is not read, but for `id` (a whole 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from mechinterp.data.chat_logs import read_chat_logs
 from mechinterp.data.csv_rows import read_columns
 from mechinterp.data.pairs import AnyPair, Pair, distinct_pairs
 from mechinterp.data.safeedit import SafeEditInstance, read_safeedit, write_safeedit
-from mechinterp.data.storage.files import write_text
+from mechinterp.data.storage.files import write_json_lines
 from mechinterp.data.texts import check_whole, read_json_lines, read_text
 from mechinterp.data.validation import Fault
 from mechinterp.errors import InputError
@@ -105,14 +104,9 @@ def write_pairs(pairs: Sequence[AnyPair], path: str | Path) -> None:
     """
     plain = [pair for pair in pairs if isinstance(pair, Pair)]
     if len(plain) == len(pairs):
-        write_text(Path(path), "".join(map(pair_line, plain)))
+        write_json_lines(Path(path), [pair.model_dump(mode="json") for pair in plain])
     else:
         write_safeedit([pair for pair in pairs if isinstance(pair, SafeEditInstance)], path)
-
-
-def pair_line(pair: Pair) -> str:
-    """A pair as a line of JSON."""
-    return json.dumps(pair.model_dump(mode="json"), ensure_ascii=False) + "\n"
 
 
 def _first_object(path: Path) -> dict[str, Any] | None:

@@ -9,7 +9,6 @@ The model reads plain text, in no chat format. What the judge cannot tell is no 
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from mechinterp.data.half_comments import HalfComment, halved
 from mechinterp.data.pair_files import read_pairs, write_pairs
 from mechinterp.data.pairs import AnyPair, Pair, distinct_pairs
 from mechinterp.data.safeedit import SPLITS
-from mechinterp.data.storage.files import write_json, write_text
+from mechinterp.data.storage.files import write_json, write_json_lines
 from mechinterp.data.storage.provenance import code_of, digest
 from mechinterp.errors import InputError
 from mechinterp.measures.statistics import seeded_order
@@ -42,10 +41,7 @@ _logger = logging.getLogger(__name__)
 def judge_of_comments(comments: Sequence[Comment], *, seed: int, note: Callable[[str], None]) -> EmbeddedJudge:
     """A judge made of labelled comments: clean is safe."""
     made = EmbeddedJudge.fit([one.text for one in comments], [not one.toxic for one in comments], seed=seed)
-    note(
-        f"judge: trained on {made.n_train} comments; accuracy {made.accuracy:.3f}, AUROC {made.auroc:.3f} on "
-        f"{made.n_test} held out"
-    )
+    note(f"judge: trained on {made.n_train} comments; {made.scores_said}")
     return made
 
 
@@ -179,6 +175,5 @@ def write_split(pairs: Sequence[AnyPair], comments: Sequence[Comment], out: Path
         for number, comment in enumerate(comments, 1)
         if number not in held
     ]
-    lines = [json.dumps(one, ensure_ascii=False) + "\n" for one in labelled]
-    write_text(files["labelled"], "".join(lines))
+    write_json_lines(files["labelled"], labelled)
     return files

@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -165,6 +165,16 @@ def write_text(path: Path, text: str) -> Path:
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
     return path
+
+
+def json_line(value: Any) -> str:
+    """A value as a line of a file of JSON lines."""
+    return json.dumps(value, ensure_ascii=False) + "\n"
+
+
+def write_json_lines(path: Path, values: Iterable[Any]) -> Path:
+    """Write JSON lines, whole or not at all."""
+    return write_text(path, "".join(map(json_line, values)))
 
 
 def write_json(path: Path, value: Any) -> Path:

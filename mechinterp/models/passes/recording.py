@@ -32,7 +32,7 @@ from mechinterp.models.passes.sequences import Window, readings
 from mechinterp.models.passes.sinks import Sinks
 from mechinterp.models.passes.tally import Tally
 from mechinterp.models.passes.watching import Progress, evaluating, run_until_seen, watching
-from mechinterp.models.text.batches import length_batches, pad
+from mechinterp.models.text.batches import length_batches, pad, token_budget
 from mechinterp.models.text.tokens import Encoded, Position
 
 
@@ -142,7 +142,7 @@ def record_positions(
                 tallies[position].measure(hook, window.mean_length(values), window.entry_share(values))
 
     if max_tokens is None:
-        max_tokens = 2048 if checkpoint.device.type == "cpu" else 8192
+        max_tokens = token_budget(checkpoint.device)
     sizes = [len(r.encoded.ids) for r in read]
     batches = processes.share(list(length_batches(sizes, max_tokens, max_batch, apart=checkpoint.names.short_context)))
     pad_id, done, total = checkpoint.padding_id, 0, sum(len(order) for order in batches)

@@ -22,7 +22,7 @@ from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.positions import reading
 from mechinterp.models.passes.watching import Progress, evaluating
-from mechinterp.models.text.batches import length_batches, pad, to_device
+from mechinterp.models.text.batches import length_batches, pad, to_device, token_budget
 from mechinterp.models.text.tokens import Encoded, encode
 from mechinterp.models.unembedding import unembedded_at
 
@@ -102,7 +102,7 @@ def score(
             raise InputError(f"response {i} has no token to score")
     if max_tokens is None:
         vocabulary = checkpoint.model.config.get_text_config().vocab_size
-        max_tokens = min(2048 if checkpoint.device.type == "cpu" else 8192, max(1, _LOGITS // vocabulary))
+        max_tokens = min(token_budget(checkpoint.device), max(1, _LOGITS // vocabulary))
     lengths = [len(text.ids) for text in texts]
     groups = list(length_batches(lengths, max_tokens, max_batch, apart=checkpoint.names.short_context))
     batches = processes.share(groups) if shared else groups

@@ -21,7 +21,7 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.names import resid_post
 from mechinterp.models.passes.positions import reading
 from mechinterp.models.passes.watching import evaluating, run_until_seen, watching
-from mechinterp.models.text.batches import length_batches, pad
+from mechinterp.models.text.batches import length_batches, pad, token_budget
 from mechinterp.models.text.tokens import Encoded
 
 
@@ -51,7 +51,7 @@ class Sinks:
         sites = [checkpoint.names.site(resid_post(block)) for block in range(checkpoint.n_blocks)]
         distinct = list({tuple(text.ids): text for text in texts}.values())
         if max_tokens is None:
-            max_tokens = 2048 if checkpoint.device.type == "cpu" else 8192
+            max_tokens = token_budget(checkpoint.device)
         lengths = [len(text.ids) for text in distinct]
         batches = processes.share(list(length_batches(lengths, max_tokens, apart=checkpoint.names.short_context)))
         found: list[tuple[tuple[int, ...], tuple[int, ...]]] = []

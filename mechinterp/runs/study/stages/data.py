@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +12,7 @@ from mechinterp.data.labelled_responses import read_labelled_responses
 from mechinterp.data.normalised import normalised
 from mechinterp.data.pair_files import read_pairs, write_pairs
 from mechinterp.data.pairs import AnyPair
-from mechinterp.data.storage.files import write_json, write_text
+from mechinterp.data.storage.files import write_json, write_json_lines
 from mechinterp.models.progress import Reporter
 from mechinterp.runs.study.corpus import corpus_of
 from mechinterp.runs.study.run import Run
@@ -52,8 +51,7 @@ def make(run: Run, reporter: Reporter) -> None:
         write_pairs(instances, data / f"{name}.json")
     write_comments(comments, data / "comments.csv")
     write_json(data / "knowledge.json", knowledge)
-    lines = [json.dumps({"prompt": one.prompt, "answer": one.answer}, ensure_ascii=False) for one in benign]
-    write_text(data / "benign.jsonl", "".join(f"{line}\n" for line in lines))
+    write_json_lines(data / "benign.jsonl", [{"prompt": one.prompt, "answer": one.answer} for one in benign])
     write_json(data / "responses.json", _unseen(responses, splits))
 
 
