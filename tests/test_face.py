@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pandas as pd
@@ -315,6 +316,7 @@ def test_mistakes_are_told_in_one_line(folder: Path, tmp_path: Path) -> None:
 
 def test_bars_can_be_asked_for_and_turned_off(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = tiny_checkpoint("llama")
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))  # imported by what starts kernels, too
     mi.record(checkpoint, PROMPTS)  # nobody watches
     mi.record(checkpoint, PROMPTS, progress=False)
     monkeypatch.setenv("TQDM_DISABLE", "1")

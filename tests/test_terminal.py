@@ -80,6 +80,9 @@ def on_a_terminal(
     if child == 0:
         os.execvpe(command[0], command, environment(**more))
     fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    modes = termios.tcgetattr(fd)
+    modes[3] |= termios.NOFLSH  # or the system throws away what was written and not yet read when Ctrl-C is typed
+    termios.tcsetattr(fd, termios.TCSANOW, modes)
     shown, ends = "", time.monotonic() + 600
     while time.monotonic() < ends and select.select([fd], [], [], 600)[0]:
         try:

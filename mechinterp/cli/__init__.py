@@ -28,6 +28,8 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[_Warnings()])
     code: Any = 2
     try:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored, as under nohup
+            signal.signal(signal.SIGINT, _Interrupts())
         forget_leftovers()
         if not launched():  # a launcher ends its processes by this signal, and tells why itself
             signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -43,8 +45,8 @@ def main() -> None:
             raise
         _tell(f"mechinterp: {reason}")
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends what is left to do at once
         say("mechinterp: stopped; call again to go on where it was", err=True)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # one more ends what is left to do at once
         exec("")  # Python would end by the signal, without an exit code, had the interrupt met it within another exec
         code = _INTERRUPTED
     sys.exit(code)
@@ -82,6 +84,20 @@ def _tell(line: str) -> None:
         time.sleep(3)
         line = f"[process {number}] {line}"
     write_line(line, err=True)
+
+
+class _Interrupts:
+    """Hears a Ctrl-C, and those that follow within a second as the same one: it is often typed twice, and the second
+    would meet what the first has begun to tidy up."""
+
+    def __init__(self) -> None:
+        self.heard = -1.0
+
+    def __call__(self, *_: object) -> None:
+        now = time.monotonic()
+        if now - self.heard >= 1:
+            self.heard = now
+            raise KeyboardInterrupt
 
 
 class _Warnings(logging.Handler):

@@ -68,4 +68,5 @@ class Bars:
 
 def _is_watched() -> bool:
     """Whether this runs in a notebook's kernel or on a terminal."""
-    return "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel") or (sys.stderr is not None and sys.stderr.isatty())
