@@ -1,0 +1,98 @@
+"""What rounding leaves of a change of weights, from two checkpoints' files alone: each tensor is read once.
+
+With Q the rounding, over all matrices of a kind,
+
+    other_bucket  share of the changed weights whose code is another one in T than in B
+    norm_ratio    |Q(T) - Q(B)| / |T - B|, Frobenius norms; 0: rounding gives the base back
+    cosine        of Q(T) - Q(B) with T - B
+
+Each model has scales of its own, so that one large weight that moved moves every bucket of its group.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import nan, sqrt
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from mechinterp.audit.attacks.attack import Point
+from mechinterp.audit.attacks.block_matrices import block_matrices, by_output
+from mechinterp.measures.quantised import Scheme
+from mechinterp.models.files.weights import LazyWeights
+
+ALL = "all"
+"""The kind that stands for all matrices of the blocks."""
+
+
+@dataclass
+class _Sums:
+    """Over the matrices of a kind: numbers of weights, and squared norms in float64."""
+
+    weights: int = 0
+    changed: int = 0
+    moved: int = 0
+    difference: float = 0.0
+    rounded: float = 0.0
+    product: float = 0.0
+
+    def row(self) -> dict[str, float]:
+        return {
+            "n_weights": self.weights,
+            "changed": self.changed / self.weights,
+            "other_bucket": self.moved / self.changed if self.changed else nan,
+            "norm_ratio": sqrt(self.rounded / self.difference) if self.difference else nan,
+            "cosine": self.product / sqrt(self.rounded * self.difference) if self.rounded and self.difference else nan,
+        }
+
+
+@torch.no_grad()
+def rounded_difference(base: LazyWeights, tuned: LazyWeights, schemes: Mapping[Point, Scheme]) -> pd.DataFrame:
+    """A row per point and kind of matrix, then one for all kinds: setting, dose, component and what the module names.
+
+    Args:
+        base, tuned: of one architecture; single tensors are read, one matrix of each at a time.
+        schemes: the rounding at each point.
+    """
+    kinds: dict[str, dict[Point, _Sums]] = defaultdict(lambda: {point: _Sums() for point in schemes})
+    for name, kind, inputs_first in block_matrices(base.names):
+        before, after = (by_output(weights.tensor(name), inputs_first) for weights in (base, tuned))
+        changed = before != after
+        n_changed = int(changed.sum())
+        for point, scheme in schemes.items():
+            sums = kinds[kind][point]
+            sums.weights += before.numel()
+            if n_changed:
+                _add(sums, scheme, before, after, changed, n_changed)
+    rows = []
+    for kind, found in [*kinds.items(), (ALL, _together(kinds, schemes))]:
+        labels = ({"setting": point.setting, "dose": point.dose, "component": kind} for point in schemes)
+        rows += [{**label, **found[point].row()} for label, point in zip(labels, schemes, strict=True)]
+    return pd.DataFrame(rows)
+
+
+def _add(sums: _Sums, scheme: Scheme, before: Tensor, after: Tensor, changed: Tensor, n_changed: int) -> None:
+    sums.changed += n_changed
+    sums.moved += int(((scheme.codes(before) != scheme.codes(after)) & changed).sum())
+    difference = after.float() - before.float()
+    rounded = scheme.rounded(after).float() - scheme.rounded(before).float()
+    sums.difference += _dot(difference, difference)
+    sums.rounded += _dot(rounded, rounded)
+    sums.product += _dot(rounded, difference)
+
+
+def _dot(one: Tensor, other: Tensor) -> float:
+    """Sum of products, accumulated in float64."""
+    return float((one * other).sum(dtype=torch.float64))
+
+
+def _together(kinds: Mapping[str, Mapping[Point, _Sums]], schemes: Mapping[Point, Scheme]) -> dict[Point, _Sums]:
+    whole = {}
+    for point in schemes:
+        parts = [found[point] for found in kinds.values()]
+        whole[point] = _Sums(*(sum(getattr(part, name) for part in parts) for name in vars(_Sums())))
+    return whole

@@ -1,0 +1,80 @@
+"""Rounding of weights as quantisers do it: to whole steps of a scale, or to the sixteen values of NF4.
+
+    int    a step of s = max|w| / (2^(bits-1) - 1) for each row, or group of neighbours in a row; w -> s round(w / s)
+    NF4    w -> max|w| times the nearest of sixteen quantiles of the normal distribution, for each block of weights in
+           their stored order (Dettmers et al. 2023, table 5)
+
+Round to nearest, symmetric, without calibration: what a user who loads a checkpoint in few bits gets at least. What is
+rounded already stays as it is, to the bit: the largest weight of a group keeps its value, and with it the scale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+NF4 = (
+    *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635),
+    *(-0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725),
+    *(0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
+)
+
+_AT_ONCE = 2**22
+"""Weights rounded at a time: some of them are held in float64."""
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A way of rounding.
+
+    Attributes:
+        bits: of a code.
+        group: weights that share a scale: neighbours of a row, or with `normal` of the whole matrix in its stored
+            order; None for a whole row.
+        normal: the codes stand for NF4's values, not for whole steps.
+    """
+
+    bits: int
+    group: int | None = None
+    normal: bool = False
+
+    def rounded(self, weight: Float[Tensor, "row column"]) -> Float[Tensor, "row column"]:
+        """The weights that the codes stand for, in their own type."""
+        return self._apply(weight, codes=False)
+
+    def codes(self, weight: Float[Tensor, "row column"]) -> Int[Tensor, "row column"]:
+        """The code of each weight: the number of steps, or the place in `NF4`."""
+        return self._apply(weight, codes=True).to(torch.int16)
+
+    def _apply(self, weight: Tensor, *, codes: bool) -> Tensor:
+        if not weight.numel():
+            return weight.clone()
+        rows = weight.reshape(1, -1) if self.normal else weight.reshape(-1, weight.shape[-1])
+        group = min(self.group or rows.shape[1], rows.shape[1])
+        found = torch.empty(rows.shape, dtype=torch.float32 if codes else weight.dtype, device=weight.device)
+        columns = max(1, _AT_ONCE // group) * group
+        step = max(1, _AT_ONCE // rows.shape[1])
+        for top in range(0, len(rows), step):
+            for left in range(0, rows.shape[1], columns):
+                part = (slice(top, top + step), slice(left, left + columns))
+                found[part] = self._groups(rows[part].double(), group, codes=codes).to(found.dtype)
+        return found.reshape(weight.shape)
+
+    def _groups(self, wide: Tensor, group: int, *, codes: bool) -> Tensor:
+        """Codes or values of rows whose groups begin at their first column."""
+        lacking = -wide.shape[1] % group
+        padded = torch.nn.functional.pad(wide, (0, lacking)).unflatten(1, (-1, group))
+        largest = padded.abs().amax(-1, keepdim=True)
+        if self.normal:
+            levels = torch.tensor(NF4, dtype=torch.float64, device=wide.device)
+            middles = (levels[1:] + levels[:-1]) / 2
+            code = torch.bucketize(padded / largest.masked_fill(largest == 0, 1), middles)
+            found = code if codes else levels[code] * largest
+        else:
+            scale = largest / (2 ** (self.bits - 1) - 1)
+            code = (padded / scale.masked_fill(scale == 0, 1)).round() + 0.0  # no negative zeros
+            found = code if codes else code * scale
+        return found.flatten(1)[:, : wide.shape[1]]

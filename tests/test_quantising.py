@@ -1,0 +1,142 @@
+"""Rounding to few bits: idempotent, blind to what is smaller than half a step, and put back to the bit."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pandas as pd
+import pytest
+import torch
+from conftest import MAIN_ARCHITECTURES, tiny_checkpoint
+from made_checkpoints import perturbed
+
+from mechinterp.audit.attacks.attack import Known, Point
+from mechinterp.audit.attacks.block_matrices import block_matrices
+from mechinterp.audit.attacks.of_quantise import QUANTISE, QuantiseOptions, scheme_of
+from mechinterp.audit.attacks.rounded_difference import rounded_difference
+from mechinterp.errors import InputError
+from mechinterp.measures.quantised import NF4, Scheme
+from mechinterp.models.files.weights import fingerprint_model
+
+SCHEMES = [Scheme(8), Scheme(4), Scheme(3, 32), Scheme(4, 128), Scheme(4, 64, normal=True)]
+
+
+def weights(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_what_is_rounded_stays_as_it_is(scheme: Scheme, dtype: torch.dtype) -> None:
+    once = scheme.rounded(weights(7, 150, dtype=dtype))
+    assert once.dtype == dtype
+    assert torch.equal(scheme.rounded(once).view(torch.int16), once.view(torch.int16))
+    assert torch.equal(scheme.codes(once), scheme.codes(weights(7, 150, dtype=dtype)))
+
+
+def test_rounding_by_hand() -> None:
+    row = torch.tensor([[0.7, -0.14, 0.06, -0.04]])
+    assert Scheme(4).codes(row).tolist() == [[7, -1, 1, 0]]
+    assert torch.allclose(Scheme(4).rounded(row), torch.tensor([[0.7, -0.1, 0.1, 0.0]]))
+    assert Scheme(4, 2).codes(row).tolist() == [[7, -1, 7, -5]]
+    normal = Scheme(4, 64, normal=True)
+    assert torch.allclose(normal.rounded(row), 0.7 * torch.tensor([[1.0, NF4[5], NF4[8], NF4[6]]]))
+    assert torch.equal(Scheme(3, 32).rounded(torch.zeros(2, 40)), torch.zeros(2, 40))
+    assert torch.equal(normal.rounded(torch.zeros(2, 40)), torch.zeros(2, 40))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_it_is_as_near_as_half_a_step_and_large_matrices_are_rounded_in_parts(
+    scheme: Scheme, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    w = weights(9, 200)
+    whole = scheme.rounded(w)
+    monkeypatch.setattr("mechinterp.measures.quantised._AT_ONCE", 128)
+    assert torch.equal(scheme.rounded(w), whole)
+    widest = max(b - a for a, b in pairwise(NF4)) if scheme.normal else 1 / (2 ** (scheme.bits - 1) - 1)
+    assert float((whole - w).abs().max()) <= widest / 2 * float(w.abs().max()) * 1.0001
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_an_edit_below_half_a_step_gives_the_base_back_to_the_bit(scheme: Scheme) -> None:
+    base = scheme.rounded(weights(6, 256))
+    step = 1 / (2 ** (scheme.bits - 1) - 1) if not scheme.normal else min(b - a for a, b in pairwise(NF4))
+    largest = base.unflatten(1, (-1, 32)).abs().amax(-1, keepdim=True).expand(6, -1, 32).flatten(1)
+    edit = 0.4 * step * base.abs().amax(1).min() * weights(6, 256, seed=3).tanh()
+    if scheme.group is not None:  # the smallest scale of any group
+        edit *= 0.2
+    edited = torch.where(base.abs() == largest, base, base + edit)  # but for those that set a scale
+    assert not torch.equal(edited, base)
+    assert torch.equal(scheme.rounded(edited), base)
+
+
+@pytest.mark.parametrize("architecture", MAIN_ARCHITECTURES)
+def test_a_model_is_rounded_in_memory_and_put_back(architecture: str) -> None:
+    base = tiny_checkpoint(architecture)
+    before, options = fingerprint_model(base.model), QuantiseOptions(bits=[3], schemes=["row", "nf4"])
+    points = QUANTISE.points(options, base.n_blocks)
+    assert points == [Point("row", 3.0), Point("nf4", 4.0)]
+    matrices = dict.fromkeys(name for name, *_ in block_matrices(base.names))
+    own = {name: parameter.detach().clone() for name, parameter in base.model.named_parameters()}
+    run = QUANTISE.run(base, Known(base, (), ()), options, points)
+    for point, attacked in zip(points, run, strict=False):
+        assert attacked.point == point
+        assert attacked.checkpoint is base
+        for name, parameter in base.model.named_parameters():
+            assert torch.equal(parameter, own[name]) == (name not in matrices), name
+    for name, _, inputs_first in block_matrices(base.names):
+        row = base.parameter(name)[:, 0] if inputs_first else base.parameter(name)[0]
+        assert name in matrices
+        assert len(row.unique()) <= 2**4 * math.ceil(row.numel() / 64 + 1)
+    run.close()
+    assert fingerprint_model(base.model) == before
+
+
+def test_a_stop_half_way_puts_the_weights_back() -> None:
+    base = tiny_checkpoint("gpt2")
+    before = fingerprint_model(base.model)
+    run = QUANTISE.run(base, Known(base, (), ()), QuantiseOptions(), [Point("row", 3.0), Point("nf4", 4.0)])
+    next(run)
+    with pytest.raises(KeyboardInterrupt):
+        run.throw(KeyboardInterrupt)
+    assert fingerprint_model(base.model) == before
+
+
+def table_of(base, tuned, *points: Point) -> pd.DataFrame:
+    return rounded_difference(base.weights, tuned.weights, {point: scheme_of(point) for point in points})
+
+
+def test_what_rounding_leaves_of_a_change() -> None:
+    base = tiny_checkpoint("llama")
+    tuned = perturbed(base, only="mlp.down_proj")
+    found = table_of(base, tuned, Point("row", 8.0), Point("row", 3.0)).set_index(["component", "dose"])
+    assert (found.loc[("mlp.out", 8.0), "changed"], found.loc[("attn.q", 8.0), "changed"]) == (1.0, 0.0)
+    assert found.loc[("attn.q", 8.0), ["other_bucket", "norm_ratio", "cosine"]].isna().all()
+    assert found.loc[("mlp.out", 8.0), "cosine"] > 0.99
+    assert found.loc[("mlp.out", 3.0), "other_bucket"] < found.loc[("mlp.out", 8.0), "other_bucket"]
+    whole, part = found.loc[("all", 3.0)], found.loc[("mlp.out", 3.0)]
+    assert whole["norm_ratio"] == part["norm_ratio"]
+    assert whole["changed"] * whole["n_weights"] == pytest.approx(part["n_weights"])
+    before, after = base.value_matrix(0).T, tuned.value_matrix(0).T  # rows as they are stored
+    assert torch.equal(Scheme(3).codes(before), Scheme(3).codes(before.contiguous()))
+    one = table_of(base, perturbed(base, only="layers.0.mlp.down_proj"), Point("row", 3.0)).set_index("component")
+    moved = Scheme(3).codes(before) != Scheme(3).codes(after)
+    assert one.loc["mlp.out", "other_bucket"] == pytest.approx(float(moved.float().mean()))
+
+
+def test_each_tensor_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    base, reads = tiny_checkpoint("gpt2"), []
+    tensor = type(base.weights).tensor
+    monkeypatch.setattr(type(base.weights), "tensor", lambda self, name: reads.append(name) or tensor(self, name))
+    table_of(base, perturbed(base), *QUANTISE.points(QuantiseOptions(), 0))
+    assert len(reads) == 2 * len(list(block_matrices(base.names)))
+    assert len(set(reads)) * 2 == len(reads)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"), [({"bits": [9]}, "2 to 8 bits"), ({"schemes": ["rows"]}, "did you mean 'row'")]
+)
+def test_bad_options_are_told_in_a_line(given: dict, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        QuantiseOptions(**given)
