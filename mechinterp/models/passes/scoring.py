@@ -29,7 +29,9 @@ from mechinterp.models.unembedding import unembedded_at
 Reduction = Literal["mean", "sum", "first"]
 """Over the tokens of a response: their mean, their sum, or the first one alone."""
 
-_LOGITS = 2**26  # numbers of one batch's logits: 256 MiB in float32
+LOGITS = 2**26
+"""Numbers of one batch's logits: 256 MiB in float32."""
+
 _WIDE = 2**24  # numbers of logits in float32 at a time: 64 MiB
 
 
@@ -102,7 +104,7 @@ def score(
             raise InputError(f"response {i} has no token to score")
     if max_tokens is None:
         vocabulary = checkpoint.model.config.get_text_config().vocab_size
-        max_tokens = min(token_budget(checkpoint.device), max(1, _LOGITS // vocabulary))
+        max_tokens = min(token_budget(checkpoint.device), max(1, LOGITS // vocabulary))
     lengths = [len(text.ids) for text in texts]
     groups = list(length_batches(lengths, max_tokens, max_batch, apart=checkpoint.names.short_context))
     batches = processes.share(groups) if shared else groups
@@ -122,26 +124,44 @@ def _scores(
     checkpoint: Checkpoint, texts: Sequence[Encoded], reduce: Reduction, side: Literal["left", "right"]
 ) -> Float[Tensor, " input"]:
     """The scores of the texts of one batch."""
+    each = token_logprobs(checkpoint, texts, first=1 if reduce == "first" else None, side=side)
+    return torch.stack([values.sum() if reduce == "sum" else values.mean() for values in each])
+
+
+def token_logprobs(
+    checkpoint: Checkpoint,
+    texts: Sequence[Encoded],
+    *,
+    first: int | None = None,
+    side: Literal["left", "right"] = "right",
+) -> list[Float[Tensor, " token"]]:
+    """Log-probability of every token after the prompt, of the texts of one batch; differentiable.
+
+    Only the positions that predict those tokens are unembedded, and their log-softmax is taken in float32 or wider.
+
+    Args:
+        checkpoint: the model, in evaluation mode (`evaluating`).
+        texts: each with at least one token after its prompt.
+        first: that many of each text at most; all if not given.
+        side: where padding goes.
+
+    Returns:
+        By text, in nats, float64 on the host.
+    """
     batch = pad(texts, pad_id=checkpoint.padding_id, side=side, device=checkpoint.device)
-    counts = [1 if reduce == "first" else len(text.ids) - text.prompt_length for text in texts]
+    answers = [text.ids[text.prompt_length :][:first] for text in texts]
+    counts = [len(answer) for answer in answers]
     places = [
         (row, start + text.prompt_length - 1 + i)
         for row, (text, start, count) in enumerate(zip(texts, batch.starts, counts, strict=True))
         for i in range(count)
     ]
-    labels = torch.cat(
-        [
-            torch.tensor(text.ids[text.prompt_length : text.prompt_length + count])
-            for text, count in zip(texts, counts, strict=True)
-        ]
-    )
     rows, columns = zip(*places, strict=True)
     with reading(batch), unembedded_at(checkpoint, rows, columns, batch.input_ids.shape[1]):
         logits = checkpoint.model(**batch.inputs(), use_cache=False).logits[0]
-    labels = to_device(labels.long(), logits.device)
+    labels = to_device(torch.tensor([token for answer in answers for token in answer]), logits.device)
     parts, at_a_time = [], max(1, _WIDE // logits.shape[1])
     for part, wanted in zip(logits.split(at_a_time), labels.split(at_a_time), strict=True):
         wide = part.to(torch.promote_types(part.dtype, torch.float32))
         parts.append(wide.gather(1, wanted[:, None])[:, 0] - wide.logsumexp(1))
-    each = torch.cat(parts).cpu().double().split(counts)
-    return torch.stack([values.sum() if reduce == "sum" else values.mean() for values in each])
+    return list(torch.cat(parts).cpu().double().split(counts))
