@@ -47,17 +47,23 @@ class Store:
             load: reads it from its folder.
             make: makes it; called in every process.
         """
-        folder = self.folder / kind / digest(key)
-        found = _load(folder, load)
+        found = self.find(kind, key, load=load)
+        if found is not None:
+            return found
+        return self.add(kind, key, make())
+
+    def find(self, kind: str, key: Any, *, load: Callable[[Path], Kept]) -> Kept | None:
+        """The piece under a key, None unless every process can load it."""
+        found = _load(self.folder / kind / digest(key), load)
         # together: one that alone made it anew would meet the others, which have gone on, in another exchange
-        if processes.all_of(found is not None):
-            return found  # type: ignore[return-value]  # not None
-        del found
-        made = make()
+        return found if processes.all_of(found is not None) else None
+
+    def add(self, kind: str, key: Any, piece: Kept) -> Kept:
+        """Keep a piece that every process has made; the main one saves it."""
         if processes.is_main():
-            made.save(folder)
+            piece.save(self.folder / kind / digest(key))
         processes.wait()
-        return made
+        return piece
 
     def remember(self, kind: str, key: Any, make: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
         """The same for a few labels, as JSON."""

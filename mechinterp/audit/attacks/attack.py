@@ -8,7 +8,7 @@ one in memory), other prompts, or a way of answering of its own; `testing` asks,
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from mechinterp.data.validation import UsersSettings
@@ -69,6 +69,11 @@ class Known:
         """What is asked."""
         return [pair.prompt for pair in self.pairs]
 
+    @property
+    def heads(self) -> list[Encoded]:
+        """What is asked, in tokens."""
+        return [replace(text, ids=text.ids[: text.prompt_length]) for text in self.answers]
+
 
 @dataclass(frozen=True)
 class Attacked:
@@ -83,6 +88,7 @@ class Attacked:
         drawn: how many of a prompt's answers an attacker draws: the prompt counts as the chance that one of them is
             unsafe (`measures.leak`).
         same_model: weights and states are as they were, so that what it knows, refuses and reads is not taken again.
+        max_tokens: padded tokens of a batch while it is asked, where it needs more memory than a model by itself.
     """
 
     point: Point
@@ -91,10 +97,11 @@ class Attacked:
     answers: Callable[[], Sequence[Sequence[Encoded]]] | None = None
     drawn: int = 1
     same_model: bool = False
+    max_tokens: int = 16384
 
 
 Run = Callable[["Checkpoint", Known, Any, Sequence[Point]], Generator[Attacked, None, None]]
-"""(target, what is known, options, points) -> the target attacked at each of these points, in their order.
+"""(target, what is known, options, points) -> the target attacked at each of these points, in any order.
 
 A generator: what it changes in the target is put back before it ends, also when it is closed half-way (`try` and
 `finally`, or a context around `yield`). It may leave out points that cannot be given."""
@@ -127,6 +134,7 @@ class Attack:
         line: what it does, in a line.
         cost: see `Cost`.
         needs: kinds of data without which it is left out: `attacker`, `benign`.
+        aside: settings that tables show and that nothing is concluded from.
         on_base: whether the base can be attacked likewise; not where the attack brings in parts of the base.
         further: tables of its own.
     """
@@ -140,6 +148,7 @@ class Attack:
     line: str
     cost: Cost = "cheap"
     needs: tuple[Literal["attacker", "benign"], ...] = ()
+    aside: tuple[str, ...] = ()
     on_base: bool = True
     further: tuple[Further, ...] = field(default=())
 

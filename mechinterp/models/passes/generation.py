@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from mechinterp.data.conversations import Prompt
 from mechinterp.models import processes
@@ -53,13 +54,9 @@ def generate(
         end before the first of `end_tokens`.
     """
     answers: dict[int, str] = {}
-    ends = end_tokens(checkpoint)
 
     def add(batch: list[tuple[int, Encoded]]) -> None:
-        # without the end token, which need be no special one of the tokenizer's
-        new_ids = [list(takewhile(lambda i: i not in ends, text.ids[text.prompt_length :])) for _, text in batch]
-        texts = checkpoint.tokenizer.batch_decode(new_ids, skip_special_tokens=True)
-        new = {i: text.strip() for (i, _), text in zip(batch, texts, strict=True)}
+        new = dict(zip((i for i, _ in batch), answers_of(checkpoint, [text for _, text in batch]), strict=True))
         answers.update(new)
         if see is not None:
             see(new)
@@ -79,6 +76,13 @@ def generate(
     new = list(answers.items())
     whole = {**known, **dict(processes.gather(new) if shared else new)}
     return [whole[i] for i in range(len(prompts))]
+
+
+def answers_of(checkpoint: Checkpoint, texts: Sequence[Encoded]) -> list[str]:
+    """What stands behind the prompts, in words: without special tokens and outer blanks, up to the first end token."""
+    ends = end_tokens(checkpoint)  # which need be no special ones of the tokenizer's
+    new_ids = [list(takewhile(lambda i: i not in ends, text.ids[text.prompt_length :])) for text in texts]
+    return [text.strip() for text in checkpoint.tokenizer.batch_decode(new_ids, skip_special_tokens=True)]
 
 
 def continue_greedily(
@@ -105,7 +109,50 @@ def continue_greedily(
     return [text for _, text in sorted(processes.gather(found), key=lambda pair: pair[0])]
 
 
-@torch.no_grad()
+def continue_tokens(
+    checkpoint: Checkpoint,
+    sequences: Sequence[Encoded],
+    *,
+    max_new_tokens: int,
+    choosing: Choosing | None = None,
+    max_tokens: int = 16384,
+    max_batch: int = 128,
+) -> list[Encoded]:
+    """Sequences of tokens with those that the checkpoint would put behind them; what was the prompt stays it.
+
+    Args:
+        checkpoint: the model; left as it was.
+        sequences: of at least one token each, with room for the new ones in the context.
+        max_new_tokens: longest continuation; it ends with the first of `end_tokens` where that comes earlier.
+        choosing: how each next token is chosen, of the sequences of a batch by their numbers; None: the most probable.
+        max_tokens, max_batch: of a batch, as `continue_greedily` has them.
+
+    Returns:
+        In the order of the sequences.
+    """
+    found: list[tuple[int, Encoded]] = []
+    asking = _Asking(max_new_tokens, max_tokens, max_batch, choosing=choosing)
+    _continue_all(checkpoint, sequences, asking, see=found.extend)
+    return [text for _, text in sorted(processes.gather(found), key=lambda pair: pair[0])]
+
+
+Choosing = Callable[[Sequence[int]], LogitsProcessor]
+"""Numbers of the sequences of a batch, in its order -> what is done to their logits before the most probable token is
+taken."""
+
+
+@dataclass(frozen=True)
+class _Asking:
+    """How sequences are continued; see `continue_greedily`."""
+
+    max_new_tokens: int
+    max_tokens: int = 16384
+    max_batch: int = 128
+    as_one_batch: bool = False
+    shared: bool = True
+    choosing: Choosing | None = None
+
+
 def _continue(
     checkpoint: Checkpoint,
     prompts: Sequence[Prompt],
@@ -137,17 +184,33 @@ def _continue(
         called=called,
         quiet=quiet,
     )
-    pad_id, ends, finished = checkpoint.padding_id, end_tokens(checkpoint), 0
     if not quiet:
-        say_of_ends(checkpoint, ends)
-    lengths = [len(sequence.ids) + max_new_tokens for sequence in sequences]
+        say_of_ends(checkpoint, end_tokens(checkpoint))
+    asking = _Asking(max_new_tokens, max_tokens, max_batch, as_one_batch, shared)
+    _continue_all(checkpoint, sequences, asking, see=see, done=done, progress=progress)
+
+
+@torch.no_grad()
+def _continue_all(
+    checkpoint: Checkpoint,
+    sequences: Sequence[Encoded],
+    asking: _Asking,
+    *,
+    see: Callable[[list[tuple[int, Encoded]]], None],
+    done: Collection[int] = (),
+    progress: Progress | None = None,
+) -> None:
+    """The same of what is in tokens already."""
+    pad_id, ends, finished = checkpoint.padding_id, end_tokens(checkpoint), 0
+    lengths = [len(sequence.ids) + asking.max_new_tokens for sequence in sequences]
     groups = [list(range(len(sequences)))]
-    if not as_one_batch:
-        groups = list(length_batches(lengths, max_tokens, max_batch, apart=checkpoint.names.short_context))
-    batches = processes.share(groups) if shared else groups
+    if not asking.as_one_batch:
+        apart = checkpoint.names.short_context
+        groups = list(length_batches(lengths, asking.max_tokens, asking.max_batch, apart=apart))
+    batches = processes.share(groups) if asking.shared else groups
     total = sum(len(order) for order in batches)
     greedy = GenerationConfig(
-        do_sample=False, max_new_tokens=max_new_tokens, pad_token_id=pad_id, eos_token_id=sorted(ends) or None
+        do_sample=False, max_new_tokens=asking.max_new_tokens, pad_token_id=pad_id, eos_token_id=sorted(ends) or None
     )
     with evaluating(checkpoint.model), last_unembedded(checkpoint), _generating_by(checkpoint.model, greedy):
         for order in batches:
@@ -155,8 +218,13 @@ def _continue(
             if all(i in done for i in order):
                 continue
             batch = pad([sequences[i] for i in order], pad_id=pad_id, side="left", device=checkpoint.device)
+            chosen = (
+                {} if asking.choosing is None else {"logits_processor": LogitsProcessorList([asking.choosing(order)])}
+            )
             with reading(batch):
-                output = checkpoint.model.generate(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+                output = checkpoint.model.generate(
+                    input_ids=batch.input_ids, attention_mask=batch.attention_mask, **chosen
+                )
             found = []
             for i, new in zip(order, output[:, batch.input_ids.shape[1] :].tolist(), strict=True):
                 before = len(list(takewhile(lambda token: token not in ends, new)))
