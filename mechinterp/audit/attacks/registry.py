@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mechinterp.audit.attacks.attack import Attack
+from mechinterp.audit.attacks.of_in_context import IN_CONTEXT
 from mechinterp.audit.attacks.of_quantise import QUANTISE
+from mechinterp.audit.attacks.of_relearn import RELEARN
 from mechinterp.errors import InputError, near
 
-ATTACKS: Mapping[str, Attack] = {attack.name: attack for attack in (QUANTISE,)}
+ATTACKS: Mapping[str, Attack] = {attack.name: attack for attack in (QUANTISE, IN_CONTEXT, RELEARN)}
 
 CHEAP = tuple(name for name, attack in ATTACKS.items() if attack.cost == "cheap")
 

@@ -22,6 +22,13 @@ def end_tokens(checkpoint: Checkpoint) -> frozenset[int]:
     return frozenset().union(*_ends(checkpoint).values())
 
 
+def answer_end(checkpoint: Checkpoint) -> int | None:
+    """The token that a model is taught to end an answer with: the template's, else the tokenizer's, else a config's."""
+    named = _ends(checkpoint)
+    order = ("the chat template", "the tokenizer", "the generation config", "the config")
+    return next((min(ids) for who in order if (ids := named.get(who, frozenset()))), None)
+
+
 def _ends(checkpoint: Checkpoint) -> dict[str, frozenset[int]]:
     """The end tokens by who names them."""
     tokenizer, config = checkpoint.tokenizer, checkpoint.model.config.get_text_config()
