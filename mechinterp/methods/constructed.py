@@ -3,6 +3,7 @@
     interpolate             theta_t = theta_base + t (theta_tuned - theta_base), every parameter
     perturb_like            theta_base + noise, of every parameter tensor as long as what tuning changed in it
     project_out_of_values   v_j - (v_j . w_hat) w_hat for every value vector v_j of every block: no MLP writes along w
+    silenced                the same of all that is written into the stream: by embeddings, attentions and MLPs
     train_without_values    SFT with every W_V frozen: value vectors are bit for bit the base's
     train_values            SFT of W_V alone, in some blocks or in all
 
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from mechinterp.data.pairs import AnyPair
 from mechinterp.errors import InputError
+from mechinterp.methods.hidden import keep_unembedding
 from mechinterp.methods.training.sft import SftSettings, train_sft
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.comparability import unlike_models
@@ -103,11 +105,7 @@ def project_out_of_values(
     Raises:
         InputError: for a direction of another width, of length 0 or not finite.
     """
-    if tuple(direction.shape) != (base.names.d_model,):
-        raise InputError(f"a direction of {base.source} has {base.names.d_model} entries, got {tuple(direction.shape)}")
-    length = direction.double().norm()
-    if not 0 < length < torch.inf:
-        raise InputError(f"a direction has a finite length above 0, got {float(length)}")
+    _check_direction(base, direction)
     made = _copy(base, name or f"{base.name}:projected", f"{base.source} without a direction in its value vectors")
     for block in range(made.n_blocks):
         values = made.value_matrix(block)
@@ -116,6 +114,53 @@ def project_out_of_values(
         if bias is not None:
             _take_out(made.parameter(bias).detach()[None], direction)
     return made
+
+
+@torch.no_grad()
+def silenced(base: Checkpoint, direction: Float[Tensor, " d_model"], *, name: str | None = None) -> Checkpoint:
+    """A checkpoint that writes nothing along a direction: neither embeddings nor attention nor MLPs, at any block.
+
+    Its outputs are those of the base under `interventions.contexts.silence`: a projection of activations that anyone
+    can make for good (Arditi et al. 2024, 2406.11717). A tied unembedding gets the old rows as its own.
+
+    Args:
+        base: left as it was.
+        direction: of any length but zero.
+        name: label.
+
+    Returns:
+        A new checkpoint, computed in float64 and rounded once.
+
+    Raises:
+        InputError: for a direction of another width, of length 0 or not finite; or where a norm stands between a
+            matrix and the stream (Gemma 2), through which no projection passes.
+    """
+    _check_direction(base, direction)
+    made = _copy(base, name or f"{base.name}:silenced", f"{base.source} without a direction in all that is written")
+    keep_unembedding(made)
+    for rows in _written(made):
+        _take_out(rows, direction)
+    return made
+
+
+def _written(made: Checkpoint) -> Iterator[Tensor]:
+    """Views of all that is written into the stream, [row, d_model]: embeddings, and every block's W_O, W_V, biases."""
+    names = made.names
+    for component in ("embed", "pos_embed"):
+        if names.has(component):
+            yield made.parameter(f"{names.module(component)}.weight").detach()
+    for block in range(made.n_blocks):
+        if between := [norm for norm in ("ln1_post", "ln2_post") if names.has(f"blocks.{block}.{norm}")]:
+            raise InputError(
+                f"{made.source}: {between[0]} stands between the matrices of a block and the stream, so that no change "
+                "of weights is the projection; take it out of the activations instead (`silence`)"
+            )
+        for part in ("attn.o", "mlp.out"):
+            path = names.module(f"blocks.{block}.{part}")
+            module, weight = made.model.get_submodule(path), made.parameter(f"{path}.weight").detach()
+            yield weight.T if isinstance(module, nn.Linear) else weight
+            if getattr(module, "bias", None) is not None:
+                yield made.parameter(f"{path}.bias").detach()[None]
 
 
 def _take_out(rows: Float[Tensor, "row d_model"], direction: Float[Tensor, " d_model"]) -> None:
@@ -176,6 +221,14 @@ def _trained(
 
 def _copy(base: Checkpoint, name: str, source: str) -> Checkpoint:
     return replace(base, name=name, source=source, model=copy.deepcopy(base.model))
+
+
+def _check_direction(base: Checkpoint, direction: Float[Tensor, " d_model"]) -> None:
+    if tuple(direction.shape) != (base.names.d_model,):
+        raise InputError(f"a direction of {base.source} has {base.names.d_model} entries, got {tuple(direction.shape)}")
+    length = direction.double().norm()
+    if not 0 < length < torch.inf:
+        raise InputError(f"a direction has a finite length above 0, got {float(length)}")
 
 
 def _check_fit(base: Checkpoint, tuned: Checkpoint) -> None:

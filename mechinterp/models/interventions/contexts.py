@@ -2,6 +2,7 @@
 
     steer         h + alpha w_hat                at the stream after blocks
     project_out   h - (h . w_hat) w_hat          at the stream after blocks
+    silence       the same                       of everything that is written into the stream
     ablate        0, or a mean                   at units of any hook points
     patch         another checkpoint's values    at units of any hook points, on the same tokens
     scale_keys    factor x key                   of neurons: their inflow into the nonlinearity
@@ -31,11 +32,11 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.interventions.changing import Change, changing, check_number, unit_vector, units_of, width
 from mechinterp.models.interventions.patching import patch
 from mechinterp.models.interventions.transplanting import transplant
-from mechinterp.models.names import h_down, resid_post
+from mechinterp.models.names import attn_out, h_down, mlp_out, resid_post, resid_pre
 from mechinterp.models.passes.positions import Span, check_span
 from mechinterp.models.passes.sequences import OnDevices
 
-__all__ = ["Span", "ablate", "patch", "project_out", "scale_keys", "scale_values", "steer", "transplant"]
+__all__ = ["Span", "ablate", "patch", "project_out", "scale_keys", "scale_values", "silence", "steer", "transplant"]
 
 
 @contextmanager
@@ -88,14 +89,28 @@ def project_out(
     Raises:
         InputError: as `steer`.
     """
-    unit = OnDevices(unit_vector(direction, checkpoint.names.d_model).cpu())
+    with _at_blocks(checkpoint, blocks, _without(checkpoint, direction), at=at):
+        yield
 
-    def project(values: Tensor) -> Tensor:
-        wide = _wide(values)
-        along = unit.on(values.device).to(wide)
-        return wide - (wide @ along)[:, None] * along
 
-    with _at_blocks(checkpoint, blocks, project, at=at):
+@contextmanager
+def silence(checkpoint: Checkpoint, direction: Float[Tensor, " d_model"]) -> Iterator[None]:
+    """Take the component along a direction out of all that is written: by embeddings, every attention and every MLP.
+
+    At every token, so that no block reads anything along it. The same can be done to weights, for good
+    (`methods.constructed.silenced`; Arditi et al. 2024, 2406.11717).
+
+    Args:
+        checkpoint: the model; its weights are not touched.
+        direction: any length but zero.
+
+    Raises:
+        InputError: for a direction that does not fit, is not finite or has no length.
+    """
+    blocks = range(checkpoint.n_blocks)
+    hooks = [resid_pre(0), *(hook(block) for block in blocks for hook in (attn_out, mlp_out))]
+    changes = dict.fromkeys(hooks, _without(checkpoint, direction))
+    with changing(checkpoint, changes, changes, at="all"):
         yield
 
 
@@ -243,6 +258,17 @@ def _mean(means: Mapping[str, Float[Tensor, " d"]], hook: str, size: int | None)
     if not torch.isfinite(mean).all():
         raise InputError(f"the mean for {hook} has {int((~torch.isfinite(mean)).sum())} values that are not finite")
     return mean
+
+
+def _without(checkpoint: Checkpoint, direction: Float[Tensor, " d_model"]) -> Change:
+    unit = OnDevices(unit_vector(direction, checkpoint.names.d_model).cpu())
+
+    def project(values: Tensor) -> Tensor:
+        wide = _wide(values)
+        along = unit.on(values.device).to(wide)
+        return wide - (wide @ along)[:, None] * along
+
+    return project
 
 
 def _wide(values: Tensor) -> Tensor:
