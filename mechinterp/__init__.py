@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mechinterp.answers.keyword_judge import KeywordJudge
     from mechinterp.answers.spoken import Responses, ResponseScores
     from mechinterp.answers.two_judges import TwoJudges
+    from mechinterp.audit.attacks.settings import AttackSettings
     from mechinterp.audit.directions.making import effective_direction, means_direction, svd_direction
     from mechinterp.audit.directions.probe import ToxicProbe
     from mechinterp.audit.directions.toxic_direction import ToxicDirection
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from mechinterp.data.pairs import Pair
     from mechinterp.data.safeedit import read_safeedit, write_safeedit
     from mechinterp.errors import InputError
+    from mechinterp.face.attacking import attack
     from mechinterp.face.comparing import compare, relapse
     from mechinterp.face.loading import load
     from mechinterp.face.passes import fit_probe, generate, record, score, show_tokens
@@ -60,6 +62,7 @@ _HOMES = {
     "answers.keyword_judge": ("KeywordJudge",),
     "answers.spoken": ("ResponseScores", "Responses"),
     "answers.two_judges": ("TwoJudges",),
+    "audit.attacks.settings": ("AttackSettings",),
     "audit.directions.making": ("effective_direction", "means_direction", "svd_direction"),
     "audit.directions.probe": ("ToxicProbe",),
     "audit.directions.toxic_direction": ("ToxicDirection",),
@@ -74,6 +77,7 @@ _HOMES = {
     "data.pairs": ("Pair",),
     "data.safeedit": ("read_safeedit", "write_safeedit"),
     "errors": ("InputError",),
+    "face.attacking": ("attack",),
     "face.comparing": ("compare", "relapse"),
     "face.loading": ("load",),
     "face.passes": ("fit_probe", "generate", "record", "score", "show_tokens"),
@@ -93,6 +97,7 @@ _HOMES = {
 _HOME_OF = {name: f"{__name__}.{module}" for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AttackSettings",
     "Baseline",
     "Checkpoint",
     "ClassifierJudge",
@@ -120,6 +125,7 @@ __all__ = [
     "VectorTables",
     "WeightDelta",
     "ablate",
+    "attack",
     "attn_out",
     "compare",
     "diff",

@@ -63,6 +63,7 @@ def _made(tuned: tuple[str, ...], seed: int) -> dict[str, pd.DataFrame]:
         "residual_shift": _residual_shift(tuned),
         "relapse": _relapse(tuned),
         "relapse_verdict": _relapse_verdict(tuned),
+        "attacks": _attacks(tuned),
         "calibration": _calibration(),
         "edits": pd.DataFrame(
             [
@@ -567,6 +568,27 @@ def _relapse(tuned: tuple[str, ...]) -> pd.DataFrame:
                             "n": 40,
                         }
                     )
+    return pd.DataFrame(rows)
+
+
+def _attacks(tuned: tuple[str, ...]) -> pd.DataFrame:
+    """Of the last of `tuned` nothing comes back, of the others half of the log odds by rounding to four bits."""
+    points = {"none": [("", 0.0)], "quantise": [("row", 8.0), ("row", 4.0), ("nf4", 4.0)]}
+    points |= {"prefill": [("rest", 0.0), ("rest", 5.0), ("whole", 5.0)], "restore": [("values", 6.0), ("both", 6.0)]}
+    rows = []
+    for method in ("base", "never", *tuned):
+        for attack, setting, dose in [(name, *point) for name, some in points.items() for point in some]:
+            for quantity in ("log_odds", "unsafe") if attack != "prefill" else ("unsafe",):
+                if method == "base" and attack == "restore":
+                    continue
+                back = 0.5 * (method not in ("base", "never", tuned[-1])) * (dose in (4.0, 5.0)) + (setting == "whole")
+                value = 1.0 if method == "base" else back
+                undefined = np.nan if attack == "none" or method == "base" else 0.0
+                row = {"attack": attack, "setting": setting, "dose": dose, "method": method, "quantity": quantity}
+                row["role"] = method if method in ("base", "never") else "tuned"
+                for name, number in (("value", value), ("recovery", back + undefined), ("excess", back + undefined)):
+                    row |= {name: number, f"{name}_low": number - 0.1, f"{name}_high": number + 0.1}
+                rows.append({**row, "n": 40, "reason": ""})
     return pd.DataFrame(rows)
 
 

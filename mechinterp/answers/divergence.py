@@ -122,13 +122,13 @@ def next_token_divergence(
     total = sum(map(len, batches))
     for group in _groups(batches, lambda order: sum(len(rows[i]) for i in order) * vocabulary, memory):
         with open_base() as base:
-            kept = [_logits(base, [texts[i] for i in order], [rows[i] for i in order], pad_id) for order in group]
+            kept = [logits_at(base, [texts[i] for i in order], [rows[i] for i in order], pad_id) for order in group]
         with open_tuned() as tuned:
             if tuned.tokenizer is not tokenizer and tokens(tuned.tokenizer, chat=tuned.chat) != texts:
                 raise InputError(f"{tuned.source}: its tokenizer makes other tokens of the prompts than the base's")
             tokenizer = tuned.tokenizer  # the next groups need not look again
             for order in group:
-                after = _logits(tuned, [texts[i] for i in order], [rows[i] for i in order], pad_id)
+                after = logits_at(tuned, [texts[i] for i in order], [rows[i] for i in order], pad_id)
                 before = kept.pop(0)
                 if before.shape != after.shape:
                     raise InputError(
@@ -162,10 +162,10 @@ def _groups(batches: Sequence[list[int]], size: Callable[[list[int]], int], memo
         yield group
 
 
-def _logits(
+def logits_at(
     checkpoint: Checkpoint, texts: Sequence[Encoded], rows: Sequence[range], pad_id: int
 ) -> Float[Tensor, "row vocabulary"]:
-    """Logits at the wanted columns of each sequence, one after the other, in the model's own type."""
+    """Logits at the wanted columns of each sequence of a batch, one after the other, in the model's own type."""
     batch = pad(texts, pad_id=pad_id, side="right", device=checkpoint.device)
     where = [row for row, columns in enumerate(rows) for _ in columns]
     columns = [column for columns in rows for column in columns]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from mechinterp.cli import (
+    attacking,
     benchmarking,
     comparing,
     directions,
@@ -28,7 +29,18 @@ app = typer.Typer(
 )
 app.add_typer(studies.commands)
 app.add_typer(training.commands, name="train")
-for part in (showing_tokens, pairing, locating, editing, measuring, directions, vectors, comparing, relapsing):
+for part in (
+    showing_tokens,
+    pairing,
+    locating,
+    editing,
+    measuring,
+    directions,
+    vectors,
+    comparing,
+    relapsing,
+    attacking,
+):
     app.add_typer(part.commands)
 app.add_typer(evaluating.commands)
 app.add_typer(benchmarking.commands)

@@ -29,8 +29,8 @@ from mechinterp.runs.relapse import treat_checkpoints
 
 
 @dataclass(frozen=True)
-class _Work:
-    """What a comparison and a relapse test are given, looked up."""
+class LookedUp:
+    """What a comparison, a relapse test and attacks are given, looked up."""
 
     base: Candidate
     tuned: list[Candidate]
@@ -98,7 +98,7 @@ def compare(
         >>> found = mi.compare("BASE", {"dpo": "runs/dpo"}, "SafeEdit_test.json", probe="probe.safetensors")
         >>> found.verdict
     """
-    with _work(base, tuned, data, judge, seed=seed, dtype=dtype, device=device, progress=progress) as work:
+    with looked_up(base, tuned, data, judge, seed=seed, dtype=dtype, device=device, progress=progress) as work:
         more = [] if directions is None else list(directions_of(directions, "the base").values())
         return compare_checkpoints(
             work.base,
@@ -169,7 +169,7 @@ def relapse(
     Example:
         >>> mi.relapse("BASE", {"dpo": "runs/dpo"}, "SafeEdit_test.json").table("relapse_verdict")
     """
-    with _work(base, tuned, data, judge, seed=seed, dtype=dtype, device=device, progress=progress) as work:
+    with looked_up(base, tuned, data, judge, seed=seed, dtype=dtype, device=device, progress=progress) as work:
         return treat_checkpoints(
             work.base,
             work.tuned,
@@ -189,7 +189,7 @@ def relapse(
 
 
 @contextmanager
-def _work(
+def looked_up(
     base: CheckpointLike,
     tuned: Mapping[str, CheckpointLike | WeightDelta],
     data: Sequence[AnyPair] | str | Path,
@@ -199,7 +199,7 @@ def _work(
     dtype: str,
     device: str,
     progress: bool | None,
-) -> Iterator[_Work]:
+) -> Iterator[LookedUp]:
     """Look up what is compared, and show what is done meanwhile."""
     if not isinstance(tuned, Mapping):
         raise InputError(f"tuned names the checkpoints, {{'sft': checkpoint, 'dpo': 'runs/dpo'}}; got {tuned!r:.60}")
@@ -218,4 +218,4 @@ def _work(
         ]
         instances = instances_of(data)
         chosen = choose_judge(judge, instances, seed=seed, device=device, note=reporter.note)
-        yield _Work(below, candidates, instances, chosen, reporter)
+        yield LookedUp(below, candidates, instances, chosen, reporter)

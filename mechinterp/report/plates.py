@@ -21,6 +21,7 @@ from mechinterp.data.storage.files import replacing
 from mechinterp.data.storage.places import check_free
 from mechinterp.data.storage.saved_tables import SavedTables
 from mechinterp.errors import InputError, near
+from mechinterp.report.plotting.attacks import ATTACKS, ATTACKS_OVERVIEW
 from mechinterp.report.plotting.calibration import CALIBRATION
 from mechinterp.report.plotting.decomposition import BLOCKS_PROMPT_LAST, BLOCKS_RESPONSE, ERASE_OR_BYPASS
 from mechinterp.report.plotting.defense import DEFENSE
@@ -59,6 +60,8 @@ PLATES: Mapping[str, Plate] = {
         TOXIC_LAYER,
         RELAPSE,
         RELAPSE_VERDICT,
+        ATTACKS_OVERVIEW,
+        ATTACKS,
         STREAM,
         NEURON_GROUPS,
         NEURON_GROUPS_ACTIVATION_CHANGE,

@@ -141,12 +141,12 @@ class RunFolder:
 
     @property
     def kind(self) -> str:
-        """Which work made it: `study`, `comparison`, `relapse test`; `run` where that cannot be told."""
+        """Which work made it: `study`, `comparison`, `relapse test`, `attack`; `run` where that cannot be told."""
         if (self.path / "stages").is_dir():
             return "study"
         if "comparison" in self.config:
             return "comparison"
-        return "relapse test" if "relapse" in self.config else "run"
+        return "relapse test" if "relapse" in self.config else "attack" if "attack" in self.config else "run"
 
     @property
     def checkpoints(self) -> dict[str, str]:

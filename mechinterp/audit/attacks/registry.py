@@ -9,11 +9,16 @@ from collections.abc import Mapping
 
 from mechinterp.audit.attacks.attack import Attack
 from mechinterp.audit.attacks.of_in_context import IN_CONTEXT
+from mechinterp.audit.attacks.of_prefill import PREFILL
 from mechinterp.audit.attacks.of_quantise import QUANTISE
 from mechinterp.audit.attacks.of_relearn import RELEARN
+from mechinterp.audit.attacks.of_restore import RESTORE
+from mechinterp.audit.attacks.of_sample import SAMPLE
 from mechinterp.errors import InputError, near
 
-ATTACKS: Mapping[str, Attack] = {attack.name: attack for attack in (QUANTISE, IN_CONTEXT, RELEARN)}
+_ALL = (QUANTISE, PREFILL, SAMPLE, RESTORE, IN_CONTEXT, RELEARN)
+
+ATTACKS: Mapping[str, Attack] = {attack.name: attack for attack in _ALL}
 
 CHEAP = tuple(name for name, attack in ATTACKS.items() if attack.cost == "cheap")
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -87,9 +88,11 @@ class Examined:
         role: the base, one that never learnt, or a tuned one.
         plain: as it is.
         found: at every point of every attack.
+        further: rows of tables that attacks leave of their own, by the table's name; of tuned ones.
     """
 
     name: str
     role: Role
     plain: Measured
     found: tuple[Measured, ...]
+    further: Mapping[str, pd.DataFrame] = field(default_factory=dict)

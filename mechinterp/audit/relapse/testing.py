@@ -21,6 +21,7 @@ from mechinterp.answers.safety import unsafe
 from mechinterp.answers.scoring import score_responses
 from mechinterp.audit.evidence import Baseline, Evidence
 from mechinterp.audit.relapse.results import Answers, Outcome, RelapseTest
+from mechinterp.audit.relapse.treatment import patched_tokens
 from mechinterp.audit.relapse.treatments import RelapseSettings, doses
 from mechinterp.audit.store import Store
 from mechinterp.data.pairs import AnyPair
@@ -33,9 +34,6 @@ from mechinterp.models.comparability import check_comparable
 from mechinterp.models.names import h_down
 from mechinterp.models.passes.generation import generate
 from mechinterp.models.passes.watching import Progress
-
-PATCHED_BYTES = 2**31
-"""Of a base's activations held at a time while they are patched in: batches of a large model are smaller."""
 
 
 class _HasName(Protocol):
@@ -100,11 +98,7 @@ def relapse_test(
         if given is not None and tuple(given.shape) != shape:
             raise InputError(f"the {name} has shape {tuple(given.shape)}, {base.source} wants {shape}")
 
-    kept = base.n_blocks * d_mlp * base.value_matrix(0).element_size()  # of a token, while every block is patched
-    sizes: dict[str, Any] = {
-        "max_new_tokens": max_new_tokens,
-        "max_tokens": min(16384, max(512, PATCHED_BYTES // kept)),
-    }
+    sizes: dict[str, Any] = {"max_new_tokens": max_new_tokens, "max_tokens": patched_tokens(base)}
 
     def ask(checkpoint: Checkpoint) -> Answers:
         return Answers.of(generate(checkpoint, prompts, truncate=truncate, **sizes), prompts, judge)

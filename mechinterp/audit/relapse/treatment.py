@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from mechinterp.audit.relapse.treatments import RelapseSettings
     from mechinterp.models.checkpoints import Checkpoint
 
+PATCHED_BYTES = 2**31
+"""Of a base's activations held at a time while they are patched in: batches of a large model are smaller."""
+
 Neurons = Mapping[int, Int[Tensor, " neuron"] | None]
 """Block -> indices of neurons; None for all of the block's."""
 
@@ -111,3 +114,10 @@ def patched(tuned: Checkpoint, base: Checkpoint, neurons: Neurons, dose: float) 
     from mechinterp.models.names import h_down
 
     return patch(tuned, base, {h_down(block): part for block, part in neurons.items()})
+
+
+def patched_tokens(base: Checkpoint) -> int:
+    """Padded tokens of a batch while the base's activations are patched in at every block."""
+    matrix = base.value_matrix(0)
+    kept = base.n_blocks * len(matrix) * matrix.element_size()  # of a token
+    return min(16384, max(512, PATCHED_BYTES // kept))

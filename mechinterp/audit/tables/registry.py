@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
 from mechinterp.audit.tables.answers import DEFENSE, FLAGS, GENERAL, JUDGE, ORGANISM, TAUGHT
+from mechinterp.audit.tables.attacks import ATTACK_PREFILL, ATTACK_QUANTISE, ATTACKS, WORST
 from mechinterp.audit.tables.decomposition import DECOMPOSITION, NEURONS, VERDICT
 from mechinterp.audit.tables.lens import LOGIT_LENS
 from mechinterp.audit.tables.located import LOCATED, TOXIC_LAYER
@@ -30,6 +31,8 @@ TABLES: Mapping[str, Table] = {
     for table in (
         VERDICT,
         RELAPSE_VERDICT,
+        ATTACKS,
+        WORST,
         VALIDITY,
         MECHANISM,
         DEFENSE,
@@ -47,6 +50,8 @@ TABLES: Mapping[str, Table] = {
         TRAJECTORY,
         DECOMPOSITION,
         RELAPSE,
+        ATTACK_QUANTISE,
+        ATTACK_PREFILL,
         NEURON_GROUPS,
         STREAM,
         VALUE_VECTORS,
