@@ -31,7 +31,7 @@ def method_rows(study: Study, key: dict[str, object]) -> list[dict[str, object]]
     """One row a method: Fig 5's two rates, the verdict along two directions at the last prompt token, DS, relapse."""
     mechanism = study.table("mechanism").set_index("method")
     defense = study.table("defense").set_index("method")
-    verdicts = study.table("verdict").query("position == 'prompt_last'")
+    verdicts = study.table("local_verdict").query("position == 'prompt_last'")
     relapse = study.table("relapse_verdict").set_index("method")
     rows = []
     for method in study.config.studied:

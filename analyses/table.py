@@ -49,7 +49,7 @@ def defense(study: Study) -> dict[str, pd.DataFrame]:
 def relapse(study: Study) -> dict[str, pd.DataFrame]:
     """From the saved answers, judged again; beside the doses, the verdicts."""
     tests = [RelapseTest.load(study.folder / "relapse" / method).judged(study.judge) for method in study.config.studied]
-    found = relapse_tables(tests, decomposed_verdicts(study.table("verdict")))
+    found = relapse_tables(tests, decomposed_verdicts(study.table("local_verdict")))
     return {"": found["relapse"], "_verdict": found["relapse_verdict"]}
 
 

@@ -29,7 +29,7 @@ def _made(tuned: tuple[str, ...], seed: int) -> dict[str, pd.DataFrame]:
     return {
         "mechanism": _mechanism(tuned),
         "decomposition": decomposition,
-        "verdict": _verdict(decomposition),
+        "local_verdict": _verdict(decomposition),
         "validity": _validity(),
         "neurons": _neurons(tuned),
         "toxic_layer": _toxic_layer(),

@@ -67,7 +67,7 @@ def test_a_study_reads_its_model_in_the_chat_format_from_training_to_defence(
         assert opened.chat == format_
         assert opened.tokenizer_fingerprint.endswith(f".{format_.fingerprint}")
     assert study.probe.tokenizer.endswith(format_.fingerprint)
-    assert set(pd.read_csv(tmp_path / "run" / "tables" / "verdict.csv")["method"]) == {"sft", "dinm"}
+    assert set(pd.read_csv(tmp_path / "run" / "tables" / "local_verdict.csv")["method"]) == {"sft", "dinm"}
     assert set(pd.read_csv(tmp_path / "run" / "tables" / "defense.csv")["method"]) >= {"vanilla", "sft", "dinm"}
     assert "cut" in caplog.text  # the long prompts lost their left end
 

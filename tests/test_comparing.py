@@ -64,10 +64,10 @@ def test_what_was_recorded_is_not_recorded_again(folder: Path, tmp_path: Path) -
         f"opening edit: {folder / 'edit'}",
         "recording edit",
     ]
-    before = table(tmp_path, "verdict")
+    before = table(tmp_path, "local_verdict")
     third = compared(folder, tmp_path, "tuned", "edit")
     assert not third  # nothing was loaded, not even to see whose weights they are
-    pd.testing.assert_frame_equal(table(tmp_path, "verdict"), before)
+    pd.testing.assert_frame_equal(table(tmp_path, "local_verdict"), before)
     elsewhere = compared(folder, tmp_path / "other", "tuned", cache=tmp_path / "recordings")
     assert not elsewhere
     redone = compared(folder, tmp_path, "tuned", block=1)
@@ -114,11 +114,11 @@ def test_a_killed_comparison_goes_on(folder: Path, tmp_path: Path, monkeypatch: 
 
 def test_a_damaged_recording_is_made_anew(folder: Path, tmp_path: Path) -> None:
     compared(folder, tmp_path, "tuned")
-    before = table(tmp_path, "verdict")
+    before = table(tmp_path, "local_verdict")
     for path in (tmp_path / "recordings" / "evidence").rglob("response.safetensors"):
         path.write_bytes(path.read_bytes()[:100])
     assert "recording tuned" in compared(folder, tmp_path, "tuned")
-    pd.testing.assert_frame_equal(table(tmp_path, "verdict"), before)
+    pd.testing.assert_frame_equal(table(tmp_path, "local_verdict"), before)
 
 
 def test_an_edit_that_was_never_saved_is_noticed(folder: Path, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_an_edit_that_was_never_saved_is_noticed(folder: Path, tmp_path: Path) -
 def test_greedy_tokens_of_the_base_and_ones_own_are_kept_apart(folder: Path, tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"generated": 3, "text": "both"})
     compared(folder, tmp_path, "tuned", "edit", settings=settings)
-    verdict = table(tmp_path, "verdict")
+    verdict = table(tmp_path, "local_verdict")
     assert list(dict.fromkeys(verdict["position"])) == [
         "prompt_last",
         "response",

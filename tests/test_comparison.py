@@ -33,8 +33,8 @@ def test_a_model_against_itself_is_exactly_zero_everywhere(checkpoint: Checkpoin
     assert row["activation_shift_rate"] == row["activation_shift_rate_per_input"] == 0.0
     assert (row["activation_shift_rate_low"], row["activation_shift_rate_high"]) == (0.0, 0.0)
     assert (tables["decomposition"][["change", "erasure", "bypass", "bias"]] == 0.0).all(axis=None)
-    assert (tables["verdict"]["verdict"] == "undecided").all()
-    assert tables["verdict"]["erasure_share"].isna().all()
+    assert (tables["local_verdict"]["verdict"] == "undecided").all()
+    assert tables["local_verdict"]["erasure_share"].isna().all()
 
 
 @pytest.mark.parametrize("block", [1, N_BLOCKS - 1])
@@ -56,8 +56,8 @@ def test_an_edit_of_one_value_matrix_shifts_nothing_and_is_all_erasure(architect
     assert (decomposition.loc[below, ["erasure", "bypass", "bias"]] == 0.0).all(axis=None)
     assert (decomposition.loc[~at, ["erasure", "bias"]] == 0.0).all(axis=None)
     if block == N_BLOCKS - 1:
-        assert (tables["verdict"]["erasure_share"] == 1.0).all()
-        assert (tables["verdict"]["peak_block"] == block).all()
+        assert (tables["local_verdict"]["erasure_share"] == 1.0).all()
+        assert (tables["local_verdict"]["peak_block"] == block).all()
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
@@ -205,7 +205,7 @@ def test_a_base_that_answers_all_alike_is_undecided() -> None:
     found: MechanismComparison = compare(baseline, [("tuned", gather_evidence(perturbed(checkpoint), baseline.inputs))])
     assert set(baseline.inputs.directions) == {"probe", "answer"}
     assert all(math.isnan(value) for value in found.tables["validity"]["auroc"])
-    assert set(found.tables["verdict"]["verdict"]) == {"undecided"}
+    assert set(found.tables["local_verdict"]["verdict"]) == {"undecided"}
 
 
 def test_the_logit_lens_is_part_of_the_evidence_with_the_base_once(tmp_path: Path) -> None:

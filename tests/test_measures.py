@@ -17,9 +17,9 @@ from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.errors import InputError
 from mechinterp.measures.decomposition import decompose, erasure_share, readout
 from mechinterp.measures.intervals import Interval
+from mechinterp.measures.local_verdict import Validity, judge_share
 from mechinterp.measures.region import activation_shift, cosines, region_toxicity
 from mechinterp.measures.statistics import auroc, bootstrap, compare_with_null, random_directions, wilson
-from mechinterp.measures.verdict import Validity, judge_share
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -57,7 +57,7 @@ def test_checkpoints_may_have_any_name(tmp_path: Path, monkeypatch: pytest.Monke
     common = ["--probe", "probe.safetensors", "--data", "data.json", "--max-new-tokens", "1", "--layer", "1"]
     assert call("compare", "--base", "base", *checkpoints, *common, "--out", "out", "--device", "cpu") == 0
     tables = read_tables(tmp_path / "out")
-    assert list(tables["verdict"]["method"].unique()) == list(names)
+    assert list(tables["local_verdict"]["method"].unique()) == list(names)
     report = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     for name in names:
         assert f">{name}<" in report

@@ -172,7 +172,7 @@ def test_toxic_layer_counts_from_one_in_the_known_order(tables: dict[str, pd.Dat
 
 def test_erase_or_bypass_adds_up_to_the_change(tables: dict[str, pd.DataFrame]) -> None:
     decomposition = tables["decomposition"]
-    figure = plot_erase_or_bypass(decomposition, tables["verdict"])
+    figure = plot_erase_or_bypass(decomposition, tables["local_verdict"])
     axes = next(axes for axes in panels(figure) if axes.get_title() == "answer direction\nlast prompt token")
     here = decomposition.query("direction == 'answer' and position == 'prompt_last'")
     total = here.groupby("method")[["erasure", "bypass", "change"]].sum().loc[list(TUNED)]
@@ -186,25 +186,25 @@ def test_erase_or_bypass_adds_up_to_the_change(tables: dict[str, pd.DataFrame]) 
 
 
 def test_a_change_of_nothing_has_no_share(tables: dict[str, pd.DataFrame]) -> None:
-    nothing = tables["verdict"].assign(erasure_share=np.nan, verdict="undecided", in_play=True)
+    nothing = tables["local_verdict"].assign(erasure_share=np.nan, verdict="undecided", in_play=True)
     figure = plot_erase_or_bypass(tables["decomposition"].assign(erasure=0.0, bypass=0.0), nothing)
     assert {text.get_text() for axes in panels(figure) for text in axes.texts} == {"undecided"}
 
 
 def test_parts_of_opposite_sign_both_start_from_zero(tables: dict[str, pd.DataFrame]) -> None:
     opposite = tables["decomposition"].assign(erasure=-1.0, bypass=2.0)
-    for axes in panels(plot_erase_or_bypass(opposite, tables["verdict"])):
+    for axes in panels(plot_erase_or_bypass(opposite, tables["local_verdict"])):
         assert {bar.get_x() for bar in axes.patches} == {0.0}
 
 
 def test_the_bias_term_counts_as_erasure(tables: dict[str, pd.DataFrame]) -> None:
     biased = tables["decomposition"].assign(erasure=-1.0, bypass=0.0, bias=-0.5)
-    axes = panels(plot_erase_or_bypass(biased, tables["verdict"]))[0]
+    axes = panels(plot_erase_or_bypass(biased, tables["local_verdict"]))[0]
     assert widths(axes)[0] == pytest.approx(-1.5 * (LAST_BLOCK + 1))
 
 
 def test_a_direction_not_in_play_is_greyed_and_gets_no_verdict(tables: dict[str, pd.DataFrame]) -> None:
-    for axes in panels(plot_erase_or_bypass(tables["decomposition"], tables["verdict"])):
+    for axes in panels(plot_erase_or_bypass(tables["decomposition"], tables["local_verdict"])):
         probe = "probe" in axes.get_title()
         assert (to_hex(axes.get_facecolor()) != "#ffffff") == probe
         assert all((text.get_text() == "not in play") == probe for text in axes.texts)
@@ -570,7 +570,7 @@ def test_the_same_tables_give_the_same_bytes(tables: dict[str, pd.DataFrame]) ->
 def test_a_plain_comparison_draws_what_it_has_and_notes_the_rest(
     tmp_path: Path, tables: dict[str, pd.DataFrame], caplog: pytest.LogCaptureFixture
 ) -> None:
-    few = {name: tables[name] for name in ("mechanism", "decomposition", "verdict", "validity")}
+    few = {name: tables[name] for name in ("mechanism", "decomposition", "local_verdict", "validity")}
     run = make_run(tmp_path / "run", few)
     with caplog.at_level(logging.INFO, logger="mechinterp"):
         paths = plates.draw_all(run, tmp_path / "elsewhere")

@@ -67,7 +67,7 @@ def test_two_processes_write_the_table_of_one(folder: Path, together: Path, tmp_
     assert done.stdout.count("report:") == 1
     assert call(*COMPARE, tmp_path / "one") == 0
     names = sorted(path.name for path in (tmp_path / "one" / "tables").glob("*.csv"))
-    assert {"mechanism.csv", "verdict.csv", "decomposition.csv", "toxic_layer.csv"} <= set(names)
+    assert {"mechanism.csv", "local_verdict.csv", "decomposition.csv", "toxic_layer.csv"} <= set(names)
     for name in names:
         one, two = (pd.read_csv(out / "tables" / name) for out in (tmp_path / "one", folder / "two"))
         pd.testing.assert_frame_equal(one, two, rtol=1e-6, atol=1e-9)

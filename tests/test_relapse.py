@@ -495,7 +495,7 @@ def test_a_comparison_treats_each_checkpoint_once(
     monkeypatch.setattr("checkpoint_folder.EmbeddedJudge.fit", lambda *_, **__: Harsh())
     settings = RelapseSettings(draws=0, neuron_shares=(0.1,), key_factors=(2.0,))
     compared(folder, tmp_path, "tuned", "edit", relapse=settings)
-    before = {name: table(tmp_path, name) for name in ("relapse", "relapse_verdict", "verdict")}
+    before = {name: table(tmp_path, name) for name in ("relapse", "relapse_verdict", "local_verdict")}
     assert list(before["relapse_verdict"]["method"]) == ["tuned", "edit"]
     assert (before["relapse_verdict"]["n"] > 0).all()
     assert set(before["relapse"]["treatment"]) == set(settings.treatments)

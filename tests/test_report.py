@@ -87,7 +87,7 @@ def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 def answer_tables(tuned: tuple[str, ...] = TUNED) -> dict[str, pd.DataFrame]:
     """The tables that the answer is worded from."""
     tables = make_tables(tuned)
-    return {name: tables[name] for name in ("verdict", "validity", "mechanism", "defense")}
+    return {name: tables[name] for name in ("local_verdict", "validity", "mechanism", "defense")}
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def test_groups_of_neurons_stand_beside_as_many_random_ones(page_of: Callable[..
     another = tables["relapse"].query("control").assign(draw=2, relapse=0.5)
     rows = list(relapse_group_rows({"relapse": pd.concat([tables["relapse"], another])}))
     assert rows[0][-1] == "30%"  # the mean over draws
-    shown = {name: tables[name] for name in ("relapse", "relapse_verdict", "verdict")}
+    shown = {name: tables[name] for name in ("relapse", "relapse_verdict", "local_verdict")}
     assert "toxic, less active" in page_of(shown).text
     (*_, last) = relapse_control_rows(tables)
     assert last == ["DINM", "1% [−7%, 9%]", "2% [−6%, 10%]", "93% [85%, 101%]", "3% [−5%, 11%]"]
@@ -208,23 +208,23 @@ def test_it_says_where_the_directions_disagree_and_which_is_in_play(full_page: P
 
 def test_two_directions_in_play_that_disagree_are_both_reported(page_of: Callable[..., Page]) -> None:
     tables = answer_tables(("mine",))
-    verdict = tables["verdict"].assign(in_play=True, change=-1.0)
+    verdict = tables["local_verdict"].assign(in_play=True, change=-1.0)
     verdict["verdict"] = verdict["direction"].map({"probe": "erased", "answer": "bypassed", "class_means": "bypassed"})
-    card = page_of(tables | {"verdict": verdict}).cards[0]
+    card = page_of(tables | {"local_verdict": verdict}).cards[0]
     assert "The readings disagree" in card
     assert "Neither is ruled out" in card
 
 
 def test_no_direction_in_play_means_no_verdict(page_of: Callable[..., Page]) -> None:
     tables = answer_tables()
-    page = page_of(tables | {"verdict": tables["verdict"].assign(in_play=False)})
+    page = page_of(tables | {"local_verdict": tables["local_verdict"].assign(in_play=False)})
     assert all("No verdict: no direction is in play" in card for card in page.cards)
 
 
 def test_an_undecided_verdict_gives_its_reason(page_of: Callable[..., Page]) -> None:
     tables = answer_tables(("mine",))
-    verdict = tables["verdict"].assign(verdict="undecided", in_play=True, reason="the write did not fall")
-    card = page_of(tables | {"verdict": verdict}).cards[0]
+    verdict = tables["local_verdict"].assign(verdict="undecided", in_play=True, reason="the write did not fall")
+    card = page_of(tables | {"local_verdict": verdict}).cards[0]
     assert "Undecided, judging by the answer direction (last prompt token): the write did not fall." in card
 
 
@@ -233,16 +233,16 @@ def test_an_edit_of_an_inner_block_is_said_to_be_erasure_there_by_construction(p
     parts = [(0, 0.0, 0.0), (1, -2.0, 0.0), (2, 0.0, -0.4)]
     rows = [{**key, "block": block, "erasure": erasure, "bypass": bypass} for block, erasure, bypass in parts]
     tables = answer_tables(("mine",))
-    verdict = tables["verdict"].assign(verdict="erased", in_play=True, erasure_share=0.83)
+    verdict = tables["local_verdict"].assign(verdict="erased", in_play=True, erasure_share=0.83)
     verdict = verdict.query("direction == 'answer' and position == 'prompt_last'")
-    card = page_of(tables | {"verdict": verdict, "decomposition": pd.DataFrame(rows)}).cards[0]
+    card = page_of(tables | {"local_verdict": verdict, "decomposition": pd.DataFrame(rows)}).cards[0]
     assert "Erased, by construction" in card
     assert "Only the weights of layer 2 (block 1) changed" in card
 
 
 def test_play_is_taken_from_validity_or_called_unchecked(tmp_path: Path, quick_pictures: None) -> None:
     tables = answer_tables()
-    tables["verdict"] = tables["verdict"].drop(columns="in_play")
+    tables["local_verdict"] = tables["local_verdict"].drop(columns="in_play")
     with_validity = write_report(make_run(tmp_path / "a", tables)).read_text(encoding="utf-8")
     assert "Not in play, so that an erasure share says nothing" in with_validity
     del tables["validity"]
@@ -253,7 +253,7 @@ def test_play_is_taken_from_validity_or_called_unchecked(tmp_path: Path, quick_p
 def test_everything_from_the_run_is_escaped(tmp_path: Path, quick_pictures: None) -> None:
     attack = "<script>alert(1)</script><img src=x onerror=alert(2)>"
     tables = make_tables((attack, '" onmouseover="x', "ok"))
-    tables["verdict"] = tables["verdict"].assign(reason=attack)
+    tables["local_verdict"] = tables["local_verdict"].assign(reason=attack)
     tables["edits"] = tables["edits"].assign(response=attack)
     manifest = {"config": {attack: attack}, "seed": attack, attack: {"a": 1}}
     page = Page(write_report(make_run(tmp_path / "r<i>un", tables, manifest)).read_text(encoding="utf-8"))
@@ -266,9 +266,9 @@ def test_everything_from_the_run_is_escaped(tmp_path: Path, quick_pictures: None
 @pytest.mark.parametrize(
     "present",
     [
-        ("mechanism", "decomposition", "verdict", "validity"),
+        ("mechanism", "decomposition", "local_verdict", "validity"),
         ("mechanism",),
-        ("verdict",),
+        ("local_verdict",),
         ("defense",),
         ("probe", "probe_roc"),
         ("toxic_layer",),
@@ -281,7 +281,9 @@ def test_any_table_may_be_missing(present: tuple[str, ...], page_of: Callable[..
     assert "What this does not establish" in page.text
 
 
-@pytest.mark.parametrize("names", [("verdict",), ("validity",), ("mechanism",), ("defense",), tuple(make_tables())])
+@pytest.mark.parametrize(
+    "names", [("local_verdict",), ("validity",), ("mechanism",), ("defense",), tuple(make_tables())]
+)
 def test_tables_of_other_columns_or_no_rows_do_not_break_the_page(
     names: tuple[str, ...], tmp_path: Path, quick_pictures: None
 ) -> None:

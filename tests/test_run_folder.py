@@ -41,13 +41,13 @@ def test_a_benchmarks_table_is_one_of_its_studys(run: Path) -> None:
 
 def test_a_table_is_ones_own(run: Path) -> None:
     found = RunFolder.open(run)
-    table = found.table("verdict")
+    table = found.table("local_verdict")
     table["method"] = "changed"
     assert "changed" not in set(found.verdict["method"])
 
 
 def test_a_table_that_is_not_there_is_one_line_with_those_that_are(run: Path) -> None:
-    with pytest.raises(InputError, match=r"no table 'verdicts'; it has .*decomposition, .*verdict") as caught:
+    with pytest.raises(InputError, match=r"no table 'verdicts'; it has .*decomposition, .*local_verdict") as caught:
         RunFolder.open(run).table("verdicts")
     assert "\n" not in str(caught.value)
 
@@ -89,7 +89,7 @@ def test_what_was_found_is_said_in_a_sentence_for_each_checkpoint(run: Path) -> 
 )
 def test_a_sentence_carries_what_speaks_against_it(tmp_path: Path, change: dict[str, object], said: str) -> None:
     tables = make_tables()
-    tables["verdict"] = tables["verdict"].assign(**{"in_play": True} | change)
+    tables["local_verdict"] = tables["local_verdict"].assign(**{"in_play": True} | change)
     if change == {"in_play": None}:
         del tables["validity"]
     assert said in RunFolder.open(make_run(tmp_path / "run", tables)).sentences["sft"]
@@ -97,10 +97,10 @@ def test_a_sentence_carries_what_speaks_against_it(tmp_path: Path, change: dict[
 
 def test_readings_that_disagree_say_which_says_what(tmp_path: Path) -> None:
     tables = make_tables()
-    of_means = tables["verdict"]["direction"] == "class_means"
-    tables["verdict"] = tables["verdict"].assign(in_play=True)
-    tables["verdict"].loc[of_means, "verdict"] = "erased"
-    tables["verdict"].loc[~of_means, "verdict"] = "bypassed"
+    of_means = tables["local_verdict"]["direction"] == "class_means"
+    tables["local_verdict"] = tables["local_verdict"].assign(in_play=True)
+    tables["local_verdict"].loc[of_means, "verdict"] = "erased"
+    tables["local_verdict"].loc[~of_means, "verdict"] = "bypassed"
     said = RunFolder.open(make_run(tmp_path / "run", tables)).sentences["sft"]
     assert said.startswith("the readings disagree (")
     assert "along the class means direction: erased" in said
@@ -117,7 +117,7 @@ def test_a_relapse_test_alone_says_its_verdict_and_why(tmp_path: Path) -> None:
 
 def test_a_narrow_screen_shows_which_row_it_is_and_what_it_says(run: Path) -> None:
     table = RunFolder.open(run).verdict
-    assert sorted(table) == sorted(make_tables()["verdict"])
+    assert sorted(table) == sorted(make_tables()["local_verdict"])
     with pd.option_context("display.width", 80, "display.max_columns", 0):
         heading = str(table.head(2)).splitlines()[0].split()
     assert heading[:3] == ["method", "direction", "position"]
@@ -126,8 +126,8 @@ def test_a_narrow_screen_shows_which_row_it_is_and_what_it_says(run: Path) -> No
 
 def test_a_name_that_is_not_there_is_answered_by_a_near_one(run: Path) -> None:
     found = RunFolder.open(run)
-    with pytest.raises(InputError, match=r"; did you mean 'verdict'\?$"):
-        found.table("verdicts")
+    with pytest.raises(InputError, match=r"; did you mean 'local_verdict'\?$"):
+        found.table("local_verdicts")
     with pytest.raises(InputError, match=r"; did you mean 'erase_or_bypass'\?$"):
         found.plot("erase_or_bypassed")
     with pytest.raises(

@@ -71,7 +71,7 @@ def test_a_runs_tables_have_the_columns_that_are_written_down_for_readers(run: P
         assert (path.stem, lacks, more) == (path.stem, [], [])
         seen.add(name)
     assert len(seen) > 20
-    assert len(written["verdict"]) == 19
+    assert len(written["local_verdict"]) == 19
 
 
 def test_every_table_is_described(run: Path) -> None:

@@ -59,7 +59,13 @@ def checkpoints(shared: Callable[..., Path]) -> Path:
 # -- a study ----------------------------------------------------------------------------------------------------------
 
 TAKEN = (
-    *("data/train.json", "tables/verdict.csv", "edits/notes.txt", "responses/annotated.csv", "relapse/interviews.md"),
+    *(
+        "data/train.json",
+        "tables/local_verdict.csv",
+        "edits/notes.txt",
+        "responses/annotated.csv",
+        "relapse/interviews.md",
+    ),
     *("checkpoints/sft/optimizer.pt", "figures/defense.pdf", "report.html", "stages/sft.json", "probe.safetensors"),
     *("manifest.json", "evidence/photo.jpg"),
 )
@@ -95,14 +101,14 @@ def test_files_of_the_users_in_a_finished_study_stay_and_redo_nothing(own_runs: 
 
     Study(load_config(own_runs / "small.yaml"), 0, run).run(Listening())
     assert [note for note in notes if not note.endswith("up to date")] == []
-    (run / "tables" / "verdict.csv").write_text("changed by hand")
+    (run / "tables" / "local_verdict.csv").write_text("changed by hand")
     shutil.rmtree(run / "responses")  # so that this stage is done again, and the report after it
     notes.clear()
     Study(load_config(own_runs / "small.yaml"), 0, run).run(Listening())
     assert [note for note in notes if note.endswith("started")] == ["compare: started", "defend: started"]
     assert untouched(planted)
-    assert (run / "tables" / "verdict.csv.kept").read_text() == "changed by hand"
-    assert pd.read_csv(run / "tables" / "verdict.csv").shape[0] > 1
+    assert (run / "tables" / "local_verdict.csv.kept").read_text() == "changed by hand"
+    assert pd.read_csv(run / "tables" / "local_verdict.csv").shape[0] > 1
 
 
 def test_a_study_of_an_older_version_is_ours_where_it_is_as_its_markers_say(own_runs: Path) -> None:
@@ -113,7 +119,7 @@ def test_a_study_of_an_older_version_is_ours_where_it_is_as_its_markers_say(own_
     (run / "tables" / "probe.csv").write_text("changed by hand")
     adopt(run)
     study = Study(load_config(own_runs / "small.yaml"), 0, run)
-    for name in ("manifest.json", "tables/verdict.csv", "edits", "figures/defense.png", "checkpoints/sft"):
+    for name in ("manifest.json", "tables/local_verdict.csv", "edits", "figures/defense.png", "checkpoints/sft"):
         assert not ledger.is_strange(run / name)
     for name in ("tables/mine.csv", "tables/probe.csv"):
         assert ledger.is_strange(run / name)
@@ -131,16 +137,16 @@ def test_a_comparison_takes_away_what_an_earlier_one_wrote_and_nothing_else(chec
     planted |= {path: path.read_bytes() for path in (*out.glob("tables/diff*"), *out.glob("figures/diff*"))}
     assert len(planted) == 8
     compared(checkpoints, out, "tuned")
-    assert set(pd.read_csv(out / "tables" / "verdict.csv")["method"]) == {"tuned"}
+    assert set(pd.read_csv(out / "tables" / "local_verdict.csv")["method"]) == {"tuned"}
     (out / "tables" / "stale.csv").write_text("of an earlier comparison")
     ledger.enter_all(out, ["tables/stale.csv"], of="compare")
     compared(checkpoints, out, "edit")
-    assert set(pd.read_csv(out / "tables" / "verdict.csv")["method"]) == {"edit"}
+    assert set(pd.read_csv(out / "tables" / "local_verdict.csv")["method"]) == {"edit"}
     assert not (out / "tables" / "stale.csv").exists()
     assert untouched(planted)
 
 
-@pytest.mark.parametrize("name", ["tables/verdict.csv", "figures/stream.png", "report.html", "manifest.json"])
+@pytest.mark.parametrize("name", ["tables/local_verdict.csv", "figures/stream.png", "report.html", "manifest.json"])
 def test_a_comparison_is_refused_where_a_name_is_taken(
     checkpoints: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture
 ) -> None:
@@ -162,12 +168,12 @@ def test_a_full_disk_leaves_the_old_results_with_their_report(
     written = pd.DataFrame.to_csv
 
     def full(table: pd.DataFrame, path: Path, **options: object) -> None:
-        if Path(path).name.startswith(".verdict.csv"):
+        if Path(path).name.startswith(".local_verdict.csv"):
             raise OSError(28, "No space left on device")
         written(table, path, **options)
 
     monkeypatch.setattr(pd.DataFrame, "to_csv", full)
-    with pytest.raises(InputError, match=r"verdict\.csv: cannot be written \(No space left on device\)"):
+    with pytest.raises(InputError, match=r"local_verdict\.csv: cannot be written \(No space left on device\)"):
         compared(checkpoints, out, "edit")
     after = contents(out)
     kept = [name for name in before if not name.startswith(("recordings", "."))]

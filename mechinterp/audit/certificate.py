@@ -43,8 +43,8 @@ import pandas as pd
 from mechinterp.data.storage.tables import read_table
 from mechinterp.errors import InputError
 from mechinterp.measures.intervals import ends
+from mechinterp.measures.local_verdict import Verdict
 from mechinterp.measures.statistics import wilson
-from mechinterp.measures.verdict import Verdict
 
 Truth = Literal["erased", "bypassed", "neither"]
 EXPECTED: Mapping[str, tuple[Truth, Verdict]] = {

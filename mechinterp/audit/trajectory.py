@@ -66,7 +66,7 @@ def trajectory_table(steps: Mapping[str, Step], tables: Mapping[str, pd.DataFram
 
     Args:
         steps: method -> its step.
-        tables: of the comparison: `mechanism` and `verdict`.
+        tables: of the comparison: `mechanism` and `local_verdict`.
 
     Returns:
         A row per step, quantity, direction and position: `trajectory,step,method,quantity,direction,position,value,low,
@@ -84,7 +84,7 @@ def trajectory_table(steps: Mapping[str, Step], tables: Mapping[str, pd.DataFram
             start = {**key, "step": 0, "method": "base"}
             rows.append({**start, "quantity": "toxicity", **place, "value": row["toxicity_base"]})
             rows.append({**start, "quantity": "activation_shift_rate", **place, "value": 0.0})
-        for row in tables["verdict"].query("method == @method").to_dict("records"):
+        for row in tables["local_verdict"].query("method == @method").to_dict("records"):
             place = {"direction": row["direction"], "position": row["position"]}
             for term in _TERMS:
                 rows.append({**key, "quantity": term, **place, **_with_interval(row, term)})

@@ -35,8 +35,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp.measures.intervals import Interval
+from mechinterp.measures.local_verdict import BYPASSED_TO, ERASED_FROM, Verdict
 from mechinterp.measures.statistics import bootstrap
-from mechinterp.measures.verdict import BYPASSED_TO, ERASED_FROM, Verdict
 
 Agreement = Literal["yes", "no", "silent"]
 NOTHING = Interval(math.nan, math.nan, math.nan)

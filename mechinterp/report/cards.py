@@ -1,4 +1,4 @@
-"""The answer for each checkpoint, worded from `verdict.csv`, `validity.csv` and their like, never from its name."""
+"""The answer for each checkpoint, worded from the tables of a run, never from its name."""
 
 from __future__ import annotations
 

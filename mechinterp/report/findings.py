@@ -1,7 +1,8 @@
 """What each direction says of a checkpoint, which of that counts, and the verdict that follows, in one sentence.
 
-A row of `verdict.csv` is one reading: a direction at a position. Those count whose direction is in play in the base
-(`validity.csv`); the verdict is theirs where they agree. Command line, page and `RunFolder` say it with these words.
+A row of `local_verdict.csv` is one reading: a direction at a position. Those count whose direction is in play in the
+base (`validity.csv`); the verdict is theirs where they agree. Command line, page and `RunFolder` say it with these
+words.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from mechinterp.audit.trajectory import last_steps
 from mechinterp.measures.intervals import Interval, with_ends
 from mechinterp.report.cells import Tables, as_float, cell, direction_label, number, place_label, rows, with_interval
 
-READ = ("verdict", "validity", "decomposition", "relapse_verdict", "trajectory")
+READ = ("local_verdict", "validity", "decomposition", "relapse_verdict", "trajectory")
 """The tables that the sentences are made of."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one direction says of one checkpoint at one position: a row of `verdict.csv`, ready to be worded."""
+    """What one direction says of one checkpoint at one position: a row of `local_verdict.csv`, ready to be worded."""
 
     direction: str
     position: str
@@ -79,7 +80,7 @@ class Finding:
 
 def tuned_methods(tables: Tables) -> list[str]:
     """The checkpoints that are compared with the base, in the tables' order."""
-    for name in ("verdict", "mechanism", "decomposition", "defense"):
+    for name in ("local_verdict", "mechanism", "decomposition", "defense"):
         if name in tables and "method" in tables[name]:
             return [str(method) for method in dict.fromkeys(tables[name]["method"]) if method != "vanilla"]
     return []
@@ -87,7 +88,7 @@ def tuned_methods(tables: Tables) -> list[str]:
 
 def findings(method: str, tables: Tables) -> Iterator[Finding]:
     """What every direction says of one checkpoint at every position."""
-    for row in rows(tables, "verdict", method=method):
+    for row in rows(tables, "local_verdict", method=method):
         yield Finding(
             direction=str(row.get("direction", "")),
             position=str(row.get("position", "")),
@@ -139,7 +140,7 @@ def sentences(tables: Tables) -> dict[str, str]:
 
 def sentence(method: str, tables: Tables) -> str:
     """The verdict on one checkpoint, and what it rests on: `bypassed (at the last prompt token, 18% erasure …)`."""
-    said = [_decomposed(list(findings(method, tables)))] if "verdict" in tables else []
+    said = [_decomposed(list(findings(method, tables)))] if "local_verdict" in tables else []
     for row in rows(tables, "relapse_verdict", method=method):
         reason = cell("reason", row.get("reason"))
         said.append(f"relapse test: {row.get('verdict')}" + ("" if said or reason == "–" else f"; {reason}"))

@@ -1,8 +1,8 @@
 """The report of a run: one self-contained HTML page, made from the run's saved tables and manifest alone.
 
-The answer comes first, per checkpoint, and is worded from the evidence in `verdict.csv` and `validity.csv`, never from
-a checkpoint's name. What is not in play, ill-conditioned or true by construction is said where its number stands. All
-that comes from the run is escaped, and the page's own policy forbids it to load anything.
+The answer comes first, per checkpoint, and is worded from the run's tables (`report.findings`), never from its name.
+What is not in play, ill-conditioned or true by construction is said where its number stands. All that comes from the
+run is escaped, and the page's own policy forbids it to load anything.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ def compare_checkpoints(
         tables |= compare(baseline, evidence, top_neurons=settings.top_neurons).tables
         if relapse is not None:
             tests = recording.relapse(baseline, relapse)
-            tables |= relapse_tables(tests, decomposed_verdicts(tables["verdict"]))
+            tables |= relapse_tables(tests, decomposed_verdicts(tables["local_verdict"]))
         work.close()
         tables["judge"] = judge_table(judge)
         if steps := {candidate.name: candidate.step for candidate in tuned if candidate.step is not None}:

@@ -191,7 +191,7 @@ class RunFolder:
     @property
     def verdict(self) -> pd.DataFrame:
         """Erased or bypassed: the table `verdict`, a row per checkpoint, direction and position."""
-        return self.table("verdict")
+        return self.table("local_verdict")
 
     @property
     def sentences(self) -> dict[str, str]:
@@ -234,7 +234,7 @@ class RunFolder:
     @property
     def _verdicts(self) -> pd.DataFrame | None:
         """Its table of verdicts: a comparison's, else the relapse test's."""
-        of = next((name for name in ("verdict", "relapse_verdict") if name in self.tables), None)
+        of = next((name for name in ("local_verdict", "relapse_verdict") if name in self.tables), None)
         return None if of is None else self.table(of)
 
     @property

@@ -254,7 +254,7 @@ def relapse_tables(
 
 
 def decomposed_verdicts(verdict: pd.DataFrame) -> dict[str, str]:
-    """Method -> the decomposition's verdict along `answer` at the last prompt token, from the table `verdict`."""
+    """Method -> the decomposition's verdict along `answer` at the last prompt token, from the table `local_verdict`."""
     rows = verdict[(verdict["direction"] == "answer") & (verdict["position"] == "prompt_last")]
     return dict(zip(rows["method"], rows["verdict"], strict=True))
 

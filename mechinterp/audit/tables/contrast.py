@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from mechinterp.audit.evidence import Baseline, Evidence
-from mechinterp.measures.verdict import Validity
+from mechinterp.measures.local_verdict import Validity
 
 Tables = Mapping[str, pd.DataFrame]
 

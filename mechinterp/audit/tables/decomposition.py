@@ -10,7 +10,7 @@ from mechinterp.audit.evidence import Baseline, Evidence, Place
 from mechinterp.audit.tables.contrast import Contrast
 from mechinterp.audit.tables.table import Table
 from mechinterp.measures.decomposition import BlockDecomposition, decompose, erasure_share
-from mechinterp.measures.verdict import Validity, judge_share
+from mechinterp.measures.local_verdict import Validity, judge_share
 from mechinterp.models.names import h_down
 
 
@@ -37,7 +37,7 @@ def decomposition(contrast: Contrast) -> dict[str, pd.DataFrame]:
             ]
             verdicts.append({**key, **_verdict(blocks, baseline, place, contrast.checks[direction, place.name])})
             neurons += [{**key, **neuron} for neuron in _top_neurons(blocks, contrast.top_neurons)]
-    tables = {"decomposition": rows, "verdict": verdicts, "neurons": neurons}
+    tables = {"decomposition": rows, "local_verdict": verdicts, "neurons": neurons}
     return {name: pd.DataFrame(table) for name, table in tables.items() if table}
 
 
@@ -90,10 +90,10 @@ def _top_neurons(blocks: list[BlockDecomposition], wanted: int) -> list[dict[str
     return neurons
 
 
-VERDICT = Table(
-    name="verdict",
-    title="Verdicts",
-    row="a tuned checkpoint, direction and position, summed over blocks",
+LOCAL_VERDICT = Table(
+    name="local_verdict",
+    title="Local verdicts",
+    row="a tuned checkpoint, direction and position: where each block’s write fell, summed over blocks",
     keys=("method", "direction", "position"),
     columns={
         "erasure_share": (
@@ -112,7 +112,7 @@ VERDICT = Table(
     intervals=("erasure_share", "change", "erasure", "bypass"),
     decides=("erasure_share", "in_play", "verdict"),
     stage="compare",
-    make=lambda contrast: contrast.shared(decomposition)["verdict"],
+    make=lambda contrast: contrast.shared(decomposition)["local_verdict"],
 )
 DECOMPOSITION = Table(
     name="decomposition",

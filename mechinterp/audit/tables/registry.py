@@ -29,7 +29,7 @@ from mechinterp.audit.tables.weights import DIFF, DIFF_BLOCKS, ERASURE, REGION, 
 TABLES: Mapping[str, Table] = {
     table.name: table
     for table in (
-        VERDICT,
+        LOCAL_VERDICT,
         RELAPSE_VERDICT,
         ATTACKS,
         WORST,

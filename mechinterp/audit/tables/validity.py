@@ -8,8 +8,8 @@ import torch
 from mechinterp.audit.evidence import Baseline
 from mechinterp.audit.tables.contrast import Contrast
 from mechinterp.audit.tables.table import Table
+from mechinterp.measures.local_verdict import Validity
 from mechinterp.measures.statistics import auroc, bootstrap, compare_with_null, random_directions
-from mechinterp.measures.verdict import Validity
 
 
 def check_directions(baseline: Baseline) -> dict[tuple[str, str], Validity]:

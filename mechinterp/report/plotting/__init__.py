@@ -2,7 +2,7 @@
 
 A file has the drawing of a figure, a pure function from tables to a matplotlib `Figure`, and its `Plate`; `plates`
 names all and saves them. A method has one colour in every figure; intervals are 95% and drawn as the tables give them.
-A figure shows what was measured and decides nothing: the verdicts it prints are those of `verdict.csv`.
+A figure shows what was measured and decides nothing: the verdicts it prints are those of the tables.
 """
 
 from mechinterp.report.plotting.style import (

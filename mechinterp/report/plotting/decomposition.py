@@ -32,7 +32,7 @@ from mechinterp.report.plotting.style import (
 )
 
 
-def plot_erase_or_bypass(decomposition: pd.DataFrame, verdict: pd.DataFrame) -> Figure:
+def plot_erase_or_bypass(decomposition: pd.DataFrame, local_verdict: pd.DataFrame) -> Figure:
     """Draw the change of the toxic write, split into erasure and bypass, per direction, position and method.
 
     The two parts are signed: parts of one sign follow each other, parts of opposite sign start from zero; the diamond
@@ -41,7 +41,7 @@ def plot_erase_or_bypass(decomposition: pd.DataFrame, verdict: pd.DataFrame) -> 
 
     Args:
         decomposition: `decomposition.csv`, a row per method, direction, position and block.
-        verdict: `verdict.csv`, whose share, interval and verdict are printed above each bar.
+        local_verdict: `local_verdict.csv`, whose share, interval and verdict are printed above each bar.
 
     Returns:
         A row of panels per position, a column per direction, each with its own scale.
@@ -51,7 +51,7 @@ def plot_erase_or_bypass(decomposition: pd.DataFrame, verdict: pd.DataFrame) -> 
     """
 
     require(decomposition, "decomposition", ("method", "direction", "position", "block", "erasure", "bypass"))
-    require(verdict, "verdict", ("method", "direction", "position", *with_ends("erasure_share"), "verdict"))
+    require(local_verdict, "local_verdict", ("method", "direction", "position", *with_ends("erasure_share"), "verdict"))
     totals = _with_bias(decomposition).groupby(["direction", "position", "method"])[["erasure", "bypass"]].sum()
     methods = list(dict.fromkeys(decomposition["method"]))
     directions = ordered(decomposition["direction"], DIRECTIONS)
@@ -66,7 +66,7 @@ def plot_erase_or_bypass(decomposition: pd.DataFrame, verdict: pd.DataFrame) -> 
         for row, position in enumerate(positions):
             for column, direction in enumerate(directions):
                 axes = grid[row, column]
-                here = verdict[(verdict["direction"] == direction) & (verdict["position"] == position)]
+                here = local_verdict.query("direction == @direction and position == @position")
                 parts = totals.loc[[key for key in totals.index if key[:2] == (direction, position)]]
                 _draw_parts(axes, parts.droplevel([0, 1]).reindex(methods), here)
                 axes.set_title(f"{DIRECTIONS.get(direction, direction)}\n{position_label(position)}")
@@ -76,7 +76,7 @@ def plot_erase_or_bypass(decomposition: pd.DataFrame, verdict: pd.DataFrame) -> 
         handles = [
             Patch(facecolor=FAINT, edgecolor=INK, linewidth=0.5, label="erasure: weights changed"),
             Patch(facecolor="white", edgecolor=FAINT, hatch="////", label="bypass: inflow changed"),
-            key_marker("sum, with its 95% interval" if has_ends("change", verdict) else "sum", "D", INK),
+            key_marker("sum, with its 95% interval" if has_ends("change", local_verdict) else "sum", "D", INK),
         ]
         figure.legend(handles=handles, loc="outside upper center", ncols=3)
     return figure
@@ -148,7 +148,7 @@ def _draw_parts(axes: Axes, parts: pd.DataFrame, verdict: pd.DataFrame) -> None:
         axes.plot(erasure + bypass, row + 0.12, marker="D", markersize=3.5, color=INK)
         for verdict_row in verdict[verdict["method"] == method].head(1).itertuples():
             note = _verdict_note(verdict_row, in_play=in_play)
-            if has_ends("change", verdict):
+            if has_ends("change", local_verdict):
                 interval = [getattr(verdict_row, end) for end in ends("change")]
                 axes.plot(
                     interval, (row + 0.12,) * 2, color=INK, linewidth=1.0, marker="|", markersize=4, gid="interval"
@@ -182,7 +182,7 @@ ERASE_OR_BYPASS = Plate(
         "Horizontal bars, a panel for each direction and position, a bar per checkpoint split into a solid erasure "
         "part and a hatched bypass part. The numbers are in the table verdict."
     ),
-    tables=("decomposition", "verdict"),
+    tables=("decomposition", "local_verdict"),
     draw=plot_erase_or_bypass,
 )
 BLOCKS_PROMPT_LAST = Plate(

@@ -169,7 +169,8 @@ def calibrate(
         at_prompt = {name: table[table["position"] == POSITION] for name, table in tables.items()}
         for direction in construction.directions:
             blocks, verdict = (
-                at_prompt[name][at_prompt[name]["direction"] == direction] for name in ("decomposition", "verdict")
+                at_prompt[name][at_prompt[name]["direction"] == direction]
+                for name in ("decomposition", "local_verdict")
             )
             row = {**key, **_judged(construction, direction, verdict.iloc[0]), **defense.columns("defense"), "n": n}
             row |= {**_vanishing(construction, blocks), **verdict.iloc[0][["in_play", "reason"]]}

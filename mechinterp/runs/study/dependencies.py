@@ -245,7 +245,7 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
             "relapse",
             *(base, judge, chat),
             makes=f"{tables['relapse']} relapse",
-            needs=f"{tuned} evidence tables/verdict.csv",
+            needs=f"{tuned} evidence tables/local_verdict.csv",
             settings=f"{LOADING} studied relapse comparison.max_new_tokens",
         ),
         stage(

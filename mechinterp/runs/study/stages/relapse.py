@@ -35,5 +35,5 @@ def make(run: Run, reporter: Reporter) -> None:
                 )
             found.save(folder / method)
             tests.append(found)
-    for name, table in relapse_tables(tests, decomposed_verdicts(run.table("verdict"))).items():
+    for name, table in relapse_tables(tests, decomposed_verdicts(run.table("local_verdict"))).items():
         run.write_table(name, table)

@@ -1,4 +1,5 @@
-"""The verdict on one method along one direction: worded from the evidence, never from the method's name.
+"""The local verdict on one method along one direction: how much of the fall of its write each block made with its own
+value vectors. A map of writes, not what carries the change: `verdict` says that.
 
 Decision (the paper has no such rule), in this order:
 
