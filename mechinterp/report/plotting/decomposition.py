@@ -148,7 +148,7 @@ def _draw_parts(axes: Axes, parts: pd.DataFrame, verdict: pd.DataFrame) -> None:
         axes.plot(erasure + bypass, row + 0.12, marker="D", markersize=3.5, color=INK)
         for verdict_row in verdict[verdict["method"] == method].head(1).itertuples():
             note = _verdict_note(verdict_row, in_play=in_play)
-            if has_ends("change", local_verdict):
+            if has_ends("change", verdict):
                 interval = [getattr(verdict_row, end) for end in ends("change")]
                 axes.plot(
                     interval, (row + 0.12,) * 2, color=INK, linewidth=1.0, marker="|", markersize=4, gid="interval"
