@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 
 from mechinterp.audit.tables.answers import DEFENSE, FLAGS, GENERAL, JUDGE, ORGANISM, TAUGHT
 from mechinterp.audit.tables.attacks import ATTACK_PREFILL, ATTACK_QUANTISE, ATTACKS, WORST
-from mechinterp.audit.tables.decomposition import DECOMPOSITION, NEURONS, VERDICT
+from mechinterp.audit.tables.decomposition import DECOMPOSITION, LOCAL_VERDICT, NEURONS
 from mechinterp.audit.tables.lens import LOGIT_LENS
 from mechinterp.audit.tables.located import LOCATED, TOXIC_LAYER
 from mechinterp.audit.tables.mechanism import MECHANISM, MIDDLE_SHIFT
