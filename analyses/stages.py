@@ -10,9 +10,8 @@ from mechinterp.data.storage.provenance import modules_of
 from mechinterp.models.progress import Silent
 from mechinterp.runs.config import StudyConfig
 from mechinterp.runs.sections import ChatSettings
-from mechinterp.runs.stages import Stage
+from mechinterp.runs.stages import Stage, following
 from mechinterp.runs.study import Study
-from mechinterp.runs.study.dependencies import following
 
 DECIDING = ("model", "data", "judge", "judge_responses", "judge_safe_label", "teach", "comments", "dinm_rates")
 """Settings that decide which files are read, or which stages there are."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mechinterp.audit.directions.toxic_direction import ToxicDirection
     from mechinterp.audit.evidence import Baseline, ComparisonSettings, Evidence
     from mechinterp.audit.listed_vectors import VectorTables
+    from mechinterp.audit.origins.settings import OriginsSettings
     from mechinterp.audit.relapse.treatments import RelapseSettings
     from mechinterp.audit.weights_alone.difference import Difference
     from mechinterp.audit.weights_alone.regions import RegionTables
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from mechinterp.face.attacking import attack
     from mechinterp.face.comparing import compare, relapse
     from mechinterp.face.loading import load
+    from mechinterp.face.origins import OriginTables, origins
     from mechinterp.face.passes import fit_probe, generate, record, score, show_tokens
     from mechinterp.face.showing import show
     from mechinterp.face.studies import open_run, open_study, reproduce
@@ -68,6 +70,7 @@ _HOMES = {
     "audit.directions.toxic_direction": ("ToxicDirection",),
     "audit.evidence": ("Baseline", "ComparisonSettings", "Evidence"),
     "audit.listed_vectors": ("VectorTables",),
+    "audit.origins.settings": ("OriginsSettings",),
     "audit.relapse.treatments": ("RelapseSettings",),
     "audit.weights_alone.difference": ("Difference",),
     "audit.weights_alone.regions": ("RegionTables",),
@@ -80,6 +83,7 @@ _HOMES = {
     "face.attacking": ("attack",),
     "face.comparing": ("compare", "relapse"),
     "face.loading": ("load",),
+    "face.origins": ("OriginTables", "origins"),
     "face.passes": ("fit_probe", "generate", "record", "score", "show_tokens"),
     "face.showing": ("show",),
     "face.studies": ("open_run", "open_study", "reproduce"),
@@ -112,6 +116,8 @@ __all__ = [
     "FoldJudge",
     "InputError",
     "KeywordJudge",
+    "OriginTables",
+    "OriginsSettings",
     "Pair",
     "Recording",
     "RegionTables",
@@ -139,6 +145,7 @@ __all__ = [
     "mlp_out",
     "open_run",
     "open_study",
+    "origins",
     "patch",
     "project_out",
     "read_comments",

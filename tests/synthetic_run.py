@@ -61,6 +61,7 @@ def _made(tuned: tuple[str, ...], seed: int) -> dict[str, pd.DataFrame]:
         "logit_lens": _logit_lens(tuned),
         "toxic_activations": _toxic_activations(tuned, generator),
         "residual_shift": _residual_shift(tuned),
+        **_origins(tuned),
         "relapse": _relapse(tuned),
         "relapse_verdict": _relapse_verdict(tuned),
         "attacks": _attacks(tuned),
@@ -653,3 +654,34 @@ def _calibration() -> pd.DataFrame:
         | {"relapse_found": None}
     )
     return pd.DataFrame(rows)
+
+
+def _origins(tuned: tuple[str, ...]) -> dict[str, pd.DataFrame]:
+    """The last of `tuned` by its value vectors alone; of the first the change may be none."""
+    groups, rows, blocks, parts = ("embed", "attention", "mlp.in", "mlp.out", "norm"), [], [], []
+    for index, method in enumerate(tuned):
+        last, undefined = method == tuned[-1], index == 0 and len(tuned) > 1
+        for way in ("exact game", "path"):
+            for group, part in zip(groups, (0, 0, 0, 1, 0) if last else (0.1, 0.6, 0.25, 0.2, -0.05), strict=True):
+                share = np.nan if undefined else part / (1 if last else 1.2)
+                common = {"phi": -8 * part, "phi_low": -9 * part, "phi_high": -7 * part, "share": share}
+                common |= {"share_low": share - 0.05, "share_high": share + 0.05, "share_of_change": share}
+                note = "undefined: the interval of the change contains 0" if undefined else ""
+                change = {"change": -8.0, "change_low": -9.0, "change_high": 1.0 if undefined else -7.0}
+                beside = {"alone": -8 * part, "last": -8 * part, "standard_error": 0.0, "models": 32}
+                told = {"n": 32, "own_answers": 30, "completeness": 1.0, "note": note}
+                row = {"method": method, "readout": "log_odds", "way": way, "group": group}
+                rows.append({**row, **told, **change, **common, **beside})
+                inside = [None] if group == "embed" else range(N_BLOCKS)
+                blocks += [
+                    {"method": method, "readout": "log_odds", "block": block, "group": group}
+                    | {name: value / len(inside) for name, value in common.items()}
+                    for block in (inside if way == "path" else ())
+                ]
+        where = {"method": method, "readout": "log_odds", "part": "neuron", "block": 2, "number": 7}
+        parts.append({**where, **common})
+    return {
+        "origins": pd.DataFrame(rows),
+        "origins_blocks": pd.DataFrame(blocks),
+        "origins_neurons": pd.DataFrame(parts),
+    }

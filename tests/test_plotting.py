@@ -26,6 +26,7 @@ from mechinterp.report.plotting.mechanism import plot_mechanism
 from mechinterp.report.plotting.middle_shift import LEVELS, plot_middle_shift
 from mechinterp.report.plotting.neuron_curve import plot_neuron_curve
 from mechinterp.report.plotting.neuron_groups import plot_neuron_groups
+from mechinterp.report.plotting.origins import plot_origins, plot_origins_blocks
 from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.plotting.probe_roc import plot_probe_roc
 from mechinterp.report.plotting.relapse import plot_relapse, plot_relapse_verdict
@@ -134,6 +135,28 @@ def test_missing_values_are_left_out_not_drawn_as_zero(tables: dict[str, pd.Data
     figure = plot_mechanism(gaps)
     assert np.isnan(widths(panels(figure)[0])).tolist() == [True, True, False]
     plates.figure_bytes(figure)
+
+
+def test_origins_draws_the_shares_of_the_exact_game_and_says_where_there_are_none(
+    tables: dict[str, pd.DataFrame],
+) -> None:
+    origins = tables["origins"]
+    (axes,) = panels(plot_origins(origins))
+    for row, method in enumerate(TUNED):
+        wanted = origins[(origins["method"] == method) & (origins["way"] == "exact game")]["share"].dropna()
+        bars = [bar for bar in axes.patches if round(bar.get_y() + bar.get_height() / 2) == row]
+        np.testing.assert_allclose(sorted(bar.get_width() for bar in bars), sorted(wanted))
+        for sign in (-1, 1):  # of each sign one after the other, from zero
+            own = sorted(bar.get_x() for bar in bars if sign * bar.get_width() > 0)
+            assert not own or sign * min(own, key=abs) >= 0
+    said = [text.get_text() for text in axes.texts]
+    assert "contains 0" in said[0]
+    assert said[2] == "100% (95 to 105)"
+    path = plot_origins(origins[origins["way"] == "path"])
+    assert widths(panels(path)[0]) == widths(axes)
+    maps = panels(plot_origins_blocks(tables["origins_blocks"]))
+    assert [each.get_title() for each in maps] == [plotting.method_label(method) for method in TUNED]
+    assert [label.get_text() for label in maps[-1].get_xticklabels()] == [*"123456", "outside"]
 
 
 def test_middle_shift_joins_the_two_points_of_every_input(tables: dict[str, pd.DataFrame]) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -35,6 +35,9 @@ from mechinterp.models.passes.watching import Progress, evaluating, watching
 from mechinterp.models.text.batches import length_batches, pad, to_device, token_budget
 from mechinterp.models.text.tokens import Encoded, encode
 from mechinterp.models.unembedding import unembedded_at
+
+WritePosition = Literal["prompt_last", "response"]
+"""Where a write is read: the last prompt token, or the mean over the tokens of the unsafe answer that are read."""
 
 ANSWER_TOKENS = 16
 """Tokens of an answer that are read, m."""
@@ -135,20 +138,18 @@ def unsafe_logprob(checkpoint: Checkpoint, texts: ReadoutTexts, numbers: Sequenc
     return torch.stack([each.sum() for each in token_logprobs(checkpoint, texts.chosen(numbers).unsafe)])
 
 
-def write(
-    direction: Float[Tensor, " d_model"], position: Literal["prompt_last", "response"] = "prompt_last"
-) -> Readout:
+def write(direction: Float[Tensor, " d_model"], position: WritePosition = "prompt_last") -> Readout:
     """The write along a direction, summed over blocks: the MLPs' own output, their biases in it, times w_hat.
 
     Args:
         direction: of any length but zero.
-        position: the last prompt token; or the mean over the tokens of the unsafe answer that are read.
+        position: where it is read.
 
     Raises:
         InputError: for an unknown position; when it is read, for a direction that does not fit.
     """
-    if position not in ("prompt_last", "response"):
-        meant = near(position, ("prompt_last", "response"))
+    if position not in get_args(WritePosition):
+        meant = near(position, get_args(WritePosition))
         raise InputError(f"a write is read at 'prompt_last' or over the 'response', got {position!r}{meant}")
 
     def read_write(checkpoint: Checkpoint, texts: ReadoutTexts, numbers: Sequence[int]) -> Tensor:
@@ -191,7 +192,7 @@ def in_batches(
     texts: ReadoutTexts,
     readout: Readout,
     *,
-    numbers: Sequence[int] | None = None,
+    groups: Sequence[Sequence[int]] | None = None,
     max_tokens: int | None = None,
     shared: bool = True,
 ) -> Iterator[tuple[list[int], Float[Tensor, " prompt"]]]:
@@ -200,7 +201,7 @@ def in_batches(
     Args:
         checkpoint: the model; in evaluation mode meanwhile.
         texts, readout: what is read.
-        numbers: of the prompts that are; all if not given.
+        groups: numbers of prompts that no batch mixes with others; all prompts together if not given.
         max_tokens: padded tokens per batch, both answers counted; by default what fits the device, and fewer with a
             large vocabulary.
         shared: several processes share the batches, and all make this call; otherwise this one reads alone.
@@ -208,16 +209,16 @@ def in_batches(
     Returns:
         The numbers of the prompts of each batch, and their values.
     """
-    numbers = range(len(texts)) if numbers is None else numbers
-    longest = [max(len(texts.unsafe[i].ids), len(texts.safe[i].ids)) for i in numbers]
     scored = max(len(text.ids) - text.prompt_length for text in (*texts.unsafe, *texts.safe))
     vocabulary = checkpoint.model.config.get_text_config().vocab_size
     budget = (max_tokens or token_budget(checkpoint.device)) // 2  # two texts a prompt
-    at_most = max(1, LOGITS // (vocabulary * 2 * scored))
-    batches = list(length_batches(longest, budget, at_most, apart=checkpoint.names.short_context))
+    at_most, batches = max(1, LOGITS // (vocabulary * 2 * scored)), list[list[int]]()
+    for numbers in [range(len(texts))] if groups is None else groups:
+        longest = [max(len(texts.unsafe[i].ids), len(texts.safe[i].ids)) for i in numbers]
+        found = length_batches(longest, budget, at_most, apart=checkpoint.names.short_context)
+        batches += [[numbers[i] for i in batch] for batch in found]
     with evaluating(checkpoint.model):
-        for batch in processes.share(batches) if shared else batches:
-            order = [numbers[i] for i in batch]
+        for order in processes.share(batches) if shared else batches:
             yield order, readout(checkpoint, texts, order)
 
 

@@ -6,6 +6,7 @@ import typer
 
 from mechinterp.cli import (
     attacking,
+    attributing,
     benchmarking,
     comparing,
     directions,
@@ -38,6 +39,7 @@ for part in (
     directions,
     vectors,
     comparing,
+    attributing,
     relapsing,
     attacking,
 ):

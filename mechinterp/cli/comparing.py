@@ -79,6 +79,9 @@ def compare(
     relapse: Annotated[
         bool, typer.Option("--relapse", help="Also put parts of the base back: does the unsafe behaviour return?")
     ] = False,
+    origins: Annotated[
+        bool, typer.Option(help="Which changed weights carry the change; base and tuned are then in memory together.")
+    ] = True,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of the recordings, for use by several comparisons; OUT/recordings.")
     ] = None,
@@ -95,6 +98,7 @@ def compare(
     """Erased or bypassed: tuned checkpoints against their base, as tables, figures and a report."""
     from mechinterp.audit.directions.probe import ToxicProbe
     from mechinterp.audit.evidence import ComparisonSettings
+    from mechinterp.audit.origins.settings import OriginsSettings
     from mechinterp.audit.relapse.treatments import RelapseSettings
     from mechinterp.audit.trajectory import find_steps
     from mechinterp.runs.candidate import Candidate
@@ -137,6 +141,7 @@ def compare(
             chat=chat,
             without_sinks=without_sinks,
             relapse=RelapseSettings() if relapse else None,
+            origins=OriginsSettings() if origins else None,
             reporter=terminal,
         )
     say(found)

@@ -11,6 +11,7 @@ from mechinterp.answers.choosing import Named, choose_judge
 from mechinterp.answers.judges import Judge
 from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.audit.evidence import ComparisonSettings
+from mechinterp.audit.origins.settings import OriginsSettings
 from mechinterp.audit.relapse.treatments import RelapseSettings
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.storage.places import check_name
@@ -30,7 +31,7 @@ from mechinterp.runs.relapse import treat_checkpoints
 
 @dataclass(frozen=True)
 class LookedUp:
-    """What a comparison, a relapse test and attacks are given, looked up."""
+    """What a comparison, a relapse test, attacks or a measurement of origins are given, looked up."""
 
     base: Candidate
     tuned: list[Candidate]
@@ -51,6 +52,7 @@ def compare(
     distance: Distance = "released",
     directions: Mapping[str, DirectionLike] | None = None,
     relapse: bool | RelapseSettings = False,
+    origins: bool | OriginsSettings = True,
     settings: ComparisonSettings | None = None,
     truncate: bool = False,
     without_sinks: bool = False,
@@ -77,6 +79,7 @@ def compare(
         distance: by which it is located.
         directions: to measure along besides those that every comparison has, by name.
         relapse: also put parts of the base back into each checkpoint: does the unsafe behaviour return?
+        origins: also share each change out among the changed weights; base and tuned are then in memory together.
         settings: how the comparison is made, see `mi.ComparisonSettings`.
         truncate: cut prompts that exceed the context from the left instead of raising.
         without_sinks: leave tokens with massive activations out of distances, means and lengths.
@@ -116,6 +119,7 @@ def compare(
             chat=None if chat is None else ChatChoice(chat),
             without_sinks=without_sinks,
             relapse=(RelapseSettings() if relapse else None) if isinstance(relapse, bool) else relapse,
+            origins=(OriginsSettings() if origins else None) if isinstance(origins, bool) else origins,
             reporter=work.reporter,
         )
 

@@ -35,6 +35,7 @@ from mechinterp.report.plotting.neuron_groups import (
     NEURON_GROUPS_ACTIVATION_CHANGE,
     NEURON_GROUPS_ACTIVATION_SIGN,
 )
+from mechinterp.report.plotting.origins import ORIGINS, ORIGINS_BLOCKS
 from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.plotting.probe_roc import PROBE_ROC
 from mechinterp.report.plotting.relapse import RELAPSE, RELAPSE_VERDICT
@@ -55,6 +56,8 @@ PLATES: Mapping[str, Plate] = {
         ERASE_OR_BYPASS,
         BLOCKS_PROMPT_LAST,
         BLOCKS_RESPONSE,
+        ORIGINS,
+        ORIGINS_BLOCKS,
         FIG5_MECHANISM,
         FIG8_MIDDLE_SHIFT,
         TOXIC_LAYER,

@@ -22,6 +22,7 @@ from mechinterp.audit.directions.toxic_direction import ToxicDirection
 from mechinterp.audit.evidence import Baseline, ComparisonSettings, Evidence, gather_evidence, prepare_baseline
 from mechinterp.audit.evidence.preparing import fitting_half
 from mechinterp.audit.location import histogram
+from mechinterp.audit.origins.settings import OriginsSettings
 from mechinterp.audit.relapse.results import RelapseTest, decomposed_verdicts, relapse_tables
 from mechinterp.audit.relapse.testing import kept_tests, relapse_from_evidence
 from mechinterp.audit.relapse.treatments import RelapseSettings
@@ -38,12 +39,13 @@ from mechinterp.models.text.chat import ChatChoice
 from mechinterp.runs.candidate import Candidate
 from mechinterp.runs.folder import RunFolder
 from mechinterp.runs.one_format import described, in_one_format
+from mechinterp.runs.origins import measured
 from mechinterp.runs.workspace import Workspace, fingerprint_of_instances, fingerprint_of_judge, made_by
 
 
 def check_results(out: Path) -> None:
     """Raise `InputError` if something that this tool did not write stands where a comparison's results would."""
-    tables = (*COMPARED, "toxic_layer", "judge", *tables_of("relapse"), "trajectory")
+    tables = (*COMPARED, "toxic_layer", "judge", *tables_of("origins"), *tables_of("relapse"), "trajectory")
     RunFolder.check_free(out, tables, report=True)
 
 
@@ -64,6 +66,7 @@ def compare_checkpoints(
     truncate: bool = False,
     without_sinks: bool = False,
     relapse: RelapseSettings | None = None,
+    origins: OriginsSettings | None = None,
     chat: ChatChoice | None = None,
     reporter: Reporter | None = None,
 ) -> RunFolder:
@@ -86,6 +89,8 @@ def compare_checkpoints(
         without_sinks: leave tokens with massive activations out of the distances that locate the block, and of every
             mean and length over tokens, see `models.passes.sinks`.
         relapse: also put parts of the base back into each checkpoint (`relapse`); the two are then in memory together.
+        origins: also share each checkpoint's change out among its changed weights; there too the two are in memory
+            together.
         chat: which chat format all of them are read in, see `one_format`.
 
     Returns:
@@ -106,7 +111,7 @@ def compare_checkpoints(
     # before anything long is started
     check_more(more, names.d_model, base.skeleton.source)
     fitting_half(instances, seed)
-    texts = [text for i in instances for text in (i.prompt, i.unsafe)]
+    texts = [text for i in instances for text in (i.prompt, i.unsafe, i.safe)]
     work.check(texts, truncate=truncate)
     with work.held():
         identity, tables = work.identify(base), dict[str, pd.DataFrame]()
@@ -136,6 +141,9 @@ def compare_checkpoints(
         if relapse is not None:
             tests = recording.relapse(baseline, relapse)
             tables |= relapse_tables(tests, decomposed_verdicts(tables["local_verdict"]))
+        if origins is not None:
+            unsafe, depends = baseline.unsafe.tolist(), recording.depends
+            tables |= measured(work, instances, unsafe, origins, depends=depends, seed=seed, truncate=truncate)
         work.close()
         tables["judge"] = judge_table(judge)
         if steps := {candidate.name: candidate.step for candidate in tuned if candidate.step is not None}:
@@ -147,6 +155,7 @@ def compare_checkpoints(
             "judge": judge.name,
             "comparison": settings.model_dump(),
             "relapse": relapse and relapse.model_dump(),
+            "origins": origins and origins.model_dump(),
             "truncate": truncate,
             "chat": described(base.chat),
             "without_sinks": without_sinks,

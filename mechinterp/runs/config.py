@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from mechinterp.audit.evidence import ComparisonSettings
+from mechinterp.audit.origins.settings import OriginsSettings
 from mechinterp.audit.relapse.treatments import RelapseSettings
 from mechinterp.data.texts import check_whole, read_text
 from mechinterp.data.validation import Fault
@@ -83,6 +84,7 @@ class StudyConfig(Section):
     max_new_tokens: int = Field(32, ge=1, description="longest evaluated response")
     comparison: ComparisonSettings = ComparisonSettings()
     relapse: RelapseSettings = RelapseSettings()
+    origins: OriginsSettings = OriginsSettings()
     truncate: bool = Field(
         False, description="cut prompts and comments that exceed the context from the left; otherwise an error"
     )

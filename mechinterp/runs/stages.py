@@ -162,6 +162,25 @@ class Runner:
         return [path for path in paths if (self.folder / path).exists()]
 
 
+def needed(stages: Sequence[Stage], wanted: set[str]) -> set[str]:
+    """The names of stages that are wanted, and of all that make what those need."""
+    for stage in reversed(stages):
+        if stage.name in wanted:
+            wanted = wanted | {one.name for one in stages if {*one.makes, *one.may_make} & {*stage.needs}}
+    return wanted
+
+
+def following(stages: Sequence[Stage], first: set[str]) -> list[str]:
+    """The names of stages, and of all that read what those make, in order: what starts again after them at most."""
+    made: set[str] = set()
+    found = []
+    for stage in stages:
+        if stage.name in first or made & {*stage.needs, *stage.may_need}:
+            made |= {*stage.makes, *stage.may_make}
+            found.append(stage.name)
+    return found
+
+
 def read_marker(marker: Path) -> dict[str, Any]:
     """What a stage left; of a damaged marker, or one of an earlier kind, nothing."""
     try:

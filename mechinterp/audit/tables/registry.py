@@ -17,6 +17,7 @@ from mechinterp.audit.tables.located import LOCATED, TOXIC_LAYER
 from mechinterp.audit.tables.mechanism import MECHANISM, MIDDLE_SHIFT
 from mechinterp.audit.tables.methods import DINM_RATES, EDITS, EDITS_OF_ANOTHER, TRAINING
 from mechinterp.audit.tables.neurons import NEURON_CURVE, NEURON_GROUPS
+from mechinterp.audit.tables.origins import ORIGINS, ORIGINS_BLOCKS, ORIGINS_NEURONS
 from mechinterp.audit.tables.over_runs import CALIBRATION, TRAJECTORY
 from mechinterp.audit.tables.probes import PROBE, PROBE_ROC, PROBES
 from mechinterp.audit.tables.relapses import RELAPSE, RELAPSE_VERDICT
@@ -30,6 +31,7 @@ TABLES: Mapping[str, Table] = {
     table.name: table
     for table in (
         LOCAL_VERDICT,
+        ORIGINS,
         RELAPSE_VERDICT,
         ATTACKS,
         WORST,
@@ -48,6 +50,8 @@ TABLES: Mapping[str, Table] = {
         PROBES,
         JUDGE,
         TRAJECTORY,
+        ORIGINS_BLOCKS,
+        ORIGINS_NEURONS,
         DECOMPOSITION,
         RELAPSE,
         ATTACK_QUANTISE,

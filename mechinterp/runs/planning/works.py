@@ -30,6 +30,8 @@ def works(config: StudyConfig, methods: Sequence[Method], texts: Texts, shape: S
     edits = texts.edited * sum(method.per_instance and method.name in config.studied for method in methods)
     asked, instances = n_test + texts.questions + texts.knowledge, texts.train + texts.validation + n_test
     questions, returning = min(config.knowledge_questions, texts.knowledge), min(relapse.prompts, n_test)
+    origins, compared = config.origins, min(config.origins.prompts, n_test)
+    passes = 2 + 3 * origins.nodes + (30 if origins.game != "never" else 0)  # a backward pass counts as two
     steered = n_test + texts.validation + STEERINGS * min(comparison.steering_inputs, n_test)
     pairs = n_test * (1 + n_tuned)  # of a prompt and a checkpoint
     own = pairs if max(comparison.generated, comparison.first_tokens) else 0  # answers of every checkpoint
@@ -81,6 +83,13 @@ def works(config: StudyConfig, methods: Sequence[Method], texts: Texts, shape: S
             new=brief,
             models=2,
             bytes_kept=1e3 * returning * treated,
+        ),
+        "origins": Work(
+            f"{compared:,} prompts with both answers read by up to {passes} models between the base and each of "
+            f"{n_tuned} methods",
+            tokens=compared * 2 * (texts.prompt + origins.tokens) * passes * n_tuned,
+            models=3,
+            bytes_kept=2e5,
         ),
         "report": Work("figures and report.html", models=0, seconds=8, bytes_kept=2e6),
     }

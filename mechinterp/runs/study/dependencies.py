@@ -8,7 +8,7 @@ as it is written: numbers depend on it, slightly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from mechinterp.runs.study.stages import (
     defend,
     locate,
     organism,
+    origins,
     probe,
     probes,
     rates,
@@ -61,6 +62,7 @@ MAKERS: Mapping[str, Callable[[Run, Reporter], None]] = {
     "rates": rates.make,
     "record": record.make,
     "compare": compare.make,
+    "origins": origins.make,
     "defend": defend.make,
     "relapse": relapse.make,
     "report": report.make,
@@ -235,6 +237,13 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
             settings=f"{LOADING} studied comparison.top_neurons seed",
         ),
         stage(
+            "origins",
+            *(base, chat),
+            makes=tables["origins"],
+            needs=f"data/test.json {tuned} evidence",
+            settings=f"{ASKING} studied origins seed",
+        ),
+        stage(
             "defend",
             *(base, judge, chat),
             makes=f"{tables['defend']} responses",
@@ -263,25 +272,6 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
 def _files(tables: Iterable[str]) -> list[str]:
     """Where tables lie, below the run folder."""
     return [f"tables/{name}.csv" for name in tables]
-
-
-def needed(stages: Sequence[Stage], wanted: set[str]) -> set[str]:
-    """The names of stages that are wanted, and of all that make what those need."""
-    for stage in reversed(stages):
-        if stage.name in wanted:
-            wanted = wanted | {one.name for one in stages if {*one.makes, *one.may_make} & {*stage.needs}}
-    return wanted
-
-
-def following(stages: Sequence[Stage], first: set[str]) -> list[str]:
-    """The names of stages, and of all that read what those make, in order: what starts again after them at most."""
-    made: set[str] = set()
-    found = []
-    for stage in stages:
-        if stage.name in first or made & {*stage.needs, *stage.may_need}:
-            made |= {*stage.makes, *stage.may_make}
-            found.append(stage.name)
-    return found
 
 
 def setting_of(run: Run, name: str) -> Any:

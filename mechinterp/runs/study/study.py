@@ -46,9 +46,9 @@ from mechinterp.models.launcher import launched
 from mechinterp.models.progress import Reporter, Silent
 from mechinterp.runs.config import StudyConfig
 from mechinterp.runs.one_format import described
-from mechinterp.runs.stages import Runner, Stage, locked, read_marker
+from mechinterp.runs.stages import Runner, Stage, locked, needed, read_marker
 from mechinterp.runs.study.checkpoints import chat_of, checkpoint_of, edits_of, opened
-from mechinterp.runs.study.dependencies import needed, stages_of
+from mechinterp.runs.study.dependencies import stages_of
 from mechinterp.runs.study.edited import edited_instances
 from mechinterp.runs.study.further import check_further
 from mechinterp.runs.study.instances import instances_of

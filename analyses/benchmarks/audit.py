@@ -1,0 +1,101 @@
+"""The audit's parts against the forward passes that they are made of.
+
+python analyses/benchmarks/audit.py [--device cuda]
+
+Every side reads the same texts, prompts with the beginnings of two answers, in the same batches.
+
+path_over_forward        path attribution with 4 nodes, every weight changed, and the read-out of both models, which its
+                         completeness wants / one forward pass: in passes, of which a node's backward pass takes two.
+path_flops_over_forward  the same in multiplications and additions, as torch counts them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from random_models import SEVEN_BILLION, TINY, TWELVE_BLOCKS, random_checkpoint, uniform_lengths
+from timing import interleave, paired_ratio, report, time_rows
+from torch.utils.flop_counter import FlopCounterMode
+
+from mechinterp.audit.origins.change import Change
+from mechinterp.audit.origins.path import attribute
+from mechinterp.audit.origins.units import GROUPS_OF_PROMPTS, Units
+from mechinterp.audit.readouts import ANSWER_TOKENS, ReadoutTexts, in_batches, log_odds
+from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.text.tokens import Encoded
+
+TARGETS = {"path_over_forward": "<= 14", "path_flops_over_forward": "<= 14"}
+
+
+def random_texts(lengths: Sequence[int], vocabulary: int) -> ReadoutTexts:
+    """Prompts of these lengths, each with the beginnings of two answers."""
+    generator = torch.Generator().manual_seed(0)
+
+    def ids(count: int) -> list[int]:
+        return torch.randint(vocabulary, (count,), generator=generator).tolist()
+
+    prompts = [ids(length) for length in lengths]
+    kinds = ([Encoded.of([*ids_of, *ids(ANSWER_TOKENS)], len(ids_of)) for ids_of in prompts] for _ in range(2))
+    unsafe, safe = map(tuple, kinds)
+    return ReadoutTexts(unsafe, safe)
+
+
+def perturbed(base: Checkpoint) -> Checkpoint:
+    """The base with every weight changed a little."""
+    model = copy.deepcopy(base.model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.01)
+    return replace(base, name="tuned", model=model)
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: 7B shapes in bfloat16")
+    parser.add_argument("--threads", type=int, default=2, help="threads of the CPU (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="turns of every side")
+    parser.add_argument("--prompts", type=int, default=64, help="prompts (default: %(default)s)")
+    parser.add_argument("--tiny", action="store_true", help="a model of no size: only to see that it runs")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    shape = TINY if arguments.tiny else SEVEN_BILLION if arguments.device == "cuda" else TWELVE_BLOCKS
+    n_prompts, repeats = (6, 1) if arguments.tiny else (arguments.prompts, arguments.repeats)
+    dtype = torch.bfloat16 if arguments.device == "cuda" else torch.float32
+    base = random_checkpoint(shape, device=arguments.device, dtype=dtype)
+    lengths = uniform_lengths(n_prompts, 16, 64)
+    texts = random_texts(lengths, shape.vocab_size)
+    units = Units.of(range(n_prompts), GROUPS_OF_PROMPTS)
+    change = Change.of(base, perturbed(base))
+
+    def forward() -> None:
+        with torch.no_grad():
+            for _ in in_batches(base, texts, log_odds, groups=units.prompts):
+                pass
+
+    sides = {"forward": forward, "path": lambda: attribute(change, texts, log_odds, units)}
+    counted = {}
+    for name, side in sides.items():
+        with FlopCounterMode(display=False) as counter:
+            side()
+        counted[name] = counter.get_total_flops()
+    settle = torch.cuda.synchronize if arguments.device == "cuda" else lambda: None
+    seconds = interleave(sides, repeats, warm_up=0, settle=settle)
+    ratios = {
+        "path_over_forward": paired_ratio(seconds, "path", "forward"),
+        "path_flops_over_forward": counted["path"] / counted["forward"],
+    }
+    facts = {
+        "model": f"{shape}, {base.model.dtype}",
+        "texts": f"{n_prompts} prompts of {min(lengths)} to {max(lengths)} tokens, answers of {ANSWER_TOKENS}",
+        "threads": arguments.threads,
+    }
+    report("The audit in forward passes", facts, time_rows(seconds), ratios, TARGETS)
+
+
+if __name__ == "__main__":
+    main()

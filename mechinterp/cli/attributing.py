@@ -1,0 +1,135 @@
+"""Which changed weights carry a change of behaviour."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mechinterp.cli.chatting import in_chat_format
+from mechinterp.cli.common import loading_options, name_and_path, read_direction, reporting, say, settings_of
+from mechinterp.cli.judging import Judging, judging_answers
+from mechinterp.cli.options import Data, DeviceMap, DeviceOption, Dtype, DtypeOption, Seed, Truncate, Trust
+from mechinterp.cli.reading import Reading, of_pairs
+
+if TYPE_CHECKING:
+    from mechinterp.models.text.chat import ChatChoice
+
+commands = typer.Typer()
+
+
+class GroupingName(StrEnum):
+    """How fine the groups of weights are."""
+
+    kinds = "kinds"
+    split = "split"
+    blocks = "blocks"
+
+
+class GameName(StrEnum):
+    """Whether the game over hybrids is played."""
+
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+
+class AnswersName(StrEnum):
+    """Whose unsafe answers are read."""
+
+    base = "base"
+    data = "data"
+
+
+class PositionName(StrEnum):
+    """Where a write is read."""
+
+    prompt_last = "prompt_last"
+    response = "response"
+
+
+@commands.command()
+@in_chat_format
+@of_pairs
+@judging_answers
+def origins(
+    base: Annotated[str, typer.Option(help="The unedited model.")],
+    checkpoint: Annotated[
+        list[str], typer.Option(help="NAME=PATH of a tuned model, adapter, edit or state dict; repeatable.")
+    ],
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for tables and figures.")],
+    readout: Annotated[
+        list[str] | None, typer.Option(help="log_odds (if none is given) or unsafe_logprob; repeatable.")
+    ] = None,
+    direction: Annotated[
+        list[str] | None,
+        typer.Option(help="FILE or NAME=FILE of a direction: the write along it is a read-out too; repeatable."),
+    ] = None,
+    position: Annotated[PositionName, typer.Option(help="Where that write is read.")] = PositionName.prompt_last,
+    answers: Annotated[
+        AnswersName,
+        typer.Option(help="Whose unsafe answers are read: the base's own where it gives any, or the data's."),
+    ] = AnswersName.base,
+    groups: Annotated[
+        GroupingName, typer.Option(help="Groups of weights: kinds, attention split in two, or a group for each block.")
+    ] = GroupingName.kinds,
+    game: Annotated[
+        GameName, typer.Option(help="The exact game over groups; auto: where it takes a minute of one core at most.")
+    ] = GameName.auto,
+    nodes: Annotated[int, typer.Option(min=1, help="Along the path; each costs a forward and a backward pass.")] = 4,
+    prompts: Annotated[int, typer.Option(min=2, help="At most so many prompts.")] = 32,
+    tokens: Annotated[int, typer.Option(min=1, help="First tokens of each answer that are read.")] = 16,
+    top: Annotated[int, typer.Option(min=1, help="Neurons, and heads, that are listed.")] = 20,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer that is judged, in tokens.")] = 32,
+    truncate: Truncate = False,
+    seed: Seed = 0,
+    dtype: DtypeOption = Dtype.auto,
+    device: DeviceOption = "auto",
+    device_map: DeviceMap = None,
+    trust_remote_code: Trust = False,
+    *,
+    chat: ChatChoice,
+    reading: Reading,
+    judging: Judging,
+) -> None:
+    """Which changed weights carry the change of behaviour: embeddings, attention, MLPs, value vectors, norms?
+
+    --out gets tables/origins.csv (a row per group), origins_blocks.csv (per block and group), origins_neurons.csv (the
+    neurons and heads that carry most), and their figures.
+    """
+    from mechinterp.audit.origins.settings import OriginsSettings
+    from mechinterp.report.origins_in_words import origins_in_words
+    from mechinterp.runs.candidate import Candidate
+    from mechinterp.runs.origins import attribute_checkpoints
+
+    options = loading_options(dtype, device, device_map, trust_remote_code=trust_remote_code)
+    named = [name_and_path(given) for given in checkpoint]
+    before = Candidate.of(base, name="base", **options)
+    tuned = [Candidate.of(path, name=name, base=before, **options) for name, path in named]
+    more = [read_direction(text) for text in direction or []]
+    chosen = {"groups": groups.value, "game": game.value, "nodes": nodes, "prompts": prompts, "tokens": tokens}
+    settings = settings_of(OriginsSettings, {**chosen, "top": top, "readouts": readout or None})
+    pairs = reading.of(data)
+    with reporting() as terminal:
+        judge = judging.of(pairs, seed, device, terminal.note) if answers is AnswersName.base else None
+        found = attribute_checkpoints(
+            before,
+            tuned,
+            pairs,
+            judge,
+            out=out,
+            settings=settings,
+            directions=more,
+            position=position.value,
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+            truncate=truncate,
+            chat=chat,
+            reporter=terminal,
+        )
+    for line in origins_in_words(found.table("origins")):
+        say(line)
+    say(f"tables: {out / 'tables'}")
