@@ -74,9 +74,16 @@ def test_contributions_add_up_to_the_change_of_the_two_models(architecture: str)
     torch.testing.assert_close(played.change, wanted, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(played.phi.sum(1), wanted, rtol=1e-5, atol=1e-5)
     mean = float(wanted.mean())
-    off = {n: abs(float(both(base, tuned, nodes=n)[1].phi.sum(1).mean()) - mean) for n in (1,)}
-    assert abs(float(along.phi.sum(1).mean()) - mean) <= min(0.02 * abs(mean), off[1])
-    assert ((along.phi.mean(0) - played.phi.mean(0)).abs() <= 0.03 * played.phi.mean(0).abs().sum()).all()
+    rough = attribute(Change.of(base, tuned), texts, log_odds, UNITS, nodes=1)
+    off = abs(float(rough.phi.sum(1).mean()) - mean)
+    assert abs(float(along.phi.sum(1).mean()) - mean) <= min(0.02 * abs(mean), off)
+
+
+def test_path_and_exact_game_agree_where_the_change_is_small() -> None:
+    base = tiny_checkpoint("llama")
+    played, along = both(base, perturbed(base, size=0.005))
+    exact, path = played.phi.mean(0), along.phi.mean(0)
+    assert ((path - exact).abs() <= 0.03 * exact.abs().sum()).all()
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -266,7 +273,7 @@ def test_tables_share_the_change_out_and_say_where_there_is_none() -> None:
     assert nothing.tables["origins"][["share", "share_low", "share_of_change"]].isna().all(axis=None)
     assert set(nothing.tables["origins"]["note"]) == {"undefined: the interval of the change contains 0"}
     assert nothing.tables["origins_neurons"].empty
-    assert [len(joined) for joined in origins_tables([found, nothing.named("none")]).values()] == [30, 62, 16]
+    assert [len(joined) for joined in origins_tables([found, nothing.named("none")]).values()] == [30, 42, 16]
     asked = Asked.of(base, PAIRS, [False] * 5, prompts=3)
     assert len(asked.texts) == 3
     writes = origins_of(base, perturbed(base), asked, method="tuned", more={"write": write(direction)})
@@ -302,6 +309,10 @@ def test_mistakes_are_answered() -> None:
             work()
 
 
+# peft calls what transformers deprecates
+of_peft = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base, a tuned model, an adapter and an edit of it, and pairs."""
@@ -317,6 +328,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@of_peft
 def test_the_command_reads_adapters_and_edits_and_leaves_tables_and_figures(
     folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -358,6 +370,7 @@ def test_the_command_reads_adapters_and_edits_and_leaves_tables_and_figures(
     assert (tmp_path / "out" / "recordings" / "origins").is_dir()
 
 
+@of_peft
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -84,7 +84,7 @@ class StudyConfig(Section):
     max_new_tokens: int = Field(32, ge=1, description="longest evaluated response")
     comparison: ComparisonSettings = ComparisonSettings()
     relapse: RelapseSettings = RelapseSettings()
-    origins: OriginsSettings = OriginsSettings()
+    origins: OriginsSettings = OriginsSettings(prompts=16)
     truncate: bool = Field(
         False, description="cut prompts and comments that exceed the context from the left; otherwise an error"
     )

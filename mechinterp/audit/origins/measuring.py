@@ -50,7 +50,8 @@ class Origins:
     def load(cls, folder: Folder) -> Origins:
         """Open what `save` kept."""
         tables, _ = open_tables(folder, "origins")
-        tables["origins"] = tables["origins"].fillna({"note": ""})
+        notes = tables["origins"]["note"].astype(object)  # of no notes at all a column without a value is read
+        tables["origins"] = tables["origins"].assign(note=notes.where(notes.notna(), ""))
         return cls({name: table_of(name, tables[name].to_dict("records")) for name in COLUMNS})
 
     def named(self, method: str) -> Origins:
