@@ -389,6 +389,7 @@ def test_the_command_tells_mistakes_in_one_line(
     assert said in refused(capsys, "origins", *(part for pair in given.items() for part in pair))
 
 
+@of_peft  # and says that a temporary folder goes
 def test_the_face_takes_one_checkpoint_or_several_and_shows_itself(folders: Path) -> None:
     base = tiny_checkpoint("llama")
     found = mi.origins(

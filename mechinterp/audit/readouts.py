@@ -14,7 +14,7 @@ differentiated; `read` takes them without a gradient, `in_batches` leaves that t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -195,7 +195,7 @@ def in_batches(
     groups: Sequence[Sequence[int]] | None = None,
     max_tokens: int | None = None,
     shared: bool = True,
-) -> Iterator[tuple[list[int], Float[Tensor, " prompt"]]]:
+) -> Generator[tuple[list[int], Float[Tensor, " prompt"]]]:
     """Values of all prompts a batch at a time, for a backward pass after each: memory does not grow with the prompts.
 
     Args:

@@ -24,7 +24,7 @@ class GroupingName(StrEnum):
     """How fine the groups of weights are."""
 
     kinds = "kinds"
-    split = "split"
+    attention = "split"
     blocks = "blocks"
 
 

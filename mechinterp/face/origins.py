@@ -117,8 +117,9 @@ def origins(
         named = dict(tuned)
     else:
         named = {tuned.name if isinstance(tuned, Checkpoint) and tuned.name != "base" else "tuned": tuned}
-    options = {"seed": seed, "dtype": dtype, "device": device, "progress": progress, "judged": answers == "base"}
-    with looked_up(base, named, data, judge, **options) as work:
+    with looked_up(
+        base, named, data, judge, seed=seed, dtype=dtype, device=device, progress=progress, judged=answers == "base"
+    ) as work:
         run = attribute_checkpoints(
             work.base,
             work.tuned,

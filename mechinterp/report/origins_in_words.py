@@ -27,9 +27,10 @@ def origins_in_words(origins: pd.DataFrame) -> list[str]:
         if shares.isna().any():
             said.append(f"{line}; shares {rows['note'].iloc[0]}")
             continue
+        order = shares.abs().sort_values(ascending=False, kind="stable").index
         parts = [
-            f"{label(group)} {100 * float(row['share']):.0f}%" + (_interval(row) if group == "mlp.out" else "")
-            for group, row in rows.reindex(shares.abs().sort_values(ascending=False, kind="stable").index).iterrows()
+            f"{label(str(group))} {100 * float(row['share']):.0f}%{_interval(row) if group == 'mlp.out' else ''}"
+            for group, row in rows.reindex(order).iterrows()
             if row["phi"] != 0 or group == "mlp.out"
         ]
         more = len(parts) - 8

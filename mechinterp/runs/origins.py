@@ -133,8 +133,17 @@ def measured(
     def make(candidate: Candidate) -> Origins:
         base = work.open(work.base)
         if not asked:
-            choice = {"prompts": settings.prompts, "tokens": settings.tokens, "seed": seed, "truncate": truncate}
-            asked.append(Asked.of(base, pairs, unsafe, **choice))
+            asked.append(
+                Asked.of(
+                    base,
+                    pairs,
+                    unsafe,
+                    prompts=settings.prompts,
+                    tokens=settings.tokens,
+                    seed=seed,
+                    truncate=truncate,
+                )
+            )
         tuned = work.open(candidate)
         progress = work.reporter.progress(f"origins: {candidate.name}")
         return origins_of(

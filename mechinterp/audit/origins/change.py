@@ -92,7 +92,7 @@ class Change:
         own = dict(self.base.model.named_parameters())
         chosen = {name: t.to(own[name].device) for name, t in self.tensors.items() if self.places[name].group in groups}
         if self.mixed is not None:
-            chosen = {name: chosen.get(name, parameter).detach().to(self.mixed) for name, parameter in own.items()}
+            chosen = {name: tensor.detach().to(self.mixed) for name, tensor in {**own, **chosen}.items()}
         with replaced(self.base.model, chosen):
             yield self.base
 

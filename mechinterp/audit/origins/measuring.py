@@ -52,7 +52,7 @@ class Origins:
         tables, _ = open_tables(folder, "origins")
         notes = tables["origins"]["note"].astype(object)  # of no notes at all a column without a value is read
         tables["origins"] = tables["origins"].assign(note=notes.where(notes.notna(), ""))
-        return cls({name: table_of(name, tables[name].to_dict("records")) for name in COLUMNS})
+        return cls({name: table_of(name, tables[name]) for name in COLUMNS})
 
     def named(self, method: str) -> Origins:
         """The same of a checkpoint of another label."""

@@ -32,7 +32,7 @@ COLUMNS = {
 """Of every table, in their order."""
 
 
-def table_of(name: str, rows: Sequence[Row]) -> pd.DataFrame:
+def table_of(name: str, rows: Sequence[Row] | pd.DataFrame) -> pd.DataFrame:
     """A table of rows; it may have none."""
     table = pd.DataFrame(rows, columns=list(COLUMNS[name]))
     return table.astype({column: "Int64" for column in ("block", "number") if column in table})

@@ -121,16 +121,17 @@ def best_way(origins: pd.DataFrame, method: str, readout: str) -> pd.DataFrame:
 
 def _draw_bar(axes: Axes, row: int, rows: pd.DataFrame) -> str:
     """Draw one method's bar, and say what stands beside it."""
-    ends = {True: 0.0, False: 0.0}
+    ends, shares = {True: 0.0, False: 0.0}, dict(zip(rows.index, rows["share"].astype(float), strict=True))
     for group in ordered(rows.index.to_series(), GROUPS):
-        share = float(rows.loc[group, "share"])
+        share = shares[group]
         if np.isfinite(share):
             axes.barh(row, share, left=ends[share >= 0], height=0.6, color=colour(group), edgecolor="white", lw=0.4)
             ends[share >= 0] += share
-    if "mlp.out" not in rows.index or not np.isfinite(rows.loc["mlp.out", "share"]):
+    if not np.isfinite(shares.get("mlp.out", np.nan)):
         note = str(rows["note"].iloc[0]) if len(rows) else ""
         return "" if note == "nan" else note.replace(": the interval", ":\nthe interval")
-    value, low, high = (100 * float(rows.loc["mlp.out", name]) for name in with_ends("share"))
+    of_values = rows[rows.index == "mlp.out"]
+    value, low, high = (100 * float(of_values[name].iloc[0]) for name in with_ends("share"))
     return f"{value:.0f}% ({low:.0f} to {high:.0f})".replace("-", "−")
 
 
