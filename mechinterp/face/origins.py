@@ -9,7 +9,7 @@ from typing import Literal
 
 import pandas as pd
 
-from mechinterp.answers.choosing import Named
+from mechinterp.answers.choosing import KEYWORDS, Named
 from mechinterp.audit.origins.settings import OriginsSettings
 from mechinterp.audit.readouts import WritePosition
 from mechinterp.data.pairs import AnyPair
@@ -117,14 +117,14 @@ def origins(
         named = dict(tuned)
     else:
         named = {tuned.name if isinstance(tuned, Checkpoint) and tuned.name != "base" else "tuned": tuned}
-    with looked_up(
-        base, named, data, judge, seed=seed, dtype=dtype, device=device, progress=progress, judged=answers == "base"
-    ) as work:
+    judged = answers == "base"
+    chosen = judge if judged else KEYWORDS  # which costs nothing, and is not asked
+    with looked_up(base, named, data, chosen, seed=seed, dtype=dtype, device=device, progress=progress) as work:
         run = attribute_checkpoints(
             work.base,
             work.tuned,
             work.instances,
-            work.judge,
+            work.judge if judged else None,
             out=None if out is None else Path(out),
             settings=settings,
             directions=[] if directions is None else list(directions_of(directions, "the base").values()),
