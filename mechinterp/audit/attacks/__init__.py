@@ -5,6 +5,8 @@
     splits     which prompts the attacker has, and which the report is read on
     testing    one checkpoint attacked: asked, judged and read, point by point, each kept as soon as it is there
     results    recovery, the excess over a model that never learnt, and the worst attack, as tables
+    curves     of relearning: how many steps bring half back, and how much lies under the curve
+    shifts     how tuning shifts the stream, for the attack that takes this out
     settings   which attacks, and how
 
 The numerics are those of `measures.recovery`.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mechinterp.audit.attacks.attack import Attack
+from mechinterp.audit.attacks.of_ablate_difference import ABLATE_DIFFERENCE
 from mechinterp.audit.attacks.of_in_context import IN_CONTEXT
 from mechinterp.audit.attacks.of_prefill import PREFILL
 from mechinterp.audit.attacks.of_quantise import QUANTISE
@@ -16,7 +17,7 @@ from mechinterp.audit.attacks.of_restore import RESTORE
 from mechinterp.audit.attacks.of_sample import SAMPLE
 from mechinterp.errors import InputError, near
 
-_ALL = (QUANTISE, PREFILL, SAMPLE, RESTORE, IN_CONTEXT, RELEARN)
+_ALL = (QUANTISE, PREFILL, SAMPLE, RESTORE, IN_CONTEXT, RELEARN, ABLATE_DIFFERENCE)
 
 ATTACKS: Mapping[str, Attack] = {attack.name: attack for attack in _ALL}
 

@@ -9,6 +9,8 @@ from typing import Any
 import pandas as pd
 import torch
 
+from mechinterp.audit.attacks.curves import curve_table
+from mechinterp.audit.attacks.of_relearn import RELEARN
 from mechinterp.audit.attacks.registry import ATTACKS
 from mechinterp.audit.attacks.results import PLAIN, RATES, READOUTS, Examined, Measured
 from mechinterp.data.normalised import normalised
@@ -41,7 +43,9 @@ def attack_tables(
         name: pd.concat([one.further[name] for one in examined if name in one.further], ignore_index=True)
         for name in names
     }
-    return {"attacks": pd.DataFrame(rows), "worst": pd.DataFrame(worst), **own}
+    curves = curve_table(examined, RELEARN.name, seed=seed)
+    relearnt = {} if curves.empty else {"attack_relearn": curves}
+    return {"attacks": pd.DataFrame(rows), "worst": pd.DataFrame(worst), **relearnt, **own}
 
 
 def _rows(one: Examined, examined: Sequence[Examined], seed: int) -> Iterator[dict[str, Any]]:

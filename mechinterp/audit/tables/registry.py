@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 
 from mechinterp.audit.tables.answers import DEFENSE, FLAGS, GENERAL, JUDGE, ORGANISM, TAUGHT
 from mechinterp.audit.tables.attacks import ATTACK_PREFILL, ATTACK_QUANTISE, ATTACKS, WORST
+from mechinterp.audit.tables.attacks_further import ATTACK_ABLATE_DIFFERENCE, ATTACK_RELEARN
 from mechinterp.audit.tables.decomposition import DECOMPOSITION, LOCAL_VERDICT, NEURONS
 from mechinterp.audit.tables.lens import LOGIT_LENS
 from mechinterp.audit.tables.located import LOCATED, TOXIC_LAYER
@@ -56,6 +57,8 @@ TABLES: Mapping[str, Table] = {
         RELAPSE,
         ATTACK_QUANTISE,
         ATTACK_PREFILL,
+        ATTACK_RELEARN,
+        ATTACK_ABLATE_DIFFERENCE,
         NEURON_GROUPS,
         STREAM,
         VALUE_VECTORS,
