@@ -11,7 +11,7 @@ from mechinterp.audit.attacks.examining import Attacking, answered
 from mechinterp.audit.attacks.registry import ATTACKS
 from mechinterp.audit.attacks.results import Examined, Role
 from mechinterp.audit.attacks.settings import AttackSettings
-from mechinterp.audit.attacks.tables import attack_tables
+from mechinterp.audit.attacks.tables import attack_tables, names_of_tables
 from mechinterp.data.benign import BenignPrompt
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.storage.places import check_name
@@ -73,8 +73,7 @@ def attack_checkpoints(
     base, others = in_one_format(base, others, chat)
     work = Workspace(base, others, out=out, purpose="attacks", reporter=reporter)
     names = [check_name(candidate.name, "checkpoint") for candidate in (base, *others)]
-    own = [one.table for name in settings.attacks for one in ATTACKS[name].further]
-    RunFolder.check_free(work.folder, ["attacks", "worst", *own], answers=names)
+    RunFolder.check_free(work.folder, names_of_tables(settings.attacks), answers=names)
     work.check([pair.prompt for pair in pairs], truncate=truncate)
     with work.held(), work.together():
         asked = [digest(list(knowledge)), digest([asdict(one) for one in benign]), settings.prompts]

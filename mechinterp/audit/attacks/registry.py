@@ -15,9 +15,10 @@ from mechinterp.audit.attacks.of_quantise import QUANTISE
 from mechinterp.audit.attacks.of_relearn import RELEARN
 from mechinterp.audit.attacks.of_restore import RESTORE
 from mechinterp.audit.attacks.of_sample import SAMPLE
+from mechinterp.audit.attacks.of_transplant import TRANSPLANT
 from mechinterp.errors import InputError, near
 
-_ALL = (QUANTISE, PREFILL, SAMPLE, RESTORE, IN_CONTEXT, RELEARN, ABLATE_DIFFERENCE)
+_ALL = (QUANTISE, PREFILL, SAMPLE, RESTORE, IN_CONTEXT, RELEARN, ABLATE_DIFFERENCE, TRANSPLANT)
 
 ATTACKS: Mapping[str, Attack] = {attack.name: attack for attack in _ALL}
 

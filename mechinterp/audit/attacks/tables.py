@@ -25,6 +25,15 @@ FLAGS = ("degenerate", "same_text", "cut", "keywords_disagree")
 """Flags whose shares stand beside every rate, see `answers.flags`."""
 
 
+_CURVES = "attack_relearn"
+
+
+def names_of_tables(attacks: Sequence[str]) -> list[str]:
+    """The tables that some attacks may leave."""
+    own = [further.table for name in attacks for further in ATTACKS[name].further]
+    return ["attacks", "worst", *([_CURVES] if RELEARN.name in attacks else []), *own]
+
+
 def attack_tables(
     examined: Sequence[Examined], pairs: Sequence[AnyPair], losses: Sequence[float], *, seed: int
 ) -> dict[str, pd.DataFrame]:
@@ -44,7 +53,7 @@ def attack_tables(
         for name in names
     }
     curves = curve_table(examined, RELEARN.name, seed=seed)
-    relearnt = {} if curves.empty else {"attack_relearn": curves}
+    relearnt = {} if curves.empty else {_CURVES: curves}
     return {"attacks": pd.DataFrame(rows), "worst": pd.DataFrame(worst), **relearnt, **own}
 
 

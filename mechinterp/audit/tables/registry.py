@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 
 from mechinterp.audit.tables.answers import DEFENSE, FLAGS, GENERAL, JUDGE, ORGANISM, TAUGHT
 from mechinterp.audit.tables.attacks import ATTACK_PREFILL, ATTACK_QUANTISE, ATTACKS, WORST
-from mechinterp.audit.tables.attacks_further import ATTACK_ABLATE_DIFFERENCE, ATTACK_RELEARN
+from mechinterp.audit.tables.attacks_further import ATTACK_ABLATE_DIFFERENCE, ATTACK_RELEARN, ATTACK_TRANSPLANT
 from mechinterp.audit.tables.decomposition import DECOMPOSITION, LOCAL_VERDICT, NEURONS
 from mechinterp.audit.tables.lens import LOGIT_LENS
 from mechinterp.audit.tables.located import LOCATED, TOXIC_LAYER
@@ -59,6 +59,7 @@ TABLES: Mapping[str, Table] = {
         ATTACK_PREFILL,
         ATTACK_RELEARN,
         ATTACK_ABLATE_DIFFERENCE,
+        ATTACK_TRANSPLANT,
         NEURON_GROUPS,
         STREAM,
         VALUE_VECTORS,
