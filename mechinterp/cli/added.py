@@ -10,13 +10,16 @@ from typing import Any
 Command = Callable[..., None]
 
 
-def adding(name: str, options: Mapping[str, Any], make: Callable[..., Any]) -> Callable[[Command], Command]:
+def adding(
+    name: str, options: Mapping[str, Any], make: Callable[..., Any], defaults: Mapping[str, Any] | None = None
+) -> Callable[[Command], Command]:
     """A decorator that gives a command options, none of which need be given.
 
     Args:
         name: of the command's argument, a keyword one, that they become.
-        options: name -> annotated type, as typer reads it; each is None if it is not given.
+        options: name -> annotated type, as typer reads it.
         make: makes the argument, from the options by their names.
+        defaults: name -> what an option is that is not given; None for those that are not named.
     """
 
     def decorate(command: Command) -> Command:
@@ -31,7 +34,7 @@ def adding(name: str, options: Mapping[str, Any], make: Callable[..., Any]) -> C
             if parameter.name != name
         ]
         added = [
-            inspect.Parameter(one, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+            inspect.Parameter(one, inspect.Parameter.KEYWORD_ONLY, default=(defaults or {}).get(one), annotation=option)
             for one, option in options.items()
         ]
         with_options.__signature__ = signature.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]

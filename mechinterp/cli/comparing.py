@@ -8,24 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mechinterp.cli.chatting import in_chat_format
-from mechinterp.cli.common import (
-    block_of_layer,
-    loading_options,
-    name_and_path,
-    read_direction,
-    reporting,
-    say,
-)
+from mechinterp.cli.common import block_of_layer, name_and_path, read_direction, reporting, say
 from mechinterp.cli.judging import Judging, judging_answers
+from mechinterp.cli.loading import Loading, of_whole_models
 from mechinterp.cli.options import (
     Base,
     Data,
-    DeviceMap,
-    DeviceOption,
     Distance,
     DistanceName,
-    Dtype,
-    DtypeOption,
     Layer,
     Seed,
     TextName,
@@ -46,6 +36,7 @@ commands = typer.Typer()
 @in_chat_format
 @of_pairs
 @judging_answers
+@of_whole_models
 def compare(
     base: Annotated[str, typer.Option(help="The unedited model.")],
     probe: Annotated[Path, typer.Option(help="The base's probe, from `mechinterp probe`.")],
@@ -86,11 +77,8 @@ def compare(
         Path | None, typer.Option(help="Folder of the recordings, for use by several comparisons; OUT/recordings.")
     ] = None,
     seed: Seed = 0,
-    dtype: DtypeOption = Dtype.auto,
-    device: DeviceOption = "auto",
-    device_map: DeviceMap = None,
-    trust_remote_code: Trust = False,
     *,
+    loading: Loading,
     chat: ChatChoice,
     reading: Reading,
     judging: Judging,
@@ -109,7 +97,7 @@ def compare(
     if text is not TextName.fixed and not generated:
         raise InputError(f"--text {text.value} is of greedy tokens: say how many with --generated N")
     check_results(out)
-    options = loading_options(dtype, device, device_map, trust_remote_code=trust_remote_code)
+    options = loading.options
     before, tuned = Candidate.of(base, name="base", **options), []
     for given in checkpoint or []:
         name, path = name_and_path(given)
@@ -129,7 +117,7 @@ def compare(
             tuned,
             instances,
             fitted,
-            judging.of(instances, seed, device, terminal.note),
+            judging.of(instances, seed, loading.device, terminal.note),
             out=out,
             cache=cache,
             block=block,

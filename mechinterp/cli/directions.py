@@ -10,18 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mechinterp.cli.chatting import in_chat_format
-from mechinterp.cli.common import load, rank, reporting, say
-from mechinterp.cli.options import (
-    Base,
-    DeviceMap,
-    DeviceOption,
-    Dtype,
-    DtypeOption,
-    RankingName,
-    Truncate,
-    Trust,
-    WithoutSinks,
-)
+from mechinterp.cli.common import rank, reporting, say
+from mechinterp.cli.loading import Loading, of_a_model
+from mechinterp.cli.options import RankingName, Truncate, WithoutSinks
 from mechinterp.cli.reading import OPTIONS, Reading, of_pairs
 from mechinterp.errors import InputError
 
@@ -78,6 +69,7 @@ _TAKES = {
 @commands.command()
 @in_chat_format
 @of_pairs
+@of_a_model
 def direction(
     context: typer.Context,
     model: Annotated[str, typer.Option(help="The model that the direction is of; for means it is run.")],
@@ -111,12 +103,8 @@ def direction(
     component: Annotated[int, typer.Option(min=1, help="Which singular vector, from 1.")] = 1,
     truncate: Truncate = False,
     without_sinks: WithoutSinks = False,
-    base: Base = None,
-    dtype: DtypeOption = Dtype.auto,
-    device: DeviceOption = "auto",
-    device_map: DeviceMap = None,
-    trust_remote_code: Trust = False,
     *,
+    loading: Loading,
     chat: ChatChoice,
     reading: Reading,
 ) -> None:
@@ -135,9 +123,7 @@ def direction(
         if kind is KindName.means:
             concept = _concept(positive, negative, comments, text_column, label_column, data, reading)
             check_writable(out, kind="file")
-            checkpoint = load(
-                model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code, chat=chat
-            )
+            checkpoint = loading.of(model, chat)
             block = None if layer == "last" else int(layer)
             progress = terminal.progress("reading texts")
             made = means_direction(
@@ -152,9 +138,9 @@ def direction(
         else:
             source = _one_direction(kind.value, probe, selection.value, direction)
             check_writable(out, kind="file")
-            weights = LazyWeights.open(model, base, trust_remote_code)
+            weights = LazyWeights.open(model, loading.base, loading.trust_remote_code)
             source.check_width(weights.names.d_model, weights.source)
-            reads = tokenizer_of(model, base, trust_remote_code=trust_remote_code)
+            reads = tokenizer_of(model, loading.base, trust_remote_code=loading.trust_remote_code)
             source.check(weights.fingerprint, weights.source, reads)
             if kind is KindName.svd:
                 progress = terminal.progress("reading blocks")

@@ -10,21 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mechinterp.cli.chatting import in_chat_format
-from mechinterp.cli.common import is_main, load, reporting, say, settings_of
+from mechinterp.cli.common import is_main, reporting, say, settings_of
 from mechinterp.cli.edits import Edits, check_places, started, told
-from mechinterp.cli.options import (
-    Base,
-    Constraint,
-    Data,
-    DeviceMap,
-    DeviceOption,
-    DistanceName,
-    Dtype,
-    DtypeOption,
-    LearningRate,
-    Model,
-    Trust,
-)
+from mechinterp.cli.loading import Loading, of_a_model
+from mechinterp.cli.options import Constraint, Data, DistanceName, LearningRate, Model
 from mechinterp.cli.reading import Reading, of_pairs
 from mechinterp.errors import InputError
 
@@ -61,6 +50,7 @@ class Direction(StrEnum):
 @commands.command()
 @in_chat_format
 @of_pairs
+@of_a_model
 def edit(
     model: Model,
     data: Data,
@@ -105,12 +95,8 @@ def edit(
     merged: Annotated[
         Path | None, typer.Option(help="Also save the whole edited model into this folder, new or empty.")
     ] = None,
-    dtype: DtypeOption = Dtype.auto,
-    device: DeviceOption = "auto",
-    device_map: DeviceMap = None,
-    base: Base = None,
-    trust_remote_code: Trust = False,
     *,
+    loading: Loading,
     chat: ChatChoice,
     reading: Reading,
 ) -> None:
@@ -158,7 +144,7 @@ def edit(
     # as the main process finds it: the folder changes as soon as that one goes on
     start = decided(lambda: started(out, settings)) if mode is Mode.sequential else None
     with reporting() as terminal:
-        checkpoint = load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code, chat=chat)
+        checkpoint = loading.of(model, chat)
         if wanted is None:
             seen = chosen[:1] if reuse_first_layer else chosen
             located = locate(checkpoint, seen, truncate=True, progress=terminal.progress("locating"))

@@ -5,25 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mechinterp.cli.chatting import in_chat_format
-from mechinterp.cli.common import load, loading_options, rank, reporting
+from mechinterp.cli.common import rank, reporting
 from mechinterp.cli.evaluated import check_tables, report, some
 from mechinterp.cli.judging import Judging, judging_answers
-from mechinterp.cli.options import (
-    Base,
-    DeviceMap,
-    DeviceOption,
-    Dtype,
-    DtypeOption,
-    Seed,
-    Truncate,
-    Trust,
-)
+from mechinterp.cli.loading import Loading, of_a_model
+from mechinterp.cli.options import Seed, Truncate
 from mechinterp.cli.reading import Reading, of_pairs
 from mechinterp.errors import InputError
 
@@ -41,6 +34,7 @@ commands = typer.Typer()
 @in_chat_format
 @of_pairs
 @judging_answers
+@of_a_model
 def evaluate(
     model: Annotated[
         str | None, typer.Option(help="The checkpoint: folder, adapter, edit, state dict, hub id.")
@@ -85,12 +79,8 @@ def evaluate(
     ] = None,
     truncate: Truncate = False,
     seed: Seed = 0,
-    dtype: DtypeOption = Dtype.auto,
-    device: DeviceOption = "auto",
-    device_map: DeviceMap = None,
-    base: Base = None,
-    trust_remote_code: Trust = False,
     *,
+    loading: Loading,
     chat: ChatChoice,
     reading: Reading,
     judging: Judging,
@@ -107,7 +97,7 @@ def evaluate(
             )
         if data is None and reading != Reading():
             raise InputError("options of columns and --safe-log are of --data")
-        _judge_again(responses, None if data is None else reading.of(data), judging, seed, device, out)
+        _judge_again(responses, None if data is None else reading.of(data), judging, seed, loading.device, out)
         return
     assert model is not None
     if data is None:
@@ -148,17 +138,16 @@ def evaluate(
     with reporting() as terminal:
         if edit is not None and not suffix:
             _note_own_suffix(next(iter(edits.values()), edit), terminal.note)
-        chosen_judge = judging.of(everything, seed, device, terminal.note)
-        if against is not None:
-            model, base = stands_on(model, against, base)
+        chosen_judge = judging.of(everything, seed, loading.device, terminal.note)
         read: ChatChoice | ChatFormat = chat
         if against is not None:
-            options = loading_options(dtype, device, device_map, trust_remote_code=trust_remote_code)
-            before = Candidate.of(against, **options)
+            model, base = stands_on(model, against, loading.base)
+            loading = replace(loading, base=base)
+            before = Candidate.of(against, **loading.options)
             placed = model if base is None else f"{model}@{base}"
-            before, _ = in_one_format(before, [Candidate.of(placed, base=before, **options)], chat)
+            before, _ = in_one_format(before, [Candidate.of(placed, base=before, **loading.options)], chat)
             read = before.chat or PLAIN
-        checkpoint = load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code, chat=read)
+        checkpoint = loading.of(model, read)
         asking: dict[str, Any] = {"max_new_tokens": max_new_tokens, "knowledge": questions, **around}
         asking["responses"] = None if out is None else out / "responses.jsonl"
         if edits:
@@ -186,7 +175,7 @@ def evaluate(
 
             other = None
             if against is not None:
-                other = load(against, dtype, device, device_map, trust_remote_code=trust_remote_code, chat=read)
+                other = replace(loading, base=None).of(against, read)
                 if equal_weights(other, checkpoint):
                     (note,) = notes_of_equal("base", [checkpoint.name], lambda *_: True)
                     terminal.note(note)

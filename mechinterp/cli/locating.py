@@ -8,19 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mechinterp.cli.chatting import in_chat_format
-from mechinterp.cli.common import is_main, load, reporting, say
-from mechinterp.cli.options import (
-    Base,
-    Data,
-    DeviceMap,
-    DeviceOption,
-    DistanceName,
-    Dtype,
-    DtypeOption,
-    Model,
-    Trust,
-    WithoutSinks,
-)
+from mechinterp.cli.common import is_main, reporting, say
+from mechinterp.cli.loading import Loading, of_a_model
+from mechinterp.cli.options import Data, DistanceName, Model, WithoutSinks
 from mechinterp.cli.reading import Reading, of_pairs
 
 if TYPE_CHECKING:
@@ -32,6 +22,7 @@ commands = typer.Typer()
 @commands.command(name="locate")
 @in_chat_format
 @of_pairs
+@of_a_model
 def locate_command(
     model: Model,
     data: Data,
@@ -45,12 +36,8 @@ def locate_command(
         typer.Option(min=1, help="Padded tokens per batch; 1 gives every pair a pass of its own, as released."),
     ] = None,
     without_sinks: WithoutSinks = False,
-    dtype: DtypeOption = Dtype.auto,
-    device: DeviceOption = "auto",
-    device_map: DeviceMap = None,
-    base: Base = None,
-    trust_remote_code: Trust = False,
     *,
+    loading: Loading,
     chat: ChatChoice,
     reading: Reading,
 ) -> None:
@@ -69,7 +56,7 @@ def locate_command(
         check_writable(out / "located.csv", kind="file")
         check_free(*(out / f"toxic_layer{ending}.csv" for ending in ("", "_by_category", "_agreement")))
     with reporting() as terminal:
-        checkpoint = load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code, chat=chat)
+        checkpoint = loading.of(model, chat)
         progress = terminal.progress("locating")
         located = locate(
             checkpoint,

@@ -8,22 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mechinterp.cli.chatting import in_chat_format
-from mechinterp.cli.common import label_and_path, load, rank, reporting, say
-from mechinterp.cli.options import (
-    Base,
-    DeviceMap,
-    DeviceOption,
-    Dtype,
-    DtypeOption,
-    LabelColumn,
-    Model,
-    Prompts,
-    Seed,
-    TextColumn,
-    Truncate,
-    Trust,
-    WithoutSinks,
-)
+from mechinterp.cli.common import label_and_path, rank, reporting, say
+from mechinterp.cli.loading import Loading, of_a_model
+from mechinterp.cli.options import LabelColumn, Model, Prompts, Seed, TextColumn, Truncate, Trust, WithoutSinks
 from mechinterp.cli.reading import Reading, of_pairs
 from mechinterp.errors import InputError
 
@@ -35,6 +22,7 @@ commands = typer.Typer()
 
 @commands.command()
 @in_chat_format
+@of_a_model
 def probe(
     model: Model,
     comments: Annotated[Path, typer.Option(help="Labelled comments, CSV; Jigsaw's columns if not told otherwise.")],
@@ -47,12 +35,8 @@ def probe(
     truncate: Truncate = False,
     without_sinks: WithoutSinks = False,
     seed: Seed = 0,
-    dtype: DtypeOption = Dtype.auto,
-    device: DeviceOption = "auto",
-    device_map: DeviceMap = None,
-    base: Base = None,
-    trust_remote_code: Trust = False,
     *,
+    loading: Loading,
     chat: ChatChoice,
 ) -> None:
     """Train the toxic probe of a model on labelled comments."""
@@ -64,7 +48,7 @@ def probe(
     check_writable(out, kind="file")
     check_free(*probe_tables_of(out))
     with reporting() as terminal:
-        checkpoint = load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code, chat=chat)
+        checkpoint = loading.of(model, chat)
         fitted = fit_probe(
             checkpoint,
             labelled,
@@ -87,6 +71,7 @@ def probe(
 @commands.command(name="record")
 @in_chat_format
 @of_pairs
+@of_a_model
 def record_command(
     model: Model,
     out: Annotated[Path, typer.Option(help="File of the recording (.safetensors).")],
@@ -106,12 +91,8 @@ def record_command(
     groups: Annotated[int, typer.Option(min=1, help="Groups of inputs whose means are kept, for intervals.")] = 128,
     truncate: Truncate = False,
     without_sinks: WithoutSinks = False,
-    base: Base = None,
-    dtype: DtypeOption = Dtype.auto,
-    device: DeviceOption = "auto",
-    device_map: DeviceMap = None,
-    trust_remote_code: Trust = False,
     *,
+    loading: Loading,
     chat: ChatChoice,
     reading: Reading,
 ) -> None:
@@ -136,7 +117,7 @@ def record_command(
         called = [f"{prompts}: prompt {number}" for number in range(1, len(texts) + 1)]
     check_writable(out, kind="file")
     with reporting() as terminal:
-        checkpoint = load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code, chat=chat)
+        checkpoint = loading.of(model, chat)
         text: dict[str, Any] = {}
         if wanted is not None:
             text["continuations"] = continue_greedily(checkpoint, texts, max_new_tokens=wanted, truncate=truncate)

@@ -7,20 +7,10 @@ from typing import Annotated
 
 import typer
 
-from mechinterp.cli.common import is_main, load, reporting, say
+from mechinterp.cli.common import is_main, reporting, say
 from mechinterp.cli.judging import Judging, judging_answers
-from mechinterp.cli.options import (
-    Base,
-    DeviceMap,
-    DeviceOption,
-    Dtype,
-    DtypeOption,
-    LabelColumn,
-    Model,
-    Seed,
-    TextColumn,
-    Trust,
-)
+from mechinterp.cli.loading import Loading, of_a_model
+from mechinterp.cli.options import LabelColumn, Model, Seed, TextColumn
 from mechinterp.errors import InputError
 
 commands = typer.Typer()
@@ -28,6 +18,7 @@ commands = typer.Typer()
 
 @commands.command()
 @judging_answers
+@of_a_model
 def pairs(
     model: Model,
     pairs_from_comments: Annotated[Path, typer.Option(help="Labelled comments, CSV; Jigsaw's columns if not told.")],
@@ -44,12 +35,8 @@ def pairs(
         ),
     ] = False,
     seed: Seed = 0,
-    dtype: DtypeOption = Dtype.auto,
-    device: DeviceOption = "auto",
-    device_map: DeviceMap = None,
-    base: Base = None,
-    trust_remote_code: Trust = False,
     *,
+    loading: Loading,
     judging: Judging,
 ) -> None:
     """Pairs of real comments: the first half of a toxic one, its rest, and the model's own clean continuation.
@@ -70,10 +57,10 @@ def pairs(
         check_free(*split_files(out).values())
     with reporting() as terminal:
         if judging.given:
-            judge = judging.of([], seed, device, terminal.note)
+            judge = judging.of([], seed, loading.device, terminal.note)
         else:
             judge = judge_of_comments(comments, seed=seed, note=terminal.note)
-        checkpoint = load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code, chat=PLAIN)
+        checkpoint = loading.of(model, PLAIN)
         found = make(
             checkpoint,
             comments,

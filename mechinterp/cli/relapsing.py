@@ -8,28 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mechinterp.cli.chatting import in_chat_format
-from mechinterp.cli.common import (
-    block_of_layer,
-    loading_options,
-    name_and_path,
-    reporting,
-    say,
-    settings_of,
-)
+from mechinterp.cli.common import block_of_layer, name_and_path, reporting, say, settings_of
 from mechinterp.cli.judging import Judging, judging_answers
-from mechinterp.cli.options import (
-    Data,
-    DeviceMap,
-    DeviceOption,
-    Distance,
-    DistanceName,
-    Dtype,
-    DtypeOption,
-    Layer,
-    Seed,
-    Truncate,
-    Trust,
-)
+from mechinterp.cli.loading import Loading, of_whole_models
+from mechinterp.cli.options import Data, Distance, DistanceName, Layer, Seed, Truncate
 from mechinterp.cli.reading import Reading, of_pairs
 
 if TYPE_CHECKING:
@@ -42,6 +24,7 @@ commands = typer.Typer()
 @in_chat_format
 @of_pairs
 @judging_answers
+@of_whole_models
 def relapse(
     base: Annotated[str, typer.Option(help="The unedited model.")],
     checkpoint: Annotated[
@@ -65,11 +48,8 @@ def relapse(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 32,
     truncate: Truncate = False,
     seed: Seed = 0,
-    dtype: DtypeOption = Dtype.auto,
-    device: DeviceOption = "auto",
-    device_map: DeviceMap = None,
-    trust_remote_code: Trust = False,
     *,
+    loading: Loading,
     chat: ChatChoice,
     reading: Reading,
     judging: Judging,
@@ -85,7 +65,7 @@ def relapse(
     from mechinterp.runs.candidate import Candidate
     from mechinterp.runs.relapse import treat_checkpoints
 
-    options = loading_options(dtype, device, device_map, trust_remote_code=trust_remote_code)
+    options = loading.options
     named = [name_and_path(given) for given in checkpoint]
     before = Candidate.of(base, name="base", **options)
     tuned = [Candidate.of(path, name=name, base=before, **options) for name, path in named]
@@ -97,7 +77,7 @@ def relapse(
             before,
             tuned,
             instances,
-            judging.of(instances, seed, device, terminal.note),
+            judging.of(instances, seed, loading.device, terminal.note),
             out=out,
             probe=fitted,
             block=block,

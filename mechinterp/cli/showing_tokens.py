@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mechinterp.cli.chatting import in_chat_format
-from mechinterp.cli.common import load, reporting, say
-from mechinterp.cli.options import Base, DeviceMap, DeviceOption, Dtype, DtypeOption, Model, Prompts, Truncate, Trust
+from mechinterp.cli.common import reporting, say
+from mechinterp.cli.loading import Loading, of_a_model
+from mechinterp.cli.options import Model, Prompts, Truncate
 from mechinterp.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ commands = typer.Typer()
 
 @commands.command(name="show-tokens")
 @in_chat_format
+@of_a_model
 def show_tokens(
     model: Model,
     prompt: Annotated[str | None, typer.Option(help="A prompt: the user's message.")] = None,
@@ -30,12 +32,8 @@ def show_tokens(
     suffix: Annotated[str | None, typer.Option(help="Text after the prompt, as edited models are asked with.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the table.")] = None,
     truncate: Truncate = False,
-    base: Base = None,
-    dtype: DtypeOption = Dtype.auto,
-    device: DeviceOption = "auto",
-    device_map: DeviceMap = None,
-    trust_remote_code: Trust = False,
     *,
+    loading: Loading,
     chat: ChatChoice,
 ) -> None:
     """What a model is fed of a prompt, token by token: ids, parts, positions, and the first token of its answer."""
@@ -55,7 +53,7 @@ def show_tokens(
         check_writable(out, kind="folder")
         check_replaceable(out)
     with reporting():
-        checkpoint = load(model, dtype, device, device_map, base=base, trust_remote_code=trust_remote_code, chat=chat)
+        checkpoint = loading.of(model, chat)
         found = fed_tokens(checkpoint, asked, response, prefix=prefix, suffix=suffix, truncate=truncate)
     if out is not None:
         found.save(out)
