@@ -56,6 +56,20 @@ def test_every_kind_of_file_is_known_by_its_content(tmp_path: Path) -> None:
     assert read_pairs(tmp_path / "a.json") == of_lines
 
 
+@pytest.mark.parametrize("kind", ["lines", "list", "SafeEdit"])
+def test_a_file_is_read_and_parsed_once(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    if kind == "SafeEdit":
+        write_safeedit([make_instance(1)], path)
+    else:
+        lines(path, *([ROW, {**ROW, "prompt": "Why?"}] if kind == "lines" else [[ROW]]))
+    reading = patch.object(Path, "read_bytes", autospec=True, side_effect=Path.read_bytes)
+    parsing = patch("mechinterp.data.texts.json.loads", side_effect=json.loads)
+    with reading as read, parsing as parsed:
+        read_pairs(path)
+    assert (read.call_count, parsed.call_count) == (1, 2 if kind == "lines" else 1)  # line by line
+
+
 def test_columns_may_be_called_otherwise(tmp_path: Path) -> None:
     columns = Columns("question", "rejected", "chosen", "kind")
     wanted = [Pair(id=1, prompt="How?", unsafe="Do it.", safe="No.", category="c")]

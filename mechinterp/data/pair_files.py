@@ -7,8 +7,9 @@ columns otherwise. What else stands in a row is not read, but for `id` (a whole 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from pydantic import ValidationError
 from mechinterp.data.chat_logs import read_chat_logs
 from mechinterp.data.csv_rows import read_columns
 from mechinterp.data.pairs import AnyPair, Pair, distinct_pairs
-from mechinterp.data.safeedit import SafeEditInstance, read_safeedit, write_safeedit
+from mechinterp.data.safeedit import SafeEditInstance, instances_of, read_safeedit, write_safeedit
 from mechinterp.data.storage.files import write_json_lines
-from mechinterp.data.texts import check_whole, read_json_lines, read_text
+from mechinterp.data.texts import check_whole, json_rows, read_text
 from mechinterp.data.validation import Fault
 from mechinterp.errors import InputError
 
@@ -75,12 +76,15 @@ def read_pairs(
     if not text.strip():
         raise InputError(f"{path}: is empty; give {WANTED}")
     if text.lstrip().startswith(("[", "{")):
-        first = _first_object(path)
+        rows = json_rows(text, path, WANTED)
+        place, first = _first(rows, or_none=text.lstrip().startswith("["))
         if first is None or (not first and path.suffix == ".json") or first.keys() & _SAFEEDIT:
             if columns != Columns():
                 raise InputError(f"{path}: SafeEdit's keys have their names; leave the options of columns out")
-            return [*read_safeedit(path)]
-        found = _of_objects(path, columns)
+            if first is None or not place.startswith("entry"):
+                return [*read_safeedit(path)]  # says best what is wrong with it
+            return [*instances_of([first, *(row for _, row in rows)], path)]
+        found = _of_objects(chain([(place, first)], rows), path, columns)
     else:
         found = _of_csv(path, columns)
     try:
@@ -109,20 +113,19 @@ def write_pairs(pairs: Sequence[AnyPair], path: str | Path) -> None:
         write_safeedit([pair for pair in pairs if isinstance(pair, SafeEditInstance)], path)
 
 
-def _first_object(path: Path) -> dict[str, Any] | None:
-    """What the first row of a JSON file holds; None where it is no object, which the reader of SafeEdit says best."""
-    rows = read_json_lines(path, WANTED)
+def _first(rows: Iterator[tuple[str, Any]], *, or_none: bool) -> tuple[str, dict[str, Any] | None]:
+    """The first row of a JSON file and its place; None where it is no object or, if it may be, where it is no JSON."""
     try:
-        _, first = next(rows, ("", None))
+        place, first = next(rows, ("", None))
     except InputError:
-        if read_text(path, WANTED).lstrip().startswith("["):
-            return None
+        if or_none:
+            return "", None
         raise
-    return first if isinstance(first, dict) else None
+    return place, first if isinstance(first, dict) else None
 
 
-def _of_objects(path: Path, columns: Columns) -> Iterator[Pair]:
-    for number, (place, row) in enumerate(read_json_lines(path, WANTED), 1):
+def _of_objects(rows: Iterable[tuple[str, Any]], path: Path, columns: Columns) -> Iterator[Pair]:
+    for number, (place, row) in enumerate(rows, 1):
         where = f"{path}: {place}"
         if not isinstance(row, dict):
             raise InputError(f"{where} is not a JSON object; give {WANTED}")

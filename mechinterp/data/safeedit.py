@@ -132,7 +132,11 @@ def read_safeedit(path: str | Path) -> list[SafeEditInstance]:
             message names the file, the row (counted from 1), the JSON key and the reason.
     """
     path = Path(path)
-    rows = _read_json_list(path)
+    return instances_of(_read_json_list(path), path)
+
+
+def instances_of(rows: Iterable[Any], path: Path) -> list[SafeEditInstance]:
+    """`read_safeedit` of rows that have been read; `path` is for its errors."""
     instances = [_parse_row(row, path=path, number=number) for number, row in enumerate(rows, start=1)]
     _reject_repeated_ids(instances, path=path)
     return instances

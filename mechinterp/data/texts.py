@@ -80,14 +80,18 @@ def read_json_lines(path: str | Path, wanted: str) -> Iterator[tuple[str, Any]]:
     Raises:
         InputError: as `read_json`.
     """
-    text = read_text(path, wanted)
-    if text.lstrip().startswith("[") and isinstance(_or_none(text), list):
-        values = _parsed(text, f"{path}: cannot be read, ", f"; give {wanted}")
+    yield from json_rows(read_text(path, wanted), path, wanted)
+
+
+def json_rows(text: str, path: str | Path, wanted: str) -> Iterator[tuple[str, Any]]:
+    """`read_json_lines` of a text that has been read; `path` and `wanted` are for its errors."""
+    remedy = f"; give {wanted}"
+    if (values := _list(text, f"{path}: cannot be read, ", remedy)) is not None:
         yield from ((f"entry {number}", value) for number, value in enumerate(values, 1))
         return
     for number, line in _numbered(text):
         if line:
-            yield f"line {number}", _parsed(line, f"{path}: line {number} ", f"; give {wanted}")
+            yield f"line {number}", _parsed(line, f"{path}: line {number} ", remedy)
 
 
 def read_text_lines(path: str | Path, wanted: str) -> list[tuple[int, str]]:
@@ -130,6 +134,19 @@ def _or_none(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def _list(text: str, where: str, remedy: str) -> list[Any] | None:
+    """The JSON list that a whole text is, None if it is none; one with a key that stands twice is refused."""
+    if not text.lstrip().startswith("["):
+        return None
+    try:
+        value = json.loads(text, object_pairs_hook=_object)
+    except _Repeated:
+        value = _parsed(text, where, remedy) if isinstance(_or_none(text), list) else None
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, list) else None
 
 
 def _parsed(text: str, where: str, remedy: str) -> Any:
