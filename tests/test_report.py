@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,53 +14,65 @@ from unittest.mock import patch
 
 import pandas as pd
 import pytest
+from markupsafe import escape
 from matplotlib.figure import Figure
 from synthetic_run import MANIFEST, TUNED, make_run, make_tables
 
+from mechinterp.audit.tables.registry import TABLES
 from mechinterp.data.storage.ledger import LEDGER
 from mechinterp.errors import InputError
+from mechinterp.measures.intervals import is_end
+from mechinterp.methods.registry import METHODS
 from mechinterp.report import page as report
 from mechinterp.report import write_report
 from mechinterp.report.findings import sentences, which_count
+from mechinterp.report.glossary import anchor_of
 from mechinterp.report.plates import PLATES
 from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.relapse import relapse_control_rows, relapse_group_rows, relapse_sentences
+from mechinterp.report.words import linking, words_in
 
 VOID_TAGS = {"meta", "img", "link", "br", "hr", "input"}
+INLINE_TAGS = {"a", "span", "strong", "em", "code"}
 
 
 class Page(HTMLParser):
-    """The page's tags, checked for nesting, its text, and the text of every verdict card."""
+    """The page's tags, checked for nesting, its text, and the text of every answer and of every card of numbers."""
 
     def __init__(self, source: str) -> None:
         super().__init__()
         self.source = source
-        self.open: list[str] = []
+        self.open: list[tuple[str, str]] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
+        self.answers: list[str] = []
         self.cards: list[str] = []
         self.feed(source)
         assert self.open == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        if tag == "article":
-            self.cards.append("")
+        kind = str(dict(attrs).get("class", ""))
+        for parts in [self.answers] * (kind == "answer") + [self.cards] * (kind == "card"):
+            parts.append("")
         if tag not in VOID_TAGS:
-            self.open.append(tag)
+            self.open.append((tag, kind))
 
     def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
+        assert self.open.pop()[0] == tag
+        if tag not in INLINE_TAGS:
+            self.handle_data(" ")
 
     def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
+        tags, kinds = [tag for tag, _ in self.open], [kind for _, kind in self.open]
+        if not {"style", "script"} & set(tags):
             self.words.append(data)
-            if "article" in self.open:
-                self.cards[-1] += data
+            for parts in [self.answers] * ("answer" in kinds) + [self.cards] * ("card" in kinds):
+                parts[-1] += data
 
     @property
     def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
+        return " ".join("".join(self.words).split())
 
     @property
     def images(self) -> list[dict[str, str | None]]:
@@ -105,10 +119,56 @@ def test_the_page_is_complete_and_self_contained(full_page: Page) -> None:
         assert len(str(image["alt"])) > 40
     targets = [a[key] for _, a in full_page.tags for key in ("src", "href", "srcset") if key in a]
     assert all(str(target).startswith(("data:", "#")) for target in targets)
-    assert not {"script", "link", "iframe"} & {tag for tag, _ in full_page.tags}
+    assert not {"link", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in full_page.tags}
     assert "default-src 'none'" in full_page.source
     assert "@import" not in full_page.source
     assert "url(" not in full_page.source
+
+
+def test_its_own_script_is_the_only_one_that_may_run(full_page: Page) -> None:
+    script = (Path(report.__file__).parent / "templates" / "report.js").read_text(encoding="utf-8").strip()
+    assert [full_page.source.count(each) for each in ("<script", script)] == [1, 1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'\"" in full_page.source
+    assert "</script" not in script
+
+
+def test_what_a_heading_means_is_said_once_and_every_heading_of_a_table_leads_there(full_page: Page) -> None:
+    identifiers = [str(attributes["id"]) for _, attributes in full_page.tags if "id" in attributes]
+    assert len(identifiers) == len(set(identifiers))
+    led_to = {str(a["href"])[1:] for tag, a in full_page.tags if tag == "a" and a.get("class") == "define"}
+    assert {"column.method", "local_verdict.erasure_share", "defense.ds", "relapse_verdict.by_activations"} <= led_to
+    shown = [(table, str(column)) for name, table in TABLES.items() for column in make_tables().get(name, ())]
+    anchors = {anchor_of(table, column) for table, column in shown if table.printed and not is_end(column)}
+    assert len(anchors) > 80
+    assert anchors <= {*led_to, None}  # a column that its table should not have leads nowhere
+    for text in TABLES["local_verdict"].columns.values():
+        assert full_page.source.count(str(escape(text))) == 1
+    assert full_page.text.count("What counts") == 1
+
+
+def test_the_words_of_the_answer_are_explained_where_they_are_used(page_of: Callable[..., Page]) -> None:
+    tables = make_tables()
+    page = page_of({"relapse_verdict": tables["relapse_verdict"], "defense": tables["defense"]})
+    explained = {str(a["id"]) for _, a in page.tags if str(a.get("id")).startswith("word.")}
+    assert "word.relapse-test" in explained
+    assert "word.class-means-direction" not in explained
+    words = words_in(["Erased, by construction: 85% erasure along the answer direction"])
+    assert [word.term for word in words][:2] == ["erased", "by construction"]
+    assert {"toxic write", "erasure share"} <= {word.term for word in words}
+    linked = linking(words)("<b>Erased</b>, not mixed, erased")
+    assert linked == '&lt;b&gt;<a class="word" href="#word.erased">Erased</a>&lt;/b&gt;, not mixed, erased'
+
+
+def test_a_study_says_how_a_checkpoint_was_made_and_a_users_label_says_nothing(
+    tmp_path: Path, quick_pictures: None
+) -> None:
+    line = METHODS["sft"].line
+    for studied, folder in ((["sft"], "study"), (None, "comparison")):
+        manifest = {"config": {"title": "a title", "studied": studied}, "seed": 3}
+        source = write_report(make_run(tmp_path / folder, answer_tables(), manifest)).read_text(encoding="utf-8")
+        assert (line in Page(source).text) == (studied is not None)
+        assert f"of the run {folder} · a title · seed 3" in source
 
 
 def test_a_new_plate_is_shown_with_its_texts_once_it_is_registered(
@@ -124,8 +184,9 @@ def test_a_new_plate_is_shown_with_its_texts_once_it_is_registered(
     page = page_of({"judge": make_tables()["judge"]})
     assert [image["alt"] for image in page.images] == ["What is there to be seen."]
     assert '<figure class="narrow">' in page.source
-    assert {"A title &amp; more", "A caption."} <= set(page.source.replace(">", "<").split("<"))
-    assert "Another title ( absent.csv )" in page.text
+    assert "A title &amp; more</h3>" in page.source
+    assert "A caption. Drawn from judge." in page.text
+    assert "Another title (absent.csv)" in page.text
 
 
 def test_links_lead_to_sections_and_headings_do_not_skip(full_page: Page) -> None:
@@ -139,17 +200,17 @@ def test_links_lead_to_sections_and_headings_do_not_skip(full_page: Page) -> Non
 
 def test_a_card_carries_its_verdict_numbers_and_intervals(full_page: Page) -> None:
     sft, dpo, dinm = full_page.cards
-    assert "Bypassed" in sft
-    assert "0.151 [0.111, 0.191]" in sft
+    assert "0.151 [0.111, 0.191]" in full_page.text  # in the table of verdicts
+    assert "−1.33 [−1.59, −1.06]" in full_page.text
     assert "93% [88.3%, 98.6%]" in sft
-    assert "−1.33 [−1.59, −1.06]" in sft
     assert "ill-conditioned" in sft
     assert "ill-conditioned" not in dpo
-    assert "Erased, by construction" in dinm
+    assert "its erasure share is 1 by construction" in dinm
     assert "suffix prompt appended; vanilla 42% [34%, 50%]" in dinm
     assert "layer 6 (block 5)" in dinm
-    for name, said in sentences(make_tables()).items():
-        assert f"{name.upper()} : {said}." in full_page.text
+    for answer, (name, said) in zip(full_page.answers, sentences(make_tables()).items(), strict=True):
+        assert answer.split()[0] == name.upper()
+        assert f"{said[:1].upper()}{said[1:]}." in answer
     assert which_count(make_tables()) in full_page.text
 
 
@@ -193,15 +254,15 @@ def test_it_says_where_the_relapse_test_and_the_decomposition_disagree() -> None
 
 def test_the_wording_follows_the_evidence_not_the_name(page_of: Callable[..., Page]) -> None:
     """The same tables under swapped names give the same verdicts, in the same order."""
-    cards = page_of(answer_tables(("dinm", "sft"))).cards
-    assert "Bypassed" in cards[0]
-    assert cards[0].lstrip().startswith("DINM")
-    assert "Erased, by construction" in cards[1]
+    first, second = page_of(answer_tables(("dinm", "sft"))).answers
+    assert "Bypassed" in first
+    assert first.lstrip().startswith("DINM")
+    assert "Erased, by construction" in second
 
 
 def test_it_says_where_the_directions_disagree_and_which_is_in_play(full_page: Page) -> None:
     sft = full_page.cards[0]
-    assert "Not in play, so that an erasure share says nothing about this checkpoint: the probe direction" in sft
+    assert "table validity): the probe direction (last prompt token" in full_page.text
     assert "The directions disagree at the last prompt token: 1 [1, 1] along the probe direction" in sft
     assert "Only the answer direction is in play there" in sft
 
@@ -210,22 +271,24 @@ def test_two_directions_in_play_that_disagree_are_both_reported(page_of: Callabl
     tables = answer_tables(("mine",))
     verdict = tables["local_verdict"].assign(in_play=True, change=-1.0)
     verdict["verdict"] = verdict["direction"].map({"probe": "erased", "answer": "bypassed", "class_means": "bypassed"})
-    card = page_of(tables | {"local_verdict": verdict}).cards[0]
-    assert "The readings disagree" in card
-    assert "Neither is ruled out" in card
+    page = page_of(tables | {"local_verdict": verdict})
+    assert "The readings disagree" in page.answers[0]
+    assert "Neither is ruled out" in page.cards[0]
 
 
 def test_no_direction_in_play_means_no_verdict(page_of: Callable[..., Page]) -> None:
     tables = answer_tables()
     page = page_of(tables | {"local_verdict": tables["local_verdict"].assign(in_play=False)})
-    assert all("No verdict: no direction is in play" in card for card in page.cards)
+    assert all("No verdict: no direction is in play" in answer for answer in page.answers)
+    assert len(page.answers) == len(TUNED)
 
 
 def test_an_undecided_verdict_gives_its_reason(page_of: Callable[..., Page]) -> None:
     tables = answer_tables(("mine",))
     verdict = tables["local_verdict"].assign(verdict="undecided", in_play=True, reason="the write did not fall")
-    card = page_of(tables | {"local_verdict": verdict}).cards[0]
-    assert "Undecided, judging by the answer direction (last prompt token): the write did not fall." in card
+    answer = page_of(tables | {"local_verdict": verdict}).answers[0]
+    assert "Undecided (at the last prompt token" in answer
+    assert "along the answer direction: the write did not fall" in answer
 
 
 def test_an_edit_of_an_inner_block_is_said_to_be_erasure_there_by_construction(page_of: Callable[..., Page]) -> None:
@@ -235,19 +298,20 @@ def test_an_edit_of_an_inner_block_is_said_to_be_erasure_there_by_construction(p
     tables = answer_tables(("mine",))
     verdict = tables["local_verdict"].assign(verdict="erased", in_play=True, erasure_share=0.83)
     verdict = verdict.query("direction == 'answer' and position == 'prompt_last'")
-    card = page_of(tables | {"local_verdict": verdict, "decomposition": pd.DataFrame(rows)}).cards[0]
-    assert "Erased, by construction" in card
-    assert "Only the weights of layer 2 (block 1) changed" in card
+    page = page_of(tables | {"local_verdict": verdict, "decomposition": pd.DataFrame(rows)})
+    assert "Erased, by construction" in page.answers[0]
+    assert "Only the weights of layer 2 (block 1) changed" in page.cards[0]
 
 
 def test_play_is_taken_from_validity_or_called_unchecked(tmp_path: Path, quick_pictures: None) -> None:
     tables = answer_tables()
     tables["local_verdict"] = tables["local_verdict"].drop(columns="in_play")
-    with_validity = write_report(make_run(tmp_path / "a", tables)).read_text(encoding="utf-8")
-    assert "Not in play, so that an erasure share says nothing" in with_validity
+    with_validity = Page(write_report(make_run(tmp_path / "a", tables)).read_text(encoding="utf-8"))
+    assert "Not in play, and so not counted" in with_validity.text
+    assert "was not checked" not in with_validity.text
     del tables["validity"]
     without = Page(write_report(make_run(tmp_path / "b", tables)).read_text(encoding="utf-8"))
-    assert "was not checked in this run" in without.cards[0]
+    assert "whether the directions are in play was not checked" in without.answers[0]
 
 
 def test_everything_from_the_run_is_escaped(tmp_path: Path, quick_pictures: None) -> None:
@@ -257,7 +321,8 @@ def test_everything_from_the_run_is_escaped(tmp_path: Path, quick_pictures: None
     tables["edits"] = tables["edits"].assign(response=attack)
     manifest = {"config": {attack: attack}, "seed": attack, attack: {"a": 1}}
     page = Page(write_report(make_run(tmp_path / "r<i>un", tables, manifest)).read_text(encoding="utf-8"))
-    assert "script" not in {tag for tag, _ in page.tags}
+    assert [tag for tag, _ in page.tags].count("script") == 1  # the page's own
+    assert "<script>alert" not in page.source
     assert not any(key.startswith("on") for _, attributes in page.tags for key in attributes)
     assert len(page.images) == len(PLATES)
     assert attack in page.text

@@ -47,7 +47,8 @@ def test_it_holds_the_package_and_nothing_else(installed: Path) -> None:
     assert "mechinterp = mechinterp.cli:main" in (labels / "entry_points.txt").read_text()
     modules = {path.relative_to(REPOSITORY) for path in (REPOSITORY / "mechinterp").rglob("*.py")}
     assert modules == {path.relative_to(installed) for path in (installed / "mechinterp").rglob("*.py")}
-    for data in ("py.typed", "audit/certificate.csv", "report/templates/report.html.j2"):
+    templates = [f"report/templates/report.{kind}" for kind in ("html.j2", "css", "js")]
+    for data in ("py.typed", "audit/certificate.csv", *templates):
         assert (installed / "mechinterp" / data).is_file()
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from mechinterp.audit.tables.table import Table
 from mechinterp.measures.intervals import ends
+from mechinterp.report.glossary import anchor_of, words_of
 from mechinterp.report.plotting import DIRECTIONS, layer_label, p_value_label, position_label
 
 MAX_ROWS = 60
@@ -24,6 +25,7 @@ RATES = frozenset(
         *("share_of_neurons", "share_of_reduction"),
     )
 )
+UNDEFINED = "–"
 BLOCKS = frozenset(("layer", "block", "peak_block"))
 
 Tables = Mapping[str, pd.DataFrame]
@@ -47,18 +49,9 @@ class ShownTable:
         return cls(table, columns, rows, n_rows=len(content))
 
     @property
-    def headings(self) -> list[str]:
-        """The columns' names without underscores."""
-        return [_words(column) for column in self.columns]
-
-    @property
-    def meanings(self) -> list[tuple[str, str]]:
-        """What its columns hold, those that mean the same in every table left out."""
-        return [(_words(names), text) for names, text in self.table.columns.items()]
-
-
-def _words(names: str) -> str:
-    return names.replace("_*", " …").replace("*", "…").replace("_", " ")
+    def headings(self) -> list[tuple[str, str | None]]:
+        """The columns' names without underscores, and where each is defined."""
+        return [(words_of(column), anchor_of(self.table, column)) for column in self.columns]
 
 
 def rows(tables: Tables, name: str, **equal: object) -> Iterator[dict[str, Any]]:
@@ -73,7 +66,9 @@ def estimate(row: Mapping[Any, Any], column: str) -> str:
     """A cell with its interval, where the row has one."""
     value = cell(column, row.get(column))
     bounds = [row.get(end) for end in ends(column)]
-    return value if None in bounds else with_interval(value, *(cell(column, bound) for bound in bounds))
+    if None in bounds or value == UNDEFINED:
+        return value
+    return with_interval(value, *(cell(column, bound) for bound in bounds))
 
 
 def with_interval(value: str, low: str, high: str) -> str:
@@ -84,7 +79,7 @@ def with_interval(value: str, low: str, high: str) -> str:
 def cell(column: str, value: object) -> str:
     """A value as the page prints it: percentages, layers, yes and no, and a dash where there is none."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
+        return UNDEFINED
     if str(value) in ("True", "False"):
         return "yes" if str(value) == "True" else "no"
     if not isinstance(value, int | float):
@@ -104,7 +99,7 @@ def as_float(value: object) -> float:
 def number(value: float) -> str:
     """Three digits, with a true minus sign."""
     if math.isnan(value):
-        return "–"
+        return UNDEFINED
     text = f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e6 else f"{value:.3g}"
     return text.replace("-", "−")
 

@@ -8,26 +8,33 @@ run is escaped, and the page's own policy forbids it to load anything.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from mechinterp.audit.certificate import certificate
 from mechinterp.audit.tables.registry import TABLES
+from mechinterp.audit.tables.table import Table
 from mechinterp.audit.trajectory import last_steps
 from mechinterp.data.storage.files import write_text
 from mechinterp.data.storage.places import check_free
+from mechinterp.methods.registry import METHODS
 from mechinterp.report.cards import card_of
 from mechinterp.report.cells import ShownTable
 from mechinterp.report.certificate import calibrated_on, calibration_notes, calibration_rows
 from mechinterp.report.directions import direction_notes, published_comparison
 from mechinterp.report.findings import tuned_methods, which_count
+from mechinterp.report.glossary import glossary
 from mechinterp.report.plates import PLATES, draw_figures, figure_bytes, read_tables
-from mechinterp.report.relapse import relapse_control_rows, relapse_group_rows, relapse_rows
+from mechinterp.report.relapse import relapse_control_rows, relapse_group_rows, relapse_rows, relapse_told
+from mechinterp.report.words import linking, words_in
 
 _logger = logging.getLogger(__name__)
 
@@ -65,26 +72,70 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    last = last_steps(tables)
+    last, manifest = last_steps(tables), _read_manifest(run)
+    cards = [card_of(method, tables, made=_made(method, manifest)) for method in tuned_methods(last)]
+    counted, notes = which_count(last), list(direction_notes(tables))
+    words = words_in([counted, *notes, *(text for card in cards for text in (card.sentence, *card.remarks))])
+    shown = [ShownTable.of(one, tables[one.name]) for one in TABLES.values() if one.printed and one.name in tables]
+    sections = list(glossary(_defined(tables, known)))
+    script = _source(environment, "report.js")
     page = environment.get_template("report.html.j2").render(
         name=name or run.resolve().name,
-        cards=[card_of(method, tables) for method in tuned_methods(last)],
-        which_count=which_count(last),
-        directions=list(direction_notes(tables)),
+        facts=_facts(manifest),
+        style=Markup(_source(environment, "report.css")),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        cards=cards,
+        words=words,
+        linked=linking(words),
+        which_count=counted,
+        directions=notes,
         relapse=list(relapse_rows(tables)),
+        relapse_told=list(relapse_told(tables)),
         relapse_controls=list(relapse_control_rows(tables)),
         relapse_groups=list(relapse_group_rows(tables)),
         calibration=list(calibration_rows(known)),
         calibrated_on=calibrated_on(known),
         calibration_notes=list(calibration_notes(known)),
         comparison=list(published_comparison(tables)),
-        figures=figures,
+        figures={name: figures[name] for name in PLATES if name in figures},
         plates=PLATES,
         missing_plates=[plate for plate in PLATES.values() if plate.name not in figures and not plate.optional],
-        tables=[ShownTable.of(one, tables[one.name]) for one in TABLES.values() if one.printed and one.name in tables],
-        settings=_settings(_read_manifest(run)),
+        tables=shown,
+        glossary=sections,
+        defined={
+            *(anchor for section in sections for anchor in section.anchors),
+            *(f"table.{one.table.name}" for one in shown),
+        },
+        settings=_settings(manifest),
     )
     return write_text((out or run) / "report.html", page)
+
+
+def _source(environment: Environment, name: str) -> str:
+    """A file of the templates as it stands."""
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0].strip()
+
+
+def _defined(tables: Mapping[str, pd.DataFrame], known: pd.DataFrame | None) -> list[Table]:
+    """The tables whose columns the page shows or draws from, that of the calibration among them."""
+    there = {*tables, *(["calibration"] if known is not None else [])}
+    return [table for table in TABLES.values() if table.reported and table.name in there]
+
+
+def _made(method: str, manifest: Mapping[str, Any]) -> str:
+    """How a study made a checkpoint, in a line; nothing where a user gave it its name."""
+    config = manifest.get("config")
+    studied = config.get("studied") if isinstance(config, dict) else None
+    return METHODS[method].line if isinstance(studied, list) and method in studied and method in METHODS else ""
+
+
+def _facts(manifest: Mapping[str, Any]) -> list[str]:
+    """Which study it was, for the page's first line."""
+    config = manifest.get("config")
+    title = config.get("title") if isinstance(config, dict) else None
+    return [*([str(title)] if title else []), *([f"seed {manifest['seed']}"] if "seed" in manifest else [])]
 
 
 def _read_manifest(run: Path) -> dict[str, Any]:

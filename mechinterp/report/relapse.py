@@ -36,22 +36,18 @@ def relapse_sentences(method: str, tables: Tables) -> Iterator[str]:
         yield f"{told}. {agreement}".rstrip()
 
 
-def relapse_numbers(method: str, tables: Tables) -> Iterator[tuple[str, str, str]]:
-    """How much of the unsafe behaviour the two restorations bring back."""
-    for row in rows(tables, "relapse_verdict", method=method):
-        for name, restored in (
-            ("by_activations", "the base’s activations are put back into every MLP"),
-            ("by_values", "the base’s value matrices are put back"),
-        ):
-            yield "Unsafe behaviour that returns", _percent(row, name), f"when {restored}"
+def relapse_told(tables: Tables) -> Iterator[tuple[str, str]]:
+    """Checkpoint and what the test says of it, in words."""
+    for method in dict.fromkeys(str(row["method"]) for row in rows(tables, "relapse_verdict")):
+        for sentence in relapse_sentences(method, tables):
+            yield method_label(method), sentence.removeprefix("Relapse test: ")
 
 
 def relapse_rows(tables: Tables) -> Iterator[list[str]]:
-    """The rows of the page's table: checkpoint, the restorations, the test's verdict, the decomposition's."""
+    """The rows of the page's table: checkpoint, and what the restorations bring back."""
     for row in rows(tables, "relapse_verdict"):
-        restored = [_percent(row, name) for name in ("by_activations", "by_values", "by_both")]
-        verdicts = [str(row.get("verdict")), cell("verdict", row.get("decomposition"))]
-        yield [method_label(str(row["method"])), *restored, *verdicts, cell("agrees", row.get("agrees"))]
+        names = ("by_activations", "by_values", "by_both")
+        yield [method_label(str(row["method"])), *(_percent(row, name) for name in names)]
 
 
 def relapse_control_rows(tables: Tables) -> Iterator[list[str]]:

@@ -93,8 +93,12 @@ class Table:
         for estimate in self.intervals:
             if column in ends(estimate):
                 return f"{'lower' if column == ends(estimate)[0] else 'upper'} end of the 95% interval of {estimate}"
-        texts = (text for names, text in self.columns.items() if any(fnmatchcase(column, n) for n in _split(names)))
-        return next(texts, None)
+        entry = self.entry(column)
+        return None if entry is None else self.columns[entry]
+
+    def entry(self, column: str) -> str | None:
+        """The key of `columns` whose text tells what a column holds; None where none does."""
+        return next((names for names in self.columns if any(fnmatchcase(column, n) for n in _split(names))), None)
 
     def markdown(self) -> str:
         """What there is to know of it, as a section of a document."""
