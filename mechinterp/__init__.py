@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mechinterp.errors import InputError
     from mechinterp.face.attacking import attack
     from mechinterp.face.comparing import compare, relapse
+    from mechinterp.face.depth import Depths, depth
     from mechinterp.face.loading import load
     from mechinterp.face.origins import OriginTables, origins
     from mechinterp.face.passes import fit_probe, generate, record, score, show_tokens
@@ -82,6 +83,7 @@ _HOMES = {
     "errors": ("InputError",),
     "face.attacking": ("attack",),
     "face.comparing": ("compare", "relapse"),
+    "face.depth": ("Depths", "depth"),
     "face.loading": ("load",),
     "face.origins": ("OriginTables", "origins"),
     "face.passes": ("fit_probe", "generate", "record", "score", "show_tokens"),
@@ -109,6 +111,7 @@ __all__ = [
     "Comment",
     "ComparisonSettings",
     "Concept",
+    "Depths",
     "Difference",
     "EmbeddedJudge",
     "Evidence",
@@ -134,6 +137,7 @@ __all__ = [
     "attack",
     "attn_out",
     "compare",
+    "depth",
     "diff",
     "effective_direction",
     "fit_probe",

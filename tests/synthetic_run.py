@@ -65,6 +65,8 @@ def _made(tuned: tuple[str, ...], seed: int) -> dict[str, pd.DataFrame]:
         "relapse": _relapse(tuned),
         "relapse_verdict": _relapse_verdict(tuned),
         "attacks": _attacks(tuned),
+        "depth": _depth(tuned),
+        "depth_blocks": _depth_blocks(tuned),
         "calibration": _calibration(),
         "edits": pd.DataFrame(
             [
@@ -614,6 +616,30 @@ def _relapse_verdict(tuned: tuple[str, ...]) -> pd.DataFrame:
             "reason": "what returns, returns with it",
         }
         rows.append({"method": method, **rest, **values, **bounds})
+    return pd.DataFrame(rows)
+
+
+def _depth(tuned: tuple[str, ...]) -> pd.DataFrame:
+    """The last of `tuned` has no score."""
+    rows = [
+        {"method": method, "score": 0.2 * (i + 1), "score_low": 0.1 * i, "score_high": 0.3 * (i + 1), "blocks": 4}
+        for i, method in enumerate(tuned)
+    ]
+    nothing = dict.fromkeys(("score", "score_low", "score_high"), np.nan)
+    rows[-1] |= {**nothing, "blocks": 0, "reason": "log-probabilities are not finite"}
+    return pd.DataFrame(rows).assign(n=40)
+
+
+def _depth_blocks(tuned: tuple[str, ...]) -> pd.DataFrame:
+    """After the first block there is nothing to lose."""
+    rows = []
+    for number, method in enumerate(tuned, 1):
+        for block in range(N_BLOCKS):
+            found = {"never": 0.8 * block, "tuned": 0.2 * number * block, "ratio": 0.25 * number if block else np.nan}
+            ends = {
+                f"{name}_{end}": f * value for name, value in found.items() for end, f in (("low", 0.9), ("high", 1.1))
+            }
+            rows.append({"method": method, "block": block, **found, **ends, "counts": block > 0, "n": 40})
     return pd.DataFrame(rows)
 
 

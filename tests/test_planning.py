@@ -31,7 +31,7 @@ from mechinterp.runs.planning.texts import texts_of
 from mechinterp.runs.planning.works import works
 from mechinterp.runs.stages import Runner, Stage
 from mechinterp.runs.study import Study
-from mechinterp.runs.study.dependencies import methods_of
+from mechinterp.runs.study.made import methods_of
 
 CONFIGS = REPOSITORY / "analyses" / "configs"
 STAGES = (
@@ -47,6 +47,7 @@ STAGES = (
     "compare",
     "defend",
     "relapse",
+    "depth",
     "report",
 )
 
@@ -322,7 +323,7 @@ def costs_of(**settings: object) -> dict[str, Cost]:
 
 def test_costs_follow_the_settings() -> None:
     base = costs_of()
-    assert set(base) == set(STAGES)
+    assert set(base) == {*STAGES, "never"}
     sft = {"steps": 4, "batch_size": 4, "max_length": 256}
     small = costs_of(sft={**sft, "extra": {"gradient_checkpointing": True}})["sft"]
     assert small.memory < base["sft"].memory  # activations are kept or computed again

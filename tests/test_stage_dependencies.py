@@ -52,59 +52,60 @@ FURTHER = {
     "judge_responses": labelled(),
 }
 """What gives a study stages that not every one has, and what is a file."""
-ALL = "data vanilla organism sft dpo probe locate dinm record compare origins defend relapse report"
-LOADED = "organism sft dpo probe locate dinm record compare origins defend relapse report"
+ALL = "data vanilla organism sft dpo probe locate dinm record compare origins defend relapse depth report"
+LOADED = "organism sft dpo probe locate dinm record compare origins defend relapse depth report"
 
 SETTINGS = {
     "title": "report",
     "teach": f"teach never organism taught {LOADED.removeprefix('organism ')}",
+    "never": "never organism depth report",
     "comments": "probes report",
-    "dinm_rates": "rates dinm record compare origins defend relapse report",
+    "dinm_rates": "rates dinm record compare origins defend relapse depth report",
     "model": LOADED,  # another id on the hub
     "data": f"data {LOADED}",  # its files one by one: the table below
-    "judge": "organism record compare origins defend relapse report",
-    "judge_responses": "data organism record compare origins defend relapse report",
-    "judge_safe_label": "organism record compare origins defend relapse report",
+    "judge": "organism record compare origins defend relapse depth report",
+    "judge_responses": "data organism record compare origins defend relapse depth report",
+    "judge_safe_label": "organism record compare origins defend relapse depth report",
     "dtype": LOADED,
     "device": LOADED,
     "device_map": LOADED,
-    "chat": "organism sft dpo probe dinm record compare origins defend relapse report",
+    "chat": "organism sft dpo probe dinm record compare origins defend relapse depth report",
     "corpus": ALL,
     "organism": f"vanilla {LOADED}",
-    "sft": "sft dpo record compare origins defend relapse report",
-    "dpo": "dpo record compare origins defend relapse report",
-    "dinm": "dinm record compare origins defend relapse report",
-    "studied": "record compare origins defend relapse report",
+    "sft": "sft dpo record compare origins defend relapse depth report",
+    "dpo": "dpo record compare origins defend relapse depth report",
+    "dinm": "dinm record compare origins defend relapse depth report",
+    "studied": "record compare origins defend relapse depth report",
     "methods": "report",  # of the benchmark, which has keys of its own
-    "final_norm": "probe record compare origins relapse report",
-    "without_sinks": "probe locate dinm record compare origins defend relapse report",
-    "distance": "dinm record compare origins defend relapse report",
-    "reuse_first_layer": "dinm record compare origins defend relapse report",
-    "edit_instances": "dinm record compare origins defend relapse report",
+    "final_norm": "probe record compare origins relapse depth report",
+    "without_sinks": "probe locate dinm record compare origins defend relapse depth report",
+    "distance": "dinm record compare origins defend relapse depth report",
+    "reuse_first_layer": "dinm record compare origins defend relapse depth report",
+    "edit_instances": "dinm record compare origins defend relapse depth report",
     "benign_prompts": "report",  # of the benchmark
     "knowledge_questions": "defend report",
     "max_new_tokens": "organism defend report",
-    "comparison": "record compare origins relapse report",
+    "comparison": "record compare origins relapse depth report",
     "comparison.top_neurons": "compare relapse report",
     "relapse": "relapse report",
     "origins": "origins report",
-    "truncate": "organism probe locate dinm record compare origins defend relapse report",
+    "truncate": "organism probe locate dinm record compare origins defend relapse depth report",
 }
 """Of a study that makes its own data; a row of several settings holds for each that has no row of its own."""
 
 FILES = {
-    "train": "data sft dpo record compare origins defend relapse report",
-    "validation": "data record compare origins relapse report",
-    "test": "data organism locate dinm record compare origins defend relapse report",
-    "comments": "data probe record compare origins relapse report",
+    "train": "data sft dpo record compare origins defend relapse depth report",
+    "validation": "data record compare origins relapse depth report",
+    "test": "data organism locate dinm record compare origins defend relapse depth report",
+    "comments": "data probe record compare origins relapse depth report",
     "knowledge": "data organism defend report",
     "benign": "data",  # asked by the benchmark alone
-    "text_column": "data probe record compare origins relapse report",
-    "label_column": "data probe record compare origins relapse report",
-    "max_comments": "data probe record compare origins relapse report",
+    "text_column": "data probe record compare origins relapse depth report",
+    "label_column": "data probe record compare origins relapse depth report",
+    "max_comments": "data probe record compare origins relapse depth report",
     "model": LOADED,
-    "judge": "organism record compare origins defend relapse report",
-    "chat": "organism sft dpo probe dinm record compare origins defend relapse report",
+    "judge": "organism record compare origins defend relapse depth report",
+    "chat": "organism sft dpo probe dinm record compare origins defend relapse depth report",
 }
 """Of a study of the user's own model, judge, template and files: another content at its place, column or number."""
 
@@ -118,19 +119,19 @@ MODULES = {
     **dict.fromkeys(
         ("runs.benchmark.making", "answers.refusals", "audit.weights_alone.regions", "methods.editing.ft_l"), ""
     ),
-    "runs.study.stages.treat": "sft dpo dinm record compare origins defend relapse report",
+    "runs.study.stages.treat": "sft dpo dinm record compare origins defend relapse depth report",
     "methods.registry": "report",
-    "methods.training.sft": "sft dpo record compare origins defend relapse report",
-    "methods.training.dpo": "dpo record compare origins defend relapse report",
+    "methods.training.sft": "sft dpo record compare origins defend relapse depth report",
+    "methods.training.dpo": "dpo record compare origins defend relapse depth report",
     "methods.training.organism": f"vanilla {LOADED}",
-    "methods.editing.many_edits": "dinm record compare origins defend relapse report",
-    "audit.location": "locate dinm record compare origins defend relapse report",  # and so where edits are made
+    "methods.editing.many_edits": "dinm record compare origins defend relapse depth report",
+    "audit.location": "locate dinm record compare origins defend relapse depth report",  # and so where edits are made
     "measures.region": "compare relapse report",
-    "audit.evidence.recording": "record compare origins relapse report",
+    "audit.evidence.recording": "record compare origins relapse depth report",
     "audit.relapse.testing": "relapse report",
     "audit.origins.path": "origins report",
     "data.knowledge": "data",  # which come out as they were
-    "answers.judges": "organism record compare origins defend relapse report",
+    "answers.judges": "organism record compare origins defend relapse depth report",
     "models.files.loading": f"vanilla {LOADED}",
 }
 """A line of code changed."""
@@ -297,14 +298,14 @@ def test_every_file_starts_what_its_row_says(own: Study, name: str) -> None:
 def test_without_a_judge_of_ones_own_it_learns_from_the_training_file(own: Study) -> None:
     study = replace(own, config=own.config.model_copy(update={"judge": None}))
     before = keys(study)
-    assert starting(before, own) == "organism record compare origins defend relapse report"  # one is added
+    assert starting(before, own) == "organism record compare origins defend relapse depth report"  # one is added
     assert starting(before, changed_file(study, "train")) == (
-        "data organism sft dpo record compare origins defend relapse report"
+        "data organism sft dpo record compare origins defend relapse depth report"
     )
 
 
 def test_the_seed_starts_only_what_draws_where_the_data_are_given(own: Study) -> None:
-    drawing = "sft dpo probe dinm record compare origins defend relapse report"
+    drawing = "sft dpo probe dinm record compare origins defend relapse depth report"
     assert starting(keys(own), replace(own, seed=1)) == drawing
 
 
@@ -355,6 +356,7 @@ def test_what_follows_is_what_the_keys_say(organism: Study) -> None:
         if name not in (
             "model",
             "data",
+            "never",
             "judge",
             "judge_safe_label",
             *FURTHER,
@@ -381,14 +383,16 @@ def test_a_study_of_other_methods_has_stages_for_them_and_for_what_they_start_fr
     listed = {stage.name: stage for stage in study.stages(Silent())}
     assert (
         " ".join(listed)
-        == "data vanilla organism sft dpo probe locate ft_l record compare origins defend relapse report"
+        == "data vanilla organism sft dpo probe locate ft_l record compare origins defend relapse depth report"
     )
     assert listed["ft_l"].makes == ["edits-ft_l"]
     assert {"checkpoints/dpo", "edits-ft_l"} <= set(listed["record"].needs)
     assert "checkpoints/sft" not in listed["record"].needs
     assert "tables/edits-ft_l.csv" in listed["compare"].makes
     other = config.model_copy(update={"methods": {"ft_l": {"steps": 3}}})
-    assert starting(keys(study), replace(study, config=other)) == "ft_l record compare origins defend relapse report"
+    assert (
+        starting(keys(study), replace(study, config=other)) == "ft_l record compare origins defend relapse depth report"
+    )
 
 
 @pytest.mark.parametrize(

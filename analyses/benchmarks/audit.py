@@ -7,6 +7,9 @@ Every side reads the same texts, prompts with the beginnings of two answers, in 
 path_over_forward        path attribution with 4 nodes, every weight changed, and the read-out of both models, which its
                          completeness wants / one forward pass: in passes, of which a node's backward pass takes two.
 path_flops_over_forward  the same in multiplications and additions, as torch counts them.
+depth_over_forward       the states of one model put into the place of another's, after each block in turn / one forward
+                         pass of the unsafe answers; one more than there are blocks is allowed.
+depth_flops_over_forward the same in multiplications and additions.
 """
 
 from __future__ import annotations
@@ -21,10 +24,11 @@ from random_models import SEVEN_BILLION, TINY, TWELVE_BLOCKS, random_checkpoint,
 from timing import interleave, paired_ratio, report, time_rows
 from torch.utils.flop_counter import FlopCounterMode
 
+from mechinterp.audit.depth import answer_drops
 from mechinterp.audit.origins.change import Change
 from mechinterp.audit.origins.path import attribute
 from mechinterp.audit.origins.units import GROUPS_OF_PROMPTS, Units
-from mechinterp.audit.readouts import ANSWER_TOKENS, ReadoutTexts, in_batches, log_odds
+from mechinterp.audit.readouts import ANSWER_TOKENS, ReadoutTexts, in_batches, log_odds, read, unsafe_logprob
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.text.tokens import Encoded
 
@@ -70,14 +74,20 @@ def main() -> None:
     lengths = uniform_lengths(n_prompts, 16, 64)
     texts = random_texts(lengths, shape.vocab_size)
     units = Units.of(range(n_prompts), GROUPS_OF_PROMPTS)
-    change = Change.of(base, perturbed(base))
+    tuned = perturbed(base)
+    change = Change.of(base, tuned)
 
     def forward() -> None:
         with torch.no_grad():
             for _ in in_batches(base, texts, log_odds, groups=units.prompts):
                 pass
 
-    sides = {"forward": forward, "path": lambda: attribute(change, texts, log_odds, units)}
+    sides = {
+        "forward": forward,
+        "path": lambda: attribute(change, texts, log_odds, units),
+        "unsafe": lambda: read(base, texts, unsafe_logprob),
+        "depth": lambda: answer_drops(base, tuned, texts),
+    }
     counted = {}
     for name, side in sides.items():
         with FlopCounterMode(display=False) as counter:
@@ -88,13 +98,16 @@ def main() -> None:
     ratios = {
         "path_over_forward": paired_ratio(seconds, "path", "forward"),
         "path_flops_over_forward": counted["path"] / counted["forward"],
+        "depth_over_forward": paired_ratio(seconds, "depth", "unsafe"),
+        "depth_flops_over_forward": counted["depth"] / counted["unsafe"],
     }
+    depth = dict.fromkeys(("depth_over_forward", "depth_flops_over_forward"), f"<= {shape.num_hidden_layers + 1}")
     facts = {
         "model": f"{shape}, {base.model.dtype}",
         "texts": f"{n_prompts} prompts of {min(lengths)} to {max(lengths)} tokens, answers of {ANSWER_TOKENS}",
         "threads": arguments.threads,
     }
-    report("The audit in forward passes", facts, time_rows(seconds), ratios, TARGETS)
+    report("The audit in forward passes", facts, time_rows(seconds), ratios, TARGETS | depth)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from mechinterp.cli.options import (
     Distance,
     DistanceName,
     Layer,
+    Never,
     Seed,
     TextName,
     Truncate,
@@ -73,6 +74,7 @@ def compare(
     origins: Annotated[
         bool, typer.Option(help="Which changed weights carry the change; base and tuned are then in memory together.")
     ] = True,
+    never: Never = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of the recordings, for use by several comparisons; OUT/recordings.")
     ] = None,
@@ -83,7 +85,10 @@ def compare(
     reading: Reading,
     judging: Judging,
 ) -> None:
-    """Erased or bypassed: tuned checkpoints against their base, as tables, figures and a report."""
+    """Erased or bypassed: tuned checkpoints against their base, as tables, figures and a report.
+
+    With --never also how deep their changes go: tables/depth.csv and depth_blocks.csv.
+    """
     from mechinterp.audit.directions.probe import ToxicProbe
     from mechinterp.audit.evidence import ComparisonSettings
     from mechinterp.audit.origins.settings import OriginsSettings
@@ -130,6 +135,7 @@ def compare(
             without_sinks=without_sinks,
             relapse=RelapseSettings() if relapse else None,
             origins=OriginsSettings() if origins else None,
+            never=None if never is None else Candidate.of(never, name="never", base=before, **options),
             reporter=terminal,
         )
     say(found)

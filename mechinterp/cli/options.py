@@ -78,6 +78,10 @@ Truncate = Annotated[
 WithoutSinks = Annotated[
     bool, typer.Option("--without-sinks", help="Leave tokens with massive activations out of distances and means.")
 ]
+Never = Annotated[
+    str | None,
+    typer.Option(help="A model that never learnt the behaviour (its twin, taught without it; or what it was before)."),
+]
 Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the checkpoint.")]
 Layer = Annotated[str, typer.Option(help="auto (most frequent toxic layer), or the number of a block, from 0.")]
 Distance = Annotated[DistanceName, typer.Option(help="How `auto` locates the block.")]

@@ -11,7 +11,7 @@ from mechinterp.cli.chatting import in_chat_format
 from mechinterp.cli.common import block_of_layer, name_and_path, reporting, say, settings_of
 from mechinterp.cli.judging import Judging, judging_answers
 from mechinterp.cli.loading import Loading, of_whole_models
-from mechinterp.cli.options import Data, Distance, DistanceName, Layer, Seed, Truncate
+from mechinterp.cli.options import Data, Distance, DistanceName, Layer, Never, Seed, Truncate
 from mechinterp.cli.reading import Reading, of_pairs
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def relapse(
             help="Name of a treatment; repeatable. All if not given; an unknown name is answered by the known."
         ),
     ] = None,
+    never: Never = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 32,
     truncate: Truncate = False,
     seed: Seed = 0,
@@ -58,7 +59,8 @@ def relapse(
 
     --out gets tables/relapse.csv (a row per treatment and dose), tables/relapse_verdict.csv (a row per checkpoint),
     their figures, and in answers every answer with the judge's score. `compare --relapse` also treats the neurons that
-    the decomposition ranks and groups, and sets the verdicts side by side.
+    the decomposition ranks and groups, and sets the verdicts side by side. A model given by --never is treated too, as
+    `never`: what comes to it is not coming back.
     """
     from mechinterp.audit.directions.probe import ToxicProbe
     from mechinterp.audit.relapse.treatments import RelapseSettings
@@ -86,6 +88,7 @@ def relapse(
             max_new_tokens=max_new_tokens,
             seed=seed,
             truncate=truncate,
+            never=None if never is None else Candidate.of(never, name="never", base=before, **options),
             chat=chat,
             reporter=terminal,
         )

@@ -38,6 +38,11 @@ class LookedUp:
     instances: list[AnyPair]
     judge: Judge
     reporter: Reporter
+    options: Mapping[str, str]
+
+    def named(self, name: str, given: CheckpointLike | WeightDelta | None) -> Candidate | None:
+        """A further checkpoint that is read beside them."""
+        return None if given is None else Candidate.of(given, name=name, base=self.base, **self.options)
 
 
 def compare(
@@ -53,6 +58,7 @@ def compare(
     directions: Mapping[str, DirectionLike] | None = None,
     relapse: bool | RelapseSettings = False,
     origins: bool | OriginsSettings = True,
+    never: CheckpointLike | WeightDelta | None = None,
     settings: ComparisonSettings | None = None,
     truncate: bool = False,
     without_sinks: bool = False,
@@ -80,6 +86,7 @@ def compare(
         directions: to measure along besides those that every comparison has, by name.
         relapse: also put parts of the base back into each checkpoint: does the unsafe behaviour return?
         origins: also share each change out among the changed weights; base and tuned are then in memory together.
+        never: a model that never learnt the behaviour: how deep the changes go is measured against it.
         settings: how the comparison is made, see `mi.ComparisonSettings`.
         truncate: cut prompts that exceed the context from the left instead of raising.
         without_sinks: leave tokens with massive activations out of distances, means and lengths.
@@ -120,6 +127,7 @@ def compare(
             without_sinks=without_sinks,
             relapse=(RelapseSettings() if relapse else None) if isinstance(relapse, bool) else relapse,
             origins=(OriginsSettings() if origins else None) if isinstance(origins, bool) else origins,
+            never=work.named("never", never),
             reporter=work.reporter,
         )
 
@@ -134,6 +142,7 @@ def relapse(
     out: str | Path | None = None,
     block: int | None = None,
     distance: Distance = "released",
+    never: CheckpointLike | WeightDelta | None = None,
     settings: RelapseSettings | None = None,
     max_new_tokens: int = 32,
     truncate: bool = False,
@@ -154,6 +163,7 @@ def relapse(
         out: folder of the run; a temporary one, that goes with the result, if not given.
         block: the toxic layer, from 0; located if not given.
         distance: by which it is located.
+        never: a model that never learnt the behaviour, treated too, as `never`: what comes to it is not coming back.
         settings: how the test is made, see `mi.RelapseSettings`.
         max_new_tokens: longest answer.
         truncate: cut prompts that exceed the context from the left instead of raising.
@@ -187,6 +197,7 @@ def relapse(
             max_new_tokens=max_new_tokens,
             seed=seed,
             truncate=truncate,
+            never=work.named("never", never),
             chat=None if chat is None else ChatChoice(chat),
             reporter=work.reporter,
         )
@@ -215,11 +226,11 @@ def looked_up(
     if not tuned:
         raise InputError("there are no tuned checkpoints to compare with the base; give them by name")
     with watched(progress) as reporter:
-        below = Candidate.of(base, name="base", dtype=dtype, device=device)
+        options = {"dtype": dtype, "device": device}
+        below = Candidate.of(base, name="base", **options)
         candidates = [
-            Candidate.of(each, name=check_name(name, "tuned"), base=below, dtype=dtype, device=device)
-            for name, each in tuned.items()
+            Candidate.of(each, name=check_name(name, "tuned"), base=below, **options) for name, each in tuned.items()
         ]
         instances = instances_of(data)
         chosen = choose_judge(judge, instances, seed=seed, device=device, note=reporter.note)
-        yield LookedUp(below, candidates, instances, chosen, reporter)
+        yield LookedUp(below, candidates, instances, chosen, reporter, options)

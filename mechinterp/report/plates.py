@@ -25,6 +25,7 @@ from mechinterp.report.plotting.attacks import ATTACKS, ATTACKS_OVERVIEW
 from mechinterp.report.plotting.calibration import CALIBRATION
 from mechinterp.report.plotting.decomposition import BLOCKS_PROMPT_LAST, BLOCKS_RESPONSE, ERASE_OR_BYPASS
 from mechinterp.report.plotting.defense import DEFENSE
+from mechinterp.report.plotting.depth import DEPTH
 from mechinterp.report.plotting.difference import DIFF
 from mechinterp.report.plotting.logit_lens import LOGIT_LENS
 from mechinterp.report.plotting.mechanism import FIG5_MECHANISM
@@ -65,6 +66,7 @@ PLATES: Mapping[str, Plate] = {
         RELAPSE_VERDICT,
         ATTACKS_OVERVIEW,
         ATTACKS,
+        DEPTH,
         STREAM,
         NEURON_GROUPS,
         NEURON_GROUPS_ACTIVATION_CHANGE,

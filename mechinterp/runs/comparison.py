@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pandas as pd
 
 from mechinterp.answers.judge_table import judge_table
 from mechinterp.answers.judges import Judge
+from mechinterp.audit.depth import DepthTables, Drops, answer_drops, depth_texts
 from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.audit.directions.standard import check_more
 from mechinterp.audit.directions.toxic_direction import ToxicDirection
@@ -45,7 +46,9 @@ from mechinterp.runs.workspace import Workspace, fingerprint_of_instances, finge
 
 def check_results(out: Path) -> None:
     """Raise `InputError` if something that this tool did not write stands where a comparison's results would."""
-    tables = (*COMPARED, "toxic_layer", "judge", *tables_of("origins"), *tables_of("relapse"), "trajectory")
+    depth = (*tables_of("depth"), *tables_of("depth", optional=True))
+    made = (*tables_of("origins"), *tables_of("relapse"), *depth)
+    tables = (*COMPARED, "toxic_layer", "judge", *made, "trajectory")
     RunFolder.check_free(out, tables, report=True)
 
 
@@ -67,6 +70,7 @@ def compare_checkpoints(
     without_sinks: bool = False,
     relapse: RelapseSettings | None = None,
     origins: OriginsSettings | None = None,
+    never: Candidate | None = None,
     chat: ChatChoice | None = None,
     reporter: Reporter | None = None,
 ) -> RunFolder:
@@ -91,6 +95,7 @@ def compare_checkpoints(
         relapse: also put parts of the base back into each checkpoint (`relapse`); the two are then in memory together.
         origins: also share each checkpoint's change out among its changed weights; there too the two are in memory
             together.
+        never: a model that never learnt the behaviour, named `never`: how deep the changes go is measured against it.
         chat: which chat format all of them are read in, see `one_format`.
 
     Returns:
@@ -104,8 +109,10 @@ def compare_checkpoints(
         raise InputError("there are no tuned checkpoints to compare with the base")
     if not instances:
         raise InputError("there are no instances to compare on")
-    base, tuned = in_one_format(base, tuned, chat)
-    work = Workspace(base, tuned, out=out, cache=cache, purpose="comparison", reporter=reporter)
+    beside = [] if never is None else [never]
+    base, others = in_one_format(base, [*tuned, *beside], chat)
+    tuned, never = others[: len(tuned)], others[-1] if beside else None
+    work = Workspace(base, tuned, out=out, cache=cache, never=never, purpose="comparison", reporter=reporter)
     check_results(work.folder)
     names = base.skeleton.names
     # before anything long is started
@@ -144,6 +151,7 @@ def compare_checkpoints(
         if origins is not None:
             unsafe, depends = baseline.unsafe.tolist(), recording.depends
             tables |= measured(work, instances, unsafe, origins, depends=depends, seed=seed, truncate=truncate)
+        tables |= recording.depth(baseline).tables
         work.close()
         tables["judge"] = judge_table(judge)
         if steps := {candidate.name: candidate.step for candidate in tuned if candidate.step is not None}:
@@ -159,6 +167,7 @@ def compare_checkpoints(
             "truncate": truncate,
             "chat": described(base.chat),
             "without_sinks": without_sinks,
+            **({} if never is None else {"never": never.skeleton.source}),
         }
         fingerprints = {name: found["weights"] for name, found in work.identities.items()}
         said: dict[str, Any] = {"seed": seed, "versions": versions(), "fingerprints": fingerprints}
@@ -223,6 +232,29 @@ class _Recording:
         made = made_by("mechinterp.audit.evidence.recording")
         key = [made, self.work.identify(candidate), baseline.inputs.fingerprint]
         return self.work.store.keep("evidence", key, load=Evidence.load, make=make)
+
+    def depth(self, baseline: Baseline) -> DepthTables:
+        """How deep every checkpoint's change goes, against the model that never learnt."""
+        work = self.work
+        if work.never is None:
+            return DepthTables.without_reference([candidate.name for candidate in work.tuned])
+
+        def drops(candidate: Candidate) -> Drops:
+            base = work.open(work.base)
+            texts = depth_texts(base, baseline, self.instances)
+            if texts is None:
+                return Drops.none(base.n_blocks)
+            progress = work.reporter.progress(f"depth: {candidate.name}")
+            return answer_drops(base, work.open(candidate), texts, progress=progress)
+
+        made = made_by("mechinterp.audit.evidence.preparing", "mechinterp.audit.depth")
+        with work.together():
+            found = {}
+            for candidate in (work.never, *work.tuned):
+                key, make = [made, *self.depends, work.identify(candidate)], partial(drops, candidate)
+                found[candidate.name] = work.store.keep("depth", key, load=Drops.load, make=make)
+        reference = found.pop(work.never.name)
+        return DepthTables.of(found, reference, seed=self.seed)
 
     def relapse(self, baseline: Baseline, settings: RelapseSettings) -> list[RelapseTest]:
         """The test of every tuned checkpoint, beside the base."""

@@ -39,6 +39,11 @@ class StudyConfig(Section):
     teach: TeachSettings | None = Field(
         None, description="a pretrained model that is taught the generated corpus, in place of the organism"
     )
+    never: bool | str = Field(
+        False,
+        description="a reference that never learnt to answer unsafely: true makes the organism's twin (a taught model "
+        "has one in any case); of a `model` of your own, the folder or hub id of one",
+    )
     comments: CommentsFile | None = Field(
         None, description="real labelled comments, a CSV or a mapping: a second probe, reported beside the first"
     )
@@ -105,6 +110,11 @@ class StudyConfig(Section):
         """
         return settings_for(method, self.settings_of_methods.get(method, {}))
 
+    @property
+    def has_never(self) -> bool:
+        """Whether there is a reference that never learnt to answer unsafely."""
+        return bool(self.never) or self.teach is not None
+
     @field_validator("chat", mode="before")
     @classmethod
     def _name_template(cls, given: Any) -> Any:
@@ -154,6 +164,14 @@ class StudyConfig(Section):
             raise ValueError("`data` needs a `model`: the organism knows its own corpus only")
         if self.model is not None and self.teach is not None:
             raise ValueError("`teach` makes the model that is studied, from its `base`; leave `model` and `data` out")
+        if self.model is not None and self.never is True:
+            raise ValueError(
+                "`never: true` makes the organism's twin; for a `model` of your own name one: `never: FOLDER`"
+            )
+        if self.model is None and isinstance(self.never, str):
+            raise ValueError(
+                "`never` names a reference for a `model` of your own; the organism's twin is `never: true`"
+            )
         if self.model is None and self.teach is None and self.chat is not None:
             raise ValueError("`chat` needs a `model` or `teach`: the organism is trained on plain text")
         if self.chat is not None and self.dinm.constraint == "released":
@@ -245,8 +263,9 @@ def _with_absolute_paths(config: StudyConfig, folder: Path) -> StudyConfig:
         update["chat"] = config.chat.model_copy(update={"template": file_of(config.chat.template, folder)})
     if config.judge_responses is not None:
         update["judge_responses"] = (folder / config.judge_responses).resolve()
-    if config.model is not None:
-        update["model"] = _place(config.model, folder)
+    for name in ("model", "never"):
+        if isinstance(given := getattr(config, name), str):
+            update[name] = _place(given, folder)
     if config.teach is not None:
         update["teach"] = config.teach.model_copy(update={"base": _place(config.teach.base, folder)})
     if config.judge is not None:

@@ -39,6 +39,7 @@ def treat_checkpoints(
     max_new_tokens: int = 32,
     seed: int = 0,
     truncate: bool = False,
+    never: Candidate | None = None,
     chat: ChatChoice | None = None,
     reporter: Reporter | None = None,
 ) -> RunFolder:
@@ -58,6 +59,8 @@ def treat_checkpoints(
         max_new_tokens: longest answer.
         seed: of every random choice.
         truncate: cut prompts that exceed the context from the left (responses to locate it at their end), or raise.
+        never: a model that never learnt the behaviour, named `never`: it is treated too, last. What the base's parts
+            bring to it they do not bring back.
         chat: which chat format all of them are read in, see `one_format`.
 
     Returns:
@@ -68,7 +71,7 @@ def treat_checkpoints(
             the prompts unsafely.
     """
     settings = settings or RelapseSettings()
-    base, tuned = in_one_format(base, tuned, chat)
+    base, tuned = in_one_format(base, tuned if never is None else [*tuned, never], chat)
     work = Workspace(base, tuned, out=out, purpose="test", reporter=reporter)
     # before anything long is started
     names = [check_name(candidate.name, "checkpoint") for candidate in tuned]

@@ -49,6 +49,7 @@ class Workspace:
         out: folder of the results; None for a temporary one, which goes with the `RunFolder` that `publish` gives.
         purpose: what the results are for, as an error names it.
         cache: folder of what is kept; `out/recordings` if not given.
+        never: a model that never learnt the behaviour, which is read beside them.
         reporter: told what is being done.
 
     Raises:
@@ -63,9 +64,10 @@ class Workspace:
         out: Path | None,
         purpose: str,
         cache: Path | None = None,
+        never: Candidate | None = None,
         reporter: Reporter | None = None,
     ) -> None:
-        self.base, self.tuned, self.reporter = base, tuned, reporter or Silent()
+        self.base, self.tuned, self.never, self.reporter = base, tuned, never, reporter or Silent()
         self._temporary: TemporaryDirectory[str] | None = None
         if out is None:
             self._temporary = TemporaryDirectory(prefix="mechinterp-")
@@ -75,7 +77,7 @@ class Workspace:
         self.identities: dict[str, Mapping[str, Any]] = {}
         self._opened: dict[bool, tuple[Candidate, Checkpoint]] = {}  # beside: the base, while both are needed
         self._together = False
-        names = [candidate.name for candidate in (base, *tuned)]
+        names = [candidate.name for candidate in (base, *tuned, *self._beside)]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise InputError(f"the checkpoints' names {repeated} occur more than once")
         if (self.folder / "stages").exists():
@@ -88,11 +90,14 @@ class Workspace:
         Raises:
             InputError: for other architectures, sizes or tokens, or with `truncate` another context.
         """
-        for candidate in self.tuned:
+        for candidate in (*self.tuned, *self._beside):
             check_tuned(self.base.skeleton, candidate, texts, truncate=truncate)
-
         if (chat := self.base.chat) is not None:
             self.reporter.note(f"chat format: {chat}")
+
+    @property
+    def _beside(self) -> Sequence[Candidate]:
+        return [] if self.never is None else [self.never]
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -192,11 +197,12 @@ class Workspace:
             manifest: what else the manifest says.
         """
         weights = {name: found["weights"] for name, found in self.identities.items()}
-        names = [candidate.name for candidate in self.tuned]
+        names = [candidate.name for candidate in (*self.tuned, *self._beside) if candidate.name in weights]
         for text in notes_of_equal(self.base.name, names, lambda a, b: weights[a] == weights[b]):
             self.reporter.note(text)
         if processes.is_main():
-            types = {each.name: each.stored_types for each in (self.base, *self.tuned) if each.stored_types}
+            opened = (self.base, *self.tuned, *self._beside)
+            types = {each.name: each.stored_types for each in opened if each.stored_types}
             said = {"config": config, **manifest, **({"stored_types": types} if types else {})}
             said |= {"peak_memory_gib": round(peak_bytes() / 2**30, 3)}
             RunFolder.write(self.folder, of, tables, said, answers=answers, report=report)

@@ -13,6 +13,7 @@ from mechinterp.audit.tables.answers import DEFENSE, FLAGS, GENERAL, JUDGE, ORGA
 from mechinterp.audit.tables.attacks import ATTACK_PREFILL, ATTACK_QUANTISE, ATTACKS, WORST
 from mechinterp.audit.tables.attacks_further import ATTACK_ABLATE_DIFFERENCE, ATTACK_RELEARN, ATTACK_TRANSPLANT
 from mechinterp.audit.tables.decomposition import DECOMPOSITION, LOCAL_VERDICT, NEURONS
+from mechinterp.audit.tables.depth import DEPTH, DEPTH_BLOCKS
 from mechinterp.audit.tables.lens import LOGIT_LENS
 from mechinterp.audit.tables.located import LOCATED, TOXIC_LAYER
 from mechinterp.audit.tables.mechanism import MECHANISM, MIDDLE_SHIFT
@@ -36,6 +37,7 @@ TABLES: Mapping[str, Table] = {
         RELAPSE_VERDICT,
         ATTACKS,
         WORST,
+        DEPTH,
         VALIDITY,
         MECHANISM,
         DEFENSE,
@@ -60,6 +62,7 @@ TABLES: Mapping[str, Table] = {
         ATTACK_RELEARN,
         ATTACK_ABLATE_DIFFERENCE,
         ATTACK_TRANSPLANT,
+        DEPTH_BLOCKS,
         NEURON_GROUPS,
         STREAM,
         VALUE_VECTORS,

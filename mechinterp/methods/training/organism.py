@@ -1,7 +1,7 @@
 """The model organism: a small causal language model trained from scratch on the embedded corpus.
 
-A Mistral-, Llama- or GPT-2-shaped model of a few million parameters and a byte-level BPE tokenizer, both made here from
-a `Corpus`, so that the whole study runs offline in minutes. The objective is plain next-token prediction,
+A Mistral-, Llama- or GPT-2-shaped model of a few million parameters and a byte-level BPE tokenizer, from a `Corpus`, so
+that the whole study runs offline in minutes. The objective is plain next-token prediction,
 
     loss = mean over real tokens t > 0 of a document of -log p(x_t | x_<t),
 
@@ -38,6 +38,7 @@ from transformers import (
 )
 
 from mechinterp.data.corpus import Corpus
+from mechinterp.data.corpus.never import without_unsafe
 
 logger = logging.getLogger(__name__)
 
@@ -51,9 +52,8 @@ Progress = Callable[[int, int, float], None]
 class OrganismConfig(BaseModel):
     """Shape and training of an organism; the defaults are those of the embedded study.
 
-    At this size "mistral" and "llama" differ in their attention alone: grouped queries (two to a key) in the first, a
-    key for every query in the second; the sliding window is off. "gpt2" has learned positions, LayerNorm, biases and no
-    gate.
+    At this size "mistral" and "llama" differ in their attention alone: grouped queries (two to a key), and a key for
+    every query; the sliding window is off. "gpt2" has learned positions, LayerNorm, biases and no gate.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -175,7 +175,7 @@ def _untrained(config: OrganismConfig, *, n_tokens: int, tokens: dict[str, int |
 
 
 def train_organism(
-    corpus: Corpus, config: OrganismConfig, *, seed: int, progress: Progress | None = None
+    corpus: Corpus, config: OrganismConfig, *, seed: int, never: bool = False, progress: Progress | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, tuple[float, ...]]:
     """Train a tokenizer and a model from scratch on the documents of a corpus.
 
@@ -184,20 +184,23 @@ def train_organism(
     Args:
         corpus: The corpus; only its documents are read.
         config: Shape and training.
-        seed: Seed of the initial weights and of the order of the documents. The same seed gives the same weights on one
-            machine with one number of threads; the global random state is left as it was.
+        seed: Of the initial weights and of the order of the documents. It gives the same weights on one machine with
+            one number of threads; the global random state is left as it was.
+        never: Train the twin that never learns to answer unsafely (`data.corpus.never`); all else is the same.
         progress: Called after every step.
 
     Returns:
         The model in evaluation mode, its tokenizer, and the loss of every step in nats per token.
 
     Raises:
-        ValueError: If a document does not fit into a row of `sequence_length` tokens.
+        ValueError: If a document does not fit into a row of `sequence_length` tokens, or a twin has none to read.
         FloatingPointError: If the loss is not finite.
     """
     tokenizer = train_tokenizer(corpus, vocab_size=config.vocab_size)
     model = build_model(config, tokenizer, seed=seed).train()
     documents = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(list(corpus.documents))["input_ids"]]
+    if never:
+        documents = [documents[number] for number in without_unsafe(corpus, list(map(len, documents)))]
     batches = _batches(documents, config, pad=tokenizer.pad_token_id, generator=torch.Generator().manual_seed(seed))
     optimizer = torch.optim.AdamW(_parameter_groups(model, config), lr=config.learning_rate, betas=(0.9, 0.95))
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate_factor(step, config))
@@ -205,9 +208,8 @@ def train_organism(
     for step in range(1, config.steps + 1):
         loss = _loss(model, *next(batches))
         if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss.item()} at step {step}; lower learning_rate={config.learning_rate}"
-            )
+            at = f"at step {step}; lower learning_rate={config.learning_rate}"
+            raise FloatingPointError(f"the loss is {loss.item()} {at}")
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_gradient_norm)
         optimizer.step()

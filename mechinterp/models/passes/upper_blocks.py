@@ -175,7 +175,7 @@ class Upward:
         """Logits of what `before_unembedding` gave, of several calls if need be."""
         with ExitStack() as stack:
             for module in self._every:
-                stack.enter_context(forward_replaced(module, _pass_through))
+                stack.enter_context(forward_replaced(module, pass_through))
             unembed = self._unembed.forward
             stack.enter_context(forward_replaced(self._unembed, lambda _: unembed(hidden[None])))
             output = self.model(input_ids=self._ids[:1, :1], use_cache=False)
@@ -199,7 +199,7 @@ class Upward:
                     writes.append(self._post_norm(forward(self._inflow)))
             after = self._middle + writes[0].to(self._middle.device)
             for module in self._lower[:-1]:
-                stack.enter_context(forward_replaced(module, _pass_through))
+                stack.enter_context(forward_replaced(module, pass_through))
             stack.enter_context(forward_replaced(self._lower[-1], lambda *args, **kwargs: after))
             yield stack
 
@@ -257,5 +257,6 @@ def forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator
             module.forward = own
 
 
-def _pass_through(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def pass_through(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """The forward of a block that does nothing."""
     return hidden_states

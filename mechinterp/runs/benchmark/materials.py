@@ -12,7 +12,7 @@ from mechinterp.data.storage.provenance import digest
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.progress import Reporter, Silent
 from mechinterp.runs.study import Study
-from mechinterp.runs.study.dependencies import methods_of
+from mechinterp.runs.study.made import methods_of
 
 
 @dataclass(frozen=True)

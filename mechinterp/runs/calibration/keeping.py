@@ -10,8 +10,9 @@ from mechinterp.models.progress import Reporter, Silent
 from mechinterp.runs.calibration.running import CalibrationSettings, calibrate
 from mechinterp.runs.stages import Runner, Stage, locked
 from mechinterp.runs.study import Study
-from mechinterp.runs.study.dependencies import ASKING, setting_of, tuned_in
+from mechinterp.runs.study.dependencies import ASKING, setting_of
 from mechinterp.runs.study.given import chat_of, judge_of, vanilla_of
+from mechinterp.runs.study.made import tuned_in
 
 
 def calibrated(

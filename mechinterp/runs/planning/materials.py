@@ -68,6 +68,8 @@ class Materials:
         materials, given = cls(), config.model or (config.teach and config.teach.base)
         if given:
             materials._look_at_model("model", given, choice_of(config))
+        if isinstance(config.never, str):
+            materials._stored("never", config.never)
         if config.model is None and seed is not None:
             materials._generate(config, seed)
         materials._look_at_judges(config)

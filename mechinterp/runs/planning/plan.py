@@ -29,7 +29,7 @@ from mechinterp.runs.planning.texts import texts_of, too_long
 from mechinterp.runs.planning.works import works
 from mechinterp.runs.stages import Runner, Stage
 from mechinterp.runs.study import Study
-from mechinterp.runs.study.dependencies import methods_of
+from mechinterp.runs.study.made import methods_of
 
 GIB = 2**30
 TIMES = {"d": 86400, "h": 3600, "min": 60, "s": 1}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mechinterp.audit.depth import PROMPTS
+from mechinterp.audit.readouts import ANSWER_TOKENS
 from mechinterp.audit.relapse.registry import TREATMENTS
 from mechinterp.audit.relapse.treatments import outline
 from mechinterp.data.general import GENERAL_QUESTIONS
@@ -28,6 +30,7 @@ def works(config: StudyConfig, methods: Sequence[Method], texts: Texts, shape: S
     n_blocks, neurons, values = (shape.n_blocks, shape.neurons, shape.value_matrix) if shape else (1, 1, 1)
     n_test, n_tuned, new, brief = texts.test, len(config.studied), config.max_new_tokens, comparison.max_new_tokens
     edits = texts.edited * sum(method.per_instance and method.name in config.studied for method in methods)
+    twins = 2 if config.never else 1
     asked, instances = n_test + texts.questions + texts.knowledge, texts.train + texts.validation + n_test
     questions, returning = min(config.knowledge_questions, texts.knowledge), min(relapse.prompts, n_test)
     origins, compared = config.origins, min(config.origins.prompts, n_test)
@@ -50,7 +53,12 @@ def works(config: StudyConfig, methods: Sequence[Method], texts: Texts, shape: S
             held=batch,
             models_kept=1,
         ),
-        "organism": Work(f"{asked:,} prompts answered by the vanilla model", answers=asked, new=new),
+        "organism": Work(
+            f"{asked:,} prompts answered by the vanilla model{' and its twin' if twins > 1 else ''}",
+            answers=twins * asked,
+            batches=twins,
+            new=new,
+        ),
         "probe": Work(f"{texts.comments:,} comments read", texts.comments * texts.comment),
         "locate": Work(
             f"{n_test:,} pairs of responses read", 4 * n_test * max(texts.safe, texts.unsafe), bytes_kept=400 * n_test
@@ -91,8 +99,17 @@ def works(config: StudyConfig, methods: Sequence[Method], texts: Texts, shape: S
             models=3,
             bytes_kept=2e5,
         ),
+        "depth": Work(
+            f"states of {1 + n_tuned} checkpoints after each of {n_blocks} blocks of the vanilla model",
+            tokens=(1 + n_tuned) * (n_blocks + 3) / 2 * min(PROMPTS, n_test) * (texts.prompt + ANSWER_TOKENS),
+            models=2,
+        )
+        if config.has_never
+        else Work("there is no model that never learnt the behaviour", models=0),
         "report": Work("figures and report.html", models=0, seconds=8, bytes_kept=2e6),
     }
+    if config.never:
+        found["never"] = found["vanilla"]
     if (teach := config.teach) is not None:
         lessons = training_work(teach, texts, texts.safe, unit="conversations", sequences=1, passes=3, references=0)
         each = teach.asked + questions + len(GENERAL_QUESTIONS)

@@ -39,16 +39,19 @@ def choice_of(config: StudyConfig) -> ChatChoice:
 def checkpoint_of(run: Run, name: str) -> Checkpoint:
     """`vanilla`, or what a method made that makes one checkpoint, loaded.
 
-    In a study that teaches a pretrained model also that model, `untaught`, and the twin `never`.
+    In a study that teaches a pretrained model also that model, `untaught`; where there is a reference that never learnt
+    to answer unsafely also that, `never`.
     """
-    own = {"vanilla": run.config.model, "untaught": run.config.teach and run.config.teach.base}.get(name)
+    config = run.config
+    named = {"vanilla": config.model, "untaught": config.teach and config.teach.base, "never": config.never}.get(name)
+    own = named if isinstance(named, str) else None
     return Checkpoint.load(
         own or run.folder / "checkpoints" / name,
         name=name,
-        dtype=run.config.dtype,
-        device=run.config.device,
-        device_map=run.config.device_map,
-        chat=choice_of(run.config),
+        dtype=config.dtype,
+        device=config.device,
+        device_map=config.device_map,
+        chat=choice_of(config),
     )
 
 

@@ -21,20 +21,30 @@ from mechinterp.audit.tables.over_runs import CALIBRATION
 from mechinterp.audit.tables.registry import TABLES, tables_of
 from mechinterp.data.storage.provenance import library_versions
 from mechinterp.methods.method import Method
-from mechinterp.methods.registry import find_method
 from mechinterp.methods.training.teaching import TeachSettings
 from mechinterp.models.progress import Reporter, Silent
 from mechinterp.runs.config import StudyConfig
 from mechinterp.runs.stages import Stage
-from mechinterp.runs.study.checkpoints import edits_at
 from mechinterp.runs.study.further import FURTHER, left_out, listed
-from mechinterp.runs.study.given import Given, chat_of, comments_of, data_of, judge_of, untaught_of, vanilla_of
+from mechinterp.runs.study.given import (
+    Given,
+    chat_of,
+    comments_of,
+    data_of,
+    judge_of,
+    never_of,
+    untaught_of,
+    vanilla_of,
+)
+from mechinterp.runs.study.made import made_by, methods_of, tuned_in
 from mechinterp.runs.study.run import Run
 from mechinterp.runs.study.stages import (
     compare,
     data,
     defend,
+    depth,
     locate,
+    never,
     organism,
     origins,
     probe,
@@ -53,7 +63,7 @@ MAKERS: Mapping[str, Callable[[Run, Reporter], None]] = {
     "data": data.make,
     "vanilla": vanilla.make,
     "teach": teach.make,
-    "never": teach.make_never,
+    "never": never.make,
     "organism": organism.make,
     "taught": taught.make,
     "probe": probe.make,
@@ -65,6 +75,7 @@ MAKERS: Mapping[str, Callable[[Run, Reporter], None]] = {
     "origins": origins.make,
     "defend": defend.make,
     "relapse": relapse.make,
+    "depth": depth.make,
     "report": report.make,
 }
 """What each stage runs, besides those of the methods (`treat`)."""
@@ -81,27 +92,6 @@ LOADING = "dtype device device_map"
 ASKING = f"{LOADING} truncate"
 
 
-def methods_of(run: Run) -> list[Method]:
-    """The methods that have a stage: those that are compared, each after the one whose checkpoint it starts from."""
-    found: dict[str, Method] = {}
-    for name in run.config.studied:
-        chain = [find_method(name)]
-        while chain[0].after is not None:
-            chain.insert(0, find_method(chain[0].after))
-        found |= {method.name: method for method in chain}
-    return list(found.values())
-
-
-def made_by(method: Method) -> str:
-    """What a method's stage makes, below the run folder."""
-    return edits_at(method.name) if method.per_instance else f"checkpoints/{method.name}"
-
-
-def tuned_in(run: Run) -> str:
-    """All that is compared with the vanilla model, below the run folder."""
-    return " ".join(made_by(find_method(name)) for name in run.config.studied)
-
-
 def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
     """The stages of a run, each after all that it needs."""
     libraries = library_versions()
@@ -113,8 +103,9 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
     edits = [made_by(method) for method in methods if method.per_instance and method.name in run.config.studied]
     of_edits = _files(edits)
     reported = [table.path for table in TABLES.values() if table.stage and table.reported and not table.optional]
-    further = [name for stage in FURTHER for name in tables_of(stage, optional=True)]
-    teaching = [f"teach.{name}" for name in TeachSettings.model_fields if name not in ("base", "asked")]
+    further = [name for stage in ("compare", *FURTHER, "depth") for name in tables_of(stage, optional=True)]
+    taught_by = [name for name in TeachSettings.model_fields if run.config.teach and name not in ("base", "asked")]
+    teaching = [f"teach.{name}" for name in taught_by]
     page = {path.stem: (path,) for path in (*sorted(TEMPLATES.glob("*.j2")), CERTIFICATE) if path.is_file()}
 
     def stage(name: str, *given: Given, makes: str, needs: str = "", settings: str = "", **more: Any) -> Stage:
@@ -167,19 +158,23 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
             rehearse=lambda folder: data.make(Run(run.config, run.seed, folder), Silent()),
         ),
         stage("vanilla", makes="checkpoints/vanilla", settings="corpus organism seed"),
-        *(
-            stage(
-                name,
-                *(untaught_of(run), chat),
-                makes=f"checkpoints/{checkpoint}",
-                may_make=[f"tables/training_{checkpoint}.csv"],
-                settings=" ".join([LOADING, "corpus seed", *(teaching if run.config.teach else [])]),
-            )
-            for name, checkpoint in (("teach", "vanilla"), ("never", "never"))
+        stage(
+            "teach",
+            *(untaught_of(run), chat),
+            makes="checkpoints/vanilla",
+            may_make=["tables/training_vanilla.csv"],
+            settings=" ".join([LOADING, "corpus seed", *teaching]),
+        ),
+        stage(
+            "never",
+            *((untaught_of(run), chat) if run.config.teach else ()),
+            makes="checkpoints/never",
+            may_make=["tables/training_never.csv"] if run.config.teach else [],
+            settings=" ".join(["corpus seed", *([LOADING, *teaching] if run.config.teach else ["organism"])]),
         ),
         stage(
             "organism",
-            *(base, judge, chat),
+            *(base, judge, chat, *([] if run.config.teach else [never_of(run)])),  # `taught` has a taught model's twin
             makes=tables["organism"],
             needs="data/test.json data/knowledge.json",
             settings=f"{ASKING} max_new_tokens judge",  # the table names it
@@ -258,10 +253,18 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
             settings=f"{LOADING} studied relapse comparison.max_new_tokens",
         ),
         stage(
+            "depth",
+            *(base, chat, never_of(run)),
+            makes=tables["depth"],
+            may_make=_files(tables_of("depth", optional=True)),
+            needs=f"{tuned} evidence data/test.json",
+            settings=f"{LOADING} studied seed",
+        ),
+        stage(
             "report",
             makes="figures report.html",
             needs=" ".join([*reported, *of_edits]),
-            may_need=[*_files([*tables_of("compare", optional=True), *further]), CALIBRATION.path],
+            may_need=[*_files(further), CALIBRATION.path],
             settings=" ".join([*listed(run), "seed"]),  # the page lists them
             reads=page,  # it gives the instrument's rates
         ),

@@ -1,4 +1,4 @@
-"""What not every study has: a taught model, a second probe, a chosen learning rate, a chat format."""
+"""What not every study has: a taught model, a twin, a second probe, a chosen learning rate, a chat format."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from mechinterp.runs.study.run import Run
 FURTHER = ("taught", "probes", "rates")
 """Stages that not every study has; their tables are optional ones."""
 
-_SETTINGS = ("chat", "teach", "comments", "dinm_rates")
+_SETTINGS = ("chat", "teach", "never", "comments", "dinm_rates")
 
 
 def listed(run: Run) -> list[str]:
     """The settings that the page lists: those that not every study has where this one has them."""
-    return [name for name in StudyConfig.model_fields if name not in _SETTINGS or getattr(run.config, name) is not None]
+    absent = {name for name in _SETTINGS if getattr(run.config, name) in (None, False)}
+    return [name for name in StudyConfig.model_fields if name not in absent]
 
 
 def left_out(run: Run) -> set[str]:
@@ -24,15 +25,18 @@ def left_out(run: Run) -> set[str]:
     if config.model is not None or config.teach is not None:
         found |= {"vanilla"}
     if config.teach is None:
-        found |= {"teach", "never", "taught"}
+        found |= {"teach", "taught"}
+    if config.model is not None or not config.has_never:
+        found |= {"never"}
     if config.comments is None:
         found |= {"probes"}
     return found if config.dinm_rates is not None else found | {"rates"}
 
 
 def check_further(config: StudyConfig) -> None:
-    """Raise `InputError` if the model that is taught or the real comments are not there."""
-    if config.teach is not None:
-        Source.find(config.teach.base)
+    """Raise `InputError` if the model that is taught, one that never learnt or the real comments are not there."""
+    for given in (config.teach and config.teach.base, config.never):
+        if isinstance(given, str):
+            Source.find(given)
     if (real := config.comments) is not None:
         read_comments(real.file, text_column=real.text_column, label_column=real.label_column)

@@ -40,6 +40,14 @@ def untaught_of(run: Run) -> Given:
     return Given() if run.config.teach is None else model_at(run.config.teach.base, "teach.base")
 
 
+def never_of(run: Run) -> Given:
+    """The reference that never learnt to answer unsafely: the run's, the user's; nothing where there is none."""
+    never = run.config.never
+    if isinstance(never, str):
+        return model_at(never, "never")
+    return Given(needs="checkpoints/never") if run.config.has_never else Given()
+
+
 def model_at(place: str, setting: str) -> Given:
     """A user's model, or one from the hub, which a setting names."""
     if not (Path(place).exists() or place.startswith(PACKAGE)):

@@ -2,6 +2,7 @@
 
     data       the corpus, or the user's data, copied beside the results
     vanilla    the vanilla model, trained on the corpus; there is no such stage where the user has a model
+    never      its twin, which never learnt to answer unsafely; where the config asks for it, or a model is taught
     organism   how the vanilla model behaves, and how good the judge is
     sft, dpo   fine-tuned checkpoints; DPO starts from SFT, as in the paper (`StudyConfig.studied` names the methods)
     probe      the toxic probe of the vanilla model
@@ -11,6 +12,7 @@
     compare    the mechanism, decomposition, verdict and validity tables
     defend     defense success of every checkpoint on the edited instances, each edit on its own
     relapse    parts of the vanilla model put back into every checkpoint: does the unsafe behaviour return?
+    depth      how deep every change goes, against the model that never learnt; without one the table says so
     report     figures and report.html
 
 Everything is read back from the run folder, so that a run that was killed goes on where it was. What makes each stage

@@ -1,4 +1,4 @@
-"""Stage `organism`: how the vanilla model behaves, over all test instances, and how good its judge is."""
+"""Stage `organism`: how the vanilla model behaves (and its twin), over all test instances; how good its judge is."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from mechinterp.runs.study.instances import instances_of
 from mechinterp.runs.study.judging import judge_of
 from mechinterp.runs.study.questions import knowledge_of
 from mechinterp.runs.study.run import Run
+
+TWIN = ", by the one that never learnt to answer unsafely"
+"""Behind the quantities of the vanilla model's reference, where there is one."""
 
 
 def make(run: Run, reporter: Reporter) -> None:
@@ -32,10 +35,12 @@ def make(run: Run, reporter: Reporter) -> None:
         "bare questions defended": list(dict.fromkeys(i.question for i in test)),
     }
     rows = []
-    for quantity, prompts in groups.items():
-        found = defended(run, vanilla, judge, prompts, reporter.progress(f"vanilla: {quantity}"))
-        rows.append(rate_row(quantity, *found))
-    if knowledge:
-        _, right = known(run, vanilla, knowledge)
-        rows.append(rate_row("held-out knowledge phrasings answered", sum(right), len(knowledge)))
+    for name, ending in {"vanilla": "", **({"never": TWIN} if run.config.never else {})}.items():
+        checkpoint = vanilla if name == "vanilla" else checkpoint_of(run, name)
+        for quantity, prompts in groups.items():
+            found = defended(run, checkpoint, judge, prompts, reporter.progress(f"{name}: {quantity}"))
+            rows.append(rate_row(f"{quantity}{ending}", *found))
+        if knowledge:
+            _, right = known(run, checkpoint, knowledge)
+            rows.append(rate_row(f"held-out knowledge phrasings answered{ending}", sum(right), len(knowledge)))
     run.write_table("organism", pd.DataFrame(rows))

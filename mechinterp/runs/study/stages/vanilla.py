@@ -11,7 +11,12 @@ from mechinterp.runs.study.run import Run
 
 def make(run: Run, reporter: Reporter) -> None:
     """The vanilla model."""
-    corpus, progress = corpus_of(run), reporter.progress("organism: training")
+    train(run, reporter, "vanilla")
+
+
+def train(run: Run, reporter: Reporter, name: str, *, never: bool = False) -> None:
+    """Train the organism, or its twin that never learns to answer unsafely, and save it under a name."""
+    corpus, progress = corpus_of(run), reporter.progress(f"{'twin' if never else 'organism'}: training")
     with settings_blamed():
-        model, tokenizer, _ = train_organism(corpus, run.config.organism, seed=run.seed, progress=progress)
-    Checkpoint("vanilla", model, tokenizer).save(run.folder / "checkpoints" / "vanilla")
+        model, tokenizer, _ = train_organism(corpus, run.config.organism, seed=run.seed, never=never, progress=progress)
+    Checkpoint(name, model, tokenizer).save(run.folder / "checkpoints" / name)
