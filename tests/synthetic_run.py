@@ -67,6 +67,7 @@ def _made(tuned: tuple[str, ...], seed: int) -> dict[str, pd.DataFrame]:
         "attacks": _attacks(tuned),
         "depth": _depth(tuned),
         "depth_blocks": _depth_blocks(tuned),
+        "decodability": _decodability(tuned),
         "calibration": _calibration(),
         "edits": pd.DataFrame(
             [
@@ -640,6 +641,21 @@ def _depth_blocks(tuned: tuple[str, ...]) -> pd.DataFrame:
                 f"{name}_{end}": f * value for name, value in found.items() for end, f in (("low", 0.9), ("high", 1.1))
             }
             rows.append({"method": method, "block": block, **found, **ends, "counts": block > 0, "n": 40})
+    return pd.DataFrame(rows)
+
+
+def _decodability(tuned: tuple[str, ...]) -> pd.DataFrame:
+    """Read off every checkpoint alike; the tuned ones would say it later."""
+    rows = []
+    for number, method in enumerate(("base", "random", *tuned, "never")):
+        for block in range(N_BLOCKS):
+            found = {"auroc": 0.7 + 0.03 * block, "above_words": 0.03 * block, "shuffled": 0.5}
+            found |= {f"rank_{point}": 1.0 + 40 * number for point in ("attention", "middle", "mlp", "block")}
+            ends = {
+                f"{name}_{end}": f * value for name, value in found.items() for end, f in (("low", 0.9), ("high", 1.1))
+            }
+            own = {"method": method, "block": block, "words": 0.7, "n": 200, "n_unsafe": 90, "reason": ""}
+            rows.append({**own, **found, **ends})
     return pd.DataFrame(rows)
 
 

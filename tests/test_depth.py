@@ -30,7 +30,7 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.watching import evaluating
 from mechinterp.runs.candidate import Candidate
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
 
 PAIRS = [mi.Pair(prompt=p, unsafe=u, safe="No.") for p, u in zip(PROMPTS, RESPONSES, strict=True)]
 SHAPES = ("gpt2", "llama", "gemma2", "opt")
@@ -256,7 +256,7 @@ def test_a_comparison_measures_depth_and_keeps_it(
 ) -> None:
     monkeypatch.setattr(preparing, "answers_unsafely", lambda _, prompts, **__: torch.arange(len(prompts)) % 2 == 0)
     never = Candidate.of(folder / "tuned", name="never")
-    notes = compared(folder, tmp_path, "edit", "tuned", never=never)
+    compared(folder, tmp_path, "edit", "tuned", never=never)
     found = table(tmp_path, "depth").set_index("method")
     assert list(found.index) == ["edit", "tuned"]
     assert found.loc["tuned", ["score", "score_low", "score_high"]].tolist() == [1, 1, 1]
@@ -265,8 +265,8 @@ def test_a_comparison_measures_depth_and_keeps_it(
     blocks = table(tmp_path, "depth_blocks")
     below = blocks[(blocks["method"] == "edit") & (blocks["block"] < 2)]
     assert (below["tuned"] == 0).all()
-    assert "tuned and never have the base's weights" not in notes
-    assert not compared(folder, tmp_path, "edit", "tuned", never=never)  # nothing is opened again
+    again = compared(folder, tmp_path, "edit", "tuned", never=never)
+    assert not [note for note in again if note.startswith(("opening", "recording"))]
     assert json.loads((tmp_path / "manifest.json").read_text())["config"]["never"] == str(folder / "tuned")
 
 

@@ -117,16 +117,14 @@ def test_a_plan_has_a_line_for_the_twin(tmp_path: Path, capsys: pytest.CaptureFi
     [
         ({"never": "somewhere"}, "the organism's twin is `never: true`"),
         ({"never": True, "model": "owner/name", "data": "DATA"}, "for a `model` of your own name one"),
-        ({"never": "./nowhere", "model": "owner/name", "data": "DATA"}, "nowhere"),
+        ({"never": "./nowhere", "model": "owner/name", "data": "DATA"}, "nowhere: no such folder"),
     ],
 )
-def test_bad_input_is_one_line(
+def test_bad_input_is_said(
     content: dict[str, object], said: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     files = dict.fromkeys(("train", "validation", "test", "comments"), "x.json")
     content = {name: files if value == "DATA" else value for name, value in content.items()}
     (tmp_path / "bad.yaml").write_text(yaml.safe_dump(content))
     assert call("reproduce", "--config", tmp_path / "bad.yaml", "--out", tmp_path / "run") == 2
-    told = capsys.readouterr().err.strip()
-    assert said in told
-    assert len(told.splitlines()) == 1
+    assert [line for line in capsys.readouterr().err.splitlines() if said in line]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -121,8 +122,8 @@ def answer_drops(
     vocabulary = base.model.config.get_text_config().vocab_size
     at_most = max(1, LOGITS // (vocabulary * max(len(text.ids) - text.prompt_length for text in unsafe)))
     lengths = [len(text.ids) for text in unsafe]
-    batches = list(length_batches(lengths, budget, at_most, apart=names.short_context))
-    batches = processes.share(batches) if shared else batches
+    groups = list(length_batches(lengths, budget, at_most, apart=names.short_context))
+    batches = processes.share(groups) if shared else groups
     found: list[tuple[int, list[float]]] = []
     with evaluating(base.model), evaluating(source.model):
         for order in batches:
@@ -151,7 +152,8 @@ class DepthTables:
     @classmethod
     def of(cls, tuned: Mapping[str, Drops], never: Drops, *, seed: int = 0) -> DepthTables:
         """From what the states of each model take, by name, on the same prompts."""
-        scores, blocks = [], []
+        scores: list[dict[str, Any]] = []
+        blocks: list[dict[str, Any]] = []
         for method, drops in tuned.items():
             found = Depth(never.values, drops.values, seed)
             each = found.blocks

@@ -9,6 +9,7 @@ from mechinterp.cli import (
     attributing,
     benchmarking,
     comparing,
+    decoding,
     directions,
     editing,
     evaluating,
@@ -42,6 +43,7 @@ for part in (
     attributing,
     relapsing,
     attacking,
+    decoding,
 ):
     app.add_typer(part.commands)
 app.add_typer(evaluating.commands)

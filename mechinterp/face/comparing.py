@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mechinterp.answers.choosing import Named, choose_judge
 from mechinterp.answers.judges import Judge
@@ -38,7 +39,7 @@ class LookedUp:
     instances: list[AnyPair]
     judge: Judge
     reporter: Reporter
-    options: Mapping[str, str]
+    options: Mapping[str, Any]
 
     def named(self, name: str, given: CheckpointLike | WeightDelta | None) -> Candidate | None:
         """A further checkpoint that is read beside them."""
@@ -226,7 +227,7 @@ def looked_up(
     if not tuned:
         raise InputError("there are no tuned checkpoints to compare with the base; give them by name")
     with watched(progress) as reporter:
-        options = {"dtype": dtype, "device": device}
+        options: dict[str, Any] = {"dtype": dtype, "device": device}
         below = Candidate.of(base, name="base", **options)
         candidates = [
             Candidate.of(each, name=check_name(name, "tuned"), base=below, **options) for name, each in tuned.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mechinterp.audit.depth import DepthTables, answer_drops
 from mechinterp.audit.readouts import ANSWER_TOKENS, ReadoutTexts
@@ -57,10 +57,10 @@ class Depths:
         return str(self._alone["reason"])
 
     @property
-    def _alone(self) -> Mapping[str, object]:
+    def _alone(self) -> Mapping[str, Any]:
         if len(self.scores) != 1:
             raise InputError(f"there are {len(self.scores)} checkpoints; the scores of all are in `scores`")
-        return self.scores.iloc[0].to_dict()
+        return dict(self.scores.iloc[0])
 
     def plot(self) -> Picture:
         """Block by block, a line for each checkpoint.
@@ -125,7 +125,7 @@ def depth(
     Example:
         >>> mi.depth("BASE", "runs/dpo", "runs/never", "SafeEdit_test.json").score
     """
-    named = tuned if isinstance(tuned, Mapping) else {ALONE: tuned}
+    named: Mapping[str, CheckpointLike | WeightDelta] = tuned if isinstance(tuned, Mapping) else {ALONE: tuned}
     if not named or "never" in named:
         said = "`never` is the name of the model that never learnt" if named else "there are no tuned checkpoints"
         raise InputError(f"{said}; give one checkpoint, or several by other names")

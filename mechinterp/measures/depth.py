@@ -110,8 +110,8 @@ class Depth:
             d1, d2 = weights @ one, weights @ other
             return torch.where(d1 > self.threshold, d2 / d1, torch.nan)
 
-        return BlockDepth(
-            *(bootstrap(lambda weights, drop=drop: weights @ drop, len(drop), seed=self.seed) for drop in (one, other)),
-            bootstrap(ratio, len(one), seed=self.seed),
-            bool(one.mean() > self.threshold),
-        )
+        def mean(drop: Float[Tensor, " prompt"]) -> Interval:
+            return bootstrap(lambda weights: weights @ drop, len(drop), seed=self.seed)
+
+        shares = bootstrap(ratio, len(one), seed=self.seed)
+        return BlockDepth(mean(one), mean(other), shares, bool(one.mean() > self.threshold))

@@ -23,6 +23,7 @@ from mechinterp.data.storage.saved_tables import SavedTables
 from mechinterp.errors import InputError, near
 from mechinterp.report.plotting.attacks import ATTACKS, ATTACKS_OVERVIEW
 from mechinterp.report.plotting.calibration import CALIBRATION
+from mechinterp.report.plotting.decodability import DECODABILITY
 from mechinterp.report.plotting.decomposition import BLOCKS_PROMPT_LAST, BLOCKS_RESPONSE, ERASE_OR_BYPASS
 from mechinterp.report.plotting.defense import DEFENSE
 from mechinterp.report.plotting.depth import DEPTH
@@ -67,6 +68,7 @@ PLATES: Mapping[str, Plate] = {
         ATTACKS_OVERVIEW,
         ATTACKS,
         DEPTH,
+        DECODABILITY,
         STREAM,
         NEURON_GROUPS,
         NEURON_GROUPS_ACTIVATION_CHANGE,

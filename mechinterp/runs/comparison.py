@@ -249,7 +249,7 @@ class _Recording:
 
         made = made_by("mechinterp.audit.evidence.preparing", "mechinterp.audit.depth")
         with work.together():
-            found = {}
+            found: dict[str, Drops] = {}
             for candidate in (work.never, *work.tuned):
                 key, make = [made, *self.depends, work.identify(candidate)], partial(drops, candidate)
                 found[candidate.name] = work.store.keep("depth", key, load=Drops.load, make=make)

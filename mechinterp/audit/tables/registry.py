@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from mechinterp.audit.tables.answers import DEFENSE, FLAGS, GENERAL, JUDGE, ORGANISM, TAUGHT
 from mechinterp.audit.tables.attacks import ATTACK_PREFILL, ATTACK_QUANTISE, ATTACKS, WORST
 from mechinterp.audit.tables.attacks_further import ATTACK_ABLATE_DIFFERENCE, ATTACK_RELEARN, ATTACK_TRANSPLANT
+from mechinterp.audit.tables.decodability import DECODABILITY
 from mechinterp.audit.tables.decomposition import DECOMPOSITION, LOCAL_VERDICT, NEURONS
 from mechinterp.audit.tables.depth import DEPTH, DEPTH_BLOCKS
 from mechinterp.audit.tables.lens import LOGIT_LENS
@@ -63,6 +64,7 @@ TABLES: Mapping[str, Table] = {
         ATTACK_ABLATE_DIFFERENCE,
         ATTACK_TRANSPLANT,
         DEPTH_BLOCKS,
+        DECODABILITY,
         NEURON_GROUPS,
         STREAM,
         VALUE_VECTORS,

@@ -163,8 +163,8 @@ def read_lens(
         window = Window.of(chosen, position, batch)
         assert window is not None
         rows, columns, inputs, shares = _places(window)
-        streams = _streams(checkpoint, batch, sites, rows, columns)
-        with evaluating(checkpoint.model), _unembedding(checkpoint) as unembed:
+        streams = streams_at(checkpoint, batch, sites, rows, columns)
+        with evaluating(checkpoint.model), unembedding(checkpoint) as unembed:
             stream = torch.cat([streams.pop(point).to(unembed.device) for point in points])
             values = torch.stack(_look(unembed, stream, ids)).unflatten(1, (len(points), len(inputs)))
             sums.index_add_(1, inputs % n_groups, values.transpose(1, 2) * shares[:, None, None])
@@ -195,7 +195,7 @@ def _check(checkpoint: Checkpoint, prompts: Sequence[Prompt], tokens: Sequence[L
         raise InputError(f"tokens {outside} are not in the vocabulary of {checkpoint.source}, ids 0 to {size - 1}")
 
 
-def _streams(
+def streams_at(
     checkpoint: Checkpoint,
     batch: Batch,
     sites: Sequence[HookSite],
@@ -229,8 +229,12 @@ def _places(
     )
 
 
-class _Unembed:
-    """The model's own way from the stream before the final norm to logits."""
+class Unembed:
+    """The model's own way from the stream before the final norm to logits, see `unembedding`.
+
+    Attributes:
+        device: of the final norm, on which streams are wanted.
+    """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
@@ -239,6 +243,7 @@ class _Unembed:
         self.stream: Tensor | None = None
 
     def __call__(self, stream: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocabulary"]:
+        """Logits of each row."""
         checkpoint = self._checkpoint
         self.stream = stream[:, None]
         token = torch.full((len(stream), 1), checkpoint.padding_id, device=checkpoint.device)
@@ -247,9 +252,9 @@ class _Unembed:
 
 
 @contextmanager
-def _unembedding(checkpoint: Checkpoint) -> Iterator[_Unembed]:
+def unembedding(checkpoint: Checkpoint) -> Iterator[Unembed]:
     """For the time of the context the blocks do nothing, and the final norm gets the stream that it is given."""
-    unembed = _Unembed(checkpoint)
+    unembed = Unembed(checkpoint)
     norm = checkpoint.module("ln_final")
     own = norm.forward
 
@@ -266,7 +271,7 @@ def _unembedding(checkpoint: Checkpoint) -> Iterator[_Unembed]:
 
 
 def _look(
-    unembed: _Unembed, stream: Float[Tensor, "n d_model"], ids: Int[Tensor, " token"]
+    unembed: Unembed, stream: Float[Tensor, "n d_model"], ids: Int[Tensor, " token"]
 ) -> tuple[Float[Tensor, "n token"], Float[Tensor, "n token"]]:
     """Logits and probabilities of the tokens, float64 on the CPU; a part of the rows at a time."""
     logits, probabilities = [], []

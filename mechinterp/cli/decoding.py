@@ -1,0 +1,75 @@
+"""What can still be read off the states of checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mechinterp.cli.chatting import in_chat_format
+from mechinterp.cli.common import loading_options, name_and_path, reporting, say
+from mechinterp.cli.judging import Judging, judging_answers
+from mechinterp.cli.options import Data, DeviceMap, DeviceOption, Dtype, DtypeOption, Never, Seed, Truncate, Trust
+from mechinterp.cli.reading import Reading, of_pairs
+
+if TYPE_CHECKING:
+    from mechinterp.models.text.chat import ChatChoice
+
+commands = typer.Typer()
+
+
+@commands.command()
+@in_chat_format
+@of_pairs
+@judging_answers
+def decode(
+    base: Annotated[str, typer.Option(help="The unedited model.")],
+    checkpoint: Annotated[
+        list[str], typer.Option(help="NAME=PATH of a tuned model, adapter, edit or state dict; repeatable.")
+    ],
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for the table and its figure.")],
+    never: Never = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer of the base, in tokens.")] = 32,
+    truncate: Truncate = False,
+    seed: Seed = 0,
+    dtype: DtypeOption = Dtype.auto,
+    device: DeviceOption = "auto",
+    device_map: DeviceMap = None,
+    trust_remote_code: Trust = False,
+    *,
+    chat: ChatChoice,
+    reading: Reading,
+    judging: Judging,
+) -> None:
+    """Can it still be read off the states which prompts the base answers unsafely, and what it would say?
+
+    --out gets tables/decodability.csv, a row per block of each checkpoint: probes trained anew on its states and scored
+    on held-out categories, beside a bag of words, shuffled labels, random weights and --never; and how soon the token
+    with which the base begins an unsafe answer would be said.
+    """
+    from mechinterp.runs.candidate import Candidate
+    from mechinterp.runs.decoding import decode_checkpoints
+
+    options = loading_options(dtype, device, device_map, trust_remote_code=trust_remote_code)
+    named = [name_and_path(given) for given in checkpoint]
+    before = Candidate.of(base, name="base", **options)
+    tuned = [Candidate.of(path, name=name, base=before, **options) for name, path in named]
+    instances = reading.of(data)
+    with reporting() as terminal:
+        found = decode_checkpoints(
+            before,
+            tuned,
+            instances,
+            judging.of(instances, seed, device, terminal.note),
+            out=out,
+            never=None if never is None else Candidate.of(never, name="never", base=before, **options),
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+            truncate=truncate,
+            chat=chat,
+            reporter=terminal,
+        )
+    say(found)
+    say(f"tables: {out / 'tables'}")

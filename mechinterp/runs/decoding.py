@@ -1,0 +1,90 @@
+"""What can still be read off the states of any number of checkpoints; one model is in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from mechinterp.answers.judges import Judge
+from mechinterp.audit.decodability import Asked, decode
+from mechinterp.audit.evidence import ComparisonSettings
+from mechinterp.audit.evidence.preparing import answers_unsafely
+from mechinterp.data.pairs import AnyPair
+from mechinterp.data.storage.provenance import versions
+from mechinterp.models.passes.generation import continue_greedily
+from mechinterp.models.progress import Reporter
+from mechinterp.models.random_weights import with_random_weights
+from mechinterp.models.text.chat import ChatChoice
+from mechinterp.runs.candidate import Candidate
+from mechinterp.runs.folder import RunFolder
+from mechinterp.runs.one_format import described, in_one_format
+from mechinterp.runs.workspace import Workspace
+
+
+def decode_checkpoints(
+    base: Candidate,
+    tuned: Sequence[Candidate],
+    instances: Sequence[AnyPair],
+    judge: Judge,
+    *,
+    out: Path | None,
+    never: Candidate | None = None,
+    max_new_tokens: int = 32,
+    seed: int = 0,
+    truncate: bool = False,
+    chat: ChatChoice | None = None,
+    reporter: Reporter | None = None,
+) -> RunFolder:
+    """Train probes anew on the states of each checkpoint, and rank the token with which the base begins.
+
+    Args:
+        base: the unedited model: its answers label the prompts.
+        tuned: what is read beside it, a model of its shape with random weights, and `never`.
+        instances: their prompts, by category.
+        judge: of the base's answers.
+        out: folder for `tables`, `figures` and `manifest.json`; None for one that goes with what is returned.
+        never: a model that never learnt the behaviour, named `never`.
+        max_new_tokens: longest answer of the base.
+        seed: of folds, shuffles, random weights and intervals.
+        truncate: cut prompts that exceed the context from the left, or raise.
+        chat: which chat format all of them are read in, see `one_format`.
+
+    Returns:
+        The folder, with the table `decodability`.
+
+    Raises:
+        InputError: for checkpoints that cannot be compared.
+    """
+    beside = [] if never is None else [never]
+    base, others = in_one_format(base, [*tuned, *beside], chat)
+    tuned, never = others[: len(tuned)], others[-1] if beside else None
+    work = Workspace(base, tuned, out=out, never=never, purpose="test", reporter=reporter)
+    RunFolder.check_free(work.folder, ["decodability"])
+    prompts = [instance.prompt for instance in instances]
+    work.check(prompts, truncate=truncate)
+    with work.held():
+        of_base = work.open(base)
+        work.reporter.note("the base's own answers")
+        settings = ComparisonSettings(max_new_tokens=max_new_tokens)
+        unsafe = answers_unsafely(of_base, prompts, judge, settings, truncate=truncate)
+        begun = continue_greedily(of_base, prompts, max_new_tokens=1, truncate=truncate, quiet=True)
+        asked = Asked.of(instances, unsafe, begun, seed=seed)
+        rows = [
+            decode(checkpoint.name, checkpoint, asked, truncate=truncate)
+            for checkpoint in (of_base, with_random_weights(of_base, seed=seed))
+        ]
+        for candidate in others:
+            work.reporter.note(f"reading {candidate.name}")
+            rows.append(decode(candidate.name, work.open(candidate), asked, truncate=truncate))
+        work.close()
+        config = {
+            "checkpoints": {candidate.name: candidate.source for candidate in (base, *others)},
+            "judge": judge.name,
+            "max_new_tokens": max_new_tokens,
+            "truncate": truncate,
+            "chat": described(base.chat),
+        }
+        tables = {"decodability": pd.concat(rows, ignore_index=True)}
+        return work.publish("decode", tables, config, seed=seed, versions=versions())
