@@ -45,6 +45,7 @@ STAGES = (
     "dinm",
     "record",
     "compare",
+    "origins",
     "defend",
     "relapse",
     "depth",

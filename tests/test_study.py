@@ -85,7 +85,7 @@ def test_the_manifest_tells_how_the_run_was_made(run: Path) -> None:
     assert set(manifest["fingerprints"]) == {"vanilla", "sft", "dpo", "dinm"}
     assert manifest["fingerprints"]["sft"] != manifest["fingerprints"]["vanilla"]
     stages = {"data", "vanilla", "organism", "sft", "dpo", "probe", "locate", "dinm", "record", "compare", "defend"}
-    stages |= {"never", "relapse", "depth", "report"}
+    stages |= {"never", "origins", "relapse", "depth", "report"}
     assert set(manifest["seconds"]) == stages
     assert manifest["peak_memory_gib"] > 0
     assert {"torch", "transformers", "trl", "transformer-lens"} <= set(manifest["versions"])

@@ -38,8 +38,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 def test_the_stages_are_those_of_the_organism_with_teaching_in_its_place(study: Study) -> None:
     manifest = json.loads((study.folder / "manifest.json").read_text())
     stages = (
-        "data teach never organism taught sft dpo probe probes locate rates dinm record compare defend relapse depth "
-        "report"
+        "data teach never organism taught sft dpo probe probes locate rates dinm record compare origins defend relapse "
+        "depth report"
     )
     assert sorted(manifest["seconds"]) == sorted(stages.split())
     assert {"vanilla", "never", "sft", "dpo"} == {path.name for path in (study.folder / "checkpoints").iterdir()}
