@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mechinterp.cli.chatting import in_chat_format
-from mechinterp.cli.common import loading_options, name_and_path, reporting, say
+from mechinterp.cli.common import name_and_path, reporting, say
 from mechinterp.cli.judging import Judging, judging_answers
-from mechinterp.cli.options import Data, DeviceMap, DeviceOption, Dtype, DtypeOption, Never, Seed, Truncate, Trust
+from mechinterp.cli.loading import Loading, of_whole_models
+from mechinterp.cli.options import Data, Never, Seed, Truncate
 from mechinterp.cli.reading import Reading, of_pairs
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ commands = typer.Typer()
 @in_chat_format
 @of_pairs
 @judging_answers
+@of_whole_models
 def decode(
     base: Annotated[str, typer.Option(help="The unedited model.")],
     checkpoint: Annotated[
@@ -34,11 +36,8 @@ def decode(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer of the base, in tokens.")] = 32,
     truncate: Truncate = False,
     seed: Seed = 0,
-    dtype: DtypeOption = Dtype.auto,
-    device: DeviceOption = "auto",
-    device_map: DeviceMap = None,
-    trust_remote_code: Trust = False,
     *,
+    loading: Loading,
     chat: ChatChoice,
     reading: Reading,
     judging: Judging,
@@ -52,7 +51,7 @@ def decode(
     from mechinterp.runs.candidate import Candidate
     from mechinterp.runs.decoding import decode_checkpoints
 
-    options = loading_options(dtype, device, device_map, trust_remote_code=trust_remote_code)
+    options = loading.options
     named = [name_and_path(given) for given in checkpoint]
     before = Candidate.of(base, name="base", **options)
     tuned = [Candidate.of(path, name=name, base=before, **options) for name, path in named]
@@ -62,7 +61,7 @@ def decode(
             before,
             tuned,
             instances,
-            judging.of(instances, seed, device, terminal.note),
+            judging.of(instances, seed, loading.device, terminal.note),
             out=out,
             never=None if never is None else Candidate.of(never, name="never", base=before, **options),
             max_new_tokens=max_new_tokens,
