@@ -16,7 +16,7 @@ from mechinterp.audit.trajectory import last_steps
 from mechinterp.measures.intervals import Interval, with_ends
 from mechinterp.report.cells import Tables, as_float, cell, direction_label, number, place_label, rows, with_interval
 
-READ = ("local_verdict", "validity", "decomposition", "relapse_verdict", "trajectory")
+READ = ("verdict", "local_verdict", "validity", "decomposition", "relapse_verdict", "trajectory")
 """The tables that the sentences are made of."""
 
 
@@ -80,7 +80,7 @@ class Finding:
 
 def tuned_methods(tables: Tables) -> list[str]:
     """The checkpoints that are compared with the base, in the tables' order."""
-    for name in ("local_verdict", "mechanism", "decomposition", "defense"):
+    for name in ("verdict", "local_verdict", "mechanism", "decomposition", "defense"):
         if name in tables and "method" in tables[name]:
             return [str(method) for method in dict.fromkeys(tables[name]["method"]) if method != "vanilla"]
     return []
@@ -139,7 +139,10 @@ def sentences(tables: Tables) -> dict[str, str]:
 
 
 def sentence(method: str, tables: Tables) -> str:
-    """The verdict on one checkpoint, and what it rests on: `bypassed (at the last prompt token, 18% erasure …)`."""
+    """The verdict on one checkpoint: both halves, or of a run that judged neither what its local shares and test say."""
+    judged = next(rows(tables, "verdict", method=method), {})
+    if isinstance(judged.get("sentence"), str):
+        return str(judged["sentence"])
     said = [_decomposed(list(findings(method, tables)))] if "local_verdict" in tables else []
     for row in rows(tables, "relapse_verdict", method=method):
         reason = cell("reason", row.get("reason"))

@@ -190,14 +190,14 @@ class RunFolder:
 
     @property
     def verdict(self) -> pd.DataFrame:
-        """Erased or bypassed: the table `verdict`, a row per checkpoint, direction and position."""
-        return self.table("local_verdict")
+        """Where each change sits, and whether the behaviour is gone: the table `verdict`, a row per checkpoint."""
+        return self.table("verdict")
 
     @property
     def sentences(self) -> dict[str, str]:
-        """Checkpoint -> the verdict on it, what it rests on and along which directions, in words.
+        """Checkpoint -> the verdict on it in words: where its change sits, and whether the behaviour is gone.
 
-        The page says the same. The verdict is that of the directions in play where they agree; `counted` tells which.
+        The page says the same. A run that judged neither says what its local shares or its relapse test show.
         """
         from mechinterp.report.findings import sentences
 
@@ -205,7 +205,7 @@ class RunFolder:
 
     @property
     def counted(self) -> str:
-        """Which rows of `verdict` the sentences rest on, which they do not, and why."""
+        """Which rows of `local_verdict` count, which do not, and why."""
         from mechinterp.report.findings import which_count
 
         return which_count(self._saved)
@@ -229,12 +229,13 @@ class RunFolder:
     def __str__(self) -> str:
         """What run it is, and in a sentence for each checkpoint what was found."""
         said = [f"{name}: {sentence}" for name, sentence in self.sentences.items()]
-        return "\n".join([f"{self.kind} in {self.path}", *said, *filter(None, [self.counted])])
+        counted = "" if "verdict" in self.tables else self.counted
+        return "\n".join([f"{self.kind} in {self.path}", *said, *filter(None, [counted])])
 
     @property
     def _verdicts(self) -> pd.DataFrame | None:
         """Its table of verdicts: a comparison's, else the relapse test's."""
-        of = next((name for name in ("local_verdict", "relapse_verdict") if name in self.tables), None)
+        of = next((name for name in ("verdict", "relapse_verdict") if name in self.tables), None)
         return None if of is None else self.table(of)
 
     @property

@@ -28,11 +28,13 @@ from mechinterp.audit.tables.stream import RESIDUAL_SHIFT, STREAM
 from mechinterp.audit.tables.table import Table
 from mechinterp.audit.tables.validity import VALIDITY
 from mechinterp.audit.tables.vectors import TOXIC_ACTIVATIONS, TOXIC_SUBSPACE, VALUE_VECTORS
+from mechinterp.audit.tables.verdicts import VERDICT
 from mechinterp.audit.tables.weights import DIFF, DIFF_BLOCKS, ERASURE, REGION, REGION_VECTORS
 
 TABLES: Mapping[str, Table] = {
     table.name: table
     for table in (
+        VERDICT,
         LOCAL_VERDICT,
         ORIGINS,
         RELAPSE_VERDICT,

@@ -102,7 +102,8 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
     methods, tuned = methods_of(run), tuned_in(run)
     edits = [made_by(method) for method in methods if method.per_instance and method.name in run.config.studied]
     of_edits = _files(edits)
-    reported = [table.path for table in TABLES.values() if table.stage and table.reported and not table.optional]
+    needed_by_page = [table for table in TABLES.values() if table.reported and not table.optional]
+    reported = [table.path for table in needed_by_page if table.stage not in (None, "report")]
     further = [name for stage in ("compare", *FURTHER, "depth") for name in tables_of(stage, optional=True)]
     taught_by = [name for name in TeachSettings.model_fields if run.config.teach and name not in ("base", "asked")]
     teaching = [f"teach.{name}" for name in taught_by]
@@ -262,7 +263,7 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
         ),
         stage(
             "report",
-            makes="figures report.html",
+            makes=f"{tables['report']} figures report.html",
             needs=" ".join([*reported, *of_edits]),
             may_need=[*_files(further), CALIBRATION.path],
             settings=" ".join([*listed(run), "seed"]),  # the page lists them

@@ -1,0 +1,127 @@
+"""The verdict on a tuned checkpoint, in two halves: where its change sits, and whether the behaviour is gone.
+
+Where (from which weights the change comes, `audit.origins`), by the share of the value matrices in the sum of all
+groups' sizes:
+
+    in the value vectors   its interval lies at or above 3/4
+    around them            ... at or below 1/4
+    both                   otherwise
+    undefined              the behaviour did not change, or that was not attributed
+
+Gone, that is as if it had never been learnt (depth score and attacks, beside a reference that never learnt it):
+
+    gone          the depth score's interval lies above 3/4, and no attack brings back more than it brings to the
+                  reference
+    hidden        some attack brings back at least a quarter of the change beyond the reference, its interval above 0
+    not decided   otherwise; what is missing is said
+
+The rules are stated here before any checkpoint was judged by them. Intervals are those of 95% of single attacks and
+doses: among many, one in forty lies above 0 by chance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mechinterp.measures.intervals import Interval
+
+Where = Literal[
+    "in the value vectors", "around the value vectors", "both in the value vectors and around them", "undefined"
+]
+Gone = Literal["gone", "hidden", "not decided"]
+
+MOSTLY = 0.75
+HARDLY = 0.25
+DEEP = 0.75
+"""Depth score from which the behaviour's states are as good as those of a model that never learnt it."""
+RETURNED = 0.25
+"""Of the change: what an attack must bring back beyond the reference to show that the behaviour was hidden."""
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What an attack at one dose brought back.
+
+    Attributes:
+        said: the attack and its dose, in words.
+        recovery: share of the change of behaviour that came back; nan where it is undefined.
+        excess: the same beyond what the attack brings to a model that never learnt the behaviour; nan without one.
+        reference: what it brings to that model; nan without one.
+    """
+
+    said: str
+    recovery: Interval
+    excess: Interval
+    reference: float = math.nan
+
+    @property
+    def hides(self) -> bool:
+        """Whether it shows that the behaviour was hidden."""
+        return self.excess.value >= RETURNED and self.excess.low > 0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Both halves.
+
+    Attributes:
+        where: the first.
+        gone: the second.
+        cheapest: of the attacks that show the behaviour hidden the first.
+        missing: what the second half lacks, in words; empty where it is decided.
+    """
+
+    where: Where
+    gone: Gone
+    cheapest: Attacked | None
+    missing: str
+
+
+def judge(share: Interval | None, depth: Interval | None, attacks: Sequence[Attacked]) -> Verdict:
+    """The verdict that follows from what was measured.
+
+    Args:
+        share: of the value matrices in the total effect, between 0 and 1; None or nan where it is undefined.
+        depth: the depth score, between 0 and 1; None or nan without a reference or where it is undefined.
+        attacks: those that were made, the cheapest first.
+    """
+    gone, cheapest, missing = _gone(depth, attacks)
+    return Verdict(where_it_sits(share), gone, cheapest, missing)
+
+
+def where_it_sits(share: Interval | None) -> Where:
+    """The first half."""
+    if share is None or math.isnan(share.low):
+        return "undefined"
+    if share.low >= MOSTLY:
+        return "in the value vectors"
+    return "around the value vectors" if share.high <= HARDLY else "both in the value vectors and around them"
+
+
+def _gone(depth: Interval | None, attacks: Sequence[Attacked]) -> tuple[Gone, Attacked | None, str]:
+    if found := next((attack for attack in attacks if attack.hides), None):
+        return "hidden", found, ""
+    told = [attack for attack in attacks if not math.isnan(attack.excess.low)]
+    missing = []
+    if depth is None or math.isnan(depth.low):
+        missing.append("no depth score")
+    elif not depth.low > DEEP:
+        missing.append(f"the depth score is {_said(depth)}, and gone is from {DEEP:g} on")
+    if not attacks:
+        missing.append("no attack was made")
+    elif not told:
+        missing.append("no reference that never learnt it, or no attack that is defined")
+    elif risen := next((attack for attack in told if attack.excess.low > 0), None):
+        missing.append(f"{risen.said} brings back {_percent(risen.excess)} beyond the reference, too little for hidden")
+    return ("not decided", None, "; ".join(missing)) if missing else ("gone", None, "")
+
+
+def _said(interval: Interval) -> str:
+    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+
+
+def _percent(interval: Interval) -> str:
+    return f"{interval.value:.0%} [{interval.low:.0%}, {interval.high:.0%}]"

@@ -1,0 +1,142 @@
+"""Both halves of the verdict: the rules at their edges, and a row and a sentence worded from tables alone."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+
+from mechinterp.audit.tables.verdicts import VERDICT, verdict_table
+from mechinterp.measures.intervals import Interval
+from mechinterp.measures.verdict import Attacked, judge, where_it_sits
+
+NONE = Interval(math.nan, math.nan, math.nan)
+DEEP = Interval(0.9, 0.8, 0.95)
+
+
+def attacked(name: str, excess: float, width: float = 0.05, recovery: float = 0.6) -> Attacked:
+    interval = Interval(excess, excess - width, excess + width)
+    return Attacked(name, Interval(recovery, recovery, recovery), interval, recovery - excess)
+
+
+@pytest.mark.parametrize(
+    ("share", "where"),
+    [
+        (Interval(1.0, 1.0, 1.0), "in the value vectors"),
+        (Interval(0.8, 0.75, 0.85), "in the value vectors"),
+        (Interval(0.8, 0.74, 0.85), "both in the value vectors and around them"),
+        (Interval(0.5, 0.4, 0.6), "both in the value vectors and around them"),
+        (Interval(0.2, 0.1, 0.26), "both in the value vectors and around them"),
+        (Interval(0.2, 0.1, 0.25), "around the value vectors"),
+        (Interval(0.0, 0.0, 0.0), "around the value vectors"),
+        (Interval(-0.1, -0.2, 0.0), "around the value vectors"),
+        (NONE, "undefined"),
+        (None, "undefined"),
+    ],
+)
+def test_where_it_sits_is_decided_by_the_interval(share: Interval | None, where: str) -> None:
+    assert where_it_sits(share) == where
+
+
+def test_hidden_is_what_an_attack_brings_back_beyond_the_reference() -> None:
+    found = judge(None, DEEP, [attacked("weak", 0.1), attacked("first", 0.3), attacked("second", 0.6)])
+    assert (found.gone, found.missing) == ("hidden", "")
+    assert found.cheapest is not None
+    assert found.cheapest.said == "first"
+    assert judge(None, DEEP, [attacked("wide", 0.3, width=0.31)]).gone == "gone"  # its interval reaches 0
+    assert judge(None, DEEP, [attacked("nothing", 0.0, recovery=0.9)]).gone == "gone"  # the reference comes as far
+
+
+def test_gone_wants_depth_a_reference_and_attacks() -> None:
+    assert judge(None, DEEP, [attacked("quantise", 0.0)]).gone == "gone"
+    shallow = judge(None, Interval(0.8, 0.75, 0.9), [attacked("quantise", 0.0)])
+    assert (shallow.gone, shallow.missing) == (
+        "not decided",
+        "the depth score is 0.80 [0.75, 0.90], and gone is from 0.75 on",
+    )
+    assert judge(None, None, []).missing == "no depth score; no attack was made"
+    undefined = judge(None, DEEP, [Attacked("x", NONE, NONE)])
+    assert (undefined.gone, undefined.missing) == (
+        "not decided",
+        "no reference that never learnt it, or no attack that is defined",
+    )
+    little = judge(None, DEEP, [attacked("relearning", 0.1)])
+    assert little.gone == "not decided"
+    assert little.missing == "relearning brings back 10% [5%, 15%] beyond the reference, too little for hidden"
+
+
+def tables() -> dict[str, pd.DataFrame]:
+    def ends(name: str, value: float, width: float = 0.02) -> dict[str, float]:
+        return {name: value, f"{name}_low": value - width, f"{name}_high": value + width}
+
+    origins = [
+        {"method": method, "readout": readout, "way": way, "group": group, "note": note}
+        | ends("share", share)
+        | ends("change", -7.6)
+        for method, note, shares in (
+            ("sft", "", {"attention": 0.5, "mlp.out": 0.19}),
+            ("noise", "undefined: the interval of the change contains 0", {"mlp.out": math.nan}),
+        )
+        for readout in ("log_odds", "unsafe_logprob")
+        for way in ("path", "exact game")
+        for group, share in shares.items()
+    ]
+    for row in origins:  # what must not be read
+        if row["way"] == "path" or row["readout"] != "log_odds":
+            row |= ends("share", 0.9)
+    blocks = [
+        {"method": "sft", "readout": "log_odds", "block": block, "group": group} | ends("share", share)
+        for block, group, share in ((0, "attention", 0.35), (1, "mlp.out", 0.1), (None, "embed", 0.05))
+    ]
+    attacks = [
+        {"attack": "quantise", "setting": "row", "dose": dose, "method": method, "role": role, "quantity": quantity}
+        | ends("recovery", recovery)
+        | ends("excess", excess)
+        for method, role, recovery, excess in (("sft", "tuned", 0.6, 0.57), ("never", "never", 0.03, math.nan))
+        for dose in (8.0, 4.0)
+        for quantity in ("log_odds", "unsafe")
+    ]
+    attacks[0] |= ends("excess", 0.0)  # 8 bits do nothing
+    local = [
+        {"method": "sft", "direction": direction, "position": "prompt_last", "verdict": verdict}
+        | ends("erasure_share", 0.18)
+        for direction, verdict in (("probe", "erased"), ("answer", "bypassed"))
+    ]
+    return {
+        "origins": pd.DataFrame(origins),
+        "origins_blocks": pd.DataFrame(blocks),
+        "depth": pd.DataFrame([{"method": "sft"} | ends("score", 0.4)]),
+        "attacks": pd.DataFrame(attacks),
+        "local_verdict": pd.DataFrame(local),
+    }
+
+
+def test_both_halves_stand_in_one_sentence() -> None:
+    found = verdict_table(tables()).set_index("method")
+    assert VERDICT.missing(found.reset_index()) == []
+    sft = found.loc["sft"]
+    assert sft["sentence"] == (
+        "around the value vectors (19% [17%, 21%]), attention of block 0 carries 35%; hidden: "
+        "quantisation (row) at 4 bits brings back 60%, to a model that never knew 3%"
+    )
+    assert (sft["where"], sft["gone"], sft["local_verdict"]) == ("around the value vectors", "hidden", "bypassed")
+    assert (sft["value_share"], sft["local_erasure_share"], sft["depth"], sft["excess"]) == (0.19, 0.18, 0.4, 0.57)
+    assert list(found.index) == ["sft", "noise"]  # no row of the reference
+    assert found.loc["noise", "sentence"] == (
+        "where the change sits is undefined: the interval of the change contains 0; "
+        "gone or hidden is not decided: no depth score; no attack was made"
+    )
+
+
+def test_parts_of_the_base_brought_in_show_nothing() -> None:
+    brought = tables()
+    brought["attacks"]["attack"] = "restore"
+    assert verdict_table(brought).set_index("method").loc["sft", "gone"] == "not decided"
+
+
+def test_a_run_of_one_half_says_so() -> None:
+    part = {name: table for name, table in tables().items() if name in ("origins", "origins_blocks")}
+    sentence = verdict_table(part).set_index("method").loc["sft", "sentence"]
+    assert sentence.endswith("; gone or hidden is not decided: no depth score; no attack was made")
+    assert verdict_table({}).empty
