@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mechinterp.audit.tables.verdicts import with_verdict
+
 TUNED = ("sft", "dpo", "dinm")
 DIRECTIONS = ("probe", "answer", "class_means")
 POSITIONS = ("prompt_last", "response")
@@ -22,11 +24,16 @@ def make_tables(tuned: tuple[str, ...] = TUNED, *, seed: int = 0) -> dict[str, p
     return {name: table.copy() for name, table in _made(tuned, seed).items()}
 
 
+def make_local_tables(tuned: tuple[str, ...] = TUNED) -> dict[str, pd.DataFrame]:
+    """The tables of a run that judged neither half of the verdict: its local shares and its relapse test are all."""
+    return {name: table for name, table in make_tables(tuned).items() if name not in ("verdict", "origins", "attacks")}
+
+
 @cache
 def _made(tuned: tuple[str, ...], seed: int) -> dict[str, pd.DataFrame]:
     generator = np.random.default_rng(seed)
     decomposition = _decomposition(tuned)
-    return {
+    made = {
         "mechanism": _mechanism(tuned),
         "decomposition": decomposition,
         "local_verdict": _verdict(decomposition),
@@ -83,6 +90,7 @@ def _made(tuned: tuple[str, ...], seed: int) -> dict[str, pd.DataFrame]:
             ]
         ),
     }
+    return with_verdict(made)
 
 
 def make_run(

@@ -353,7 +353,7 @@ def test_the_command_reads_adapters_and_edits_and_leaves_tables_and_figures(
     told = capsys.readouterr().out
     assert "edit: log odds of the unsafe answer" in told
     run = RunFolder.open(tmp_path / "out")
-    assert run.tables == ("origins", "origins_blocks", "origins_neurons")
+    assert run.tables == ("origins", "origins_blocks", "origins_neurons", "verdict")
     assert run.figures == ("origins", "origins_blocks")
     table = run.table("origins")
     for name in run.tables:

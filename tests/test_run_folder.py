@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from synthetic_run import TUNED, make_run, make_tables
+from synthetic_run import TUNED, make_local_tables, make_run, make_tables
 
 from mechinterp.errors import InputError
 from mechinterp.runs.folder import RunFolder
@@ -54,6 +54,12 @@ def test_a_table_that_is_not_there_is_one_line_with_those_that_are(run: Path) ->
 
 def test_what_was_found_is_said_in_a_sentence_for_each_checkpoint(run: Path) -> None:
     found = RunFolder.open(run)
+    assert found.sentences == dict(zip(found.verdict["method"], found.verdict["sentence"], strict=True))
+    assert str(found).splitlines()[1:] == [f"{name}: {said}" for name, said in found.sentences.items()]
+
+
+def test_a_run_that_judged_neither_half_says_its_local_shares(tmp_path: Path) -> None:
+    found = RunFolder.open(make_run(tmp_path / "run", make_local_tables()))
     assert list(found.sentences) == list(TUNED)
     assert found.sentences["sft"].startswith("bypassed (at the last prompt token, 1")
     assert "erasure along the answer direction" in found.sentences["sft"]
@@ -88,7 +94,7 @@ def test_what_was_found_is_said_in_a_sentence_for_each_checkpoint(run: Path) -> 
     ],
 )
 def test_a_sentence_carries_what_speaks_against_it(tmp_path: Path, change: dict[str, object], said: str) -> None:
-    tables = make_tables()
+    tables = make_local_tables()
     tables["local_verdict"] = tables["local_verdict"].assign(**{"in_play": True} | change)
     if change == {"in_play": None}:
         del tables["validity"]
@@ -96,7 +102,7 @@ def test_a_sentence_carries_what_speaks_against_it(tmp_path: Path, change: dict[
 
 
 def test_readings_that_disagree_say_which_says_what(tmp_path: Path) -> None:
-    tables = make_tables()
+    tables = make_local_tables()
     of_means = tables["local_verdict"]["direction"] == "class_means"
     tables["local_verdict"] = tables["local_verdict"].assign(in_play=True)
     tables["local_verdict"].loc[of_means, "verdict"] = "erased"
@@ -117,11 +123,11 @@ def test_a_relapse_test_alone_says_its_verdict_and_why(tmp_path: Path) -> None:
 
 def test_a_narrow_screen_shows_which_row_it_is_and_what_it_says(run: Path) -> None:
     table = RunFolder.open(run).verdict
-    assert sorted(table) == sorted(make_tables()["local_verdict"])
+    assert sorted(table) == sorted(make_tables()["verdict"])
     with pd.option_context("display.width", 80, "display.max_columns", 0):
         heading = str(table.head(2)).splitlines()[0].split()
-    assert heading[:3] == ["method", "direction", "position"]
-    assert heading[-2:] == ["in_play", "verdict"]
+    assert heading[0] == "method"
+    assert heading[-1] == "sentence"
 
 
 def test_a_name_that_is_not_there_is_answered_by_a_near_one(run: Path) -> None:
