@@ -49,7 +49,7 @@ def show(
         What a notebook shows; the table itself is `.table`.
 
     Example:
-        >>> mi.show(found.verdict, ["method", "direction", "verdict", "reason"])
+        >>> mi.show(found.verdict, ["method", "where", "gone", "missing"])
     """
     frame = table if isinstance(table, pd.DataFrame) else pd.DataFrame(table)
     frame = frame if columns is None else frame[list(columns)]
