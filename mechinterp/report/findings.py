@@ -139,7 +139,7 @@ def sentences(tables: Tables) -> dict[str, str]:
 
 
 def sentence(method: str, tables: Tables) -> str:
-    """The verdict on one checkpoint: both halves, or of a run that judged neither what its local shares and test say."""
+    """The verdict on one checkpoint: both halves; of a run that judged neither, its local shares and its test."""
     judged = next(rows(tables, "verdict", method=method), {})
     if isinstance(judged.get("sentence"), str):
         return str(judged["sentence"])
