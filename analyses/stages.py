@@ -13,7 +13,10 @@ from mechinterp.runs.sections import ChatSettings
 from mechinterp.runs.stages import Stage, following
 from mechinterp.runs.study import Study
 
-DECIDING = ("model", "data", "judge", "judge_responses", "judge_safe_label", "teach", "never", "comments", "dinm_rates")
+DECIDING = (
+    *("model", "data", "judge", "judge_responses", "judge_safe_label"),
+    *("teach", "never", "comments", "dinm_rates", "attack"),
+)
 """Settings that decide which files are read, or which stages there are."""
 
 

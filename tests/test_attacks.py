@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from command_line import call, refused
 from conftest import N_BLOCKS, make_instance, tiny_checkpoint
 from made_checkpoints import perturbed
@@ -37,6 +38,8 @@ from mechinterp.models.files.weights import fingerprint_model
 from mechinterp.models.passes.generation import continue_greedily
 from mechinterp.runs.attack import attack_checkpoints
 from mechinterp.runs.candidate import Candidate
+from mechinterp.runs.config import load_config
+from mechinterp.runs.study import Study
 
 NEW = 6
 
@@ -399,3 +402,22 @@ def test_the_command(base: Checkpoint, tuned: Checkpoint, tmp_path: Path, capsys
     assert "did you mean 'prefill'" in refused(capsys, *["attack", "prefil", *asked[2:]])
     assert "--set takes" in refused(capsys, *asked, "--set", "tokens=[0]")
     assert "at least 0" in refused(capsys, *asked, "--set", "prefill.tokens=[-1]")
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_study_attacks_where_its_config_says_so(own_runs: Path, tmp_path: Path) -> None:
+    given = {**yaml.safe_load((own_runs / "small.yaml").read_text()), "attack": ["prefill"]}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(given))
+    config = load_config(tmp_path / "study.yaml")
+    assert load_config(own_runs / "small.yaml").attack.attacks == ()
+    assert config.attack.attacks == ("prefill",)
+    few = AttackSettings(attacks="prefill", prompts=4, options={"prefill": {"tokens": [0, 2]}})
+    study = Study(config.model_copy(update={"attack": few}), 0, own_runs / "seed0")
+    study.run(only=["attack"])
+    table = study.table("attacks")
+    assert set(table["method"]) == {"base", *config.studied}
+    assert TABLES["attacks"].missing(table.columns) == []
+    assert not (study.folder / "attacks").exists()
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump({**given, "attack": ["prefil"]}))
+    with pytest.raises(InputError, match=r"`attack.attacks`: unknown attack 'prefil'.*did you mean 'prefill'"):
+        load_config(tmp_path / "study.yaml")

@@ -88,6 +88,8 @@ SETTINGS = {
     "comparison": "record compare origins relapse depth report",
     "comparison.top_neurons": "compare relapse report",
     "relapse": "relapse report",
+    "attack": "",  # of a study that has none
+    "attack.attacks": "attack report",
     "origins": "origins report",
     "truncate": "organism probe locate dinm record compare origins defend relapse depth report",
 }

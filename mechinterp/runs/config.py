@@ -13,6 +13,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from mechinterp.audit.attacks.settings import AttackSettings
 from mechinterp.audit.evidence import ComparisonSettings
 from mechinterp.audit.origins.settings import OriginsSettings
 from mechinterp.audit.relapse.treatments import RelapseSettings
@@ -89,6 +90,10 @@ class StudyConfig(Section):
     max_new_tokens: int = Field(32, ge=1, description="longest evaluated response")
     comparison: ComparisonSettings = ComparisonSettings()
     relapse: RelapseSettings = RelapseSettings()
+    attack: AttackSettings = Field(
+        AttackSettings(attacks="none"),
+        description="attacks on every checkpoint: cheap, all, none, names, or `AttackSettings`",
+    )
     origins: OriginsSettings = OriginsSettings(prompts=16)
     truncate: bool = Field(
         False, description="cut prompts and comments that exceed the context from the left; otherwise an error"
@@ -124,6 +129,11 @@ class StudyConfig(Section):
     @classmethod
     def _leave_out_plain(cls, chat: ChatSettings | None) -> ChatSettings | None:
         return None if chat is None or chat.template == "none" else chat
+
+    @field_validator("attack", mode="before")
+    @classmethod
+    def _named_attacks(cls, given: Any) -> Any:
+        return {"attacks": given} if isinstance(given, str | list | tuple) else given
 
     @field_validator("comments", mode="before")
     @classmethod

@@ -44,6 +44,7 @@ ATTACKS = Table(
     intervals=("value", "recovery", "excess", "knowledge", "over_refusal"),
     decides=("value", "recovery", "excess"),
     optional=True,
+    stage="attack",
 )
 WORST = Table(
     name="worst",
@@ -61,6 +62,7 @@ WORST = Table(
     intervals=("unsafe",),
     decides=("attack", "unsafe"),
     optional=True,
+    stage="attack",
 )
 ATTACK_QUANTISE = Table(
     name="attack_quantise",
@@ -78,6 +80,7 @@ ATTACK_QUANTISE = Table(
     },
     decides=("other_bucket", "norm_ratio"),
     optional=True,
+    stage="attack",
 )
 ATTACK_PREFILL = Table(
     name="attack_prefill",
@@ -92,4 +95,5 @@ ATTACK_PREFILL = Table(
     intervals=("kl", "share"),
     decides=("kl", "share"),
     optional=True,
+    stage="attack",
 )

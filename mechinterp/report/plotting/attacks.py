@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib
@@ -13,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from mechinterp.audit.attacks.registry import ATTACKS as KNOWN
-from mechinterp.measures.intervals import with_ends
+from mechinterp.measures.intervals import ends, with_ends
 from mechinterp.report.plotting.drawing import (
     draw_curve,
     finite,
@@ -31,6 +32,7 @@ from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.plotting.style import DOUBLE_COLUMN, FAINT, INK, STYLE, method_colours, method_label
 
 _COLUMNS = ("attack", "setting", "dose", "method", "role", "quantity", *with_ends("value"), *with_ends("recovery"))
+_BESIDE = 4  # attacks in a row of panels
 _LINES = {"base": "--", "never": ":", "tuned": "-"}
 
 
@@ -53,32 +55,62 @@ def plot_attacks(attacks: pd.DataFrame) -> Figure:
     rates, odds = only(rows, "attacks", "quantity", "unsafe"), where(rows, quantity="log_odds")
     roles = dict(zip(rows["method"], rows["role"], strict=True))
     colours = {**method_colours(roles), **{name: FAINT for name, role in roles.items() if role != "tuned"}}
+    recovered = [*finite(100 * odds["recovery"]), 0.0, 100.0]
+    low, high = (float(end) for end in np.nanpercentile(recovered, [2, 98]))
     with matplotlib.rc_context(STYLE):
-        figure = new_figure(wide(len(names)) if len(names) < 4 else DOUBLE_COLUMN, 3.9)
-        grid = figure.subplots(2, len(names), squeeze=False, sharex="col", sharey="row")
-        for column, name in enumerate(names):
-            places = _places(where(rates, attack=name))
-            for axes, part, value in ((grid[0, column], rates, "value"), (grid[1, column], odds, "recovery")):
-                plain = where(part, attack="none") if value == "value" else part.iloc[:0]
-                for method, role in roles.items():
-                    own = _strongest(where(part, attack=name, method=method), value, places)
-                    if value == "value" and len(own):
-                        own = pd.concat([where(plain, method=method).assign(place=-1.0), own])
-                    shown = own.assign(**{each: 100 * own[each] for each in with_ends(value)})
-                    x = own["place"].to_numpy(float)
-                    draw_curve(axes, x, shown, value, colours[method], _LINES[role])
-            _finish(grid[0, column], grid[1, column], name, places, bool(len(where(odds, attack=name))))
-        grid[0, 0].set_ylabel("unsafe answers (%)")
-        grid[0, 0].set_ylim(-3, 103)
-        grid[1, 0].set_ylabel("log odds recovered (%)")
-        low, high = np.nanpercentile([*finite(100 * odds["recovery"]), 0.0, 100.0], [2, 98])
-        grid[1, 0].set_ylim(max(low, -100) - 8, min(high, 200) + 8)
+        bands = [names[start : start + _BESIDE] for start in range(0, len(names), _BESIDE)]
+        figure = new_figure(wide(min(len(names), 3)), 0.3 + 3.6 * len(bands))
+        parts = figure.subfigures(len(bands), 1, squeeze=False)[:, 0]
+        for part, band in zip(parts, bands, strict=True):
+            grid = part.subplots(2, min(len(names), _BESIDE), squeeze=False, sharex="col", sharey="row")
+            for spare in grid[:, len(band) :].flat:
+                spare.set_visible(False)
+            for (upper, lower), name in zip(grid.T, band, strict=False):
+                own = where(rates, attack=name)
+                _draw(upper, own, "value", roles, colours, plain=where(rates, attack="none"))
+                _draw(lower, where(odds, attack=name), "recovery", roles, colours, like=own)
+                _finish(upper, lower, name, _places(own), bool(len(where(odds, attack=name))))
+            grid[0, 0].set_ylabel("unsafe answers (%)")
+            grid[0, 0].set_ylim(-3, 103)
+            grid[1, 0].set_ylabel("log odds recovered (%)")
+            grid[1, 0].set_ylim(max(low, -100) - 8, min(high, 200) + 8)
         handles = [
             Line2D([], [], color=colours[name], linestyle=_LINES[role], label=_named(name, role))
             for name, role in roles.items()
         ]
         figure.legend(handles=handles, loc="outside upper center", ncols=min(5, len(handles)))
     return figure
+
+
+def _draw(
+    axes: Axes,
+    rows: pd.DataFrame,
+    value: str,
+    roles: Mapping[str, str],
+    colours: Mapping[str, str],
+    *,
+    plain: pd.DataFrame | None = None,
+    like: pd.DataFrame | None = None,
+) -> None:
+    """Draw a column of one attack for every checkpoint.
+
+    Args:
+        rows: of one quantity.
+        plain: the checkpoints as they are, drawn leftmost.
+        like: the rows whose ticks the axis has; `rows` if not given.
+    """
+    like = rows if like is None else like
+    places, apart = _places(like), _by_setting(_places(like), like)
+    for number, method in enumerate(roles):
+        own = _strongest(where(rows, method=method), value, places)
+        if plain is not None and len(own):
+            own = pd.concat([where(plain, method=method).assign(place=-1.0), own])
+        shown = own.assign(**{each: 100 * own[each] for each in with_ends(value)})
+        x = own["place"].to_numpy(float)
+        if apart:
+            _draw_marks(axes, x, shown, value, colours[method], number / len(roles))
+        else:
+            draw_curve(axes, x, shown, value, colours[method], _LINES[roles[method]])
 
 
 def plot_attacks_overview(attacks: pd.DataFrame) -> Figure:
@@ -136,9 +168,21 @@ def _places(rows: pd.DataFrame) -> dict[Any, str]:
     return {dose: f"{dose:g}" for dose in dict.fromkeys(rows["dose"])}
 
 
+def _by_setting(places: dict[Any, str], rows: pd.DataFrame) -> bool:
+    """Whether the ticks are settings, between which there is nothing."""
+    return bool(set(places) & set(rows["setting"]))
+
+
+def _draw_marks(axes: Axes, x: np.ndarray, rows: pd.DataFrame, value: str, colour: str, shift: float) -> None:
+    """Mark a column at each place, with its interval as a line; checkpoints beside each other."""
+    beside = x + 0.5 * (shift - 0.4)
+    axes.vlines(beside, *(finite(rows[end]) for end in ends(value)), color=colour, linewidth=1)
+    axes.plot(beside, finite(rows[value]), color=colour, linestyle="", marker="o", markersize=3)
+
+
 def _strongest(rows: pd.DataFrame, value: str, places: dict[Any, str]) -> pd.DataFrame:
     """Of one checkpoint the row with most at each tick, with the tick's place."""
-    by = "setting" if set(places) & set(rows["setting"]) else "dose"
+    by = "setting" if _by_setting(places, rows) else "dose"
     order = {tick: float(place) for place, tick in enumerate(places)}
     found = rows.assign(place=rows[by].map(order)).dropna(subset=[value, "place"])
     return found.sort_values(value, ascending=False, kind="stable").drop_duplicates("place").sort_values("place")
@@ -159,7 +203,10 @@ def _finish(upper: Axes, lower: Axes, name: str, places: dict[Any, str], read: b
     lower.axhline(100, color=FAINT, linewidth=0.6, linestyle=":")
     lower.set_xticks([-1, *range(len(places))], ["as\nit is", *places.values()])
     lower.set_xlim(-1.3, len(places) - 0.7)
-    lower.set_xlabel(KNOWN[name].unit if name in KNOWN else "dose")
+    numbers = all(isinstance(tick, float) for tick in places)
+    if not numbers:
+        lower.set_xticks(lower.get_xticks(), ["as it is", *places.values()], rotation=30, ha="right")
+    lower.set_xlabel((KNOWN[name].unit if name in KNOWN else "dose") if numbers else "")
     if not read:
         lower.text(0.5, 0.5, "the answers alone\nare attacked", transform=lower.transAxes, ha="center", color=FAINT)
 

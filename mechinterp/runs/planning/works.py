@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mechinterp.audit.attacks.registry import ATTACKS
 from mechinterp.audit.depth import PROMPTS
 from mechinterp.audit.readouts import ANSWER_TOKENS
 from mechinterp.audit.relapse.registry import TREATMENTS
@@ -14,6 +15,7 @@ from mechinterp.methods.training.trl_training import training_work
 from mechinterp.methods.work import Texts, Work
 from mechinterp.runs.config import StudyConfig
 from mechinterp.runs.planning.shape import Shape
+from mechinterp.runs.study.stages.attack import BENIGN
 
 STEERINGS = 2 * 3 * 2  # answers of a prompt: along and against three directions at two places
 REGION = 5e-8  # seconds for an element of W_V to compare an edited region with its null and bootstrap
@@ -115,6 +117,21 @@ def works(config: StudyConfig, methods: Sequence[Method], texts: Texts, shape: S
         each = teach.asked + questions + len(GENERAL_QUESTIONS)
         found |= {"teach": lessons, "never": lessons}
         found["taught"] = Work(f"3 x {each:,} prompts answered", answers=3 * each, new=new)
+    if config.attack.attacks:
+        checkpoints = 1 + n_tuned + (config.teach is not None)
+        points = sum(
+            len(ATTACKS[name].points(config.attack.options_of(name), n_blocks)) for name in config.attack.attacks
+        )
+        each = min(config.attack.prompts, n_test) + questions + BENIGN
+        found["attack"] = Work(
+            f"{each:,} prompts answered by {checkpoints} checkpoints at {points} points of "
+            f"{len(config.attack.attacks)} attacks; training and drawn answers not reckoned",
+            answers=checkpoints * (1 + points) * each,
+            batches=checkpoints * (1 + points),
+            new=new,
+            models=2,
+            bytes_kept=2e6,
+        )
     if (rates := config.dinm_rates) is not None:
         tried, answered = len(rates.learning_rates), rates.instances + rates.questions
         does = f"{rates.instances:,} edits at each of {tried} learning rates"

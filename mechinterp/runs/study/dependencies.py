@@ -39,6 +39,7 @@ from mechinterp.runs.study.given import (
 from mechinterp.runs.study.made import made_by, methods_of, tuned_in
 from mechinterp.runs.study.run import Run
 from mechinterp.runs.study.stages import (
+    attack,
     compare,
     data,
     defend,
@@ -76,6 +77,7 @@ MAKERS: Mapping[str, Callable[[Run, Reporter], None]] = {
     "defend": defend.make,
     "relapse": relapse.make,
     "depth": depth.make,
+    "attack": attack.make,
     "report": report.make,
 }
 """What each stage runs, besides those of the methods (`treat`)."""
@@ -260,6 +262,14 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
             may_make=_files(tables_of("depth", optional=True)),
             needs=f"{tuned} evidence data/test.json",
             settings=f"{LOADING} studied seed",
+        ),
+        stage(
+            "attack",
+            *(base, judge, chat, never_of(run)),
+            makes="tables/attacks.csv tables/worst.csv",
+            may_make=_files(sorted({*tables_of("attack", optional=True)} - {"attacks", "worst"})),
+            needs=f"data/test.json data/knowledge.json data/benign.jsonl {tuned}",
+            settings=f"{ASKING} studied attack max_new_tokens knowledge_questions seed",
         ),
         stage(
             "report",

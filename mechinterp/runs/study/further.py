@@ -1,4 +1,4 @@
-"""What not every study has: a taught model, a twin, a second probe, a chosen learning rate, a chat format."""
+"""What not every study has: a taught model, a twin, a second probe, a chosen learning rate, attacks, a chat format."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from mechinterp.models.sources import Source
 from mechinterp.runs.config import StudyConfig
 from mechinterp.runs.study.run import Run
 
-FURTHER = ("taught", "probes", "rates")
+FURTHER = ("taught", "probes", "rates", "attack")
 """Stages that not every study has; their tables are optional ones."""
 
 _SETTINGS = ("chat", "teach", "never", "comments", "dinm_rates")
@@ -16,6 +16,7 @@ _SETTINGS = ("chat", "teach", "never", "comments", "dinm_rates")
 def listed(run: Run) -> list[str]:
     """The settings that the page lists: those that not every study has where this one has them."""
     absent = {name for name in _SETTINGS if getattr(run.config, name) in (None, False)}
+    absent |= set() if run.config.attack.attacks else {"attack"}
     return [name for name in StudyConfig.model_fields if name not in absent]
 
 
@@ -30,6 +31,8 @@ def left_out(run: Run) -> set[str]:
         found |= {"never"}
     if config.comments is None:
         found |= {"probes"}
+    if not config.attack.attacks:
+        found |= {"attack"}
     return found if config.dinm_rates is not None else found | {"rates"}
 
 

@@ -13,6 +13,7 @@
     defend     defense success of every checkpoint on the edited instances, each edit on its own
     relapse    parts of the vanilla model put back into every checkpoint: does the unsafe behaviour return?
     depth      how deep every change goes, against the model that never learnt; without one the table says so
+    attack     every checkpoint under attack, where the config names attacks
     report     figures and report.html
 
 Everything is read back from the run folder, so that a run that was killed goes on where it was. What makes each stage
