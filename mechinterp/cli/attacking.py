@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mechinterp.cli.chatting import in_chat_format
-from mechinterp.cli.common import loading_options, name_and_path, reporting, say, settings_of
+from mechinterp.cli.common import name_and_path, reporting, say, settings_of
 from mechinterp.cli.judging import Judging, judging_answers
-from mechinterp.cli.options import Data, DeviceMap, DeviceOption, Dtype, DtypeOption, Seed, Truncate, Trust
+from mechinterp.cli.loading import Loading, of_whole_models
+from mechinterp.cli.options import Data, Never, Seed, Truncate
 from mechinterp.cli.reading import Reading, of_pairs
 from mechinterp.errors import InputError
 
@@ -24,6 +25,7 @@ commands = typer.Typer()
 @in_chat_format
 @of_pairs
 @judging_answers
+@of_whole_models
 def attack(
     names: Annotated[
         list[str],
@@ -37,9 +39,7 @@ def attack(
     ],
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for tables, figures and the answers.")],
-    never: Annotated[
-        str | None, typer.Option(help="A model that never learnt the behaviour: what an attack teaches by itself.")
-    ] = None,
+    never: Never = None,
     knowledge: Annotated[
         Path | None, typer.Option(help="Knowledge questions, a JSON list of [question, answer]: what an attack costs.")
     ] = None,
@@ -54,11 +54,8 @@ def attack(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 32,
     truncate: Truncate = False,
     seed: Seed = 0,
-    dtype: DtypeOption = Dtype.auto,
-    device: DeviceOption = "auto",
-    device_map: DeviceMap = None,
-    trust_remote_code: Trust = False,
     *,
+    loading: Loading,
     chat: ChatChoice,
     reading: Reading,
     judging: Judging,
@@ -75,18 +72,17 @@ def attack(
     from mechinterp.runs.candidate import Candidate
 
     settings = settings_of(AttackSettings, {"attacks": names, "prompts": prompts, "options": _options(others)})
-    loading = loading_options(dtype, device, device_map, trust_remote_code=trust_remote_code)
     named = [name_and_path(given) for given in checkpoint]
-    before = Candidate.of(base, name="base", **loading)
-    tuned = [Candidate.of(path, name=name, base=before, **loading) for name, path in named]
-    reference = None if never is None else Candidate.of(never, name="never", base=before, **loading)
+    before = Candidate.of(base, name="base", **loading.options)
+    tuned = [Candidate.of(path, name=name, base=before, **loading.options) for name, path in named]
+    reference = None if never is None else Candidate.of(never, name="never", base=before, **loading.options)
     pairs = reading.of(data)
     with reporting() as terminal:
         found = attack_checkpoints(
             before,
             tuned,
             pairs,
-            judging.of(pairs, seed, device, terminal.note),
+            judging.of(pairs, seed, loading.device, terminal.note),
             out=out,
             never=reference,
             settings=settings,
