@@ -16,7 +16,6 @@ from mechinterp.face.loading import CheckpointLike
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.text.chat import ChatChoice
 from mechinterp.runs.attack import attack_checkpoints
-from mechinterp.runs.candidate import Candidate
 from mechinterp.runs.folder import RunFolder
 
 
@@ -78,16 +77,13 @@ def attack(
         attacks=name, prompts=prompts, options={each: dict(own) for each, own in (options or {}).items()}
     )
     with looked_up(base, tuned, pairs, judge, seed=seed, dtype=dtype, device=device, progress=progress) as work:
-        reference = None
-        if never is not None:
-            reference = Candidate.of(never, name="never", base=work.base, dtype=dtype, device=device)
         return attack_checkpoints(
             work.base,
             work.tuned,
             work.instances,
             work.judge,
             out=None if out is None else Path(out),
-            never=reference,
+            never=work.named("never", never),
             settings=settings,
             knowledge=read_knowledge(knowledge) if isinstance(knowledge, str | Path) else knowledge,
             benign=read_benign(benign) if isinstance(benign, str | Path) else [BenignPrompt(each) for each in benign],
