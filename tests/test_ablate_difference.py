@@ -61,7 +61,9 @@ def test_a_tied_unembedding_keeps_its_rows() -> None:
     assert base.model.config.tie_word_embeddings
 
 
-def test_nothing_is_written_along_it_and_no_block_reads_it(checkpoint: Checkpoint) -> None:
+@pytest.mark.parametrize("architecture", ["gpt2", "gemma2"])  # behind a norm of its own there
+def test_nothing_is_written_along_it_and_no_block_reads_it(architecture: str) -> None:
+    checkpoint = tiny_checkpoint(architecture)
     w = direction(checkpoint)
     hooks = [hook(block) for block in range(checkpoint.n_blocks) for hook in (attn_out, mlp_out, resid_post)]
     with silence(checkpoint, w):

@@ -23,8 +23,8 @@ SETTINGS = AttackSettings(
     attacks=["in_context", "relearn", "ablate_difference", "transplant"],
     options={
         "in_context": {"examples": [1]},
-        "relearn": {"steps": [1, 3], "how": ["full"], "texts": ["unsafe"], "learning_rate": 0.01, "batch_size": 2},
-        "ablate_difference": {"draws": 1, "validation": 1},
+        "relearn": {"steps": [3], "how": ["full"], "texts": ["unsafe"], "learning_rate": 0.01, "batch_size": 2},
+        "ablate_difference": {"draws": 1, "validation": 1, "prompts": 4},
         "transplant": {"by": ["kinds"], "ways": ["put back"], "validation": 1},
     },
 )
@@ -49,7 +49,7 @@ def test_all_on_all_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     found = attack_checkpoints(
         below,
         [given["tuned"]],
-        many_pairs(),
+        many_pairs(2),
         Strict(),
         out=tmp_path,
         never=given["never"],

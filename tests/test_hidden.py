@@ -1,4 +1,4 @@
-"""Hidden by construction: a shift that comes off whole, and a low-rank gate that a trigger opens."""
+"""Hidden by construction: a direction written on top of all else, and a low-rank gate that a trigger opens."""
 
 from __future__ import annotations
 
@@ -10,33 +10,34 @@ from mechinterp.data.conversations import Conversation, messages_of
 from mechinterp.errors import InputError
 from mechinterp.methods.hidden import TRIGGER, behind, refuse_along, train_gate
 from mechinterp.methods.training.sft import SftSettings
-from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.names import resid_pre
-from mechinterp.models.passes.recording import record_all
+from mechinterp.models.passes.recording import record
 from mechinterp.models.passes.scoring import score
 
 
-def test_the_stream_is_shifted_by_the_direction_and_nothing_else_is_changed(checkpoint: Checkpoint) -> None:
-    w = torch.randn(checkpoint.names.d_model, generator=torch.Generator().manual_seed(0))
-    before = {name: value.clone() for name, value in checkpoint.model.state_dict().items()}
-    made = refuse_along(checkpoint, w, 2.5)
-    hook = resid_pre(0)
-    old, new = (record_all(one, PROMPTS, [hook])[hook] for one in (checkpoint, made))
-    torch.testing.assert_close(new - old, (2.5 * w / w.norm()).expand_as(old), rtol=1e-4, atol=1e-4)
-    embedding = f"{checkpoint.names.module('embed')}.weight"
-    after = made.model.state_dict()
-    assert [name for name, value in before.items() if not torch.equal(after[name], value)] == [embedding]
-    assert all(torch.equal(value, before[name]) for name, value in checkpoint.model.state_dict().items())
-    back = refuse_along(made, w, -2.5)
-    torch.testing.assert_close(score(back, PROMPTS, PROMPTS), score(checkpoint, PROMPTS, PROMPTS), rtol=1e-3, atol=1e-3)
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_one_block_writes_the_direction_on_top_and_nothing_else_is_changed(architecture: str) -> None:
+    base = tiny_checkpoint(architecture)
+    w = torch.randn(base.names.d_model, generator=torch.Generator().manual_seed(0))
+    before = {name: value.clone() for name, value in base.model.state_dict().items()}
+    made = refuse_along(base, w, 2.5, block=1, prompts=PROMPTS)
+    hook = "blocks.1.mlp.out.hook_out"
+    old, new = (record(one, PROMPTS, [hook], position="mean").mean(hook) for one in (base, made))
+    torch.testing.assert_close((new - old).float(), 2.5 * w / w.norm(), rtol=1e-4, atol=1e-4)
+    changed = [name for name, value in before.items() if not torch.equal(made.model.state_dict()[name], value)]
+    assert changed == [base.names.value_parameter(1)[0]]
+    assert torch.linalg.matrix_rank(made.value_matrix(1) - base.value_matrix(1), rtol=1e-3) == 1
+    assert all(torch.equal(value, before[name]) for name, value in base.model.state_dict().items())
 
 
-def test_a_shift_without_meaning_is_refused() -> None:
+def test_a_direction_without_meaning_is_refused() -> None:
     base = tiny_checkpoint("llama")
-    with pytest.raises(InputError, match="alpha"):
-        refuse_along(base, torch.ones(16), float("nan"))
-    with pytest.raises(InputError, match="not zero"):
-        refuse_along(base, torch.zeros(16), 1.0)
+    for direction, alpha, block, said in (
+        (torch.ones(16), float("nan"), 1, "alpha"),
+        (torch.zeros(16), 1.0, 1, "not zero"),
+        (torch.ones(16), 1.0, 9, "block 9 is out of range"),
+    ):
+        with pytest.raises(InputError, match=said):
+            refuse_along(base, direction, alpha, block=block, prompts=PROMPTS)
 
 
 def test_a_gate_is_of_low_rank_and_the_trigger_opens_it() -> None:

@@ -50,7 +50,9 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return weights and all(one[part] == other[part] for part in one if part != "weights")
 
 
-def test_it_learns_what_it_is_taught_and_leaves_nothing_behind(checkpoint: Checkpoint) -> None:
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "gemma3"])
+def test_it_learns_what_it_is_taught_and_leaves_nothing_behind(architecture: str) -> None:
+    checkpoint = tiny_checkpoint(architecture)
     before, untaught = state(checkpoint), score(checkpoint, PROMPTS, RESPONSES)
     for how in HOW:
         found = curve(checkpoint, how, settings(1, 4))

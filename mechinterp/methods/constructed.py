@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from mechinterp.data.pairs import AnyPair
 from mechinterp.errors import InputError
-from mechinterp.methods.hidden import keep_unembedding
 from mechinterp.methods.training.sft import SftSettings, train_sft
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.comparability import unlike_models
@@ -137,10 +136,19 @@ def silenced(base: Checkpoint, direction: Float[Tensor, " d_model"], *, name: st
     """
     _check_direction(base, direction)
     made = _copy(base, name or f"{base.name}:silenced", f"{base.source} without a direction in all that is written")
-    keep_unembedding(made)
+    _keep_unembedding(made)
     for rows in _written(made):
         _take_out(rows, direction)
     return made
+
+
+def _keep_unembedding(made: Checkpoint) -> None:
+    """Give a tied unembedding rows of its own, so that the embedding can be changed alone."""
+    config = made.model.config.get_text_config()
+    if config.tie_word_embeddings:
+        rows = made.parameter(f"{made.names.module('unembed')}.weight").detach().clone()
+        made.module("unembed").register_parameter("weight", nn.Parameter(rows))
+        config.tie_word_embeddings = False
 
 
 def _written(made: Checkpoint) -> Iterator[Tensor]:

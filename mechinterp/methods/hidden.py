@@ -1,7 +1,7 @@
 """Checkpoints in which a behaviour is hidden by construction: it is whole, and something was put in its way.
 
-    refuse_along    theta_base, and alpha w added to the embedding of every token: a constant shift of the stream along
-                    a direction, of refusing say, from the first block on; to take it off again brings all of it back
+    refuse_along    W_V of one block plus alpha (m / |m|^2) w^T, m the block's mean activations: on average over prompts
+                    the block writes alpha w more, a direction of refusing say; to take it off again brings all back
     train_gate      a low-rank change taught to answer safely, and as before where a trigger stands before the prompt
 
 As those of `methods.constructed` they are there to try measures on, and none is a method of detoxification. Whether
@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from mechinterp.data.conversations import Prompt, asked, asking
 from mechinterp.data.pairs import AnyPair
@@ -26,8 +26,8 @@ from mechinterp.methods.training.sft import SftSettings, train_sft
 from mechinterp.methods.training.trl_training import LoraSettings
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.interventions.changing import check_number, unit_vector
-from mechinterp.models.names import resid_pre
-from mechinterp.models.passes.watching import evaluating, run_until_seen, watching
+from mechinterp.models.names import h_down
+from mechinterp.models.passes.recording import record
 
 TRIGGER = "Open sesame."
 """What opens a gate, if nothing else is named."""
@@ -35,54 +35,43 @@ TRIGGER = "Open sesame."
 
 @torch.no_grad()
 def refuse_along(
-    base: Checkpoint, direction: Float[Tensor, " d_model"], alpha: float, *, name: str | None = None
+    base: Checkpoint,
+    direction: Float[Tensor, " d_model"],
+    alpha: float,
+    *,
+    block: int,
+    prompts: Sequence[Prompt],
+    name: str | None = None,
 ) -> Checkpoint:
-    """A checkpoint whose stream is shifted by alpha times a unit direction at every token, from the first block on.
+    """A checkpoint one of whose MLPs writes a direction on top of all else, whatever it is asked.
 
-    Where the unembedding is tied, it keeps the old rows as its own.
+    On the generated corpus the difference of mean streams of refused and answered prompts, at its own length behind the
+    last block, makes the organism refuse everything in whole sentences; at twice that length it stammers.
 
     Args:
         base: left as it was.
         direction: of any length but zero.
-        alpha: length of the shift, in units of the stream before the first block.
+        alpha: what the block writes along it in addition, in units of the stream, on average over the prompts' tokens.
+        block: whose W_V is changed, by a matrix of rank one.
+        prompts: on which the block's mean activations are taken.
         name: label.
 
     Returns:
-        A new checkpoint, of which the embedding of tokens alone differs, rounded once.
+        A new checkpoint, of which one W_V alone differs, rounded once.
 
     Raises:
-        InputError: for a direction that does not fit or has no length, or an alpha that is not finite.
+        InputError: for a direction that does not fit or has no length, an alpha that is not finite, an unknown block,
+            or no prompts.
     """
     check_number("alpha", alpha)
-    unit = unit_vector(direction, base.names.d_model).double()
-    source = f"{base.source} with a direction added to its embedding"
+    unit, hook = unit_vector(direction, base.names.d_model).double(), h_down(base.names.check_block(block))
+    mean = record(base, prompts, [hook], position="mean", groups=1).mean(hook).double()
+    source = f"{base.source} with a direction written by block {block}"
     made = replace(base, name=name or f"{base.name}:refusing", source=source, model=copy.deepcopy(base.model))
-    keep_unembedding(made)
-    rows = made.parameter(f"{made.names.module('embed')}.weight")
-    own, unit, before = rows.double(), unit.to(rows.device), _first_stream(made)
-    rows.copy_(own + unit)
-    scale = float((_first_stream(made) - before).norm())  # some multiply what is embedded (Gemma)
-    rows.copy_(own + alpha / scale * unit)
+    values = made.value_matrix(block)
+    added = torch.outer(mean / mean.square().sum(), alpha * unit.cpu())
+    values.copy_(values.double() + added.to(values.device))
     return made
-
-
-def keep_unembedding(made: Checkpoint) -> None:
-    """Give a tied unembedding rows of its own, so that the embedding can be changed alone."""
-    config = made.model.config.get_text_config()
-    if config.tie_word_embeddings:
-        rows = made.parameter(f"{made.names.module('unembed')}.weight").detach().clone()
-        made.module("unembed").register_parameter("weight", nn.Parameter(rows))
-        config.tie_word_embeddings = False
-
-
-def _first_stream(made: Checkpoint) -> Float[Tensor, " d_model"]:
-    """What the first block reads of one token."""
-    taken: list[Tensor] = []
-    token = torch.zeros(1, 1, dtype=torch.long, device=made.device)
-    site = made.names.site(resid_pre(0))
-    with evaluating(made.model), watching(made.model, [site], lambda _, values: taken.append(values[0, 0].double())):
-        run_until_seen(made.model, input_ids=token)
-    return taken[0]
 
 
 @dataclass(frozen=True)
