@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mechinterp.audit.tables.registry import TABLES
 from mechinterp.report.cells import Tables, as_float, cell, direction_label, estimate, number, place_label, rows
-from mechinterp.report.findings import Finding, findings, places_of, sentence, tuned_methods
+from mechinterp.report.findings import Finding, findings, local_sentence, places_of, sentence, tuned_methods
 from mechinterp.report.glossary import anchor_of
 from mechinterp.report.plotting import layer_label, method_colours, method_label, p_value_label
 
@@ -58,8 +58,15 @@ def card_of(method: str, tables: Tables, *, made: str = "") -> Card:
         made=made,
         sentence=sentence(method, tables),
         numbers=[*_defense_numbers(method, tables), *_mechanism_numbers(method, tables)],
-        remarks=[*_remarks(found), *_disagreements(found)],
+        remarks=[*_local(method, tables), *_remarks(found), *_disagreements(found)],
     )
+
+
+def _local(method: str, tables: Tables) -> Iterator[str]:
+    """The map of writes, where it is not the sentence itself."""
+    local = local_sentence(method, tables)
+    if "local_verdict" in tables and local != sentence(method, tables):
+        yield f"Block by block, which decides nothing (what a block inherits counts as bypass there): {local}."
 
 
 def _remarks(findings: list[Finding]) -> Iterator[str]:

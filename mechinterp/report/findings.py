@@ -141,8 +141,11 @@ def sentences(tables: Tables) -> dict[str, str]:
 def sentence(method: str, tables: Tables) -> str:
     """The verdict on one checkpoint: both halves; of a run that judged neither, its local shares and its test."""
     judged = next(rows(tables, "verdict", method=method), {})
-    if isinstance(judged.get("sentence"), str):
-        return str(judged["sentence"])
+    return str(judged["sentence"]) if isinstance(judged.get("sentence"), str) else local_sentence(method, tables)
+
+
+def local_sentence(method: str, tables: Tables) -> str:
+    """What the local shares and the relapse test say: `bypassed (at the last prompt token, 18% erasure …)`."""
     said = [_decomposed(list(findings(method, tables)))] if "local_verdict" in tables else []
     for row in rows(tables, "relapse_verdict", method=method):
         reason = cell("reason", row.get("reason"))
