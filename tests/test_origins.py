@@ -37,7 +37,7 @@ from mechinterp.models.interventions.replacing import replaced
 from mechinterp.runs.folder import RunFolder
 
 GROUPS = ("embed", "attention", "mlp.in", "mlp.out", "norm")
-UNITS = Units.of(range(len(PAIRS)))
+UNITS, ONE = Units.of(range(len(PAIRS))), Units.of([0] * len(PAIRS))
 
 
 def perturbed(base: Checkpoint, groups: Sequence[str] = GROUPS, size: float = 0.02, seed: int = 1) -> Checkpoint:
@@ -67,16 +67,20 @@ def test_contributions_add_up_to_the_change_of_the_two_models(architecture: str)
     base = tiny_checkpoint(architecture)
     tuned = perturbed(base)
     texts = ReadoutTexts.of(base, PAIRS, tokens=6)
-    played, along = both(base, tuned, nodes=12)
+    change = Change.of(base, tuned)
+    with change.hybrid(()):
+        before = read(base, texts)
+    with change.hybrid(GROUPS):
+        after = read(base, texts)
+    played = play(change, texts, log_odds, UNITS, ends=(before, after))
     assert played.groups == GROUPS
     assert played.hybrids == 2**5
     wanted = read(tuned, texts) - read(base, texts)
     torch.testing.assert_close(played.change, wanted, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(played.phi.sum(1), wanted, rtol=1e-5, atol=1e-5)
     mean = float(wanted.mean())
-    rough = attribute(Change.of(base, tuned), texts, log_odds, UNITS, nodes=1)
-    off = abs(float(rough.phi.sum(1).mean()) - mean)
-    assert abs(float(along.phi.sum(1).mean()) - mean) <= min(0.02 * abs(mean), off)
+    sums = [float(attribute(change, texts, log_odds, ONE, nodes=nodes).phi.sum()) for nodes in (1, 12)]
+    assert abs(sums[1] - mean) <= min(0.02 * abs(mean), abs(sums[0] - mean))
 
 
 def test_path_and_exact_game_agree_where_the_change_is_small() -> None:
@@ -204,13 +208,24 @@ def test_tied_embeddings_are_one_and_replaced_wherever_they_stand() -> None:
 @pytest.mark.parametrize("types", [(torch.bfloat16, torch.bfloat16), (torch.float32, torch.bfloat16)])
 def test_narrow_models_are_attributed_in_float32(types: tuple[torch.dtype, torch.dtype]) -> None:
     base = tiny_checkpoint("llama", dtype=types[0])
-    tuned = perturbed(tiny_checkpoint("llama"), size=0.05)
+    tuned = perturbed(tiny_checkpoint("llama"), ["attention", "mlp.out"], size=0.05)
     tuned.model.to(types[1])
     wide = [replace(each, model=copy.deepcopy(each.model).float()) for each in (base, tuned)]
-    (played, along), (_, in_float32) = both(base, tuned), both(*wide)
+    texts = ReadoutTexts.of(base, PAIRS, tokens=6)
+    ends = read(base, texts), read(tuned, texts)
+    change = Change.of(base, tuned)
+    along = attribute(change, texts, log_odds, ONE, nodes=2)
+    in_float32 = attribute(Change.of(*wide), texts, log_odds, ONE, nodes=2)
     torch.testing.assert_close(along.places, in_float32.places, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(along.change, in_float32.change, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(played.phi.sum(1), played.change, rtol=1e-5, atol=1e-5)
+    assert (along.places[:, :N_BLOCKS, [1, 3]] != 0).all()
+    if types[0] == types[1]:  # else every weight differs by rounding, and hybrids are read in the wider type
+        played = play(change, texts, log_odds, UNITS, ends=ends)
+        assert played.hybrids == 4
+        torch.testing.assert_close(played.phi.sum(1), ends[1] - ends[0], rtol=1e-5, atol=1e-5)
+    else:
+        with change.hybrid(change.changed) as hybrid:
+            assert {parameter.dtype for parameter in hybrid.model.parameters()} == {torch.float32}
 
 
 def test_an_edit_is_the_checkpoint_with_it_in_its_weights() -> None:
@@ -230,14 +245,15 @@ def test_an_edit_is_the_checkpoint_with_it_in_its_weights() -> None:
 
 def test_finer_groups_and_sampled_games(monkeypatch: pytest.MonkeyPatch) -> None:
     base = tiny_checkpoint("mistral")
-    tuned = perturbed(base)
-    split, _ = both(base, tuned, grouping="split")
-    assert split.groups == ("embed", "attention.qk", "attention.vo", "mlp.in", "mlp.out", "norm")
-    exact, along = both(base, tuned, grouping="blocks")
+    split = Change.of(base, perturbed(base), "split").groups
+    assert split == ("embed", "attention.qk", "attention.vo", "mlp.in", "mlp.out", "norm")
+    tuned = perturbed(base, ["mlp.out"], size=0.1)
+    exact, along = both(base, tuned, grouping="blocks", nodes=1)
     assert exact.groups == ("embed", "norm", "block 0", "block 1", "block 2")
+    assert exact.hybrids == 2**3
     assert along.present == {(3, "embed"), (3, "norm"), (0, "block 0"), (1, "block 1"), (2, "block 2")}
     monkeypatch.setattr(game, "EXACT", 2)
-    sampled, _ = both(base, tuned, grouping="blocks")
+    sampled, _ = both(base, tuned, grouping="blocks", nodes=1)
     assert exact.error is None
     assert sampled.error is not None
     torch.testing.assert_close(sampled.phi.sum(1), exact.change, rtol=1e-5, atol=1e-5)
@@ -348,7 +364,18 @@ def test_the_command_reads_adapters_and_edits_and_leaves_tables_and_figures(
         "--device",
         "cpu",
     ]
-    options += ["--tokens", 4, "--nodes", 2, "--direction", folders / "up.safetensors", "--out", tmp_path / "out"]
+    options += [
+        "--tokens",
+        4,
+        "--nodes",
+        2,
+        "--game",
+        "never",
+        "--direction",
+        folders / "up.safetensors",
+        "--out",
+        tmp_path / "out",
+    ]
     assert call("origins", *options) == 0
     told = capsys.readouterr().out
     assert "edit: log odds of the unsafe answer" in told

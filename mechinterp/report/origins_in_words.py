@@ -7,9 +7,7 @@ import math
 import pandas as pd
 
 from mechinterp.measures.intervals import with_ends
-from mechinterp.report.plotting.origins import best_way, label
-
-_WORDS = {"log_odds": "log odds of the unsafe answer", "unsafe_logprob": "log-probability of the unsafe answer"}
+from mechinterp.report.plotting.origins import READOUTS, best_way, label
 
 
 def origins_in_words(origins: pd.DataFrame) -> list[str]:
@@ -22,7 +20,7 @@ def origins_in_words(origins: pd.DataFrame) -> list[str]:
     for method, readout in origins[["method", "readout"]].drop_duplicates().itertuples(index=False):
         rows = best_way(origins, method, readout)
         change, low, high = (float(rows[name].iloc[0]) for name in with_ends("change"))
-        line = f"{method}: {_WORDS.get(readout, readout)} {change:+.3g} ({low:+.3g} to {high:+.3g})"
+        line = f"{method}: {READOUTS.get(readout, readout)} {change:+.3g} ({low:+.3g} to {high:+.3g})"
         shares = rows["share"].astype(float)
         if shares.isna().any():
             said.append(f"{line}; shares {rows['note'].iloc[0]}")

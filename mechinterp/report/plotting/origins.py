@@ -24,6 +24,7 @@ GROUPS = {
     "norm": ("norms", "#999999"),
 }
 """Printed names and colours of the groups, the toxic regions first."""
+READOUTS = {"log_odds": "log odds of the unsafe answer", "unsafe_logprob": "log-probability of the unsafe answer"}
 WAYS = ("exact game", "sampled game", "path")
 
 
@@ -51,7 +52,7 @@ def plot_origins(origins: pd.DataFrame) -> Figure:
             label_rows(axes, [method_label(method) for method in methods])
             annotate_rows(axes, notes)
             axes.axvline(0, color=INK, linewidth=0.6)
-            axes.set_title(f"change of {readout}")
+            axes.set_title(f"change of the {READOUTS.get(readout, readout)}")
             axes.set_xlim(min(0.0, axes.get_xlim()[0]), max(1.0, axes.get_xlim()[1]))
         grid[-1].set_xlabel("share of the change, by the weights that carry it; beside it the value vectors’ share")
         handles = [Patch(facecolor=colour(group), label=label(group)) for group in ordered(origins["group"], GROUPS)]
