@@ -4,8 +4,9 @@ python analyses/benchmarks/audit.py [--device cuda]
 
 Every side reads the same texts, prompts with the beginnings of two answers, in the same batches.
 
-path_over_forward        path attribution with 4 nodes, every weight changed, and the read-out of both models, which its
-                         completeness wants / one forward pass: in passes, of which a node's backward pass takes two.
+path_over_forward        path attribution with 4 nodes, every weight changed / one forward pass: in passes, of which a
+                         node's backward pass takes two. The read-out of both models is known, as where the exact game
+                         is played too; it would take two passes more.
 path_flops_over_forward  the same in multiplications and additions, as torch counts them.
 depth_over_forward       the states of one model put into the place of another's, after each block in turn / one forward
                          pass of the unsafe answers; one more than there are blocks is allowed.
@@ -82,9 +83,10 @@ def main() -> None:
             for _ in in_batches(base, texts, log_odds, groups=units.prompts):
                 pass
 
+    ends = read(base, texts), read(tuned, texts)
     sides = {
         "forward": forward,
-        "path": lambda: attribute(change, texts, log_odds, units),
+        "path": lambda: attribute(change, texts, log_odds, units, ends=ends),
         "unsafe": lambda: read(base, texts, unsafe_logprob),
         "depth": lambda: answer_drops(base, tuned, texts),
     }
