@@ -406,7 +406,8 @@ def test_the_command(base: Checkpoint, tuned: Checkpoint, tmp_path: Path, capsys
 
 @pytest.mark.usefixtures("unchecked")
 def test_a_study_attacks_where_its_config_says_so(own_runs: Path, tmp_path: Path) -> None:
-    given = {**yaml.safe_load((own_runs / "small.yaml").read_text()), "attack": ["prefill"]}
+    small = yaml.safe_load((own_runs / "small.yaml").read_text())
+    given = {**small, "attack": ["prefill"], "judge": "keywords"}  # by which what the small organism says is unsafe
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(given))
     config = load_config(tmp_path / "study.yaml")
     assert load_config(own_runs / "small.yaml").attack.attacks == ()
