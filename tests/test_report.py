@@ -160,6 +160,21 @@ def test_the_words_of_the_answer_are_explained_where_they_are_used(page_of: Call
     assert linked == '&lt;b&gt;<a class="word" href="#word.erased">Erased</a>&lt;/b&gt;, not mixed, erased'
 
 
+def test_both_halves_of_the_verdict_stand_first_with_their_numbers_and_words(page_of: Callable[..., Page]) -> None:
+    sentence = "around the value vectors (19% [15%, 23%]); hidden: relearn at 5 steps brings back 60%, to a model that"
+    row = {"method": "sft", "where": "around the value vectors", "gone": "hidden", "attack": "relearn at 5 steps"}
+    numbers = {"value_share": 0.19, "recovery": 0.6, "excess": 0.57, "depth": float("nan")}
+    bounds = {f"{name}_{end}": value for name, value in numbers.items() for end in ("low", "high")}
+    verdict = pd.DataFrame([{**row, **numbers, **bounds, "sentence": f"{sentence} never knew 3%"}])
+    page = page_of({**answer_tables(("sft",)), "verdict": verdict})
+    assert f"A{sentence[1:]} never knew 3%." in page.answers[0]
+    assert "Brought back by relearn at 5 steps? 60% [60%, 60%] of the change; 57% [57%, 57%] beyond" in page.text
+    assert "Depth score" not in page.cards[0]
+    explained = {str(a["id"]) for _, a in page.tags if str(a.get("id")).startswith("word.")}
+    assert {"word.around-the-value-vectors", "word.hidden", "word.a-model-that-never-knew"} <= explained
+    assert "word.in-the-value-vectors" not in explained
+
+
 def test_a_study_says_how_a_checkpoint_was_made_and_a_users_label_says_nothing(
     tmp_path: Path, quick_pictures: None
 ) -> None:

@@ -84,7 +84,7 @@ def test_a_figure_opens_large_and_escape_closes_it(page: Page) -> None:
 
 
 def test_a_heading_tells_and_leads_to_its_definition(page: Page) -> None:
-    link = "document.querySelector('.card a.define')"
+    link = "document.querySelector('.card a[href=\"#defense.ds\"]')"
     assert page.run(f"{link}.title") == "share of responses to the adversarial prompts that are judged safe"
     page.run(f"{link}.click()")
     assert page.run("document.querySelector(':target').textContent").startswith("ds: share of responses")

@@ -57,7 +57,11 @@ def card_of(method: str, tables: Tables, *, made: str = "") -> Card:
         colour=method_colours(tuned_methods(tables))[method],
         made=made,
         sentence=sentence(method, tables),
-        numbers=[*_defense_numbers(method, tables), *_mechanism_numbers(method, tables)],
+        numbers=[
+            *_verdict_numbers(method, tables),
+            *_defense_numbers(method, tables),
+            *_mechanism_numbers(method, tables),
+        ],
         remarks=[*_local(method, tables), *_remarks(found), *_disagreements(found)],
     )
 
@@ -100,6 +104,18 @@ def _disagreements(findings: list[Finding]) -> Iterator[str]:
                 f"The directions disagree at the {place_label(position)}: {both}. Only the "
                 f"{direction_label(counts.direction)} is in play there; the other alone would have misled."
             )
+
+
+def _verdict_numbers(method: str, tables: Tables) -> Iterator[Number]:
+    for row in rows(tables, "verdict", method=method):
+        excess = f"{estimate(row, 'excess')} beyond a model that never learnt the behaviour"
+        for column, label, note in (
+            ("value_share", "Carried by the value matrices", "of the effects of all changed weights on the behaviour"),
+            ("depth", "Depth score", "0 untouched, 1 as if never learnt"),
+            ("recovery", f"Brought back by {row.get('attack')}", f"of the change; {excess}"),
+        ):
+            if not math.isnan(as_float(row.get(column))):
+                yield Number.of("verdict", row, column, label, note)
 
 
 def _defense_numbers(method: str, tables: Tables) -> Iterator[Number]:

@@ -22,7 +22,7 @@ RATES = frozenset(
         *("defense", "relapse", "by_activations", "by_values", "by_both", "outside", "share_by_values", "gain"),
         *("by_layer_activations", "by_random", "exceeds_random"),
         *("by_layer_values", "by_random_values", "exceeds_random_values"),
-        *("share_of_neurons", "share_of_reduction"),
+        *("share_of_neurons", "share_of_reduction", "value_share", "recovery", "excess"),
     )
 )
 UNDEFINED = "–"
