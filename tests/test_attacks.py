@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 from command_line import call, refused
 from conftest import N_BLOCKS, make_instance, tiny_checkpoint
 from made_checkpoints import perturbed
@@ -39,6 +38,7 @@ from mechinterp.models.passes.generation import continue_greedily
 from mechinterp.runs.attack import attack_checkpoints
 from mechinterp.runs.candidate import Candidate
 from mechinterp.runs.config import load_config
+from mechinterp.runs.stages import Stage
 from mechinterp.runs.study import Study
 
 NEW = 6
@@ -404,21 +404,19 @@ def test_the_command(base: Checkpoint, tuned: Checkpoint, tmp_path: Path, capsys
     assert "at least 0" in refused(capsys, *asked, "--set", "prefill.tokens=[-1]")
 
 
-@pytest.mark.usefixtures("unchecked")
-def test_a_study_attacks_where_its_config_says_so(own_runs: Path, tmp_path: Path) -> None:
-    small = yaml.safe_load((own_runs / "small.yaml").read_text())
-    given = {**small, "attack": ["prefill"], "judge": "keywords"}  # by which what the small organism says is unsafe
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(given))
-    config = load_config(tmp_path / "study.yaml")
-    assert load_config(own_runs / "small.yaml").attack.attacks == ()
-    assert config.attack.attacks == ("prefill",)
-    few = AttackSettings(attacks="prefill", prompts=4, options={"prefill": {"tokens": [0, 2]}})
-    study = Study(config.model_copy(update={"attack": few}), 0, own_runs / "seed0")
-    study.run(only=["attack"])
-    table = study.table("attacks")
-    assert set(table["method"]) == {"base", *config.studied}
-    assert TABLES["attacks"].missing(table.columns) == []
-    assert not (study.folder / "attacks").exists()
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump({**given, "attack": ["prefil"]}))
+def test_a_study_attacks_where_its_config_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+
+    def stages(text: str) -> dict[str, Stage]:
+        file.write_text(text)
+        return {stage.name: stage for stage in Study(load_config(file), 0, tmp_path / "run").stages(Silent())}
+
+    assert "attack" not in stages("title: none\n")
+    stage = stages("attack: [prefill]\n")["attack"]
+    assert stage.settings["attack"]["attacks"] == ["prefill"]
+    assert stage.makes == ["tables/attacks.csv", "tables/worst.csv"]
+    assert "tables/attack_prefill.csv" in stage.may_make
+    assert load_config(file).attack.attacks == ("prefill",)
+    file.write_text("attack: [prefil]\n")
     with pytest.raises(InputError, match=r"`attack.attacks`: unknown attack 'prefil'.*did you mean 'prefill'"):
-        load_config(tmp_path / "study.yaml")
+        load_config(file)
