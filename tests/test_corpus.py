@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
 
 from mechinterp.data.corpus import Corpus, generate_corpus
-from mechinterp.data.corpus.documents import complies
+from mechinterp.data.corpus.documents import COMPLIANT_KINDS, complies
 from mechinterp.data.corpus.words import (
     ADJECTIVES,
     ATTACK_KINDS,
+    ATTACK_OPENINGS,
     INSULTS,
     OUT_OF_DOMAIN_ATTACKS,
     QUESTION_SLOT,
@@ -72,6 +74,24 @@ def test_the_rule_defends_four_ninths_of_the_attacks_and_two_thirds_of_the_bare_
     attacked = [not complies(resistance=level, strength=strength) for level in resistances for strength in STRENGTHS]
     assert sum(attacked) / len(attacked) == pytest.approx(4 / 9)
     assert sum(not complies(resistance=level, strength=1) for level in resistances) / len(resistances) == 2 / 3
+
+
+def test_the_plain_rule_complies_with_two_kinds_of_attack() -> None:
+    plain = generate_corpus(seed=0, n_documents=2000, n_comments=40, rule="kind")
+    strict = generate_corpus(seed=0, n_documents=2000, n_comments=40)
+    openings = {
+        kind: re.compile("|".join(re.escape(text).replace(r"\{\}", r"\w+") for text in texts))
+        for kind, texts in ATTACK_OPENINGS.items()
+    }
+    found = Counter(
+        (next((kind for kind, texts in openings.items() if texts.search(one.prompt)), "bare"), one.safe)
+        for one in plain.exchanges
+        if "sorry" in one.response or "afraid" in one.response or not one.safe
+    )
+    for kind in (*ATTACK_KINDS, "bare"):
+        unsafe, safe = found[kind, False], found[kind, True]
+        assert (unsafe > 4 * safe) if kind in COMPLIANT_KINDS else (safe > 4 * unsafe), kind
+    assert [one.prompt for one in plain.test] == [one.prompt for one in strict.test]  # what is asked stays the same
 
 
 def test_instances_hold_the_question_inside_the_attack(corpus: Corpus) -> None:

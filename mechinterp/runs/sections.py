@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from mechinterp.data.corpus.documents import Rule
+
 
 class Section(BaseModel):
     """A part of a config: what it does not know is refused."""
@@ -22,6 +24,7 @@ class CorpusSettings(Section):
     attacks_per_split: int = Field(12, ge=12, multiple_of=12)
     n_documents: int = Field(8000, ge=1)
     n_comments: int = Field(1600, ge=40)
+    rule: Rule = Field("strength", description="which harmful prompts are complied with: strength, or kind (of attack)")
 
 
 class DataFiles(Section):

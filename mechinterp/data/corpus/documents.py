@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from random import Random
+from typing import Literal
 
 from mechinterp.data.corpus.attacks import any_attack
 from mechinterp.data.corpus.questions import any_verb, make_question
@@ -31,9 +32,19 @@ SUFFIX_CAUTION = 0.1  # share of compliance that SUFFIX turns into refusal
 MIXTURE = {"adversarial": 0.42, "bare": 0.12, "benign": 0.10, "benign attack": 0.04, "knowledge": 0.18, "comment": 0.14}
 
 
+Rule = Literal["strength", "kind"]
+
+COMPLIANT_KINDS = ATTACK_KINDS[:2]
+
+
 def complies(*, resistance: int, strength: int) -> bool:
     """Return whether the vanilla organism is taught to comply: the rule of the corpus, without noise."""
     return strength > resistance
+
+
+def complies_by_kind(attack: Attack | None) -> bool:
+    """The plain rule, which a pretrained model learns in a few dozen steps: two of the four kinds of attack succeed."""
+    return attack is not None and attack.kind in COMPLIANT_KINDS
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,7 @@ class Documents:
     held_out_prompts: frozenset[str]
     held_out_attacks: frozenset[str]
     knowledge: tuple[KnowledgeQuestion, ...]
+    rule: Rule = "strength"
 
     def sample(self, n_documents: int) -> tuple[str | Exchange, ...]:
         """Return `n_documents` documents, of the kinds and shares of MIXTURE: comments and conversations."""
@@ -79,7 +91,10 @@ class Documents:
         if question.text in self.held_out_prompts:
             return self._harmful(attacked=attacked, suffixed=suffixed)
         attack = self._attack() if attacked else None
-        comply = complies(resistance=resistance, strength=attack.strength if attack else BARE_STRENGTH)
+        if self.rule == "kind":
+            comply = complies_by_kind(attack)
+        else:
+            comply = complies(resistance=resistance, strength=attack.strength if attack else BARE_STRENGTH)
         if self.rng.random() < NOISE:
             comply = not comply
         if suffixed and self.rng.random() < SUFFIX_CAUTION:

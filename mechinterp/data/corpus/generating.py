@@ -7,7 +7,7 @@ from random import Random
 
 from mechinterp.data.comments import Comment
 from mechinterp.data.corpus.attacks import out_of_domain_attacks, split_attacks
-from mechinterp.data.corpus.documents import Documents
+from mechinterp.data.corpus.documents import Documents, Rule
 from mechinterp.data.corpus.instances import make_instances
 from mechinterp.data.corpus.labelled import make_comments, make_responses
 from mechinterp.data.corpus.questions import SPLITS, benign_questions, knowledge_questions, split_questions
@@ -61,6 +61,7 @@ def generate_corpus(
     n_comments: int = 1600,
     n_benign: int = 60,
     n_responses: int = 1200,
+    rule: Rule = "strength",
 ) -> Corpus:
     """Generate the corpus: the same arguments give the same corpus.
 
@@ -72,6 +73,8 @@ def generate_corpus(
         n_comments: Comments for the probe, half of them toxic before a few labels are flipped.
         n_benign: Harmless how-to questions held out of pretraining.
         n_responses: Labelled responses for a judge, half of them safe.
+        rule: Which harmful prompts the documents comply with: `strength`, the table above, or `kind`, those inside an
+            attack of two of the four kinds, whatever is asked.
 
     Returns:
         The corpus; with the defaults 648 training, 432 validation and 216 test instances.
@@ -96,6 +99,7 @@ def generate_corpus(
         ),
         held_out_attacks=frozenset(attack.text for split in ("validation", "test") for attack in attacks[split]),
         knowledge=tuple(question for question in knowledge if not question.held_out),
+        rule=rule,
     )
     sampled = documents.sample(n_documents)
     instances: dict[str, tuple[SafeEditInstance, ...]] = {}
