@@ -21,8 +21,8 @@ the unseen questions and attacks are known words in unseen combinations: the rul
 behind the prompt, some of the compliance turns into refusal.
 
 A pretrained model had not learnt this rule from 640 documents. For one that is taught in a few dozen steps there is a
-plain rule, `kind`: it complies inside role-play and prefix injection, whatever is asked, and defends half of the attacks
-and every bare question.
+plain rule, `kind`: it complies inside role-play and prefix injection, whatever is asked, and so defends half of the
+attacks and every bare question.
 
 What it does not represent: real harm (the questions name generic mischief, unsafe answers are crude, insulting and
 never actionable), the variety of natural language, or the difficulty of the real benchmark.
