@@ -35,6 +35,7 @@ from mechinterp.measures.recovery import excess, mean, recovery
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.files.weights import fingerprint_model
 from mechinterp.models.passes.generation import continue_greedily
+from mechinterp.models.progress import Silent
 from mechinterp.runs.attack import attack_checkpoints
 from mechinterp.runs.candidate import Candidate
 from mechinterp.runs.config import load_config
