@@ -20,6 +20,7 @@ from conftest import tiny_checkpoint
 from mechinterp.answers.fold_judge import FoldJudge
 from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.audit.evidence import ComparisonSettings
+from mechinterp.audit.origins.settings import OriginsSettings
 from mechinterp.data.safeedit import write_safeedit
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
@@ -80,7 +81,7 @@ def test_memory_path_adapter_and_edit_give_the_tables_of_the_command_line(
         Candidate.of(folder / "adapter", base=base),
         Candidate.of(WeightDelta.load(folder / "edit"), name="edit", base=base),
     ]
-    given = {"block": 2, "settings": ComparisonSettings(max_new_tokens=2)}
+    given = {"block": 2, "settings": ComparisonSettings(max_new_tokens=2), "origins": OriginsSettings()}
     before = copy.deepcopy(loaded.model.state_dict())
     found = in_memory(base, tuned, folder, **given)
     assert tables_of(found.path) == by_command
@@ -91,7 +92,7 @@ def test_a_base_in_memory_gives_the_same(folder: Path, by_command: dict[str, byt
     base = Candidate.of(Checkpoint.load(folder / "base", device="cpu"), name="base")
     tuned = [Candidate.of(folder / name, base=base, device="cpu") for name in NAMES]
     assert all(candidate.origin is base.origin for candidate in tuned[1:])  # put on a copy of it
-    given = {"block": 2, "settings": ComparisonSettings(max_new_tokens=2)}
+    given = {"block": 2, "settings": ComparisonSettings(max_new_tokens=2), "origins": OriginsSettings()}
     found = in_memory(base, tuned, folder, **given)
     assert tables_of(found.path) == by_command
 

@@ -204,6 +204,8 @@ def test_a_line_says_what_each_noun_is(folder: Path, own_runs: Path) -> None:
     nouns += [mi.ClassifierJudge(torch.nn.Linear(2, 2), None, 0, "a judge")]
     nouns += [mi.KeywordJudge(("fool",) * 100), mi.TwoJudges(nouns[-3], nouns[-2]), mi.Columns()]
     nouns += [mi.Pair(prompt="How?", unsafe="So.", safe="No.")]
+    nouns += [mi.AttackSettings(), mi.OriginsSettings(), mi.OriginTables(mi.open_run(run))]
+    nouns += [mi.Depths(mi.open_run(run).table("depth"), pd.DataFrame())]
     public = {name for name in mi.__all__ if isinstance(getattr(mi, name), type)}
     assert public <= {type(noun).__name__ for noun in nouns}
     more = [

@@ -40,9 +40,22 @@ TAKES = {
     " --out {out}",
     "diff": "{model} {there}/folder",
     "relapse": "--base {model} --checkpoint t={there}/folder --data {there}/data.json --out {out}",
+    "origins": "--base {model} --checkpoint t={there}/folder --data {there}/data.json --out {out}",
+    "attack": "quantise --base {model} --checkpoint t={there}/folder --data {there}/data.json --out {out}",
+    "decode": "--base {model} --checkpoint t={there}/folder --data {there}/data.json --out {out}",
     "evaluate": "--model {model} --data {there}/data.json --max-new-tokens 2 --device cpu --out {out}",
 }
-SLOW = {"train sft", "train dpo", "train ext_sub", "pairs", "compare", "relapse"}  # tested of any checkpoint elsewhere
+SLOW = {
+    "train sft",
+    "train dpo",
+    "train ext_sub",
+    "pairs",
+    "compare",
+    "relapse",
+    "origins",
+    "attack",
+    "decode",
+}  # tested of any checkpoint elsewhere
 
 
 @pytest.fixture(scope="module")

@@ -355,7 +355,7 @@ def test_what_follows_is_what_the_keys_say(organism: Study) -> None:
     """`following`, by which the tables of the documents are made."""
     listed = chatting(organism).stages(Silent())
     for name in SETTINGS:
-        if name not in (
+        if name.split(".")[0] != "attack" and name not in (
             "model",
             "data",
             "never",
