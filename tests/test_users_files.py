@@ -146,7 +146,10 @@ def test_a_comparison_takes_away_what_an_earlier_one_wrote_and_nothing_else(chec
     assert untouched(planted)
 
 
-@pytest.mark.parametrize("name", ["tables/local_verdict.csv", "figures/stream.png", "report.html", "manifest.json"])
+@pytest.mark.parametrize(
+    "name",
+    [*("tables/local_verdict.csv", "tables/verdict.csv", "figures/stream.png"), *("report.html", "manifest.json")],
+)
 def test_a_comparison_is_refused_where_a_name_is_taken(
     checkpoints: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture
 ) -> None:

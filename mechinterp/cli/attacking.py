@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mechinterp.cli.chatting import in_chat_format
-from mechinterp.cli.common import name_and_path, reporting, say, settings_of
+from mechinterp.cli.common import reporting, say, settings_of
 from mechinterp.cli.judging import Judging, judging_answers
 from mechinterp.cli.loading import Loading, of_whole_models
 from mechinterp.cli.options import Data, Never, Seed, Truncate
@@ -69,13 +69,9 @@ def attack(
     from mechinterp.data.benign import read_benign
     from mechinterp.data.knowledge import read_knowledge
     from mechinterp.runs.attack import attack_checkpoints
-    from mechinterp.runs.candidate import Candidate
 
     settings = settings_of(AttackSettings, {"attacks": names, "prompts": prompts, "options": _options(others)})
-    named = [name_and_path(given) for given in checkpoint]
-    before = Candidate.of(base, name="base", **loading.options)
-    tuned = [Candidate.of(path, name=name, base=before, **loading.options) for name, path in named]
-    reference = None if never is None else Candidate.of(never, name="never", base=before, **loading.options)
+    before, tuned, reference = loading.candidates(base, checkpoint, never)
     pairs = reading.of(data)
     with reporting() as terminal:
         found = attack_checkpoints(

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mechinterp.cli.chatting import in_chat_format
-from mechinterp.cli.common import loading_options, name_and_path, read_direction, reporting, say, settings_of
+from mechinterp.cli.common import read_direction, reporting, say, settings_of
 from mechinterp.cli.judging import Judging, judging_answers
-from mechinterp.cli.options import Data, DeviceMap, DeviceOption, Dtype, DtypeOption, Seed, Truncate, Trust
+from mechinterp.cli.loading import Loading, of_whole_models
+from mechinterp.cli.options import Data, Seed, Truncate
 from mechinterp.cli.reading import Reading, of_pairs
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class PositionName(StrEnum):
 @in_chat_format
 @of_pairs
 @judging_answers
+@of_whole_models
 def origins(
     base: Annotated[str, typer.Option(help="The unedited model.")],
     checkpoint: Annotated[
@@ -86,11 +88,8 @@ def origins(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer that is judged, in tokens.")] = 32,
     truncate: Truncate = False,
     seed: Seed = 0,
-    dtype: DtypeOption = Dtype.auto,
-    device: DeviceOption = "auto",
-    device_map: DeviceMap = None,
-    trust_remote_code: Trust = False,
     *,
+    loading: Loading,
     chat: ChatChoice,
     reading: Reading,
     judging: Judging,
@@ -102,19 +101,15 @@ def origins(
     """
     from mechinterp.audit.origins.settings import OriginsSettings
     from mechinterp.report.origins_in_words import origins_in_words
-    from mechinterp.runs.candidate import Candidate
     from mechinterp.runs.origins import attribute_checkpoints
 
-    options = loading_options(dtype, device, device_map, trust_remote_code=trust_remote_code)
-    named = [name_and_path(given) for given in checkpoint]
-    before = Candidate.of(base, name="base", **options)
-    tuned = [Candidate.of(path, name=name, base=before, **options) for name, path in named]
+    before, tuned, _ = loading.candidates(base, checkpoint)
     more = [read_direction(text) for text in direction or []]
     chosen = {"groups": groups.value, "game": game.value, "nodes": nodes, "prompts": prompts, "tokens": tokens}
     settings = settings_of(OriginsSettings, {**chosen, "top": top, "readouts": readout or None})
     pairs = reading.of(data)
     with reporting() as terminal:
-        judge = judging.of(pairs, seed, device, terminal.note) if answers is AnswersName.base else None
+        judge = judging.of(pairs, seed, loading.device, terminal.note) if answers is AnswersName.base else None
         found = attribute_checkpoints(
             before,
             tuned,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mechinterp.cli.chatting import in_chat_format
-from mechinterp.cli.common import block_of_layer, name_and_path, read_direction, reporting, say
+from mechinterp.cli.common import block_of_layer, read_direction, reporting, say
 from mechinterp.cli.judging import Judging, judging_answers
 from mechinterp.cli.loading import Loading, of_whole_models
 from mechinterp.cli.options import (
@@ -102,18 +102,14 @@ def compare(
     if text is not TextName.fixed and not generated:
         raise InputError(f"--text {text.value} is of greedy tokens: say how many with --generated N")
     check_results(out)
-    options = loading.options
-    before, tuned = Candidate.of(base, name="base", **options), []
-    for given in checkpoint or []:
-        name, path = name_and_path(given)
-        tuned.append(Candidate.of(path, name=name, base=before, **options))
+    before, tuned, reference = loading.candidates(base, checkpoint or [], never)
     for given in trajectory or []:
         name, separator, pattern = given.partition("=")
         if not separator or "/" in name:  # the = is one of a folder's name
             name, pattern = "", given
         for step, path in find_steps(pattern, name or None):
             name = f"{step.trajectory}@{step.step}"
-            tuned.append(Candidate.of(path, name=name, base=before, step=step, **options))
+            tuned.append(Candidate.of(path, name=name, base=before, step=step, **loading.options))
     block, fitted, instances = block_of_layer(layer), ToxicProbe.load(probe), reading.of(data)
     more = [read_direction(text) for text in direction or []]
     with reporting() as terminal:
@@ -135,7 +131,7 @@ def compare(
             without_sinks=without_sinks,
             relapse=RelapseSettings() if relapse else None,
             origins=OriginsSettings() if origins else None,
-            never=None if never is None else Candidate.of(never, name="never", base=before, **options),
+            never=reference,
             reporter=terminal,
         )
     say(found)

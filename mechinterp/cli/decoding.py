@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mechinterp.cli.chatting import in_chat_format
-from mechinterp.cli.common import name_and_path, reporting, say
+from mechinterp.cli.common import reporting, say
 from mechinterp.cli.judging import Judging, judging_answers
 from mechinterp.cli.loading import Loading, of_whole_models
 from mechinterp.cli.options import Data, Never, Seed, Truncate
@@ -48,13 +48,9 @@ def decode(
     on held-out categories, beside a bag of words, shuffled labels, random weights and --never; and how soon the token
     with which the base begins an unsafe answer would be said.
     """
-    from mechinterp.runs.candidate import Candidate
     from mechinterp.runs.decoding import decode_checkpoints
 
-    options = loading.options
-    named = [name_and_path(given) for given in checkpoint]
-    before = Candidate.of(base, name="base", **options)
-    tuned = [Candidate.of(path, name=name, base=before, **options) for name, path in named]
+    before, tuned, reference = loading.candidates(base, checkpoint, never)
     instances = reading.of(data)
     with reporting() as terminal:
         found = decode_checkpoints(
@@ -63,7 +59,7 @@ def decode(
             instances,
             judging.of(instances, seed, loading.device, terminal.note),
             out=out,
-            never=None if never is None else Candidate.of(never, name="never", base=before, **options),
+            never=reference,
             max_new_tokens=max_new_tokens,
             seed=seed,
             truncate=truncate,

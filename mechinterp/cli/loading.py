@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mechinterp.cli.added import adding
-from mechinterp.cli.common import load, loading_options
+from mechinterp.cli.common import load, loading_options, name_and_path
 from mechinterp.cli.options import Base, DeviceMap, DeviceOption, Dtype, DtypeOption, Trust
 
 if TYPE_CHECKING:
     from mechinterp.models.checkpoints import Checkpoint
     from mechinterp.models.text.chat import ChatChoice, ChatFormat
+    from mechinterp.runs.candidate import Candidate
 
 OPTIONS: dict[str, Any] = {
     "dtype": DtypeOption,
@@ -48,6 +50,18 @@ class Loading:
             trust_remote_code=self.trust_remote_code,
             chat=chat,
         )
+
+    def candidates(
+        self, base: str, checkpoints: Iterable[str], never: str | None = None
+    ) -> tuple[Candidate, list[Candidate], Candidate | None]:
+        """What a command compares: the base, each NAME=PATH on it, and a model that never learnt, if one is given."""
+        from mechinterp.runs.candidate import Candidate
+
+        named = [name_and_path(given) for given in checkpoints]
+        below = Candidate.of(base, name="base", **self.options)
+        tuned = [Candidate.of(path, name=name, base=below, **self.options) for name, path in named]
+        reference = None if never is None else Candidate.of(never, name="never", base=below, **self.options)
+        return below, tuned, reference
 
 
 _DEFAULTS = vars(Loading())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mechinterp.cli.chatting import in_chat_format
-from mechinterp.cli.common import block_of_layer, name_and_path, reporting, say, settings_of
+from mechinterp.cli.common import block_of_layer, reporting, say, settings_of
 from mechinterp.cli.judging import Judging, judging_answers
 from mechinterp.cli.loading import Loading, of_whole_models
 from mechinterp.cli.options import Data, Distance, DistanceName, Layer, Never, Seed, Truncate
@@ -64,13 +64,9 @@ def relapse(
     """
     from mechinterp.audit.directions.probe import ToxicProbe
     from mechinterp.audit.relapse.treatments import RelapseSettings
-    from mechinterp.runs.candidate import Candidate
     from mechinterp.runs.relapse import treat_checkpoints
 
-    options = loading.options
-    named = [name_and_path(given) for given in checkpoint]
-    before = Candidate.of(base, name="base", **options)
-    tuned = [Candidate.of(path, name=name, base=before, **options) for name, path in named]
+    before, tuned, reference = loading.candidates(base, checkpoint, never)
     fitted = None if probe is None else ToxicProbe.load(probe)
     settings = settings_of(RelapseSettings, {"prompts": prompts, "draws": draws, "treatments": treatments or None})
     block, instances = block_of_layer(layer), reading.of(data)
@@ -88,7 +84,7 @@ def relapse(
             max_new_tokens=max_new_tokens,
             seed=seed,
             truncate=truncate,
-            never=None if never is None else Candidate.of(never, name="never", base=before, **options),
+            never=reference,
             chat=chat,
             reporter=terminal,
         )

@@ -9,8 +9,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mechinterp.audit.tables.reading import Tables, as_float, rows
 from mechinterp.audit.tables.registry import TABLES
-from mechinterp.report.cells import Tables, as_float, cell, direction_label, estimate, number, place_label, rows
+from mechinterp.report.cells import cell, direction_label, estimate, number, place_label
 from mechinterp.report.findings import Finding, findings, local_sentence, places_of, sentence, tuned_methods
 from mechinterp.report.glossary import anchor_of
 from mechinterp.report.plotting import layer_label, method_colours, method_label, p_value_label

@@ -1,9 +1,9 @@
-"""Cells of the report: what a value of a run's table looks like, and the rows that are asked for."""
+"""Cells of the report: what a value of a run's table looks like, formatted."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +28,6 @@ RATES = frozenset(
 UNDEFINED = "–"
 BLOCKS = frozenset(("layer", "block", "peak_block"))
 
-Tables = Mapping[str, pd.DataFrame]
-
 
 @dataclass(frozen=True)
 class ShownTable:
@@ -52,14 +50,6 @@ class ShownTable:
     def headings(self) -> list[tuple[str, str | None]]:
         """The columns' names without underscores, and where each is defined."""
         return [(words_of(column), anchor_of(self.table, column)) for column in self.columns]
-
-
-def rows(tables: Tables, name: str, **equal: object) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a table, if the run has it, whose columns equal the values given."""
-    if name in tables:
-        for row in tables[name].to_dict("records"):
-            if all(row.get(column) == value for column, value in equal.items()):
-                yield {str(column): value for column, value in row.items()}
 
 
 def estimate(row: Mapping[Any, Any], column: str) -> str:
@@ -89,11 +79,6 @@ def cell(column: str, value: object) -> str:
     if column in RATES:
         return number(100 * value) + "%"
     return p_value_label(value).removeprefix("p = ") if column == "null_p" else number(value)
-
-
-def as_float(value: object) -> float:
-    """A number, or nan."""
-    return float(value) if isinstance(value, int | float) else math.nan
 
 
 def number(value: float) -> str:

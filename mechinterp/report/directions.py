@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mechinterp.audit.tables.reading import Tables, as_float, rows
 from mechinterp.measures.intervals import ends
-from mechinterp.report.cells import Tables, as_float, cell, direction_label, estimate, number, place_label, rows
+from mechinterp.report.cells import cell, direction_label, estimate, number, place_label
 from mechinterp.report.plotting import method_label, p_value_label
 
 PUBLISHED = {

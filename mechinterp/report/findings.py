@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
+from mechinterp.audit.tables.reading import Tables, as_float, interval_of, rows
 from mechinterp.audit.trajectory import last_steps
-from mechinterp.measures.intervals import Interval, with_ends
-from mechinterp.report.cells import Tables, as_float, cell, direction_label, number, place_label, rows, with_interval
+from mechinterp.measures.intervals import Interval
+from mechinterp.report.cells import cell, direction_label, number, place_label, with_interval
 
 READ = ("verdict", "local_verdict", "validity", "decomposition", "relapse_verdict", "trajectory")
 """The tables that the sentences are made of."""
@@ -94,8 +95,8 @@ def findings(method: str, tables: Tables) -> Iterator[Finding]:
             position=str(row.get("position", "")),
             verdict=str(row.get("verdict", "undecided")),
             in_play=_in_play(row, tables),
-            erasure_share=_interval(row, "erasure_share"),
-            change=_interval(row, "change"),
+            erasure_share=interval_of(row, "erasure_share"),
+            change=interval_of(row, "change"),
             peak=cell("peak_block", row.get("peak_block")),
             reason=cell("reason", row.get("reason")),
             edited_block=_edited_block(row, tables),
@@ -203,10 +204,6 @@ def places_of(findings: list[Finding]) -> str:
     return "; ".join(
         f"the {direction_label(direction)} ({', '.join(places)})" for direction, places in positions.items()
     )
-
-
-def _interval(row: Mapping[str, Any], name: str) -> Interval:
-    return Interval(*(as_float(row.get(column)) for column in with_ends(name)))
 
 
 def _edited_block(row: Mapping[str, Any], tables: Tables) -> float | None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from mechinterp.report.cells import Tables, as_float, cell, estimate, rows
+from mechinterp.audit.tables.reading import Tables, as_float, rows
+from mechinterp.report.cells import cell, estimate
 from mechinterp.report.plotting import method_label
 from mechinterp.report.plotting.drawing import truths
 from mechinterp.report.plotting.relapse import GROUPS

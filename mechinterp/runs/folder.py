@@ -68,8 +68,10 @@ class RunFolder:
         Raises:
             InputError: with the first such place.
         """
+        from mechinterp.audit.tables.verdicts import SOURCES
         from mechinterp.report.plates import figure_files, plates_of
 
+        tables = [*tables, *(["verdict"] if {*SOURCES} & {*tables} else [])]
         names = ["manifest.json", *([REPORT] if report else []), *(f"tables/{name}.csv" for name in tables)]
         names += [f"answers/{name}.json" for name in answers]
         figures = [file for name in plates_of(tables) for file in figure_files(folder / "figures", name)]
@@ -86,7 +88,7 @@ class RunFolder:
         answers: Mapping[str, Any] | None = None,
         report: bool = False,
     ) -> RunFolder:
-        """Leave tables, their figures and the manifest in a folder, all at once or nothing.
+        """Leave tables, the verdict that follows from them, figures and manifest in a folder, all at once or nothing.
 
         Args:
             folder: held by the caller (`stages.locked`).
@@ -99,11 +101,12 @@ class RunFolder:
         Raises:
             InputError: if the folder cannot be written, or a name is taken by what this tool did not write.
         """
+        from mechinterp.audit.tables.verdicts import with_verdict
         from mechinterp.report import write_report
         from mechinterp.report.plates import draw_all
 
         with publishing(folder, of) as staging:
-            for name, table in tables.items():
+            for name, table in with_verdict(tables).items():
                 write_table(staging / "tables" / f"{name}.csv", table)
             for name, answered in (answers or {}).items():
                 write_json(staging / "answers" / f"{name}.json", answered)

@@ -24,7 +24,6 @@ from mechinterp.answers.judges import Judge
 from mechinterp.answers.two_judges import deciding
 from mechinterp.audit.location import locate
 from mechinterp.audit.store import Store
-from mechinterp.audit.tables.verdicts import with_verdict
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.storage.hashing import hash_path
 from mechinterp.data.storage.provenance import code_of, digest, library_versions
@@ -206,7 +205,7 @@ class Workspace:
             types = {each.name: each.stored_types for each in opened if each.stored_types}
             said = {"config": config, **manifest, **({"stored_types": types} if types else {})}
             said |= {"peak_memory_gib": round(peak_bytes() / 2**30, 3)}
-            RunFolder.write(self.folder, of, with_verdict(tables), said, answers=answers, report=report)
+            RunFolder.write(self.folder, of, tables, said, answers=answers, report=report)
         processes.wait()
         temporary, self._temporary = self._temporary, None  # it goes with what is returned
         return RunFolder(self.folder, temporary)

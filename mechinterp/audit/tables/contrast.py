@@ -6,12 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import pandas as pd
-
 from mechinterp.audit.evidence import Baseline, Evidence
+from mechinterp.audit.tables.reading import Tables
 from mechinterp.measures.local_verdict import Validity
-
-Tables = Mapping[str, pd.DataFrame]
 
 
 @dataclass(frozen=True)

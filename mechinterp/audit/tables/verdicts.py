@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from mechinterp.audit.attacks.registry import ATTACKS
+from mechinterp.audit.tables.reading import Tables, interval_of, rows
 from mechinterp.audit.tables.table import Table
 from mechinterp.measures.intervals import Interval, with_ends
 from mechinterp.measures.verdict import Attacked, Verdict, judge
@@ -33,8 +34,6 @@ SOURCES = ("local_verdict", "origins", "depth", "attacks")
 
 _NONE = Interval(math.nan, math.nan, math.nan)
 
-Tables = Mapping[str, pd.DataFrame]
-
 
 def verdict_table(tables: Tables) -> pd.DataFrame:
     """The table `verdict`: a row per tuned checkpoint.
@@ -58,7 +57,7 @@ def _methods(tables: Tables) -> list[str]:
 
 def _row(method: str, tables: Tables) -> dict[str, Any]:
     origin = _origin(method, tables)
-    share, depth = _interval(origin, "share"), _depth(method, tables)
+    share, depth = interval_of(origin, "share"), _depth(method, tables)
     attacks = list(_attacks(method, tables))
     found = judge(share, depth, attacks)
     largest = _largest(method, tables)
@@ -71,7 +70,7 @@ def _row(method: str, tables: Tables) -> dict[str, Any]:
         "method": method,
         "where": found.where,
         **share.columns("value_share"),
-        **_interval(origin, "change").columns("change"),
+        **interval_of(origin, "change").columns("change"),
         "largest": largest,
         "gone": found.gone,
         **depth.columns("depth"),
@@ -107,24 +106,24 @@ def _percent(share: Interval) -> str:
 def _origin(method: str, tables: Tables) -> Mapping[str, Any]:
     """The row of the value matrices, of the way that is preferred."""
     for way in WAYS:
-        for row in _rows(tables, "origins", method=method, readout=READOUT, way=way, group="mlp.out"):
+        for row in rows(tables, "origins", method=method, readout=READOUT, way=way, group="mlp.out"):
             return row
     return {}
 
 
 def _largest(method: str, tables: Tables) -> str | None:
     """The group of one block that carries most."""
-    rows = [r for r in _rows(tables, "origins_blocks", method=method, readout=READOUT) if not pd.isna(r["share"])]
-    if not rows:
+    found = [r for r in rows(tables, "origins_blocks", method=method, readout=READOUT) if not pd.isna(r["share"])]
+    if not found:
         return None
-    row = max(rows, key=lambda row: abs(row["share"]))
+    row = max(found, key=lambda row: abs(row["share"]))
     group = GROUPS.get(str(row["group"]), str(row["group"]))
     place = "" if pd.isna(row["block"]) else f" of block {int(row['block'])}"
     return f"{group}{place} {'carries' if group != GROUPS['norm'] else 'carry'} {row['share']:.0%}"
 
 
 def _depth(method: str, tables: Tables) -> Interval:
-    return next((_interval(row, "score") for row in _rows(tables, "depth", method=method)), _NONE)
+    return next((interval_of(row, "score") for row in rows(tables, "depth", method=method)), _NONE)
 
 
 def _attacks(method: str, tables: Tables) -> Iterator[Attacked]:
@@ -133,32 +132,20 @@ def _attacks(method: str, tables: Tables) -> Iterator[Attacked]:
     Those that bring in parts of the base itself are left out: with them the behaviour comes from outside.
     """
     for name, attack in ATTACKS.items():
-        rows = list(_rows(tables, "attacks", method=method, attack=name)) if attack.on_base else []
-        quantity = READOUT if any(row["quantity"] == READOUT for row in rows) else "unsafe"
-        for row in rows:
+        found = list(rows(tables, "attacks", method=method, attack=name)) if attack.on_base else []
+        quantity = READOUT if any(row["quantity"] == READOUT for row in found) else "unsafe"
+        for row in found:
             if row["quantity"] != quantity or row["setting"] in attack.aside:
                 continue
-            recovery, excess = _interval(row, "recovery"), _interval(row, "excess")
+            recovery, excess = interval_of(row, "recovery"), interval_of(row, "excess")
             setting = "" if pd.isna(row["setting"]) or not row["setting"] else f" ({row['setting']})"
             said = f"{attack.label}{setting} at {row['dose']:g} {attack.unit}"
             yield Attacked(said, recovery, excess, recovery.value - excess.value)
 
 
 def _local(method: str, tables: Tables) -> dict[str, Any]:
-    rows = _rows(tables, "local_verdict", method=method, direction="answer", position="prompt_last")
-    row = next(rows, {})
-    return {**_interval(row, "erasure_share").columns("local_erasure_share"), "local_verdict": row.get("verdict")}
-
-
-def _rows(tables: Tables, name: str, **equal: object) -> Iterator[dict[str, Any]]:
-    if name in tables:
-        for row in tables[name].to_dict("records"):
-            if all(row.get(column) == value for column, value in equal.items()):
-                yield {str(column): value for column, value in row.items()}
-
-
-def _interval(row: Mapping[str, Any], name: str) -> Interval:
-    return Interval(*(float(row.get(column, math.nan)) for column in with_ends(name)))
+    row = next(rows(tables, "local_verdict", method=method, direction="answer", position="prompt_last"), {})
+    return {**interval_of(row, "erasure_share").columns("local_erasure_share"), "local_verdict": row.get("verdict")}
 
 
 VERDICT = Table(
