@@ -71,7 +71,7 @@ def tables() -> dict[str, pd.DataFrame]:
         return {name: value, f"{name}_low": value - width, f"{name}_high": value + width}
 
     origins = [
-        {"method": method, "readout": readout, "way": way, "group": group, "note": note}
+        {"method": method, "readout": readout, "way": way, "group": group, "note": note, "completeness": 1.0}
         | ends("share", share)
         | ends("change", -7.6)
         for method, note, shares in (
@@ -127,6 +127,26 @@ def test_both_halves_stand_in_one_sentence() -> None:
         "where the change sits is undefined: the interval of the change contains 0; "
         "gone or hidden is not decided: no depth score; no attack was made"
     )
+
+
+@pytest.mark.parametrize(
+    ("completeness", "named"), [(0.96, True), (1.04, True), (1.209, False), (0.9, False), (math.nan, False)]
+)
+def test_a_block_is_named_only_where_the_path_adds_up_to_the_change(completeness: float, named: bool) -> None:
+    found = tables()
+    path = found["origins"]["way"] == "path"
+    found["origins"].loc[path, "completeness"] = completeness
+    sft = verdict_table(found).set_index("method").loc["sft"]
+    assert (sft["largest"] == "attention of block 0 carries 35%") == named
+    assert ("carries" in sft["sentence"]) == named
+    assert sft["sentence"].startswith("around the value vectors (19% [17%, 21%])")
+
+
+def test_what_works_against_the_change_does_not_carry_it() -> None:
+    found = tables()
+    found["origins_blocks"].loc[0, "share"] = -0.35
+    sft = verdict_table(found).set_index("method").loc["sft"]
+    assert sft["largest"] == "the value matrices of block 1 carry 10%"
 
 
 def test_parts_of_the_base_brought_in_show_nothing() -> None:
