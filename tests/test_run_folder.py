@@ -9,8 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from pandas.testing import assert_frame_equal
 from synthetic_run import TUNED, make_local_tables, make_run, make_tables
 
+from mechinterp.audit.tables.verdicts import SOURCES
 from mechinterp.errors import InputError
 from mechinterp.runs.folder import RunFolder
 
@@ -111,6 +113,17 @@ def test_readings_that_disagree_say_which_says_what(tmp_path: Path) -> None:
     assert said.startswith("the readings disagree (")
     assert "along the class means direction: erased" in said
     assert "along the answer direction: bypassed" in said
+
+
+def test_a_study_without_its_report_has_its_verdict_all_the_same(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    saved = RunFolder.open(run).verdict
+    (run / "tables" / "verdict.csv").unlink()
+    assert_frame_equal(RunFolder.open(run).verdict, saved, check_dtype=False)
+    for name in SOURCES:
+        (run / "tables" / f"{name}.csv").unlink(missing_ok=True)
+    with pytest.raises(InputError, match="no table 'verdict'"):
+        _ = RunFolder.open(run).verdict
 
 
 def test_a_relapse_test_alone_says_its_verdict_and_why(tmp_path: Path) -> None:

@@ -193,8 +193,16 @@ class RunFolder:
 
     @property
     def verdict(self) -> pd.DataFrame:
-        """Where each change sits, and whether the behaviour is gone: the table `verdict`, a row per checkpoint."""
-        return self.table("verdict")
+        """Where each change sits, and whether the behaviour is gone, a row per checkpoint: the table `verdict`.
+
+        Of a study whose stage `report` was left out it is made here, from the tables that are there.
+        """
+        from mechinterp.audit.tables.verdicts import SOURCES, VERDICT, verdict_table
+
+        if "verdict" in self.tables or not {*SOURCES} & {*self.tables}:
+            return self.table("verdict")
+        made = verdict_table(self._saved)
+        return made[VERDICT.reading_order(made)]
 
     @property
     def sentences(self) -> dict[str, str]:
