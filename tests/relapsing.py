@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 from conftest import N_BLOCKS, PROMPTS
 
-from mechinterp.audit.relapse.results import Answers, RelapseTest
+from mechinterp.answers.scored import Answers
+from mechinterp.audit.relapse.results import RelapseTest
 from mechinterp.audit.relapse.testing import relapse_test
 from mechinterp.audit.relapse.treatments import (
     RelapseSettings,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -16,6 +17,9 @@ from checkpoint_folder import INSTANCES, SETTINGS, compared, make_folder, table
 from command_line import call
 from conftest import tiny_checkpoint
 
+from mechinterp.answers.keyword_judge import KeywordJudge
+from mechinterp.answers.two_judges import TwoJudges
+from mechinterp.audit.tables.validity import VALIDITY
 from mechinterp.audit.trajectory import find_steps, last_steps
 from mechinterp.errors import InputError
 from mechinterp.models.bases import stands_on
@@ -39,6 +43,28 @@ def test_every_kind_of_checkpoint_in_one_comparison(folder: Path, tmp_path: Path
     assert (mechanism.drop("edit")["activation_shift_rate"] > 0).all()
     by_edit = table(tmp_path, "decomposition").query("method == 'edit'")
     assert (by_edit.loc[by_edit["block"] < 2, ["erasure", "bypass"]] == 0).all(axis=None)
+
+
+def test_answers_that_only_look_safe_are_flagged(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the base itself, and of the base steered."""
+
+    class Lenient:
+        name = "lenient"
+
+        def __call__(self, responses: Sequence[str]) -> np.ndarray:
+            return np.ones(len(responses))
+
+    two = TwoJudges(Lenient(), KeywordJudge())
+    monkeypatch.setattr("checkpoint_folder.EmbeddedJudge.fit", lambda *_, **__: two)
+    compared(folder, tmp_path, "tuned")
+    flags = table(tmp_path, "flags").set_index("flag")
+    assert set(flags["method"]) == {"base"}
+    assert flags.loc["short", "value"] == 1.0  # two new tokens
+    assert flags.loc["judged_safe", "value"] == 1.0
+    assert flags.loc["judges_disagree", "value"] == flags.loc["keywords_disagree", "value"] == 1.0
+    validity = table(tmp_path, "validity")
+    assert (validity[[f"steering_degenerate_{name}" for name in ("minus", "none", "plus")]] == 1.0).all(axis=None)
+    assert all(VALIDITY.meaning(column) for column in validity)
 
 
 def test_one_model_is_in_memory_at_a_time(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

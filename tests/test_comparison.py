@@ -98,6 +98,7 @@ def test_evidence_and_baseline_survive_their_folders(tmp_path) -> None:
     evidence = gather_evidence(perturbed(checkpoint), baseline.inputs)
     loaded = Baseline.load(baseline.save(tmp_path / "base")), Evidence.load(evidence.save(tmp_path / "tuned"))
     assert loaded[0].inputs.prompts == baseline.inputs.prompts
+    assert loaded[0].answers == baseline.answers
     again = compare(loaded[0], [("tuned", loaded[1])]).tables
     for name, table in compare(baseline, [("tuned", evidence)]).tables.items():
         pd.testing.assert_frame_equal(again[name], table)

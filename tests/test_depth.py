@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from made_checkpoints import perturbed
 from torch import Tensor, nn
 
 import mechinterp as mi
+from mechinterp.answers.scored import Answers
 from mechinterp.audit.depth import DepthTables, Drops, answer_drops
 from mechinterp.audit.evidence import preparing
 from mechinterp.audit.readouts import ReadoutTexts
@@ -254,7 +255,10 @@ def folder(shared: Callable[..., Path]) -> Path:
 def test_a_comparison_measures_depth_and_keeps_it(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preparing, "answers_unsafely", lambda _, prompts, **__: torch.arange(len(prompts)) % 2 == 0)
+    def answered(_: object, prompts: Sequence[str], **__: object) -> Answers:
+        return Answers(tuple(prompts), tuple(float(n % 2) for n in range(len(prompts))))
+
+    monkeypatch.setattr(preparing, "judged_answers", answered)
     never = Candidate.of(folder / "tuned", name="never")
     compared(folder, tmp_path, "edit", "tuned", never=never)
     found = table(tmp_path, "depth").set_index("method")

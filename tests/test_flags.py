@@ -13,10 +13,14 @@ from command_line import call
 from conftest import make_instance, tiny_checkpoint
 
 from mechinterp.answers.defense import defend
-from mechinterp.answers.flags import benign_flags, flags_of, flags_table
+from mechinterp.answers.flags import benign_flags, flags_of, flags_table, shares_of
 from mechinterp.answers.judged import Defense
 from mechinterp.answers.judged_response import JudgedResponse
+from mechinterp.answers.keyword_judge import KeywordJudge
+from mechinterp.answers.scored import Answers
 from mechinterp.answers.side_effects import OverRefusal
+from mechinterp.answers.two_judges import TwoJudges
+from mechinterp.audit.relapse.results import Outcome, RelapseTest
 from mechinterp.data.safeedit import write_safeedit
 from mechinterp.measures.degeneration import beginning, echoes, in_another_script, is_short, loops
 
@@ -79,6 +83,41 @@ def test_flags_stand_beside_the_judge_s_word() -> None:
     assert table.loc[("ds", "same_text"), "of_safe"] == 3 / 4
     assert table.loc[("ds", "cut"), "value"] == 1 / 6
     assert table.loc[("ds", "cut"), "n_safe"] == 4
+
+
+def test_of_two_judges_it_is_said_where_they_disagree() -> None:
+    texts = ("I am sorry, I will not say.", "Well, that makes me sorry.", "Take the key and turn it.", "")
+    answers = Answers.of(texts, [f"{ASKED} {n}" for n in range(4)], TwoJudges(Late(), KeywordJudge()))
+    assert answers.unsafe.tolist() == [0, 0, 1, 0]  # the first judge's word
+    flags = answers.flags([ASKED] * 4)
+    assert flags["judges_disagree"] == [False, True, False, None]
+    assert shares_of(flags)["judges_disagree"] == 1 / 3
+    alone = Answers.of(texts, [ASKED] * 4, Late())
+    assert alone.second == ()
+    assert "judges_disagree" not in alone.flags([ASKED] * 4)
+    responses = tuple(
+        JudgedResponse(n, "ds", ASKED, text, one, second=other)
+        for n, (text, one, other) in enumerate(zip(texts, answers.safe, answers.second, strict=True))
+    )
+    for second_judge, rows in (("keywords", 2), ("", 0)):  # of its kind, and of all
+        table = flags_table(Defense("m", responses, second_judge=second_judge))
+        assert (table["flag"] == "judges_disagree").sum() == rows
+
+
+def test_what_is_put_back_may_return_a_stammer(tmp_path: Path) -> None:
+    judge, asked = TwoJudges(Late(), KeywordJudge()), (ASKED, f"{ASKED} Now?", f"{ASKED} Or now?")
+    said = {"base": (ANSWER, f"{ANSWER} Now.", ""), "tuned": ("I am sorry, no.",) * 3, "values": ("the the " * 20,) * 3}
+    of = {name: Answers.of(texts, asked, judge) for name, texts in said.items()}
+    outcomes = (Outcome("values", 1.0, 8, False, 0, of["values"]),)
+    test = RelapseTest("m", 0, 2, 16, asked, of["base"], of["tuned"], outcomes, 0)
+    test = RelapseTest.load(test.save(tmp_path / "test"))
+    assert test.base == of["base"]
+    as_it_is, back = test.table().to_dict("records")
+    assert (as_it_is["degenerate"], as_it_is["same_text"], as_it_is["judges_disagree"]) == (0, 1, 0)
+    assert back["defense"] == 0  # to the judge all of it is unsafe
+    assert (back["degenerate"], back["keywords_disagree"], back["judges_disagree"]) == (1, 0, 0)
+    assert {row["second_safe"] for row in test.answers() if row.get("treatment") == "none"} == {1.0}
+    assert test.judged(Late()).table()["judges_disagree"].isna().all()
 
 
 def test_refusals_of_harmless_prompts_are_flags() -> None:

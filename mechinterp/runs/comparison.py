@@ -48,7 +48,7 @@ def check_results(out: Path) -> None:
     """Raise `InputError` if something that this tool did not write stands where a comparison's results would."""
     depth = (*tables_of("depth"), *tables_of("depth", optional=True))
     made = (*tables_of("origins"), *tables_of("relapse"), *depth)
-    tables = (*COMPARED, "toxic_layer", "judge", *made, "trajectory")
+    tables = (*COMPARED, "toxic_layer", "judge", "flags", *made, "trajectory")
     RunFolder.check_free(out, tables, report=True)
 
 
@@ -145,6 +145,8 @@ def compare_checkpoints(
         baseline = recording.baseline()
         evidence = ((candidate.name, recording.evidence(candidate, baseline)) for candidate in tuned)
         tables |= compare(baseline, evidence, top_neurons=settings.top_neurons).tables
+        if baseline.answers is not None:
+            tables["flags"] = baseline.answers.flags_table("base", baseline.inputs.prompts, judge)
         if relapse is not None:
             tests = recording.relapse(baseline, relapse)
             tables |= relapse_tables(tests, decomposed_verdicts(tables["local_verdict"]))

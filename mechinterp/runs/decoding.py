@@ -10,7 +10,7 @@ import pandas as pd
 from mechinterp.answers.judges import Judge
 from mechinterp.audit.decodability import Asked, decode
 from mechinterp.audit.evidence import ComparisonSettings
-from mechinterp.audit.evidence.preparing import answers_unsafely
+from mechinterp.audit.evidence.preparing import judged_answers
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.storage.provenance import versions
 from mechinterp.models.passes.generation import continue_greedily
@@ -68,7 +68,7 @@ def decode_checkpoints(
         of_base = work.open(base)
         work.reporter.note("the base's own answers")
         settings = ComparisonSettings(max_new_tokens=max_new_tokens)
-        unsafe = answers_unsafely(of_base, prompts, judge, settings, truncate=truncate)
+        unsafe = judged_answers(of_base, prompts, judge, settings, truncate=truncate).unsafe.bool()
         begun = continue_greedily(of_base, prompts, max_new_tokens=1, truncate=truncate, quiet=True)
         asked = Asked.of(instances, unsafe, begun, seed=seed)
         rows = [

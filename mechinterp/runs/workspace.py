@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 
 from mechinterp.answers.judges import Judge
-from mechinterp.answers.two_judges import deciding
+from mechinterp.answers.two_judges import deciding, second_of
 from mechinterp.audit.location import locate
 from mechinterp.audit.store import Store
 from mechinterp.data.pairs import AnyPair
@@ -255,8 +255,12 @@ def fingerprint_of_instances(instances: Sequence[AnyPair]) -> str:
 
 
 def fingerprint_of_judge(judge: Judge) -> str:
-    """Of a judge at a path what its files and safe label are, wherever it lies; of an embedded one what made it."""
-    judge = deciding(judge)
+    """Of a judge at a path what its files and safe label are, wherever it lies; of an embedded one what made it.
+
+    Of two judges it is that of both, since the second one's scores are kept, too.
+    """
+    if (second := second_of(judge)) is not None:
+        return digest([fingerprint_of_judge(one) for one in (deciding(judge), second)])
     path = Path(judge.name)
     label = getattr(judge, "safe_label", "")
     return digest(

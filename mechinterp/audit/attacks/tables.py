@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from mechinterp.answers.flags import BESIDE
 from mechinterp.audit.attacks.curves import curve_table
 from mechinterp.audit.attacks.of_relearn import RELEARN
 from mechinterp.audit.attacks.registry import ATTACKS
@@ -20,10 +21,6 @@ from mechinterp.measures.statistics import seeded_order, wilson
 
 RECOVERED = (*READOUTS, "unsafe")
 """What recovery is told of; of an answer's beginning only the rate is."""
-
-FLAGS = ("degenerate", "same_text", "cut", "keywords_disagree")
-"""Flags whose shares stand beside every rate, see `answers.flags`."""
-
 
 _CURVES = "attack_relearn"
 
@@ -86,7 +83,7 @@ def _rows(one: Examined, examined: Sequence[Examined], seed: int) -> Iterator[di
                 **back.interval.columns("recovery"),
                 **more.interval.columns("excess"),
                 "n": len(values),
-                **{name: measured.flags.get(name, nan) for name in FLAGS},
+                **{name: measured.flags.get(name, nan) for name in BESIDE},
                 **wilson(sum(measured.knowledge), len(measured.knowledge)).columns("knowledge"),
                 **_refusals(measured),
                 "seconds": measured.seconds,

@@ -12,14 +12,14 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
-from math import nan
 from typing import Any
 
-from mechinterp.answers.flags import FIRST_WORDS, flags_of
+from mechinterp.answers.flags import FIRST_WORDS, flags_of, shares_of
 from mechinterp.answers.judges import Judge
 from mechinterp.answers.refusals import RefusalClassifier, RefusalDetector
 from mechinterp.answers.safety import unsafe
 from mechinterp.answers.scoring import score_responses
+from mechinterp.answers.two_judges import second_of
 from mechinterp.audit.attacks.attack import Attack, Attacked, Known, Point
 from mechinterp.audit.attacks.results import PLAIN, READOUTS, Measured
 from mechinterp.audit.readouts import ReadoutTexts, read, unsafe_logprob
@@ -98,9 +98,10 @@ class Examiner:
         flat = [text for each in answers for text in each]
         words, ends = answers_of(checkpoint, flat), end_tokens(checkpoint)
         prompts: list[Any] = [prompt for prompt, each in zip(self.known.prompts, answers, strict=True) for _ in each]
-        scores = score_responses(self.judge, words, prompts)
+        scores, other = score_responses(self.judge, words, prompts), second_of(self.judge)
+        second = None if other is None else score_responses(other, words, prompts)
         cut = [text.ids[-1] not in ends for text in flat]
-        flags = flags_of(prompts, words, scores=scores, judge=self.judge, cut=cut)
+        flags = flags_of(prompts, words, scores=scores, second=second, judge=self.judge, cut=cut)
         bad: dict[str, list[bool | None]] = {"unsafe": list(unsafe(scores))}
         for beginning in (f"unsafe_first_{n}" for n in FIRST_WORDS):
             first = flags.pop(beginning)
@@ -114,8 +115,7 @@ class Examiner:
             name: tuple(leak_at(drawn, s.stop - s.start, sum(map(bool, each[s]))) for s in spans)
             for name, each in bad.items()
         }
-        shares = {name: _share(each) for name, each in flags.items()}
-        return values, shares, tuple(tuple(words[s]) for s in spans)
+        return values, shares_of(flags), tuple(tuple(words[s]) for s in spans)
 
     def _read(self, checkpoint: Checkpoint, attacked: Attacked) -> dict[str, tuple[float, ...]]:
         texts = self._texts if attacked.prompts is None else self._texts_of(attacked.prompts)
@@ -188,8 +188,3 @@ def attacked_points(
                     progress(len(points) - len(missing) + done, len(points))
                 since = time.perf_counter()
     return [one for point in points if (one := found[point]) is not None]
-
-
-def _share(flags: Sequence[bool | None]) -> float:
-    told = [flag for flag in flags if flag is not None]
-    return sum(told) / len(told) if told else nan

@@ -13,7 +13,7 @@ there the text differs too and a change has no one cause.
 from mechinterp.audit.evidence.inputs import Inputs
 from mechinterp.audit.evidence.of_base import Baseline, Steering
 from mechinterp.audit.evidence.of_checkpoint import Evidence, Stream
-from mechinterp.audit.evidence.preparing import Note, answers_unsafely, prepare_baseline
+from mechinterp.audit.evidence.preparing import Note, prepare_baseline
 from mechinterp.audit.evidence.recording import gather_evidence
 from mechinterp.audit.evidence.settings import PLACES, ComparisonSettings, Place, Text
 
@@ -28,7 +28,6 @@ __all__ = [
     "Steering",
     "Stream",
     "Text",
-    "answers_unsafely",
     "gather_evidence",
     "prepare_baseline",
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mechinterp.answers.scored import Answers
 from mechinterp.audit.evidence.inputs import Inputs
 from mechinterp.audit.evidence.kept_vectors import from_tensors, to_tensors
 from mechinterp.audit.evidence.of_checkpoint import Evidence, part_of
@@ -23,6 +25,9 @@ from mechinterp.models.passes.lens import LensToken
 from mechinterp.models.passes.sinks import Sinks
 from mechinterp.models.text.tokens import Encoded
 
+SIGNS = ("minus", "none", "plus")
+"""A direction subtracted, left alone, added."""
+
 
 @dataclass(frozen=True)
 class Steering:
@@ -33,6 +38,8 @@ class Steering:
         entry_share: the largest share of one dimension at one position in the squared lengths that alpha is a mean of,
             mean over inputs.
         minus, none, plus: outcomes, [input].
+        degenerate: minus, none, plus -> share of those answers that only look safe (`answers.flags`); NaN where that
+            was not kept.
     """
 
     alpha: float
@@ -40,6 +47,7 @@ class Steering:
     minus: Bool[Tensor, " input"]
     none: Bool[Tensor, " input"]
     plus: Bool[Tensor, " input"]
+    degenerate: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(SIGNS, nan))
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,7 @@ class Baseline:
         checked: the inputs on which directions are checked (those they were not fitted on).
         steering: by (direction, where it is steered).
         groups: number of each input's group: those that share a question or prompt; None where all are their own.
+        answers: the base's own, judged; None where they were not kept.
     """
 
     inputs: Inputs
@@ -61,6 +70,7 @@ class Baseline:
     checked: Bool[Tensor, " input"]
     steering: Mapping[tuple[str, str], Steering]
     groups: Int[Tensor, " input"] | None = None
+    answers: Answers | None = None
 
     def __repr__(self) -> str:
         return one_line(
@@ -87,14 +97,18 @@ class Baseline:
                 tensors["groups"] = self.groups
             tensors |= {f"direction/{name}": value for name, value in self.inputs.directions.items()}
             for (name, at), steering in self.steering.items():
-                for kind in ("minus", "none", "plus"):
+                for kind in SIGNS:
                     tensors[f"steering/{name}/{at}/{kind}"] = getattr(steering, kind)
             vectors, vector_labels = to_tensors(self.inputs.vectors)
             tensors |= {f"vectors/{name}": value for name, value in vectors.items()}
             save_file({name: value.contiguous() for name, value in tensors.items()}, partial / "baseline.safetensors")
             labels = self.inputs.labels()
             labels["vectors"] = vector_labels
-            labels["alpha"] = [[*key, steering.alpha, steering.entry_share] for key, steering in self.steering.items()]
+            labels["alpha"] = [
+                [*key, steering.alpha, steering.entry_share, *steering.degenerate.values()]
+                for key, steering in self.steering.items()
+            ]
+            labels["answers"] = None if self.answers is None else asdict(self.answers)
             write_json(partial / "baseline.json", labels)
         return Path(folder)
 
@@ -105,9 +119,11 @@ class Baseline:
         labels = json.loads((folder / "baseline.json").read_text(encoding="utf-8"))
         tensors = {name: value.clone() for name, value in load_file(folder / "baseline.safetensors").items()}
         steering = {}
-        for name, at, *dose in labels.pop("alpha"):
+        for name, at, alpha, share, *flagged in labels.pop("alpha"):
             outcomes: dict[str, Any] = part_of(tensors, f"steering/{name}/{at}/")
-            steering[name, at] = Steering(*dose, **outcomes)
+            kept = {"degenerate": dict(zip(SIGNS, flagged, strict=True))} if flagged else {}
+            steering[name, at] = Steering(alpha, share, **outcomes, **kept)
+        answers = labels.pop("answers", None)
         directions: dict[str, Float[Tensor, " d_model"]] = {
             name: tensors[f"direction/{name}"] for name in labels.pop("directions")
         }
@@ -126,4 +142,5 @@ class Baseline:
             checked=tensors["checked"],
             steering=steering,
             groups=tensors.get("groups"),
+            answers=None if answers is None else Answers.from_labels(answers),
         )

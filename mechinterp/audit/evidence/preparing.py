@@ -7,17 +7,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-from jaxtyping import Bool
-from torch import Tensor
 
+from mechinterp.answers.flags import shares_of
 from mechinterp.answers.judges import Judge
-from mechinterp.answers.safety import unsafe
-from mechinterp.answers.scoring import score_responses
+from mechinterp.answers.scored import Answers
 from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.audit.directions.standard import find_directions
 from mechinterp.audit.directions.toxic_direction import ToxicDirection
 from mechinterp.audit.evidence.inputs import Inputs
-from mechinterp.audit.evidence.of_base import Baseline, Steering
+from mechinterp.audit.evidence.of_base import SIGNS, Baseline, Steering
 from mechinterp.audit.evidence.recording import gather_evidence
 from mechinterp.audit.evidence.settings import PLACES, ComparisonSettings
 from mechinterp.audit.logit_lens import answer_tokens
@@ -91,15 +89,16 @@ def prepare_baseline(
     if fitting is not None:
         fitting = _apart_from(instances, fitting)
     prompts = [instance.prompt for instance in instances]
-    answer = partial(answers_unsafely, base, judge=judge, settings=settings, truncate=truncate)
+    answer = partial(judged_answers, base, judge=judge, settings=settings, truncate=truncate)
     note("the base's own answers")
-    unsafe = answer(prompts)
+    answers = answer(prompts)
+    unsafe = answers.unsafe.bool()
     checked = torch.ones(len(prompts), dtype=torch.bool)
     if fitting is None:
         checked[half] = False
         fitting, fitting_unsafe = [instances[i] for i in half], unsafe[half]
     else:
-        fitting_unsafe = answer([i.prompt for i in fitting])
+        fitting_unsafe = answer([i.prompt for i in fitting]).unsafe.bool()
     places = settings.places
     continuations: tuple[Encoded, ...] = ()
     if after := max(settings.generated, settings.first_tokens):
@@ -134,19 +133,21 @@ def prepare_baseline(
     evidence = gather_evidence(base, inputs, is_base=True)
     candidates = checked.nonzero().flatten()
     chosen = candidates[list(_some(len(candidates), settings.steering_inputs, seed))].tolist()
-    doses = _doses(base, inputs, chosen)
+    doses, asked = _doses(base, inputs, chosen), [prompts[i] for i in chosen]
     steering: dict[tuple[str, str], Steering] = {}
     for at in dict.fromkeys(place.steered_at for place in places):
         length, entry_share = doses[at]
         alpha = settings.steering_scale * length
         for name, direction in inputs.directions.items():
             note(f"steering the base along {name} at {at}")
-            outcomes = []
-            for sign in (-1, 1):
+            outcomes = {"none": answers.among(chosen)}
+            for sign, kind in ((-1, "minus"), (1, "plus")):
                 with steer(base, direction, block=block, alpha=sign * alpha, at=at):
-                    outcomes.append(~answer([prompts[i] for i in chosen]))
-            steering[name, at] = Steering(alpha, entry_share, minus=outcomes[0], none=~unsafe[chosen], plus=outcomes[1])
-    return Baseline(inputs, evidence, unsafe, checked, steering, torch.tensor(_groups_of(instances)))
+                    outcomes[kind] = answer(asked)
+            degenerate = {kind: shares_of(outcomes[kind].flags(asked))["degenerate"] for kind in SIGNS}
+            safely = {kind: ~found.unsafe.bool() for kind, found in outcomes.items()}
+            steering[name, at] = Steering(alpha, entry_share, **safely, degenerate=degenerate)
+    return Baseline(inputs, evidence, unsafe, checked, steering, torch.tensor(_groups_of(instances)), answers)
 
 
 def _shared_by(instance: AnyPair) -> set[str]:
@@ -191,18 +192,17 @@ def _apart_from(instances: Sequence[AnyPair], fitting: Sequence[AnyPair]) -> lis
     return apart
 
 
-def answers_unsafely(
+def judged_answers(
     checkpoint: Checkpoint,
     prompts: Sequence[str],
     judge: Judge,
     settings: ComparisonSettings,
     *,
     truncate: bool = False,
-) -> Bool[Tensor, " input"]:
-    """Whether the checkpoint answers each prompt unsafely; a neutral answer counts as not unsafe."""
+) -> Answers:
+    """The checkpoint's own answers to prompts; a neutral one counts as not unsafe."""
     answers = generate(checkpoint, prompts, max_new_tokens=settings.max_new_tokens, truncate=truncate)
-    scores = processes.from_main(score_responses(judge, answers, prompts))  # what is asked of all follows from them
-    return torch.tensor(unsafe(scores))
+    return processes.from_main(Answers.of(answers, prompts, judge))  # what is asked of all follows from them
 
 
 def _doses(base: Checkpoint, inputs: Inputs, chosen: Sequence[int]) -> dict[str, tuple[float, float]]:

@@ -8,56 +8,33 @@ unsafely, so that it is not the defense success on all.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from mechinterp.answers.flags import BESIDE, shares_of
 from mechinterp.answers.judges import Judge
-from mechinterp.answers.safety import unsafe
-from mechinterp.answers.scoring import score_responses
+from mechinterp.answers.scored import Answers
 from mechinterp.audit.relapse.registry import TREATMENTS
-from mechinterp.data.normalised import normalised
 from mechinterp.data.showing import one_line, shown
 from mechinterp.data.storage.files import replacing, write_json
 from mechinterp.measures.intervals import Interval, with_ends
 from mechinterp.measures.relapse import NOTHING, Rates, agreement, judge_relapse
 from mechinterp.measures.statistics import wilson
 
+_FLAGS = tuple(flag for flag in BESIDE if flag != "cut")  # a test keeps texts, not where the limit stopped them
+
 COLUMNS = (
     *("method", "treatment", "control", "draw", "dose", "n_neurons", "share_of_neurons"),
     *(*with_ends("defense"), *with_ends("relapse")),
     *("n", "empty", "unjudged", "same_as_base"),
+    *_FLAGS,
 )
 """Of `relapse.csv`; the first row of a treatment is the tuned model as it is."""
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Responses to the prompts; `safe` is the judge's probability, None for a neutral one (`score_responses`)."""
-
-    responses: tuple[str, ...]
-    safe: tuple[float | None, ...]
-
-    @property
-    def unsafe(self) -> Float[Tensor, " input"]:
-        """1 for an unsafe answer, else 0, float64."""
-        return torch.tensor(unsafe(self.safe), dtype=torch.float64)
-
-    @property
-    def empty(self) -> int:
-        """Number of empty responses; others without a score are unjudged."""
-        return sum(not normalised(response) for response in self.responses)
-
-    @classmethod
-    def of(cls, responses: Sequence[str], prompts: Sequence[str], judge: Judge) -> Answers:
-        """Responses to prompts with a judge's scores."""
-        return cls(tuple(responses), tuple(score_responses(judge, responses, prompts)))
 
 
 @dataclass(frozen=True)
@@ -116,9 +93,15 @@ class RelapseTest:
         for outcome in self.outcomes:
             asked.append(({name: getattr(outcome, name) for name in COLUMNS[1:6]}, outcome.answers))
         return [
-            {**labels, "prompt": prompt, "response": response, "safe": safe}
+            {**labels, "prompt": prompt, "response": response, "safe": safe, **second}
             for labels, found in asked
-            for prompt, response, safe in zip(self.prompts, found.responses, found.safe, strict=True)
+            for prompt, response, safe, second in zip(
+                self.prompts,
+                found.responses,
+                found.safe,
+                [{"second_safe": score} for score in found.second] or [{}] * len(found.safe),
+                strict=True,
+            )
         ]
 
     def table(self) -> pd.DataFrame:
@@ -131,6 +114,7 @@ class RelapseTest:
             for outcome in (Outcome(treatment, *start, False, 0, self.tuned), *own):
                 answers = outcome.answers
                 n, unsafe = len(answers.safe), int(answers.unsafe.sum())
+                shares = shares_of(answers.flags(self.prompts))
                 same = sum(one == other for one, other in zip(answers.responses, self.base.responses, strict=True))
                 rows.append(
                     {
@@ -143,6 +127,7 @@ class RelapseTest:
                         "empty": answers.empty,
                         "unjudged": answers.safe.count(None) - answers.empty,
                         "same_as_base": same / n,
+                        **{flag: shares.get(flag, float("nan")) for flag in _FLAGS},
                     }
                 )
         return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -230,8 +215,10 @@ class RelapseTest:
     def load(cls, folder: str | Path) -> RelapseTest:
         """Read back what `save` wrote."""
         read = json.loads((Path(folder) / "relapse.json").read_text(encoding="utf-8"))
-        outcomes = tuple(Outcome(**{**one, "answers": _answers(one["answers"])}) for one in read.pop("outcomes"))
-        answers = {name: _answers(read.pop(name)) for name in ("base", "tuned")}
+        outcomes = tuple(
+            Outcome(**{**one, "answers": Answers.from_labels(one["answers"])}) for one in read.pop("outcomes")
+        )
+        answers = {name: Answers.from_labels(read.pop(name)) for name in ("base", "tuned")}
         return cls(**{**read, "prompts": tuple(read["prompts"]), "outcomes": outcomes, **answers})
 
 
@@ -257,7 +244,3 @@ def decomposed_verdicts(verdict: pd.DataFrame) -> dict[str, str]:
     """Method -> the decomposition's verdict along `answer` at the last prompt token, from the table `local_verdict`."""
     rows = verdict[(verdict["direction"] == "answer") & (verdict["position"] == "prompt_last")]
     return dict(zip(rows["method"], rows["verdict"], strict=True))
-
-
-def _answers(read: Mapping[str, Any]) -> Answers:
-    return Answers(tuple(read["responses"]), tuple(read["safe"]))

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from mechinterp.answers.judges import Judge
 from mechinterp.answers.safety import unsafe
+from mechinterp.answers.scored import Answers
 from mechinterp.answers.scoring import score_responses
 from mechinterp.audit.evidence import Baseline, Evidence
-from mechinterp.audit.relapse.results import Answers, Outcome, RelapseTest
+from mechinterp.audit.relapse.results import Outcome, RelapseTest
 from mechinterp.audit.relapse.treatment import patched_tokens
 from mechinterp.audit.relapse.treatments import RelapseSettings, doses
 from mechinterp.audit.store import Store

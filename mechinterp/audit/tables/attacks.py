@@ -36,6 +36,7 @@ ATTACKS = Table(
             "shares of the answers that only look safe or unsafe: see the table flags; cut by the limit of tokens; the "
             "keyword judge disagrees"
         ),
+        "judges_disagree": "share of the answers that only one of two judges calls safe; empty where there is one",
         "knowledge": "share of the knowledge questions answered correctly under the attack; empty where none was asked",
         "over_refusal": "share of harmless prompts refused under the attack; empty where none was asked",
         "seconds": "that the attack, its answers and read-outs took",

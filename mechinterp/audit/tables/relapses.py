@@ -61,6 +61,10 @@ RELAPSE = Table(
         "relapse": "share of the unsafe behaviour that returned",
         "empty, unjudged": "answers without a word, and without one that the judge knows",
         "same_as_base": "share of answers that are the base’s, word by word",
+        "degenerate, same_text, keywords_disagree": (
+            "shares of the answers that only look safe or unsafe: see the table flags; the keyword judge disagrees"
+        ),
+        "judges_disagree": "share of the answers that only one of two judges calls safe; empty where there is one",
     },
     intervals=("defense", "relapse"),
     stage="relapse",

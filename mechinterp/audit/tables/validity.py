@@ -58,6 +58,7 @@ def validity(contrast: Contrast) -> pd.DataFrame:
                 "steering_defense_minus": float(steering.minus.double().mean()),
                 "steering_defense_none": float(steering.none.double().mean()),
                 "steering_defense_plus": float(steering.plus.double().mean()),
+                **{f"steering_degenerate_{name}": share for name, share in steering.degenerate.items()},
                 **check.steering_effect.columns("steering_effect"),
                 "steering_n": len(steering.none),
                 "in_play": check.in_play,
@@ -91,6 +92,10 @@ VALIDITY = Table(
         ),
         "steering_defense_minus, steering_defense_none, steering_defense_plus": (
             "share of safe answers of the base with the direction subtracted, left, added"
+        ),
+        "steering_degenerate_*": (
+            "share of those answers that only look safe (empty, short, looping, echo: see the table flags), with the "
+            "direction subtracted (minus), left (none), added (plus)"
         ),
         "steering_effect": "defense with the direction subtracted less that with it added",
         "steering_n": "prompts steered on",
