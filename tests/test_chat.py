@@ -83,6 +83,39 @@ def test_a_batch_is_its_prompts_one_by_one_whatever_comes_first(name: str) -> No
         assert together == [alone[text] for text in order]
 
 
+def test_every_prompt_is_rendered_once_and_with_its_response_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer, rendered = chat_tokenizer("qwen2_5"), list[list[dict[str, str]]]()
+    chat = ChatChoice().of(tokenizer, "it")
+    render = tokenizer.apply_chat_template
+
+    def counted(messages: list[dict[str, str]], **how: object) -> object:
+        rendered.append(messages)
+        return render(messages, **how)
+
+    monkeypatch.setattr(tokenizer, "apply_chat_template", counted)
+    encode(tokenizer, MANY, max_length=999, chat=chat)
+    marked = 1  # where the user's text stands, once for all of one message
+    assert len(rendered) == len(MANY) + marked
+    rendered.clear()
+    encode(tokenizer, [*MANY, QUESTION], [ANSWER] * 5, max_length=999, chat=chat)
+    assert len(rendered) == len(MANY) + marked + 5
+    rendered.clear()
+    encode(tokenizer, ["first " * 20 + QUESTION], max_length=150, chat=chat, suffix="Now.", truncate=True)
+    assert len(rendered) == 1 + marked
+
+
+def test_conversations_that_read_alike_are_not_taken_for_each_other() -> None:
+    tokenizer = chat_tokenizer("qwen2_5")
+    chat = ChatChoice().of(tokenizer, "it")
+    turns = [("user", "a"), ("assistant", "b"), ("user", "c")]
+    parted = Conversation([{"role": role, "content": text} for role, text in turns])
+    joined = Conversation([{"role": "user", "content": "a\nassistant: b"}, {"role": "user", "content": "c"}])
+    assert parted == joined  # as texts
+    together = encode(tokenizer, [parted, joined], max_length=999, chat=chat)
+    assert together == [encode(tokenizer, [one], max_length=999, chat=chat)[0] for one in (parted, joined)]
+    assert together[0].ids != together[1].ids
+
+
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_the_last_prompt_token_chooses_the_first_of_the_answer(name: str) -> None:
     checkpoint = chat_checkpoint(name)

@@ -24,12 +24,17 @@ from mechinterp.models.text.special_tokens import Around, shown, spelled_tokens
 
 logger = logging.getLogger(__name__)
 
+_Key = tuple[tuple[str, str], ...]
+
 _MARK = "QQuestionQ"  # stands for the user's text where its place is looked for
 
 
 @dataclass
 class Rendering:
     """Tokenises conversations in a format, and counts what did not go as a template should.
+
+    Rendering costs more than tokenising: of the prompts of the last `tokens` each is rendered once, whatever is asked
+    of it afterwards.
 
     Attributes:
         tokenizer: of the model.
@@ -38,7 +43,8 @@ class Rendering:
 
     tokenizer: PreTrainedTokenizerBase
     chat: ChatFormat
-    _places: dict[str, tuple[str, str]] = field(default_factory=dict)
+    _rendered: dict[_Key, str] = field(default_factory=dict)
+    _places: dict[_Key, tuple[str, str]] = field(default_factory=dict)
     _bos: list[str] = field(default_factory=list)
 
     def tokens(
@@ -54,7 +60,9 @@ class Rendering:
         Raises:
             InputError: if the template refuses a conversation, or writes a response otherwise than after the prompt.
         """
-        heads = self.ids([self.text(prompt, name) for prompt, name in zip(prompts, names, strict=True)])
+        self._rendered.clear()
+        self._places.clear()
+        heads = self.ids([self._once(prompt, name) for prompt, name in zip(prompts, names, strict=True)])
         for name, head in zip(names, heads, strict=True):
             self._look_for_bos(name, head)
         if responses is None:
@@ -116,7 +124,9 @@ class Rendering:
             InputError: for a template that does not write that text as it is.
         """
         parts = [self._parts(prompt) for prompt in prompts]
-        starts = self.ids([before for before, _ in parts])
+        befores = list(dict.fromkeys(before for before, _ in parts))  # of one question each they are all the same
+        start_of = dict(zip(befores, self.ids(befores), strict=True))
+        starts = [start_of[before] for before, _ in parts]
         stops = self.ids([before + own for before, own in parts])
         return [
             range(common(start, head), common(stop, head))
@@ -173,7 +183,7 @@ class Rendering:
     def _parts(self, prompt: Prompt) -> tuple[str, str]:
         """The rendered text before that of the user's last message, and that one as the template writes it."""
         before, after = self._around(asking(prompt, _MARK))
-        text = self.text(prompt)
+        text = self._once(prompt)
         if not (text.startswith(before) and text.endswith(after)):
             raise InputError(
                 f"the chat template of {self.chat.origin} does not write the user's message as it is; give another "
@@ -183,11 +193,18 @@ class Rendering:
 
     def _around(self, marked: Prompt) -> tuple[str, str]:
         """The rendered text on both sides of the mark that stands for the user's last message."""
-        key = str(marked)
+        key = _key(marked)
         if key not in self._places:
             before, _, after = self.text(marked).rpartition(_MARK)
             self._places[key] = before, after
         return self._places[key]
+
+    def _once(self, prompt: Prompt, name: str = "the conversation") -> str:
+        """`text`, from before where it was rendered before."""
+        key = _key(prompt)
+        if key not in self._rendered:
+            self._rendered[key] = self.text(prompt, name)
+        return self._rendered[key]
 
     def _look_for_bos(self, name: str, head: Sequence[int]) -> None:
         bos = self.tokenizer.bos_token_id
@@ -200,6 +217,11 @@ class Rendering:
     @cached_property
     def _adds(self) -> Around:
         return Around.of(self.tokenizer)
+
+
+def _key(prompt: Prompt) -> _Key:
+    """What tells prompts apart; the text of a conversation may be that of another."""
+    return tuple((message["role"], message["content"]) for message in messages_of(prompt))
 
 
 def answered(prompt: Prompt, response: str) -> list[dict[str, str]]:
