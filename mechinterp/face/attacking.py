@@ -11,21 +11,19 @@ from mechinterp.audit.attacks.settings import AttackSettings
 from mechinterp.data.benign import BenignPrompt, read_benign
 from mechinterp.data.knowledge import read_knowledge
 from mechinterp.data.pairs import AnyPair
-from mechinterp.face.comparing import looked_up
 from mechinterp.face.loading import CheckpointLike
-from mechinterp.models.deltas import WeightDelta
-from mechinterp.models.text.chat import ChatChoice
+from mechinterp.face.looked_up import Several, TunedLike, looked_up
 from mechinterp.runs.attack import attack_checkpoints
 from mechinterp.runs.folder import RunFolder
 
 
 def attack(
     base: CheckpointLike,
-    tuned: Mapping[str, CheckpointLike | WeightDelta],
+    tuned: Several,
     name: str | Sequence[str],
     pairs: Sequence[AnyPair] | str | Path,
     *,
-    never: CheckpointLike | None = None,
+    never: TunedLike | None = None,
     judge: Named | Sequence[Named] | None = None,
     knowledge: Sequence[tuple[str, str]] | str | Path = (),
     benign: Sequence[str] | str | Path = (),
@@ -44,7 +42,7 @@ def attack(
 
     Args:
         base: the unedited model: in memory, or a source that `mi.load` takes.
-        tuned: name in the tables -> checkpoint in memory, folder, adapter, edit, or file of weights.
+        tuned: name in the tables -> checkpoint in memory, folder, adapter, edit, or file of weights; or one of them.
         name: of an attack, several of them, `cheap`, or `all`.
         pairs: prompts with a safe and an unsafe answer, or the file of them. The attacker has half of the categories
             and attack prompts, the others are asked.
@@ -76,20 +74,22 @@ def attack(
     settings = AttackSettings(
         attacks=name, prompts=prompts, options={each: dict(own) for each, own in (options or {}).items()}
     )
-    with looked_up(base, tuned, pairs, judge, seed=seed, dtype=dtype, device=device, progress=progress) as work:
+    with looked_up(
+        base, tuned, pairs, judge, never=never, seed=seed, dtype=dtype, device=device, chat=chat, progress=progress
+    ) as work:
         return attack_checkpoints(
             work.base,
             work.tuned,
             work.instances,
             work.judge,
             out=None if out is None else Path(out),
-            never=work.named("never", never),
+            never=work.never,
             settings=settings,
             knowledge=read_knowledge(knowledge) if isinstance(knowledge, str | Path) else knowledge,
             benign=read_benign(benign) if isinstance(benign, str | Path) else [BenignPrompt(each) for each in benign],
             max_new_tokens=max_new_tokens,
             seed=seed,
             truncate=truncate,
-            chat=None if chat is None else ChatChoice(chat),
+            chat=work.chat,
             reporter=work.reporter,
         )

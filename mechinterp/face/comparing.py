@@ -2,53 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from mechinterp.answers.choosing import Named, choose_judge
-from mechinterp.answers.judges import Judge
+from mechinterp.answers.choosing import Named
 from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.audit.evidence import ComparisonSettings
 from mechinterp.audit.origins.settings import OriginsSettings
 from mechinterp.audit.relapse.treatments import RelapseSettings
 from mechinterp.data.pairs import AnyPair
-from mechinterp.data.storage.places import check_name
-from mechinterp.errors import InputError
-from mechinterp.face.loading import CheckpointLike, DirectionLike, directions_of, instances_of, probe_of
-from mechinterp.face.progress import watched
+from mechinterp.face.loading import CheckpointLike, DirectionLike, directions_of, probe_of
+from mechinterp.face.looked_up import Several, TunedLike, looked_up
 from mechinterp.measures.distances import Distance
-from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.deltas import WeightDelta
-from mechinterp.models.progress import Reporter
-from mechinterp.models.text.chat import ChatChoice
-from mechinterp.runs.candidate import Candidate
 from mechinterp.runs.comparison import compare_checkpoints
 from mechinterp.runs.folder import RunFolder
 from mechinterp.runs.relapse import treat_checkpoints
 
 
-@dataclass(frozen=True)
-class LookedUp:
-    """What a comparison, a relapse test, attacks or a measurement of origins are given, looked up."""
-
-    base: Candidate
-    tuned: list[Candidate]
-    instances: list[AnyPair]
-    judge: Judge
-    reporter: Reporter
-    options: Mapping[str, Any]
-
-    def named(self, name: str, given: CheckpointLike | WeightDelta | None) -> Candidate | None:
-        """A further checkpoint that is read beside them."""
-        return None if given is None else Candidate.of(given, name=name, base=self.base, **self.options)
-
-
 def compare(
     base: CheckpointLike,
-    tuned: Mapping[str, CheckpointLike | WeightDelta],
+    tuned: Several,
     data: Sequence[AnyPair] | str | Path,
     *,
     probe: ToxicProbe | str | Path,
@@ -59,7 +32,7 @@ def compare(
     directions: Mapping[str, DirectionLike] | None = None,
     relapse: bool | RelapseSettings = False,
     origins: bool | OriginsSettings = True,
-    never: CheckpointLike | WeightDelta | None = None,
+    never: TunedLike | None = None,
     settings: ComparisonSettings | None = None,
     truncate: bool = False,
     without_sinks: bool = False,
@@ -76,7 +49,7 @@ def compare(
     Args:
         base: the unedited model: in memory, or a source that `mi.load` takes.
         tuned: name in the tables -> checkpoint in memory, folder, adapter, edit, or file of weights; an edit stands on
-            the base.
+            the base. Or one of them.
         data: pairs (SafeEdit instances are some), or the file of them.
         probe: of the base, from `mi.fit_probe`, or the file of one.
         judge: of the base's answers: a judge, the folder of a sequence classifier, `keywords`, or None for one made of
@@ -109,7 +82,9 @@ def compare(
         >>> found = mi.compare("BASE", {"dpo": "runs/dpo"}, "SafeEdit_test.json", probe="probe.safetensors")
         >>> found.verdict
     """
-    with looked_up(base, tuned, data, judge, seed=seed, dtype=dtype, device=device, progress=progress) as work:
+    with looked_up(
+        base, tuned, data, judge, never=never, seed=seed, dtype=dtype, device=device, chat=chat, progress=progress
+    ) as work:
         more = [] if directions is None else list(directions_of(directions, "the base").values())
         return compare_checkpoints(
             work.base,
@@ -124,18 +99,18 @@ def compare(
             settings=settings,
             more=more,
             truncate=truncate,
-            chat=None if chat is None else ChatChoice(chat),
+            chat=work.chat,
             without_sinks=without_sinks,
             relapse=(RelapseSettings() if relapse else None) if isinstance(relapse, bool) else relapse,
             origins=(OriginsSettings() if origins else None) if isinstance(origins, bool) else origins,
-            never=work.named("never", never),
+            never=work.never,
             reporter=work.reporter,
         )
 
 
 def relapse(
     base: CheckpointLike,
-    tuned: Mapping[str, CheckpointLike | WeightDelta],
+    tuned: Several,
     data: Sequence[AnyPair] | str | Path,
     *,
     probe: ToxicProbe | str | Path | None = None,
@@ -143,7 +118,7 @@ def relapse(
     out: str | Path | None = None,
     block: int | None = None,
     distance: Distance = "released",
-    never: CheckpointLike | WeightDelta | None = None,
+    never: TunedLike | None = None,
     settings: RelapseSettings | None = None,
     max_new_tokens: int = 32,
     truncate: bool = False,
@@ -157,7 +132,7 @@ def relapse(
 
     Args:
         base: the unedited model: in memory, or a source that `mi.load` takes.
-        tuned: name in the tables -> checkpoint in memory, folder, adapter, edit, or file of weights.
+        tuned: name in the tables -> checkpoint in memory, folder, adapter, edit, or file of weights; or one of them.
         data: pairs (SafeEdit instances are some), or the file of them: their prompts are asked.
         probe: of the base: the keys of its most toxic value vectors are scaled too.
         judge: as `mi.compare` takes it.
@@ -184,7 +159,9 @@ def relapse(
     Example:
         >>> mi.relapse("BASE", {"dpo": "runs/dpo"}, "SafeEdit_test.json").table("relapse_verdict")
     """
-    with looked_up(base, tuned, data, judge, seed=seed, dtype=dtype, device=device, progress=progress) as work:
+    with looked_up(
+        base, tuned, data, judge, never=never, seed=seed, dtype=dtype, device=device, chat=chat, progress=progress
+    ) as work:
         return treat_checkpoints(
             work.base,
             work.tuned,
@@ -198,40 +175,7 @@ def relapse(
             max_new_tokens=max_new_tokens,
             seed=seed,
             truncate=truncate,
-            never=work.named("never", never),
-            chat=None if chat is None else ChatChoice(chat),
+            never=work.never,
+            chat=work.chat,
             reporter=work.reporter,
         )
-
-
-@contextmanager
-def looked_up(
-    base: CheckpointLike,
-    tuned: Mapping[str, CheckpointLike | WeightDelta],
-    data: Sequence[AnyPair] | str | Path,
-    judge: Named | Sequence[Named] | None,
-    *,
-    seed: int,
-    dtype: str,
-    device: str,
-    progress: bool | None,
-) -> Iterator[LookedUp]:
-    """Look up what is compared, and show what is done meanwhile."""
-    if not isinstance(tuned, Mapping):
-        raise InputError(f"tuned names the checkpoints, {{'sft': checkpoint, 'dpo': 'runs/dpo'}}; got {tuned!r:.60}")
-    for name, each in {"base": base, **tuned}.items():
-        if not isinstance(each, Checkpoint | WeightDelta | str | Path):
-            raise InputError(
-                f"{name} is a {type(each).__name__}; give a checkpoint, an edit, or a folder or file of one"
-            )
-    if not tuned:
-        raise InputError("there are no tuned checkpoints to compare with the base; give them by name")
-    with watched(progress) as reporter:
-        options: dict[str, Any] = {"dtype": dtype, "device": device}
-        below = Candidate.of(base, name="base", **options)
-        candidates = [
-            Candidate.of(each, name=check_name(name, "tuned"), base=below, **options) for name, each in tuned.items()
-        ]
-        instances = instances_of(data)
-        chosen = choose_judge(judge, instances, seed=seed, device=device, note=reporter.note)
-        yield LookedUp(below, candidates, instances, chosen, reporter, options)

@@ -7,26 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mechinterp.audit.depth import DepthTables, answer_drops
+from mechinterp.audit.depth import DepthTables, Drops, answer_drops
 from mechinterp.audit.readouts import ANSWER_TOKENS, ReadoutTexts
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.showing import one_line, shown
 from mechinterp.errors import InputError
-from mechinterp.face.loading import CheckpointLike, instances_of
-from mechinterp.face.progress import watched
+from mechinterp.face.loading import CheckpointLike
+from mechinterp.face.looked_up import Several, TunedLike, looked_up
 from mechinterp.measures.intervals import Interval, with_ends
-from mechinterp.models.deltas import WeightDelta
-from mechinterp.models.text.chat import ChatChoice
-from mechinterp.runs.candidate import Candidate
 from mechinterp.runs.one_format import in_one_format
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from mechinterp.report.picture import Picture
-
-ALONE = "tuned"
-"""The name in the tables of a checkpoint that was given without one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +77,8 @@ class Depths:
 
 def depth(
     base: CheckpointLike,
-    tuned: CheckpointLike | WeightDelta | Mapping[str, CheckpointLike | WeightDelta],
-    never: CheckpointLike | WeightDelta,
+    tuned: Several,
+    never: TunedLike,
     pairs: Sequence[AnyPair] | str | Path,
     *,
     answers: Sequence[str] | None = None,
@@ -125,23 +119,18 @@ def depth(
     Example:
         >>> mi.depth("BASE", "runs/dpo", "runs/never", "SafeEdit_test.json").score
     """
-    named: Mapping[str, CheckpointLike | WeightDelta] = tuned if isinstance(tuned, Mapping) else {ALONE: tuned}
-    if not named or "never" in named:
-        said = "`never` is the name of the model that never learnt" if named else "there are no tuned checkpoints"
-        raise InputError(f"{said}; give one checkpoint, or several by other names")
-    with watched(progress) as reporter:
-        below = Candidate.of(base, name="base", dtype=dtype, device=device)
-        others = [
-            Candidate.of(each, name=name, base=below, dtype=dtype, device=device)
-            for name, each in {**named, "never": never}.items()
-        ]
-        below, others = in_one_format(below, others, None if chat is None else ChatChoice(chat))
+    with looked_up(
+        base, tuned, pairs, never=never, seed=seed, dtype=dtype, device=device, chat=chat, progress=progress
+    ) as work:
+        if work.never is None:
+            raise InputError("depth is measured against a model that never learnt the behaviour; give one (`never`)")
+        below, others = in_one_format(work.base, [*work.tuned, work.never], work.chat)
         opened = below.open()
-        texts = ReadoutTexts.of(opened, instances_of(pairs), unsafe=answers, tokens=tokens, truncate=truncate)
-        drops = {
-            other.name: answer_drops(opened, other.open(), texts, progress=reporter.progress(f"depth: {other.name}"))
-            for other in others
-        }
+        texts = ReadoutTexts.of(opened, work.instances, unsafe=answers, tokens=tokens, truncate=truncate)
+        drops: dict[str, Drops] = {}
+        for other in others:
+            progress_of = work.reporter.progress(f"depth: {other.name}")
+            drops[other.name] = answer_drops(opened, other.open(), texts, progress=progress_of)
     reference = drops.pop("never")
     found = DepthTables.of(drops, reference, seed=seed)
     return Depths(found.depth, found.depth_blocks)

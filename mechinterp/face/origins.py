@@ -9,16 +9,13 @@ from typing import Literal
 
 import pandas as pd
 
-from mechinterp.answers.choosing import KEYWORDS, Named
+from mechinterp.answers.choosing import Named
 from mechinterp.audit.origins.settings import OriginsSettings
 from mechinterp.audit.readouts import WritePosition
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.showing import one_line, shown
-from mechinterp.face.comparing import looked_up
 from mechinterp.face.loading import CheckpointLike, DirectionLike, directions_of
-from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.deltas import WeightDelta
-from mechinterp.models.text.chat import ChatChoice
+from mechinterp.face.looked_up import Several, looked_up
 from mechinterp.report.origins_in_words import origins_in_words
 from mechinterp.report.picture import Picture
 from mechinterp.runs.folder import RunFolder
@@ -67,7 +64,7 @@ class OriginTables:
 
 def origins(
     base: CheckpointLike,
-    tuned: CheckpointLike | WeightDelta | Mapping[str, CheckpointLike | WeightDelta],
+    tuned: Several,
     data: Sequence[AnyPair] | str | Path,
     *,
     judge: Named | Sequence[Named] | None = None,
@@ -113,18 +110,14 @@ def origins(
     Example:
         >>> mi.origins("BASE", {"dpo": "runs/dpo"}, "SafeEdit_test.json").plot()
     """
-    if isinstance(tuned, Mapping):
-        named = dict(tuned)
-    else:
-        named = {tuned.name if isinstance(tuned, Checkpoint) and tuned.name != "base" else "tuned": tuned}
-    judged = answers == "base"
-    chosen = judge if judged else KEYWORDS  # which costs nothing, and is not asked
-    with looked_up(base, named, data, chosen, seed=seed, dtype=dtype, device=device, progress=progress) as work:
+    with looked_up(
+        base, tuned, data, judge, seed=seed, dtype=dtype, device=device, chat=chat, progress=progress
+    ) as work:
         run = attribute_checkpoints(
             work.base,
             work.tuned,
             work.instances,
-            work.judge if judged else None,
+            work.judge if answers == "base" else None,
             out=None if out is None else Path(out),
             settings=settings,
             directions=[] if directions is None else list(directions_of(directions, "the base").values()),
@@ -132,7 +125,7 @@ def origins(
             max_new_tokens=max_new_tokens,
             seed=seed,
             truncate=truncate,
-            chat=None if chat is None else ChatChoice(chat),
+            chat=work.chat,
             reporter=work.reporter,
         )
     return OriginTables(run)

@@ -1,0 +1,122 @@
+"""What several checkpoints are set against each other with, looked up in one way for every function that does so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mechinterp.answers.choosing import Named, choose_judge
+from mechinterp.answers.judges import Judge
+from mechinterp.data.pairs import AnyPair
+from mechinterp.data.storage.places import check_name
+from mechinterp.errors import InputError
+from mechinterp.face.loading import CheckpointLike, instances_of
+from mechinterp.face.progress import watched
+from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.deltas import WeightDelta
+from mechinterp.models.progress import Reporter
+from mechinterp.models.text.chat import ChatChoice
+from mechinterp.runs.candidate import Candidate
+
+TunedLike = CheckpointLike | WeightDelta
+"""A checkpoint, or an edit that stands on the base."""
+Several = TunedLike | Mapping[str, TunedLike]
+"""One tuned checkpoint, or several by their names in the tables."""
+
+ALONE = "tuned"
+"""What one checkpoint is called that has no name of its own."""
+
+
+@dataclass(frozen=True)
+class LookedUp:
+    """What a function of the face was given, looked up; nothing of weights is read.
+
+    Attributes:
+        base, tuned, never: what is set against each other.
+        instances: pairs.
+        chat: the format that was asked for, for all of them.
+        reporter: told what is being done.
+    """
+
+    base: Candidate
+    tuned: list[Candidate]
+    never: Candidate | None
+    instances: list[AnyPair]
+    chat: ChatChoice | None
+    reporter: Reporter
+    _judging: Mapping[str, Any]
+
+    @cached_property
+    def judge(self) -> Judge:
+        """The judge, made or opened once it is asked for.
+
+        Raises:
+            InputError: if there is no such judge.
+        """
+        return choose_judge(instances=self.instances, note=self.reporter.note, **self._judging)
+
+
+@contextmanager
+def looked_up(
+    base: CheckpointLike,
+    tuned: Several,
+    data: Sequence[AnyPair] | str | Path,
+    judge: Named | Sequence[Named] | None = None,
+    *,
+    never: TunedLike | None = None,
+    seed: int,
+    dtype: str,
+    device: str,
+    chat: str | None,
+    progress: bool | None,
+) -> Iterator[LookedUp]:
+    """Look up what is set against each other, and show what is done meanwhile.
+
+    Raises:
+        InputError: for what is no checkpoint, is not there, or has another's name.
+    """
+    named = dict(tuned) if isinstance(tuned, Mapping) else _alone(tuned)
+    beside = {} if never is None else {"never": never}
+    for name, each in {"base": base, **named, **beside}.items():
+        if not isinstance(each, Checkpoint | WeightDelta | str | Path):
+            raise InputError(
+                f"{name} is a {type(each).__name__}; give a checkpoint, an edit, or a folder or file of one"
+            )
+    if not named:
+        raise InputError("there are no tuned checkpoints to compare with the base; give them by name")
+    if taken := [name for name in ("base", *beside) if name in named]:
+        whose = {"base": "the base", "never": "the model that never learnt"}[taken[0]]
+        raise InputError(f"`{taken[0]}` is the name of {whose}; give the tuned checkpoint another")
+    with watched(progress) as reporter:
+        options: dict[str, Any] = {"dtype": dtype, "device": device}
+        below = Candidate.of(base, name="base", **options)
+        candidates = [
+            Candidate.of(each, name=check_name(name, "tuned"), base=below, **options) for name, each in named.items()
+        ]
+        yield LookedUp(
+            below,
+            candidates,
+            None if never is None else Candidate.of(never, name="never", base=below, **options),
+            instances_of(data),
+            None if chat is None else ChatChoice(chat),
+            reporter,
+            {"judge": judge, "seed": seed, "device": device},
+        )
+
+
+def _alone(tuned: Any) -> dict[str, TunedLike]:
+    """One checkpoint, by its own name if that is not another's.
+
+    Raises:
+        InputError: for a list of them, which has no names.
+    """
+    if not isinstance(tuned, Checkpoint | WeightDelta | str | Path):
+        raise InputError(
+            f"tuned is one checkpoint, or names several, {{'sft': checkpoint, 'dpo': 'runs/dpo'}}; got {tuned!r:.60}"
+        )
+    own = tuned.name if isinstance(tuned, Checkpoint) else ALONE
+    return {ALONE if own in ("base", "never") else own: tuned}
