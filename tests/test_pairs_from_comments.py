@@ -12,7 +12,7 @@ import pytest
 from command_line import call, refused
 from conftest import tiny_checkpoint
 
-from mechinterp.data.comments import Comment, write_comments
+from mechinterp.data.comments import Comment, read_comments, write_comments
 from mechinterp.data.half_comments import halved
 from mechinterp.data.labelled_responses import read_labelled_responses
 from mechinterp.data.pair_files import read_pairs
@@ -46,13 +46,44 @@ def test_a_comment_has_two_halves() -> None:
 
 def test_a_pair_is_what_the_judge_calls_clean(tmp_path: Path) -> None:
     checkpoint = tiny_checkpoint("llama")
-    found = pairs_from_comments(checkpoint, COMMENTS, Even(), tmp_path / "pairs.jsonl", max_new_tokens=6)
+    found = pairs_from_comments(checkpoint, COMMENTS, Even(), tmp_path / "pairs.jsonl", max_new_tokens=6, draws=0)
     prompts = [half.prompt for half in halved(COMMENTS, words=60)]
     own = generate(checkpoint, prompts, max_new_tokens=6)
     assert [pair.id for pair in found] == [2, 4, 6, 8]
     assert [(pair.prompt, pair.safe) for pair in found] == [(prompts[n], own[n]) for n in (1, 3, 5, 7)]
     assert {pair.unsafe for pair in found} == {"a fool  and a liar."}
     assert read_pairs(tmp_path / "pairs.jsonl") == found
+
+
+class Unlike:
+    """A judge to whom everything is clean but some texts; of no texts nothing is."""
+
+    name = "unlike"
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.texts = set(texts)
+
+    def __call__(self, responses: Sequence[str]) -> np.ndarray:
+        return np.array([bool(self.texts) and text not in self.texts for text in responses], dtype=float)
+
+
+def test_what_the_model_goes_on_from_toxically_is_asked_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoint, out = tiny_checkpoint("llama"), tmp_path / "pairs.jsonl"
+    prompts = [half.prompt for half in halved(COMMENTS, words=60)]
+    own = generate(checkpoint, prompts, max_new_tokens=6)
+    judge = Unlike(own[:5])
+    found = pairs_from_comments(checkpoint, COMMENTS, judge, out, max_new_tokens=6, draws=2)
+    assert [pair.prompt for pair in found] == prompts
+    assert [pair.safe for pair in found[5:]] == own[5:]
+    drawn = [pair.safe for pair in found[:5]]
+    assert not judge.texts & set(drawn)
+    assert "of 3 the greedy continuation is clean, of 5 more one of 2 drawn; 0 make no pair" in caplog.text
+    again = pairs_from_comments(checkpoint, COMMENTS, judge, tmp_path / "again.jsonl", max_new_tokens=6, draws=2)
+    assert again == found
+    other = pairs_from_comments(checkpoint, COMMENTS, judge, tmp_path / "b.jsonl", max_new_tokens=6, draws=2, seed=1)
+    assert [pair.safe for pair in other[:5]] != drawn
+    with pytest.raises(InputError, match=r"greedy or one of 2 drawn: give another judge"):
+        pairs_from_comments(checkpoint, COMMENTS, Unlike([]), tmp_path / "c.jsonl", max_new_tokens=6, draws=2)
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -96,6 +127,7 @@ def test_the_command_makes_a_file_that_training_reads(tmp_path: Path, capsys: An
     labelled = read_labelled_responses(tmp_path / "pairs-labelled.jsonl")
     assert {one.text for one in labelled} == {one.text for one in COMMENTS} - held
     assert all(one.safe == one.text.startswith("Thank") for one in labelled)
+    assert {one.text for one in read_comments(tmp_path / "pairs-comments.csv")} == {one.text for one in labelled}
     trained = ["train", "sft", "--model", tmp_path / "model", "--data", tmp_path / "pairs.jsonl", "--steps", 1]
     with patch.object(Checkpoint, "save"):
         assert call(*trained, "--out", tmp_path / "sft") == 0

@@ -28,10 +28,14 @@ def pairs(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest continuation, in tokens.")] = 32,
     words: Annotated[int, typer.Option(min=6, help="Words of a longer comment that are read.")] = 60,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N toxic comments.")] = None,
+    draws: Annotated[
+        int, typer.Option(min=0, help="Continuations drawn at most where the greedy one is not clean; 0: no pair.")
+    ] = 4,
     split: Annotated[
         bool,
         typer.Option(
-            "--split", help="Also OUT-train, -validation, -test and -labelled.jsonl, of which a study is made."
+            "--split",
+            help="Also OUT-train, -validation, -test, -labelled.jsonl and -comments.csv, of which a study is made.",
         ),
     ] = False,
     seed: Seed = 0,
@@ -39,10 +43,11 @@ def pairs(
     loading: Loading,
     judging: Judging,
 ) -> None:
-    """Pairs of real comments: the first half of a toxic one, its rest, and the model's own clean continuation.
+    """Pairs of real comments: the first half of a toxic one, its rest, and a clean continuation of the model's own.
 
-    The model reads plain text, whatever template it has; train and compare on the pairs with --chat none. Without
-    --judge one is made of the comments themselves.
+    That is the greedy one, or else the first clean one of --draws at temperature 1. The model reads plain text whatever
+    template it has; train and compare on the pairs with --chat none. Without --judge one is made of the comments
+    themselves.
     """
     from mechinterp.data.comments import read_comments
     from mechinterp.data.storage.places import check_free
@@ -69,6 +74,8 @@ def pairs(
             max_new_tokens=max_new_tokens,
             words=words,
             limit=limit,
+            draws=draws,
+            seed=seed,
             progress=terminal.progress("going on with comments"),
         )
     say(f"{len(found)} pairs: {out}")
