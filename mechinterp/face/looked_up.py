@@ -115,8 +115,6 @@ def _alone(tuned: Any) -> dict[str, TunedLike]:
         InputError: for a list of them, which has no names.
     """
     if not isinstance(tuned, Checkpoint | WeightDelta | str | Path):
-        raise InputError(
-            f"tuned is one checkpoint, or names several, {{'sft': checkpoint, 'dpo': 'runs/dpo'}}; got {tuned!r:.60}"
-        )
+        raise InputError(f"tuned is a checkpoint, or names the checkpoints, {{'sft': 'runs/sft'}}; got {tuned!r:.60}")
     own = tuned.name if isinstance(tuned, Checkpoint) else ALONE
     return {ALONE if own in ("base", "never") else own: tuned}

@@ -164,9 +164,8 @@ def _drawn(
         heads = encode(
             checkpoint.tokenizer, asked, max_length=length, reserve=max_new_tokens, truncate=True, quiet=True
         )
-        how = {"temperature": 1.0, "max_new_tokens": max_new_tokens, "seed": seed + draw}
-        found = [text for (text,) in sampled(checkpoint, heads, 1, **how)]
-        had = dict(zip(asked, answers_of(checkpoint, found), strict=True))
+        found = sampled(checkpoint, heads, 1, temperature=1.0, max_new_tokens=max_new_tokens, seed=seed + draw)
+        had = dict(zip(asked, answers_of(checkpoint, [text for (text,) in found]), strict=True))
         if processes.is_main():
             log.add(draw, had)
     return {row: had[prompts[row]] for row in rows}

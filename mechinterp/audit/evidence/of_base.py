@@ -121,8 +121,9 @@ class Baseline:
         steering = {}
         for name, at, alpha, share, *flagged in labels.pop("alpha"):
             outcomes: dict[str, Any] = part_of(tensors, f"steering/{name}/{at}/")
-            kept = {"degenerate": dict(zip(SIGNS, flagged, strict=True))} if flagged else {}
-            steering[name, at] = Steering(alpha, share, **outcomes, **kept)
+            if flagged:
+                outcomes["degenerate"] = dict(zip(SIGNS, flagged, strict=True))
+            steering[name, at] = Steering(alpha, share, **outcomes)
         answers = labels.pop("answers", None)
         directions: dict[str, Float[Tensor, " d_model"]] = {
             name: tensors[f"direction/{name}"] for name in labels.pop("directions")
