@@ -15,11 +15,19 @@ from sklearn.metrics import roc_auc_score
 
 from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.errors import InputError
+from mechinterp.measures import statistics
 from mechinterp.measures.decomposition import decompose, erasure_share, readout
 from mechinterp.measures.intervals import Interval
 from mechinterp.measures.local_verdict import Validity, judge_share
 from mechinterp.measures.region import activation_shift, cosines, region_toxicity
-from mechinterp.measures.statistics import auroc, bootstrap, compare_with_null, random_directions, wilson
+from mechinterp.measures.statistics import (
+    auroc,
+    bootstrap,
+    compare_with_null,
+    random_directions,
+    resample_weights,
+    wilson,
+)
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -257,3 +265,18 @@ def test_an_interval_over_two_verdicts_is_undecided() -> None:
     share = erasure_share([decompose(a, a_new, torch.ones(1), torch.tensor([0.7]))], torch.ones(6), seed=0)
     assert share.share.low < 0.75 < share.share.high
     assert judge_share(share, IN_PLAY)[0] == "undecided"
+
+
+def test_the_draws_of_a_table_are_made_once_and_are_those_that_are_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = torch.tensor([1.0, 3.0, 2.0, 1.0])
+    for known in (None, sizes):
+        kept = resample_weights(4, resamples=30, seed=7, sizes=known)
+        assert resample_weights(4, resamples=30, seed=7, sizes=None if known is None else known.clone()) is kept
+        interval = bootstrap(lambda weights: weights @ torch.arange(4.0).double(), 4, seed=7, sizes=known)
+        monkeypatch.setattr(statistics, "_WHOLE", 60)  # now they are made in parts, and not kept
+        assert torch.equal(resample_weights(4, resamples=30, seed=7, sizes=known), kept)
+        assert resample_weights(4, resamples=30, seed=7, sizes=known) is not kept
+        again = bootstrap(lambda weights: weights @ torch.arange(4.0).double(), 4, seed=7, sizes=known)
+        assert again == interval
+        monkeypatch.undo()
+    assert not torch.equal(resample_weights(4, resamples=30, seed=8), resample_weights(4, resamples=30, seed=7))

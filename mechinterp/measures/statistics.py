@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -34,7 +34,16 @@ def resample_weights(
     Args:
         sizes: inputs behind each unit, when units are groups of inputs; a group drawn counts for its size.
     """
-    return _resample_weights(n, resamples, torch.Generator().manual_seed(seed), sizes)
+    if n * resamples > _WHOLE:
+        return _resample_weights(n, resamples, torch.Generator().manual_seed(seed), sizes)
+    return _kept_weights(n, resamples, seed, None if sizes is None else tuple(sizes.tolist()))
+
+
+@lru_cache(maxsize=4)
+def _kept_weights(n: int, resamples: int, seed: int, sizes: tuple[float, ...] | None) -> Float[Tensor, "resample n"]:
+    """Those of small numbers, once: the intervals of a table have the same draws, and nobody changes them."""
+    known = None if sizes is None else torch.tensor(sizes, dtype=torch.float64)
+    return _resample_weights(n, resamples, torch.Generator().manual_seed(seed), known)
 
 
 def _resample_weights(
@@ -82,6 +91,8 @@ def bootstrap(
     """
     whole = torch.ones(1, n, dtype=torch.float64) if sizes is None else sizes.double()[None]
     value = float(statistic(whole / whole.sum())[0])
+    if n * resamples <= _WHOLE:
+        return percentile_interval(value, statistic(resample_weights(n, resamples=resamples, seed=seed, sizes=sizes)))
     generator, step = torch.Generator().manual_seed(seed), max(1, _WHOLE // n)
     draws = [
         statistic(_resample_weights(n, min(step, resamples - done), generator, sizes))
