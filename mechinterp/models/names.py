@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from mechinterp.errors import InputError
 from mechinterp.models.descriptions import LOADING_ERRORS, one_line
+from mechinterp.models.skeletons import Described, skeleton_of
 
 Side = Literal["input", "output"]
 
@@ -74,26 +74,22 @@ class HookNames:
     trust_remote_code: bool = False
 
     @cached_property
+    def _described(self) -> Described:
+        return Described.of(self.config, self.trust_remote_code)
+
+    @cached_property
     def skeleton(self) -> PreTrainedModel:
-        """The model without a byte of weights: module classes, names and shapes."""
+        """The model without a byte of weights: module classes, names and shapes; shared, so it is only read."""
         try:
-            with torch.device("meta"):  # nothing is run, so that the config's own kernel of attention is not needed
-                model: PreTrainedModel = AutoModelForCausalLM.from_config(
-                    deepcopy(self.config), trust_remote_code=self.trust_remote_code, attn_implementation="eager"
-                )
+            return skeleton_of(self._described)
         except LOADING_ERRORS as error:
             raise InputError(f"{self.source}: no model can be built of its config ({one_line(error)})") from error
-        return model
 
     @cached_property
     def _adapter(self) -> Any:
-        from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
-        from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_config_from_hf
-
         architecture = type(self.skeleton).__name__
         try:
-            bridge = build_bridge_config_from_hf(self.config, architecture, self.source, torch.float32)
-            return ArchitectureAdapterFactory.select_architecture_adapter(bridge)
+            return _adapter_of(self._described, architecture, self.source)
         except (ValueError, KeyError, AttributeError) as error:
             raise InputError(f"{self.source}: TransformerLens has no adapter for {architecture} ({error})") from error
 
@@ -261,6 +257,15 @@ class HookNames:
                 continue
             known[name.startswith("blocks."), path.removeprefix(f"{blocks}.0.")] = name.removeprefix("blocks.")
         return tuple(blocks.split(".")), known
+
+
+@lru_cache(maxsize=32)
+def _adapter_of(described: Described, architecture: str, source: str) -> Any:
+    from transformer_lens.factories.architecture_adapter_factory import ArchitectureAdapterFactory
+    from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_config_from_hf
+
+    bridge = build_bridge_config_from_hf(described.config, architecture, source, torch.float32)
+    return ArchitectureAdapterFactory.select_architecture_adapter(bridge)
 
 
 def _component_names(components: Mapping[str, Any], above: str = "") -> Iterator[str]:
