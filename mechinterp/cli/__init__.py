@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from functools import cache
 from typing import Any
 
 from mechinterp.cli.arguments import as_options, learn_options
@@ -61,17 +62,26 @@ def _run() -> Any:
     """
     import typer
 
-    from mechinterp.cli.app import app
-
     usage_error: Any = typer.BadParameter.__mro__[2]  # click's class of all such errors, for which typer has no name
-    learn_options(typer.main.get_command(app), sys.argv[1:])
+    command = _command()
+    learn_options(command, sys.argv[1:])
     try:
-        code = app(standalone_mode=False)
+        code = command(standalone_mode=False)
     except usage_error as error:
         raise InputError(error.format_message()) from error
     if code == _INTERRUPTED:  # typer's word for it
         raise KeyboardInterrupt
     return code
+
+
+@cache
+def _command() -> Any:
+    """The group of all commands, of click's class, which takes longer to build than many a command."""
+    from typer.main import get_command
+
+    from mechinterp.cli.app import app
+
+    return get_command(app)
 
 
 def _tell(line: str) -> None:
