@@ -39,7 +39,12 @@ def versions() -> dict[str, str]:
 
 def library_versions() -> dict[str, str]:
     """The same without this package, whose code (`code_of`) says more than its version: a part of every key."""
-    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+    return {"python": platform.python_version(), **_library_versions()}
+
+
+@cache  # what is installed is looked up for every key
+def _library_versions() -> dict[str, str]:
+    return {name: version(name) for name in LIBRARIES}
 
 
 @cache  # what a process has imported stays the same
