@@ -9,10 +9,29 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
 # imported; processes that tests start have it too.
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
+import jaxtyping
 from jaxtyping import config, install_import_hook
 
 # Shapes and types of the numerics are checked at every call of the tests, before anything imports them.
 install_import_hook(["mechinterp.measures", "mechinterp.audit.directions.probe"], "beartype.beartype")
+_checked, _met = jaxtyping.jaxtyped, set()
+
+
+def _checked_once(**options):
+    """As jaxtyping checks it; a function within another, which each call makes anew, only as it is made first."""
+
+    def decorate(found):
+        code = getattr(found, "__code__", None)
+        if "<locals>" in found.__qualname__ and code is not None:
+            if code in _met:
+                return found
+            _met.add(code)
+        return _checked(**options)(found)
+
+    return decorate
+
+
+jaxtyping.jaxtyped = _checked_once
 
 import copy
 import gc
@@ -213,10 +232,12 @@ def own_runs(small_runs: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are made, but a stand-in is written for each: test_plotting renders each of them."""
-    for module in ("mechinterp.report.plates", "mechinterp.report.page"):
-        monkeypatch.setattr(f"{module}.figure_bytes", lambda figure, kind="png": kind.encode())
+def undrawn() -> Iterator[None]:
+    """Figures are not rendered, and drawn once for each kind of tables: test_plotting draws and renders them all."""
+    from stand_ins import stand_ins
+
+    with stand_ins():
+        yield
 
 
 @pytest.fixture

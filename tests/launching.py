@@ -21,6 +21,7 @@ import torch
 from command_line import call
 from conftest import N_BLOCKS, PROMPTS, RESPONSES, make_instance, tiny_checkpoint
 from made_checkpoints import edits_in
+from stand_ins import stand_ins
 
 from mechinterp.answers import asking, defense
 from mechinterp.audit.directions.probe_training import fit_probe
@@ -218,5 +219,5 @@ def _work(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    with patch("mechinterp.report.plates.figure_bytes", lambda figure, kind="png": kind.encode()):  # as in the tests
+    with stand_ins():
         _work(Path(sys.argv[1]))

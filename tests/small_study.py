@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from unittest.mock import patch
 
 import yaml
+from stand_ins import stand_ins
 
 from mechinterp.runs.config import load_config
 from mechinterp.runs.study import Study
@@ -35,5 +35,5 @@ def make_study(runs: Path) -> None:
     Its figures are stand-ins, as in the tests: a lesson renders those of a comparison of the same checkpoints.
     """
     (runs / "small.yaml").write_text(yaml.safe_dump(SMALL))
-    with patch("mechinterp.report.plates.figure_bytes", lambda figure, kind="png": kind.encode()):
+    with stand_ins():
         Study(load_config(runs / "small.yaml"), 0, runs / "seed0").run()

@@ -1,0 +1,43 @@
+"""Figures as the tests make them: never rendered, and drawn once for each kind of tables; test_plotting renders all."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from unittest.mock import patch
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from mechinterp.report import plates
+
+_draw_figures = plates.draw_figures
+_DRAWN: set[Hashable] = set()
+
+
+def _kind(table: pd.DataFrame) -> Hashable:
+    """Columns, which of them are empty, and how much there is to tell apart; numbers and names may be others."""
+    told = tuple(table[name].nunique() for name in ("method", "direction", "position") if name in table)
+    return tuple(table.columns), tuple(table.isna().all()), told, table.empty
+
+
+def drawn_once(tables: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
+    """Every figure of the tables; an empty one where such tables have been drawn before in this process."""
+    for name, plate in list(plates.PLATES.items()):
+        kind = name, *(_kind(tables[each]) for each in (*plate.tables, "trajectory") if each in tables)
+        found: list[tuple[str, Figure]] = [(name, Figure())]
+        if kind not in _DRAWN:
+            with patch.dict(plates.PLATES, {name: plate}, clear=True):
+                found = list(_draw_figures(tables))
+        _DRAWN.update([kind] * len(found))
+        yield from found
+
+
+@contextmanager
+def stand_ins() -> Iterator[None]:
+    """What is drawn of a run, and the bytes that are written for it, are stand-ins."""
+    with ExitStack() as stack:
+        for module in ("mechinterp.report.plates", "mechinterp.report.page"):
+            stack.enter_context(patch(f"{module}.figure_bytes", lambda figure, kind="png": kind.encode()))
+            stack.enter_context(patch(f"{module}.draw_figures", drawn_once))
+        yield
