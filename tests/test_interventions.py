@@ -55,6 +55,14 @@ INTERVENTIONS: dict[str, Make] = {
 }
 
 
+MEETINGS = [
+    (architecture, name, SPANS[(i + j) % len(SPANS)])
+    for i, architecture in enumerate(MAIN_ARCHITECTURES)
+    for j, name in enumerate(INTERVENTIONS)
+]
+"""Every two of an architecture, an intervention and a span meet."""
+
+
 def batch_of(checkpoint: Checkpoint, side: str = "left", responses: list[str] | None = RESPONSES) -> Batch:
     return pad(encode(checkpoint.tokenizer, PROMPTS, responses, max_length=256), pad_id=259, side=side)
 
@@ -68,7 +76,7 @@ def logits(checkpoint: Checkpoint, batch: Batch) -> Tensor:
 def generated_logits(checkpoint: Checkpoint) -> list[Tensor]:
     seen: list[Tensor] = []
     handle = checkpoint.module("unembed").register_forward_hook(lambda _, args, output: seen.append(output))
-    generate(checkpoint, PROMPTS, max_new_tokens=6)
+    generate(checkpoint, PROMPTS, max_new_tokens=3)
     handle.remove()
     return seen
 
@@ -188,11 +196,11 @@ def test_every_h_down_patched_and_every_w_v_transplanted_gives_the_other_models_
 # The same tokens in generation and in scoring, on either side of the padding
 
 
-@pytest.mark.parametrize("name", INTERVENTIONS)
-@pytest.mark.parametrize("at", SPANS)
+@pytest.mark.parametrize(("architecture", "name", "at"), MEETINGS)
 def test_what_is_generated_under_an_intervention_is_most_probable_under_it(
-    checkpoint: Checkpoint, name: str, at: Span
+    architecture: str, name: str, at: Span
 ) -> None:
+    checkpoint = tiny_checkpoint(architecture)
     with INTERVENTIONS[name](checkpoint, at):
         texts = continue_greedily(checkpoint, PROMPTS, max_new_tokens=6)
         for side in ("left", "right"):
@@ -201,11 +209,11 @@ def test_what_is_generated_under_an_intervention_is_most_probable_under_it(
                 assert row[text.prompt_length - 1 : -1].tolist() == list(text.ids[text.prompt_length :])
 
 
-@pytest.mark.parametrize("name", INTERVENTIONS)
-@pytest.mark.parametrize("at", SPANS)
+@pytest.mark.parametrize(("architecture", "name", "at"), MEETINGS)
 def test_left_right_and_no_padding_give_the_same_and_only_the_span_is_changed(
-    checkpoint: Checkpoint, name: str, at: Span
+    architecture: str, name: str, at: Span
 ) -> None:
+    checkpoint = tiny_checkpoint(architecture)
     left, right = batch_of(checkpoint, "left"), batch_of(checkpoint, "right")
     plain = real(left, logits(checkpoint, left))
     texts = encode(checkpoint.tokenizer, PROMPTS, RESPONSES, max_length=256)
