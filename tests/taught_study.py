@@ -37,6 +37,8 @@ SMALL: dict[str, Any] = {
     "relapse": {"prompts": 4},
 }
 """What the shrunken config has instead of the real one's sizes."""
+ORIGINS = {"prompts": 4, "tokens": 4, "nodes": 2}
+"""Likewise, of what the real one leaves to the default."""
 
 
 def write_pretrained(folder: Path) -> None:
@@ -74,5 +76,6 @@ def shrunken(base: Path, comments: Path | None = None) -> dict[str, Any]:
 def taught_study(folder: Path, comments: Path | None = None) -> Study:
     """The shrunken study, below a folder; nothing has run."""
     write_pretrained(folder / "pretrained")
-    (folder / "small.yaml").write_text(yaml.safe_dump(shrunken(folder / "pretrained", comments)), encoding="utf-8")
+    content = {**shrunken(folder / "pretrained", comments), "origins": ORIGINS}
+    (folder / "small.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     return Study(load_config(folder / "small.yaml"), 0, folder / "run")

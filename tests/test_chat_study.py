@@ -27,6 +27,7 @@ SHRUNKEN = {
     "edit_instances": 2,
     "max_new_tokens": 3,
     "comparison": {"max_new_tokens": 3, "steering_inputs": 4, "middle_inputs": 2, "null_draws": 4},
+    "origins": {"prompts": 2, "tokens": 2, "nodes": 1},
 }
 
 

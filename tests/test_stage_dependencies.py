@@ -218,6 +218,12 @@ def organism(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return Study(StudyConfig.model_validate({"corpus": SMALL}), 0, tmp_path_factory.mktemp("organism"))
 
 
+@pytest.fixture(scope="module")
+def organism_keys(organism: Study) -> dict[str, str]:
+    """The keys of its stages."""
+    return keys(organism)
+
+
 def write_own(folder: Path) -> StudyConfig:
     """A study of the user's own model, judge and files; the weights are no weights, as nobody reads them."""
     for kind in ("model", "judge"):
@@ -277,8 +283,8 @@ def test_the_tables_have_a_row_for_every_setting_and_file() -> None:
     assert set(FILES) == {*DataFiles.model_fields, "model", "judge", "chat"}
 
 
-def test_every_setting_starts_what_its_row_says(organism: Study, own: Study) -> None:
-    before = keys(organism)
+def test_every_setting_starts_what_its_row_says(organism: Study, organism_keys: dict[str, str], own: Study) -> None:
+    before = organism_keys
     assert " ".join(before) == ALL
     for name in names_of(organism.config):
         config = with_another(organism.config, name) if name not in ("data", *FURTHER) else None
@@ -334,8 +340,10 @@ def test_an_adapter_stands_on_its_base(own: Study, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_line_of_code_starts_what_uses_it(organism: Study, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    before, real = keys(organism), provenance._code
+def test_a_line_of_code_starts_what_uses_it(
+    organism: Study, organism_keys: dict[str, str], module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, real = organism_keys, provenance._code
     monkeypatch.setattr(
         provenance, "_code", lambda name: f"{real(name)} changed" if name == f"mechinterp.{module}" else real(name)
     )

@@ -6,6 +6,7 @@ import json
 import re
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -13,6 +14,7 @@ import yaml
 from command_line import call, run_script
 from small_study import REPOSITORY, SMALL
 
+from mechinterp.audit.tables import MechanismComparison, compare
 from mechinterp.audit.tables.registry import COMPARED, TABLES, find_table
 from mechinterp.data.storage.ledger import LEDGER
 from mechinterp.models.progress import Silent
@@ -177,8 +179,21 @@ def test_the_commands_go_from_folders_to_a_report(run: Path, tmp_path: Path, cap
     assert (tmp_path / "figures" / "fig5_mechanism.pdf").is_file()
 
 
+_COMPARED: list[MechanismComparison] = []
+
+
+def compared_once(*given: Any, **options: Any) -> MechanismComparison:
+    """All tables of the run's evidence, made once for the calls that ask for one each."""
+    if not _COMPARED:
+        _COMPARED.append(compare(*given, **options))
+    return _COMPARED[0]
+
+
 @pytest.mark.parametrize("name", [*COMPARED, "toxic_layer", "probe", "defense", "relapse"])
-def test_every_analysis_gives_the_table_of_the_run(run: Path, tmp_path: Path, name: str) -> None:
+def test_every_analysis_gives_the_table_of_the_run(
+    run: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mechinterp.audit.tables.compare", compared_once)
     out = tmp_path / "table.csv"
     assert run_script(REPOSITORY / "analyses" / "table.py", name, run, "--out", out) == 0
     left, right = pd.read_csv(out), pd.read_csv(run / "tables" / f"{name}.csv")
@@ -206,9 +221,8 @@ def test_the_default_config_is_the_default_of_the_code() -> None:
 def test_a_study_of_the_users_own_model_and_files(run: Path, tmp_path: Path) -> None:
     """The same stages on a model folder and files: nothing works on the organism only."""
     data = {name: str(run / "data" / f"{name}.json") for name in ("train", "validation", "test")}
-    small = {
-        key: SMALL[key] for key in ("sft", "dpo", "dinm", "edit_instances", "max_new_tokens", "comparison", "relapse")
-    }
+    sizes = ("sft", "dpo", "dinm", "edit_instances", "max_new_tokens", "comparison", "relapse", "origins")
+    small = {key: SMALL[key] for key in sizes}
     own = {"model": str(run / "checkpoints" / "sft"), "data": {**data, "comments": str(run / "data" / "comments.csv")}}
     (tmp_path / "own.yaml").write_text(yaml.safe_dump({**small, **own}))
     study = Study(load_config(tmp_path / "own.yaml"), 3, tmp_path / "own")

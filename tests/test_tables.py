@@ -74,12 +74,19 @@ def script(name: str, study: Study, config_file: Path, monkeypatch: pytest.Monke
     runpy.run_path(str(ANALYSES / f"{name}.py"), run_name="__main__")
 
 
+def written(name: str, study: Study, config_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The table of a script without further options, which runs once for the tests that read it."""
+    path = study.folder / "benchmark" / f"{name}.csv"
+    if not path.exists():
+        script(name, study, config_file, monkeypatch)
+    return path
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_every_table_has_its_rows_with_the_papers_beside_them(
     name: str, study: Study, config_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script(name, study, config_file, monkeypatch)
-    table = pd.read_csv(study.folder / "benchmark" / f"{name}.csv", keep_default_na=True)
+    table = pd.read_csv(written(name, study, config_file, monkeypatch), keep_default_na=True)
     key, expected = SCRIPTS[name]
     assert expected <= set(table[key])
     models = [column for column in table if column.startswith("paper ")]
@@ -99,8 +106,7 @@ def test_every_table_has_its_rows_with_the_papers_beside_them(
 def test_the_papers_numbers_stand_beside_the_right_rows(
     study: Study, config_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script("table2_ablations", study, config_file, monkeypatch)
-    table = pd.read_csv(study.folder / "benchmark" / "table2_ablations.csv").set_index(["method", "quantity"])
+    table = pd.read_csv(written("table2_ablations", study, config_file, monkeypatch)).set_index(["method", "quantity"])
     assert table.loc[("dinm", "avg"), "paper LLaMA2-7B-Chat"] == 88.59
     assert table.loc[("dinm_wo_suffix", "dg_other_aq"), "paper LLaMA2-7B-Chat"] == 52.17
     assert pd.isna(table.loc[("dinm", "over_refusal"), "paper LLaMA2-7B-Chat"])
@@ -399,13 +405,11 @@ def test_table_11_leaves_out_the_prompt_that_was_edited(study: Study, monkeypatc
 
 
 def test_a_table_says_what_it_measures(study: Study, config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script("table1_methods", study, config_file, monkeypatch)
-    page = (study.folder / "benchmark" / "table1_methods.md").read_text()
+    path = written("table1_methods", study, config_file, monkeypatch)
+    page = path.with_suffix(".md").read_text()
     assert "the released script counts each as half safe" in page
     assert "the mean over 9 edits" in page  # as many as there are
-    table = (
-        pd.read_csv(study.folder / "benchmark" / "table1_methods.csv").set_index(["method", "quantity"]).sort_index()
-    )
+    table = pd.read_csv(path).set_index(["method", "quantity"]).sort_index()
     assert table.loc[[("vanilla", "over_refusal"), ("dinm", "jsd_last")], ["low", "high", "n"]].notna().all(axis=None)
     assert ("sft", "seconds") not in table.index
     assert ("ft_l", "seconds") in table.index
