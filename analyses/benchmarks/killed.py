@@ -33,6 +33,7 @@ from unittest.mock import patch
 import torch
 import trl
 import yaml
+from transformers import MistralConfig
 
 import mechinterp.cli.app  # every run is forked from a process that has imported what it needs
 import mechinterp.report.page
@@ -42,6 +43,11 @@ import mechinterp.runs.comparison
 import mechinterp.runs.study
 from mechinterp.cli import main as command_line
 from mechinterp.data.storage.leftovers import is_unfinished
+from mechinterp.data.storage.provenance import code_of
+from mechinterp.models.names import HookNames
+from mechinterp.models.progress import Silent
+from mechinterp.runs.config import load_config
+from mechinterp.runs.study import Study
 
 SMALL = {
     "corpus": {"questions_per_category": 6, "attacks_per_split": 12, "n_documents": 200, "n_comments": 80},
@@ -63,6 +69,7 @@ SMALL = {
         "vector_tokens": 2,
     },
     "relapse": {"prompts": 2, "draws": 0, "neuron_shares": [0.05], "key_factors": [5.0]},
+    "origins": {"prompts": 2, "tokens": 2, "nodes": 1},
 }
 MINE = ("notes.txt", ".download.partial", "thesis/chapter.tex", "tables/mine.csv", "figures/mine.svg")
 """The user's files, from the folder and from the one around it."""
@@ -180,6 +187,12 @@ def interrupted(
     return row
 
 
+def read_code(config: Path, out: Path) -> None:
+    """Read the code that the stages depend on, for every process forked from now on."""
+    for stage in Study(load_config(config), 0, out).stages(Silent()):
+        code_of(*stage.code)
+
+
 def commands(work: Path) -> list[Command]:
     """The three commands, on the study in `work/study`."""
     study, config = work / "study", work / "small.yaml"
@@ -211,6 +224,7 @@ def quick() -> Iterator[None]:
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     torch.set_num_threads(1)
     _ = trl.SFTTrainer, trl.DPOTrainer  # imported now: for every process once
+    HookNames(MistralConfig(num_hidden_layers=1)).value_parameter(0)  # likewise what names the organism's modules
     gc.freeze()  # and not looked through by each
     few = {
         name: mechinterp.report.plates.PLATES[name]
@@ -235,6 +249,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, quick():
         work = Path(folder)
         (work / "small.yaml").write_text(yaml.safe_dump(SMALL))
+        read_code(work / "small.yaml", work / "study")
         for command in commands(work):
             out, began = work / ("study" if command.name == "reproduce" else command.name), time.perf_counter()
             command.prepare(out)
