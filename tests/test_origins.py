@@ -12,6 +12,7 @@ import pytest
 import torch
 from command_line import call, refused
 from conftest import D_MLP, D_MODEL, N_BLOCKS, tiny_checkpoint
+from gguf_files import wide, write_gguf
 from made_checkpoints import edits_in, make_adapter
 from test_readouts import PAIRS
 
@@ -20,6 +21,7 @@ from mechinterp.audit.directions.toxic_direction import ToxicDirection
 from mechinterp.audit.origins import game
 from mechinterp.audit.origins.asking import Asked
 from mechinterp.audit.origins.change import Change
+from mechinterp.audit.origins.controls import random_groups, shuffled_labels
 from mechinterp.audit.origins.game import Game, play
 from mechinterp.audit.origins.groups import places
 from mechinterp.audit.origins.measuring import Origins, origins_of, origins_tables
@@ -152,6 +154,33 @@ def test_a_linear_and_a_bilinear_readout_by_hand() -> None:
     assert played.last[0].tolist() == [3, 0, 0, 4, 0]
 
 
+def test_pieces_of_the_path_are_halved_where_the_readout_falls_steeply() -> None:
+    base = tiny_checkpoint("gpt2")
+    name = "transformer.h.1.mlp.c_proj.weight"
+    tuned = replace(base, name="tuned", model=copy.deepcopy(base.model))
+    base.parameter(name).data[5, 3], tuned.parameter(name).data[5, 3] = 0.0, 1.0
+    read_at: list[float] = []
+
+    def steep(checkpoint: Checkpoint, texts: ReadoutTexts, numbers: Sequence[int]) -> torch.Tensor:
+        weight = checkpoint.parameter(name)[5, 3].double()
+        if torch.is_grad_enabled():
+            read_at.append(float(weight.detach()))
+        return torch.tanh(40 * weight - 3).repeat(len(numbers))
+
+    change, texts = Change.of(base, tuned), ReadoutTexts.of(base, PAIRS, tokens=6)
+    found = {most: attribute(change, texts, steep, ONE, at_most=most) for most in (0, 11, 12, 60)}
+    off = {most: abs(float(each.phi.sum() / each.change.sum()) - 1) for most, each in found.items()}
+    assert (found[0].nodes, found[11].nodes, found[12].nodes) == (4, 4, 8)
+    assert off[0] == off[11] > 0.05
+    assert off[60] < 0.02
+    assert found[60].nodes < 60
+    spent = read_at[-(len(read_at) - 4 - 4 - 12) :]  # of the last
+    assert len(spent) <= 60
+    assert sum(weight < 0.25 for weight in spent) > len(spent) / 2  # where it falls
+    torch.testing.assert_close(found[60].neurons.sum(), found[60].phi.sum())
+    assert attribute(Change.of(base, base), texts, steep, ONE, at_most=60).nodes == 4  # nothing to make up
+
+
 def test_both_models_stay_as_they_were_also_after_an_exception() -> None:
     base = tiny_checkpoint("gpt2", dtype=torch.bfloat16)
     tuned = perturbed(base, size=0.1)
@@ -243,6 +272,17 @@ def test_an_edit_is_the_checkpoint_with_it_in_its_weights() -> None:
         Change.of(tiny_checkpoint("llama", seed=1), delta)
 
 
+def test_a_gguf_base_is_attributed_as_the_model_that_it_holds(tmp_path: Path) -> None:
+    base = Checkpoint.load(write_gguf(wide("llama"), tmp_path / "Q8_0.gguf", "Q8_0"), device="cpu")
+    base.save(tmp_path / "plain")
+    plain = Checkpoint.load(tmp_path / "plain", device="cpu")
+    tuned = perturbed(base, ["mlp.out", "norm"])
+    for of_file, of_folder in zip(both(base, tuned, nodes=1), both(plain, tuned, nodes=1), strict=True):
+        assert torch.equal(of_file.phi, of_folder.phi)
+        assert (of_file.phi[:, [0, 1, 2]] == 0).all()
+        assert (of_file.phi[:, 3:] != 0).all()
+
+
 def test_finer_groups_and_sampled_games(monkeypatch: pytest.MonkeyPatch) -> None:
     base = tiny_checkpoint("mistral")
     split = Change.of(base, perturbed(base), "split").groups
@@ -265,7 +305,7 @@ def test_finer_groups_and_sampled_games(monkeypatch: pytest.MonkeyPatch) -> None
 def measured(base: Checkpoint, tuned: Checkpoint, **settings: object) -> Origins:
     asked = Asked.of(base, PAIRS, [True] * 3 + [False] * 2, prompts=5, tokens=6)
     assert asked.own == 3
-    return origins_of(base, tuned, asked, method="tuned", settings=OriginsSettings(**settings))
+    return origins_of(base, tuned, asked, method="tuned", settings=OriginsSettings(**{"most_nodes": 0, **settings}))
 
 
 def test_tables_share_the_change_out_and_say_where_there_is_none() -> None:
@@ -289,11 +329,58 @@ def test_tables_share_the_change_out_and_say_where_there_is_none() -> None:
     assert nothing.tables["origins"][["share", "share_low", "share_of_change"]].isna().all(axis=None)
     assert set(nothing.tables["origins"]["note"]) == {"undefined: the interval of the change contains 0"}
     assert nothing.tables["origins_neurons"].empty
-    assert [len(joined) for joined in origins_tables([found, nothing.named("none")]).values()] == [30, 42, 16]
+    assert [len(joined) for joined in origins_tables([found, nothing.named("none")]).values()] == [30, 42, 16, 19]
     asked = Asked.of(base, PAIRS, [False] * 5, prompts=3)
     assert len(asked.texts) == 3
     writes = origins_of(base, perturbed(base), asked, method="tuned", more={"write": write(direction)})
     assert set(writes.tables["origins"]["readout"]) == {"log_odds", "write"}
+
+
+def test_controls_find_what_is_known_beforehand() -> None:
+    base = tiny_checkpoint("llama")
+    found = measured(base, perturbed(base), game="never").tables["origins_controls"]
+    assert (found.loc[found["control"] == "random groups", "expected"] == 1 / 4).all()
+    same = found[found["control"] == "base against base"].iloc[0]
+    assert (same["found"], same["found_low"], same["found_high"]) == (0, 0, 0)
+    assert same["note"] == "undefined: the interval of the change contains 0"
+    drawn = found[found["control"] == "shuffled labels"].set_index("quantity")
+    assert drawn["expected"].tolist() == pytest.approx([0, 0.05])
+    attention = measured(base, perturbed(base, ["attention"]), game="never").tables["origins_controls"]
+    assert set(attention.loc[attention["control"] == "random groups", "note"]) == {
+        "undefined: no value vector was changed"
+    }
+    nothing = measured(base, base).tables["origins_controls"]
+    assert nothing.loc[nothing["control"] == "random groups", "found"].isna().all()
+    assert (nothing.loc[nothing["quantity"] == "changes that pass for one", "found"] == 0).all()
+
+
+def test_a_change_whose_labels_are_drawn_passes_for_none_but_for_chance() -> None:
+    prompts = 60
+    change = -20 + torch.randn(prompts, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    units = Units.of([prompt // 2 for prompt in range(prompts)])
+    of_one, taken = shuffled_labels(units, (torch.zeros(prompts), change), seed=0)
+    assert abs(of_one["found"]) < 4 * 20 / prompts**0.5
+    assert taken["found"] < 0.2
+    assert taken["found_low"] < 0.12
+
+
+def test_random_groups_carry_their_part_give_or_take_what_dealing_out_does() -> None:
+    base = tiny_checkpoint("llama")
+    change = Change.of(base, perturbed(base, ["mlp.out"]))
+    generator = torch.Generator().manual_seed(0)
+    own = torch.randn(N_BLOCKS, D_MLP, generator=generator, dtype=torch.float64).exp()
+    neurons = own + 0.1 * torch.randn(6, N_BLOCKS, D_MLP, generator=generator, dtype=torch.float64)
+    total = neurons.sum(2)
+    places = torch.zeros(6, N_BLOCKS + 1, 5, dtype=torch.float64)
+    places[:, :N_BLOCKS, 3] = total
+    along = Along(GROUPS, torch.zeros(6), total.sum(1), places, neurons, None, 4, frozenset())
+    shares = [
+        row for seed in range(50) for row in random_groups(change, Units.of(range(6)), along, seed=seed, prompts=6)
+    ]
+    found = torch.tensor([row["found"] for row in shares])
+    spread = shares[0]["spread"]
+    assert torch.allclose(found.unflatten(0, (-1, 4)).sum(1), torch.ones(50))
+    assert float(found.std()) == pytest.approx(spread, rel=0.2)
 
 
 def test_what_comes_back_from_a_folder_is_what_was_kept(tmp_path: Path) -> None:
@@ -307,8 +394,8 @@ def test_what_comes_back_from_a_folder_is_what_was_kept(tmp_path: Path) -> None:
 def test_an_incomplete_path_is_told(caplog: pytest.LogCaptureFixture) -> None:
     base = tiny_checkpoint("gpt2")
     with caplog.at_level(logging.WARNING, logger="mechinterp"):
-        measured(base, perturbed(base, size=0.5), nodes=1, game="never")
-    assert "of the change of log_odds; more than 1 `nodes`" in caplog.text
+        measured(base, perturbed(base, size=0.5), nodes=1, most_nodes=0, game="never")
+    assert "of the change of log_odds; more `nodes` and `most_nodes`" in caplog.text
 
 
 def test_mistakes_are_answered() -> None:
@@ -369,6 +456,8 @@ def test_the_command_reads_adapters_and_edits_and_leaves_tables_and_figures(
         4,
         "--nodes",
         2,
+        "--most-nodes",
+        0,
         "--game",
         "never",
         "--direction",
@@ -380,7 +469,7 @@ def test_the_command_reads_adapters_and_edits_and_leaves_tables_and_figures(
     told = capsys.readouterr().out
     assert "edit: log odds of the unsafe answer" in told
     run = RunFolder.open(tmp_path / "out")
-    assert run.tables == ("origins", "origins_blocks", "origins_neurons", "verdict")
+    assert run.tables == ("origins", "origins_blocks", "origins_controls", "origins_neurons", "verdict")
     assert run.figures == ("origins", "origins_blocks")
     table = run.table("origins")
     for name in run.tables:
@@ -424,7 +513,7 @@ def test_the_face_takes_one_checkpoint_or_several_and_shows_itself(folders: Path
         perturbed(base, ["attention"], size=0.1),
         PAIRS,
         judge=mi.KeywordJudge(("zzz",)),
-        settings=OriginsSettings(tokens=4, nodes=2),
+        settings=OriginsSettings(tokens=4, nodes=2, most_nodes=2),
         max_new_tokens=2,
         progress=False,
     )

@@ -82,6 +82,10 @@ def origins(
         GameName, typer.Option(help="The exact game over groups; auto: where it takes a minute of one core at most.")
     ] = GameName.auto,
     nodes: Annotated[int, typer.Option(min=1, help="Along the path; each costs a forward and a backward pass.")] = 4,
+    most_nodes: Annotated[
+        int,
+        typer.Option(min=0, help="Spent at most, halving pieces of the path, where its sum is off by more than 2%."),
+    ] = 20,
     prompts: Annotated[int, typer.Option(min=2, help="At most so many prompts.")] = 32,
     tokens: Annotated[int, typer.Option(min=1, help="First tokens of each answer that are read.")] = 16,
     top: Annotated[int, typer.Option(min=1, help="Neurons, and heads, that are listed.")] = 20,
@@ -97,7 +101,7 @@ def origins(
     """Which changed weights carry the change of behaviour: embeddings, attention, MLPs, value vectors, norms?
 
     --out gets tables/origins.csv (a row per group), origins_blocks.csv (per block and group), origins_neurons.csv (the
-    neurons and heads that carry most), and their figures.
+    neurons and heads that carry most), origins_controls.csv (what is known beforehand), and their figures.
     """
     from mechinterp.audit.origins.settings import OriginsSettings
     from mechinterp.report.origins_in_words import origins_in_words
@@ -105,8 +109,10 @@ def origins(
 
     before, tuned, _ = loading.candidates(base, checkpoint)
     more = [read_direction(text) for text in direction or []]
-    chosen = {"groups": groups.value, "game": game.value, "nodes": nodes, "prompts": prompts, "tokens": tokens}
-    settings = settings_of(OriginsSettings, {**chosen, "top": top, "readouts": readout or None})
+    chosen = {"groups": groups.value, "game": game.value, "prompts": prompts, "tokens": tokens, "nodes": nodes}
+    settings = settings_of(
+        OriginsSettings, {**chosen, "most_nodes": most_nodes, "top": top, "readouts": readout or None}
+    )
     pairs = reading.of(data)
     with reporting() as terminal:
         judge = judging.of(pairs, seed, loading.device, terminal.note) if answers is AnswersName.base else None

@@ -61,7 +61,7 @@ def attribute_checkpoints(
         reporter: told what is being done.
 
     Returns:
-        The folder, with tables `origins`, `origins_blocks` and `origins_neurons`.
+        The folder, with tables `origins`, `origins_blocks`, `origins_neurons` and `origins_controls`.
 
     Raises:
         InputError: for checkpoints that cannot be compared, a direction of other weights, or a place that is taken.

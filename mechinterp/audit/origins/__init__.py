@@ -7,6 +7,7 @@ groups      the partition of all parameters: embed, attention, mlp.in, mlp.out, 
 change      what differs between two models, and models between them
 game        the Shapley value of every group, over hybrids of the two models: adds up to the change without remainder
 path        the Aumann-Shapley value of every weight, along the straight line between the two
+controls    what is known beforehand: random groups, shuffled labels, the base against itself
 shares      intervals, and shares of the change
 measuring   one checkpoint measured: which ways, on which texts
 tables      what came out, as tables

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path as Folder
 
 import pandas as pd
+import torch
 
 from mechinterp.audit.origins.asking import Asked
 from mechinterp.audit.origins.change import Change
+from mechinterp.audit.origins.controls import controls
 from mechinterp.audit.origins.game import EXACT, Ends, play
 from mechinterp.audit.origins.path import COMPLETE, attribute
 from mechinterp.audit.origins.settings import OriginsSettings
+from mechinterp.audit.origins.shares import Shares
 from mechinterp.audit.origins.tables import (
     COLUMNS,
     Row,
@@ -38,7 +41,7 @@ _CHEAP = 1e12
 
 @dataclass(frozen=True)
 class Origins:
-    """What came out of one checkpoint: tables `origins`, `origins_blocks` and `origins_neurons`."""
+    """What came out of one checkpoint: tables `origins`, `origins_blocks`, `origins_neurons`, `origins_controls`."""
 
     tables: Mapping[str, pd.DataFrame] = field(repr=False)
 
@@ -50,8 +53,9 @@ class Origins:
     def load(cls, folder: Folder) -> Origins:
         """Open what `save` kept."""
         tables, _ = open_tables(folder, "origins")
-        notes = tables["origins"]["note"].astype(object)  # of no notes at all a column without a value is read
-        tables["origins"] = tables["origins"].assign(note=notes.where(notes.notna(), ""))
+        for name in ("origins", "origins_controls"):
+            notes = tables[name]["note"].astype(object)  # of no notes at all a column without a value is read
+            tables[name] = tables[name].assign(note=notes.where(notes.notna(), ""))
         return cls({name: table_of(name, tables[name]) for name in COLUMNS})
 
     def named(self, method: str) -> Origins:
@@ -96,24 +100,28 @@ def origins_of(
             game = play(change, texts, readout, units, ends=ends, progress=progress, **sampling)
             rows["origins"] += game_rows(game, units, asked, name, seed)
         known = ends if change.nodes_as_hybrids else None
-        along = attribute(change, texts, readout, few, nodes=settings.nodes, ends=known, progress=progress)
+        shared_out = Shares(few, few.means(ends[1] - ends[0]), torch.zeros(len(few), 0), seed).undefined is None
+        spent = {"nodes": settings.nodes, "at_most": settings.most_nodes if shared_out else 0}
+        along = attribute(change, texts, readout, few, **spent, ends=known, progress=progress)
         of_groups = path_rows(along, few, asked, name, seed)
-        _warn_of_incompleteness(method, name, of_groups[0]["completeness"], settings.nodes)
+        _warn_of_incompleteness(method, name, of_groups[0]["completeness"])
         rows["origins"] += of_groups
         rows["origins_blocks"] += block_rows(along, few, name, seed)
         rows["origins_neurons"] += part_rows(along, few, name, seed, settings.top)
+        itself = _ends(Change.of(base, base), asked, readout)
+        known_beforehand = controls(change, readout, units, few, ends, itself, along, seed=seed)
+        rows["origins_controls"] += [{"readout": name, **row} for row in known_beforehand]
     return Origins({name: table_of(name, [{"method": method, **row} for row in own]) for name, own in rows.items()})
 
 
-def _warn_of_incompleteness(method: str, readout: str, complete: float, nodes: int) -> None:
+def _warn_of_incompleteness(method: str, readout: str, complete: float) -> None:
     if complete < COMPLETE[0] or complete > COMPLETE[1]:  # neither where there is no change to make up
         logger.warning(
-            "%s: the contributions along the path add up to %.1f%% of the change of %s; more than %d `nodes` bring "
-            "them nearer",
+            "%s: the contributions along the path add up to %.1f%% of the change of %s; more `nodes` and `most_nodes` "
+            "bring them nearer",
             method,
             100 * complete,
             readout,
-            nodes,
         )
 
 

@@ -3,8 +3,12 @@
     phi_w = integral over t from 0 to 1 of dF/dw at B + t (T - B), times (T - B)_w
 
 the Aumann-Shapley value of the game that `game` plays with groups: sums over any weights are the values of these, and
-all together make up F(T) - F(B), but for the integral, which is taken by Gauss-Legendre quadrature over n nodes. How
-much of the change the sum makes up (completeness) is told beside it. A node costs a forward and a backward pass.
+all together make up F(T) - F(B), but for the integral, which is taken by Gauss-Legendre quadrature over n nodes. A node
+costs a forward and a backward pass. How much of the change the sum makes up (completeness) is told beside it.
+
+What a piece of the line contributes is known without a gradient, F at its end less F at its start. So where the sum is
+off, the piece that is off most is halved, and n nodes spent on each half: a read-out that falls steeply near one end
+gets its nodes there.
 
 No gradient is kept: as soon as a parameter's is there it is multiplied with the difference, summed and dropped, apart
 for each of some groups of prompts, from which intervals are drawn. (Aumann and Shapley 1974; Sundararajan et al. 2017.)
@@ -12,7 +16,8 @@ for each of some groups of prompts, from which intervals are drawn. (Aumann and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +40,10 @@ COMPLETE = (0.98, 1.02)
 """What the contributions make up of the change, outside of which a warning is due: more nodes are."""
 
 
+TOLERANCE = 0.02
+"""What the pieces of the line may be off, summed up, as a share of the change, before one is halved."""
+
+
 @dataclass(frozen=True)
 class Path:
     """What came out, as means over the prompts of each unit.
@@ -45,7 +54,7 @@ class Path:
         places: of every group in every block, and outside the blocks in the last row.
         neurons: of every value vector, W_V without its bias.
         heads: of every head's rows of the attention's output matrix; None where they cannot be told apart.
-        nodes: of the quadrature.
+        nodes: of the quadrature, on all pieces of the line.
         present: rows and groups of `places` in which the model has weights.
     """
 
@@ -76,6 +85,7 @@ def attribute(
     units: Units,
     *,
     nodes: int = 4,
+    at_most: int = 0,
     ends: Ends | None = None,
     progress: Progress | None = None,
 ) -> Path:
@@ -85,32 +95,74 @@ def attribute(
         change: between the two models, which are left as they were.
         texts, readout: what is read.
         units: groups of prompts, kept apart for intervals.
-        nodes: of the quadrature, n.
+        nodes: of the quadrature on a piece of the line, n; at first the whole is one.
+        at_most: nodes that are spent in all where pieces are halved, those of what is halved counted too.
         ends: the read-out of both models in the type of nodes, where it is known.
-        progress: called with (passes made, passes in all).
+        progress: called with (passes made, passes in all as far as is known).
     """
     ends = ends or (_read(change, texts, readout, 0.0), _read(change, texts, readout, 1.0))
-    collected = _Collected.of(change, len(units))
+    spent, known = 0, {0.0: float(ends[0].mean()), 1.0: float(ends[1].mean())}
+
+    def piece(start: float, end: float) -> _Piece:
+        nonlocal spent
+        collected = _Collected.of(change, len(units))
+        for t, weight in _quadrature(nodes, start, end):
+            collected.weight = weight
+            _collect(collected, change, texts, readout, units, t)
+            spent += 1
+            if progress is not None:
+                progress(spent, max(nodes, nodes * math.ceil(spent / nodes)))
+        processes.add_up(collected.sums.values())
+        attributed = sum(float(total.sum()) for total in collected.sums.values()) / len(texts)
+        return _Piece(start, end, abs(attributed - (known[end] - known[start])), collected)
+
+    pieces, allowed = [piece(0.0, 1.0)], TOLERANCE * abs(known[1.0] - known[0.0])
+    while sum(each.off for each in pieces) > allowed and spent + 2 * nodes <= at_most:
+        worst = max(pieces, key=lambda each: each.off)
+        pieces.remove(worst)
+        middle = (worst.start + worst.end) / 2
+        known[middle] = float(_read(change, texts, readout, middle).mean())
+        pieces += [piece(worst.start, middle), piece(middle, worst.end)]
+    return _Collected.together([each.collected for each in pieces]).path(units, ends, nodes * len(pieces))
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A piece of the line.
+
+    Attributes:
+        start, end: from 0 to 1.
+        off: what the sum of its contributions misses of what the read-out changes along it, as a mean over prompts.
+        collected: those contributions.
+    """
+
+    start: float
+    end: float
+    off: float
+    collected: _Collected
+
+
+def _collect(
+    collected: _Collected, change: Change, texts: ReadoutTexts, readout: Readout, units: Units, t: float
+) -> None:
+    """Add the contributions at one node."""
     unit_of = {prompt: unit for unit, prompts in enumerate(units.prompts) for prompt in prompts}
-    for done, (t, weight) in enumerate(_quadrature(nodes), 1):
-        with change.node(t) as new:
-            for name, parameter in new.items():
-                parameter.register_post_accumulate_grad_hook(partial(collected.take, name))
-            # closed whatever happens to a backward pass: the model then has its mode back
-            with closing(in_batches(change.base, texts, readout, groups=units.prompts)) as batches:
-                for order, values in batches:
-                    if new and values.requires_grad:
-                        collected.unit, collected.weight = unit_of[order[0]], weight
-                        values.sum().backward(inputs=list(new.values()))
-        if progress is not None:
-            progress(done, nodes)
-    return collected.path(units, ends, nodes)
+    with change.node(t) as new:
+        for name, parameter in new.items():
+            parameter.register_post_accumulate_grad_hook(partial(collected.take, name))
+        # closed whatever happens to a backward pass: the model then has its mode back
+        with closing(in_batches(change.base, texts, readout, groups=units.prompts)) as batches:
+            for order, values in batches:
+                if new and values.requires_grad:
+                    collected.unit = unit_of[order[0]]
+                    values.sum().backward(inputs=list(new.values()))
 
 
-def _quadrature(nodes: int) -> Iterator[tuple[float, float]]:
-    """Places and weights of Gauss-Legendre quadrature over 0 to 1."""
+def _quadrature(nodes: int, start: float, end: float) -> Iterator[tuple[float, float]]:
+    """Places and weights of Gauss-Legendre quadrature over a piece of the line."""
     places, weights = np.polynomial.legendre.leggauss(nodes)
-    return zip(((places + 1) / 2).tolist(), (weights / 2).tolist(), strict=True)
+    length = end - start
+    return zip((start + length * (places + 1) / 2).tolist(), (length * weights / 2).tolist(), strict=True)
 
 
 def _read(change: Change, texts: ReadoutTexts, readout: Readout, t: float) -> Tensor:
@@ -155,9 +207,16 @@ class _Collected:
         product = gradient.mul_(self.change.difference(name, self.own[name])).to(self.sums[name].dtype)
         self.sums[name][self.unit] += self.weight * (self.parts[name](product) if name in self.parts else product.sum())
 
+    @staticmethod
+    def together(found: Sequence[_Collected]) -> _Collected:
+        """What was collected on several pieces of the line, in the first."""
+        for other in found[1:]:
+            for name, total in found[0].sums.items():
+                total += other.sums[name]
+        return found[0]
+
     def path(self, units: Units, ends: Ends, nodes: int) -> Path:
         """What it comes to."""
-        processes.add_up(self.sums.values())
         change, names = self.change, self.change.base.names
         blocks, groups = names.n_blocks, {group: place for place, group in enumerate(self.change.groups)}
         places = torch.zeros(len(units), blocks + 1, len(groups), dtype=torch.float64)

@@ -22,6 +22,12 @@ class OriginsSettings(UsersSettings):
     nodes: int = Field(
         4, ge=1, description="of the quadrature along the path; each costs a forward and a backward pass"
     )
+    most_nodes: int = Field(
+        20,
+        ge=0,
+        description="spent at most where the path's sum is off the change by more than 2%: pieces of it are halved; "
+        "below three times `nodes`: none is",
+    )
     readouts: tuple[str, ...] = Field(("log_odds",), min_length=1, description="log_odds, unsafe_logprob")
     groups: Grouping = Field(
         "kinds", description="the five groups, attention split into q/k and v/o, or a group for each block"

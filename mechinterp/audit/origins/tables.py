@@ -28,6 +28,9 @@ COLUMNS = {
     ),
     "origins_blocks": ("method", "readout", "block", "group", *_PARTS),
     "origins_neurons": ("method", "readout", "part", "block", "number", *_PARTS),
+    "origins_controls": (
+        *("method", "readout", "control", "quantity", "n", *with_ends("found"), "expected", "spread", "note"),
+    ),
 }
 """Of every table, in their order."""
 

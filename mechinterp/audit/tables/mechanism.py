@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import torch
 
+from mechinterp.audit.evidence import Baseline, Evidence
 from mechinterp.audit.tables.contrast import Contrast
 from mechinterp.audit.tables.table import Table
 from mechinterp.measures.region import activation_shift, cosines, region_toxicity
@@ -12,8 +13,12 @@ from mechinterp.models.names import h_down, h_mid
 
 
 def mechanism(contrast: Contrast) -> pd.DataFrame:
+    """The row of Fig 5 of a tuned checkpoint."""
+    return mechanism_of(contrast.method, contrast.baseline, contrast.evidence)
+
+
+def mechanism_of(method: str, baseline: Baseline, evidence: Evidence) -> pd.DataFrame:
     """The row of Fig 5: toxicity of the region and shift of its activations, at the last prompt token."""
-    method, baseline, evidence = contrast.method, contrast.baseline, contrast.evidence
     seed, block, base = baseline.inputs.seed, baseline.inputs.block, baseline.evidence
     toxicity = region_toxicity(base.values, evidence.values, baseline.inputs.directions["probe"], seed=seed)
     hook, place = h_down(block), "prompt_last"
@@ -98,6 +103,16 @@ MECHANISM = Table(
     intervals=("toxicity_reduction_rate", "activation_shift_rate"),
     stage="compare",
     make=mechanism,
+)
+MECHANISM_NEVER = Table(
+    name="mechanism_never",
+    title="The same of a model that never learnt the behaviour",
+    row="a model that never learnt it, beside the base that did",
+    keys=MECHANISM.keys,
+    columns=MECHANISM.columns,
+    intervals=MECHANISM.intervals,
+    optional=True,
+    stage="depth",
 )
 MIDDLE_SHIFT = Table(
     name="middle_shift",

@@ -39,7 +39,7 @@ ORIGINS = Table(
         "note": "why there are no shares, where there are none",
         "alone, last": "change that the group makes alone in the base, and that it makes as the last one (games only)",
         "standard_error": "of the contribution, left by sampling; 0 for an exact game",
-        "models": "hybrids that were read, or nodes of the path",
+        "models": "hybrids that were read, or nodes of the path: more where fewer missed the change by 2%",
     },
     intervals=("change", "phi", "share"),
     decides=("group", "share"),
@@ -67,6 +67,31 @@ ORIGINS_NEURONS = Table(
         **_SHARES,
     },
     intervals=("phi", "share"),
+    printed=False,
+    stage="origins",
+)
+ORIGINS_CONTROLS = Table(
+    name="origins_controls",
+    title="What origins say where there is nothing to say",
+    row="something known beforehand of a tuned checkpoint and a read-out, and what was found",
+    keys=("method", "quantity", "n"),
+    columns={
+        "readout": _READOUT,
+        "control": (
+            "random groups: the value vectors of the changed W_V dealt out at random into groups of as many, along the "
+            "path; shuffled labels: which answer of a question counts as the unsafe one is drawn (log_odds only); base "
+            "against base: the base in the tuned model’s place"
+        ),
+        "found": (
+            "share of group …: of what all those value vectors contribute; change: of the read-out, of labels as drawn "
+            "once; changes that pass for one: of 200 draws, the share whose interval does not contain 0"
+        ),
+        "expected": "what is expected where the method adds nothing of its own",
+        "spread": "of a random group’s share: standard deviation over all ways to deal them out",
+        "note": "why there is nothing, where there is not",
+    },
+    intervals=("found",),
+    decides=("found", "expected"),
     printed=False,
     stage="origins",
 )

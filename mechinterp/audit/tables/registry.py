@@ -17,10 +17,10 @@ from mechinterp.audit.tables.decomposition import DECOMPOSITION, LOCAL_VERDICT, 
 from mechinterp.audit.tables.depth import DEPTH, DEPTH_BLOCKS
 from mechinterp.audit.tables.lens import LOGIT_LENS
 from mechinterp.audit.tables.located import LOCATED, TOXIC_LAYER
-from mechinterp.audit.tables.mechanism import MECHANISM, MIDDLE_SHIFT
+from mechinterp.audit.tables.mechanism import MECHANISM, MECHANISM_NEVER, MIDDLE_SHIFT
 from mechinterp.audit.tables.methods import DINM_RATES, EDITS, EDITS_OF_ANOTHER, TRAINING
 from mechinterp.audit.tables.neurons import NEURON_CURVE, NEURON_GROUPS
-from mechinterp.audit.tables.origins import ORIGINS, ORIGINS_BLOCKS, ORIGINS_NEURONS
+from mechinterp.audit.tables.origins import ORIGINS, ORIGINS_BLOCKS, ORIGINS_CONTROLS, ORIGINS_NEURONS
 from mechinterp.audit.tables.over_runs import CALIBRATION, TRAJECTORY
 from mechinterp.audit.tables.probes import PROBE, PROBE_ROC, PROBES
 from mechinterp.audit.tables.relapses import RELAPSE, RELAPSE_VERDICT
@@ -43,6 +43,7 @@ TABLES: Mapping[str, Table] = {
         DEPTH,
         VALIDITY,
         MECHANISM,
+        MECHANISM_NEVER,
         DEFENSE,
         FLAGS,
         ORGANISM,
@@ -58,6 +59,7 @@ TABLES: Mapping[str, Table] = {
         TRAJECTORY,
         ORIGINS_BLOCKS,
         ORIGINS_NEURONS,
+        ORIGINS_CONTROLS,
         DECOMPOSITION,
         RELAPSE,
         ATTACK_QUANTISE,
