@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from checkpoint_folder import INSTANCES, compared, make_folder, table
@@ -23,6 +24,7 @@ from mechinterp.audit.depth import DepthTables, Drops, answer_drops
 from mechinterp.audit.evidence import preparing
 from mechinterp.audit.readouts import ReadoutTexts
 from mechinterp.audit.tables.depth import DEPTH_BLOCKS
+from mechinterp.audit.tables.mechanism import MECHANISM_NEVER
 from mechinterp.data.safeedit import write_safeedit
 from mechinterp.errors import InputError
 from mechinterp.measures.depth import Depth
@@ -181,6 +183,28 @@ def test_the_interval_is_over_prompts() -> None:
     assert many.high - many.low < few.high - few.low
 
 
+def test_prompts_of_one_question_are_drawn_together() -> None:
+    generator = torch.Generator().manual_seed(0)
+    never = 1 + torch.rand(12, 3, generator=generator, dtype=torch.float64)
+    tuned = never * torch.rand(12, 1, generator=generator, dtype=torch.float64)
+    alone = DepthTables.of({"t": Drops(tuned)}, Drops(never))
+    own = DepthTables.of({"t": Drops(tuned)}, Drops(never), range(12))
+    assert alone.depth.equals(own.depth)
+    assert alone.depth_blocks.equals(own.depth_blocks)
+    # every prompt five times tells no more than once, where they are of one question
+    questions = [row // 5 for row in range(60)]
+    again = [Drops(values.repeat_interleave(5, 0)) for values in (tuned, never)]
+    clustered = DepthTables.of({"t": again[0]}, again[1], questions)
+    for one, other in ((alone.depth, clustered.depth), (alone.depth_blocks, clustered.depth_blocks)):
+        pd.testing.assert_frame_equal(one.drop(columns="n"), other.drop(columns="n"))
+    apart = DepthTables.of({"t": again[0]}, again[1])
+    width = [float((table.depth["score_high"] - table.depth["score_low"]).item()) for table in (clustered, apart)]
+    assert width[0] > 1.5 * width[1]
+    # questions of unlike numbers of prompts: the estimate stays the mean over prompts
+    uneven = DepthTables.of({"t": Drops(tuned)}, Drops(never), [0] * 9 + [1, 2, 3])
+    assert uneven.depth["score"].item() == pytest.approx(alone.depth["score"].item())
+
+
 @pytest.mark.parametrize(
     ("never", "tuned", "said"),
     [
@@ -269,6 +293,10 @@ def test_a_comparison_measures_depth_and_keeps_it(
     blocks = table(tmp_path, "depth_blocks")
     below = blocks[(blocks["method"] == "edit") & (blocks["block"] < 2)]
     assert (below["tuned"] == 0).all()
+    beside, own = table(tmp_path, "mechanism_never"), table(tmp_path, "mechanism").set_index("method").loc[["tuned"]]
+    assert MECHANISM_NEVER.missing(beside.columns) == []
+    assert beside["method"].tolist() == ["never"]
+    pd.testing.assert_frame_equal(beside.set_index("method"), own.rename(index={"tuned": "never"}))  # the same weights
     again = compared(folder, tmp_path, "edit", "tuned", never=never)
     assert not [note for note in again if note.startswith(("opening", "recording"))]
     assert json.loads((tmp_path / "manifest.json").read_text())["config"]["never"] == str(folder / "tuned")

@@ -19,11 +19,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mechinterp.audit.evidence import Baseline
+from mechinterp.audit.origins.units import Units
 from mechinterp.audit.readouts import ReadoutTexts
+from mechinterp.data.normalised import normalised
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.storage.files import replacing
 from mechinterp.measures.depth import NO_REFERENCE, Depth
 from mechinterp.measures.intervals import with_ends
+from mechinterp.measures.splitting import groups_of
 from mechinterp.measures.statistics import seeded_order
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
@@ -79,12 +82,26 @@ def depth_texts(
         instances: what `baseline` was made on.
         wanted: at most as many.
     """
-    found, inputs = baseline.unsafe.nonzero().flatten().tolist(), baseline.inputs
-    chosen = [found[i] for i in sorted(seeded_order(len(found), inputs.seed)[:wanted])]
+    inputs, chosen = baseline.inputs, _chosen(baseline, wanted)
     if not chosen:
         return None
     own = [inputs.continuations[i] for i in chosen] if inputs.continuations else None
     return ReadoutTexts.of(base, [instances[i] for i in chosen], unsafe=own, truncate=inputs.truncate)
+
+
+def depth_questions(baseline: Baseline, instances: Sequence[AnyPair], *, wanted: int = PROMPTS) -> list[int]:
+    """Of every prompt of `depth_texts` the number of its question: those of one are drawn together for intervals."""
+    return questions_of([instances[i] for i in _chosen(baseline, wanted)])
+
+
+def questions_of(pairs: Sequence[AnyPair]) -> list[int]:
+    """Of every pair the number of its question; pairs of the same prompt have one."""
+    return groups_of([{normalised(pair.question), normalised(pair.prompt)} for pair in pairs])
+
+
+def _chosen(baseline: Baseline, wanted: int) -> list[int]:
+    found = baseline.unsafe.nonzero().flatten().tolist()
+    return [found[i] for i in sorted(seeded_order(len(found), baseline.inputs.seed)[:wanted])]
 
 
 @torch.no_grad()
@@ -150,12 +167,22 @@ class DepthTables:
     depth_blocks: pd.DataFrame
 
     @classmethod
-    def of(cls, tuned: Mapping[str, Drops], never: Drops, *, seed: int = 0) -> DepthTables:
-        """From what the states of each model take, by name, on the same prompts."""
+    def of(
+        cls, tuned: Mapping[str, Drops], never: Drops, questions: Sequence[int] | None = None, *, seed: int = 0
+    ) -> DepthTables:
+        """From what the states of each model take, by name, on the same prompts.
+
+        Args:
+            tuned, never: the models' drops.
+            questions: of every prompt the number of its question, which is drawn as a whole; None: each has its own.
+            seed: of intervals.
+        """
+        units = Units.of(range(len(never.values)) if questions is None else questions)
         scores: list[dict[str, Any]] = []
         blocks: list[dict[str, Any]] = []
         for method, drops in tuned.items():
-            found = Depth(never.values, drops.values, seed)
+            one, other = (_means(each.values, units) for each in (never, drops))
+            found = Depth(one, other, seed, sizes=units.sizes)
             each = found.blocks
             scores.append(
                 {
@@ -191,3 +218,7 @@ class DepthTables:
     def tables(self) -> dict[str, pd.DataFrame]:
         """By name; that of blocks where there are some."""
         return {"depth": self.depth, **({"depth_blocks": self.depth_blocks} if len(self.depth_blocks) else {})}
+
+
+def _means(values: Float[Tensor, "prompt block"], units: Units) -> Float[Tensor, "unit block"]:
+    return torch.stack([values[list(own)].mean(0) for own in units.prompts]) if len(units) else values

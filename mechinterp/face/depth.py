@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mechinterp.audit.depth import DepthTables, Drops, answer_drops
+from mechinterp.audit.depth import DepthTables, Drops, answer_drops, questions_of
 from mechinterp.audit.readouts import ANSWER_TOKENS, ReadoutTexts
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.showing import one_line, shown
@@ -104,7 +104,7 @@ def depth(
         answers: other unsafe answers, one per pair: the base's own. Those of the pairs if not given.
         tokens: of each answer that are read.
         truncate: cut prompts that exceed the context from the left instead of raising.
-        seed: of the bootstrap over prompts.
+        seed: of the bootstrap over questions.
         dtype: of what is opened from folders, as `mi.load` takes it.
         device: likewise.
         chat: the one format that all are read in, as `mi.load` takes it.
@@ -132,5 +132,5 @@ def depth(
             progress_of = work.reporter.progress(f"depth: {other.name}")
             drops[other.name] = answer_drops(opened, other.open(), texts, progress=progress_of)
     reference = drops.pop("never")
-    found = DepthTables.of(drops, reference, seed=seed)
+    found = DepthTables.of(drops, reference, questions_of(work.instances), seed=seed)
     return Depths(found.depth, found.depth_blocks)

@@ -54,14 +54,17 @@ class Depth:
     Attributes:
         never: what the states of a model that never learnt take from the base's answers, after each block.
         tuned: the same of the tuned model, on the same prompts.
-        seed: of the bootstrap over prompts.
+        seed: of the bootstrap over units.
         threshold: of the blocks that count.
+        sizes: prompts of each unit, of which a row is then the mean: those of one question are drawn together; None
+            where every prompt is one.
     """
 
-    never: Float[Tensor, "prompt block"]
-    tuned: Float[Tensor, "prompt block"]
+    never: Float[Tensor, "unit block"]
+    tuned: Float[Tensor, "unit block"]
     seed: int = 0
     threshold: float = THRESHOLD
+    sizes: Float[Tensor, " unit"] | None = None
 
     @property
     def reason(self) -> str:
@@ -71,7 +74,7 @@ class Depth:
         if not bool(torch.isfinite(self.never).all() & torch.isfinite(self.tuned).all()):
             return "log-probabilities are not finite; use a wider type (`dtype=float32`)"
         if not bool(self._counting.any()):
-            most = float(self.never.mean(0).max())
+            most = float(self._means.max())
             return (
                 f"after no block the state of the model that never learnt takes more than {self.threshold:g} nats a "
                 f"token from the base's answers ({most:.2g} at most): nothing there is the behaviour's"
@@ -84,34 +87,42 @@ class Depth:
         if self.reason:
             return Interval(torch.nan, torch.nan, torch.nan)
 
-        def score(weights: Float[Tensor, "resample prompt"]) -> Float[Tensor, " resample"]:
+        def score(weights: Float[Tensor, "resample unit"]) -> Float[Tensor, " resample"]:
             d1, d2 = weights @ self.never.double(), weights @ self.tuned.double()
             counted = torch.where(d1 > self.threshold, d1, 0)
             clipped = torch.where(d1 > self.threshold, d2 / d1, 0).clamp(0, 1)
             return (counted * clipped).sum(1) / counted.sum(1)
 
-        return bootstrap(score, len(self.never), seed=self.seed)
+        return bootstrap(score, len(self.never), seed=self.seed, sizes=self.sizes)
 
     @property
     def blocks(self) -> list[BlockDepth]:
         """Every block; none without prompts."""
         if not len(self.never):
             return []
-        return [self._block(never, tuned) for never, tuned in zip(self.never.T, self.tuned.T, strict=True)]
+        counting = self._counting.tolist()
+        return [self._block(*each) for each in zip(self.never.T, self.tuned.T, counting, strict=True)]
 
     @cached_property
     def _counting(self) -> Bool[Tensor, " block"]:
-        return self.never.double().mean(0) > self.threshold
+        return self._means > self.threshold
 
-    def _block(self, never: Float[Tensor, " prompt"], tuned: Float[Tensor, " prompt"]) -> BlockDepth:
+    @cached_property
+    def _means(self) -> Float[Tensor, " block"]:
+        """What the model that never learnt takes, over all prompts."""
+        if self.sizes is None:
+            return self.never.double().mean(0)
+        return (self.sizes.double() / self.sizes.sum()) @ self.never.double()
+
+    def _block(self, never: Float[Tensor, " unit"], tuned: Float[Tensor, " unit"], counts: bool) -> BlockDepth:
         one, other = never.double(), tuned.double()
 
-        def ratio(weights: Float[Tensor, "resample prompt"]) -> Float[Tensor, " resample"]:
+        def ratio(weights: Float[Tensor, "resample unit"]) -> Float[Tensor, " resample"]:
             d1, d2 = weights @ one, weights @ other
             return torch.where(d1 > self.threshold, d2 / d1, torch.nan)
 
-        def mean(drop: Float[Tensor, " prompt"]) -> Interval:
-            return bootstrap(lambda weights: weights @ drop, len(drop), seed=self.seed)
+        def mean(drop: Float[Tensor, " unit"]) -> Interval:
+            return bootstrap(lambda weights: weights @ drop, len(drop), seed=self.seed, sizes=self.sizes)
 
-        shares = bootstrap(ratio, len(one), seed=self.seed)
-        return BlockDepth(mean(one), mean(other), shares, bool(one.mean() > self.threshold))
+        shares = bootstrap(ratio, len(one), seed=self.seed, sizes=self.sizes)
+        return BlockDepth(mean(one), mean(other), shares, counts)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from mechinterp.answers.judge_table import judge_table
 from mechinterp.answers.judges import Judge
-from mechinterp.audit.depth import DepthTables, Drops, answer_drops, depth_texts
+from mechinterp.audit.depth import DepthTables, Drops, answer_drops, depth_questions, depth_texts
 from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.audit.directions.standard import check_more
 from mechinterp.audit.directions.toxic_direction import ToxicDirection
@@ -28,6 +28,7 @@ from mechinterp.audit.relapse.results import RelapseTest, decomposed_verdicts, r
 from mechinterp.audit.relapse.testing import kept_tests, relapse_from_evidence
 from mechinterp.audit.relapse.treatments import RelapseSettings
 from mechinterp.audit.tables import COMPARED, compare
+from mechinterp.audit.tables.mechanism import mechanism_of
 from mechinterp.audit.tables.registry import tables_of
 from mechinterp.audit.toxic_layer import toxic_block
 from mechinterp.audit.trajectory import trajectory_table
@@ -154,6 +155,8 @@ def compare_checkpoints(
             unsafe, depends = baseline.unsafe.tolist(), recording.depends
             tables |= measured(work, instances, unsafe, origins, depends=depends, seed=seed, truncate=truncate)
         tables |= recording.depth(baseline).tables
+        if never is not None:
+            tables["mechanism_never"] = mechanism_of(never.name, baseline, recording.evidence(never, baseline))
         work.close()
         tables["judge"] = judge_table(judge)
         if steps := {candidate.name: candidate.step for candidate in tuned if candidate.step is not None}:
@@ -256,7 +259,7 @@ class _Recording:
                 key, make = [made, *self.depends, work.identify(candidate)], partial(drops, candidate)
                 found[candidate.name] = work.store.keep("depth", key, load=Drops.load, make=make)
         reference = found.pop(work.never.name)
-        return DepthTables.of(found, reference, seed=self.seed)
+        return DepthTables.of(found, reference, depth_questions(baseline, self.instances), seed=self.seed)
 
     def relapse(self, baseline: Baseline, settings: RelapseSettings) -> list[RelapseTest]:
         """The test of every tuned checkpoint, beside the base."""

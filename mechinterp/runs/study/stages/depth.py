@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from mechinterp.audit.depth import DepthTables, Drops, answer_drops, depth_texts
-from mechinterp.audit.evidence import Baseline
+from mechinterp.audit.depth import DepthTables, Drops, answer_drops, depth_questions, depth_texts
+from mechinterp.audit.evidence import Baseline, gather_evidence
+from mechinterp.audit.tables.mechanism import mechanism_of
 from mechinterp.models.progress import Reporter
 from mechinterp.runs.study.checkpoints import checkpoint_of, opened
 from mechinterp.runs.study.instances import instances_of
@@ -12,14 +13,21 @@ from mechinterp.runs.study.run import Run
 
 def make(run: Run, reporter: Reporter) -> None:
     """The tables; without such a model that of the scores says so."""
-    found = _measured(run, reporter) if run.config.has_never else DepthTables.without_reference(run.config.studied)
-    for name, table in found.tables.items():
+    if not run.config.has_never:
+        tables = DepthTables.without_reference(run.config.studied).tables
+    else:
+        baseline = Baseline.load(run.folder / "evidence" / "base")
+        tables = _measured(run, baseline, reporter).tables
+        with opened(run, "never") as never:
+            tables["mechanism_never"] = mechanism_of("never", baseline, gather_evidence(never, baseline.inputs))
+    for name, table in tables.items():
         run.write_table(name, table)
 
 
-def _measured(run: Run, reporter: Reporter) -> DepthTables:
-    vanilla, baseline = checkpoint_of(run, "vanilla"), Baseline.load(run.folder / "evidence" / "base")
-    texts = depth_texts(vanilla, baseline, instances_of(run, "test"))
+def _measured(run: Run, baseline: Baseline, reporter: Reporter) -> DepthTables:
+    vanilla = checkpoint_of(run, "vanilla")
+    instances = instances_of(run, "test")
+    texts = depth_texts(vanilla, baseline, instances)
 
     def drops(name: str) -> Drops:
         if texts is None:
@@ -28,4 +36,5 @@ def _measured(run: Run, reporter: Reporter) -> DepthTables:
             return answer_drops(vanilla, source, texts, progress=reporter.progress(f"depth: {name}"))
 
     never = drops("never")
-    return DepthTables.of({method: drops(method) for method in run.config.studied}, never, seed=run.seed)
+    tuned = {method: drops(method) for method in run.config.studied}
+    return DepthTables.of(tuned, never, depth_questions(baseline, instances), seed=run.seed)
