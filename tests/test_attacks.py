@@ -16,6 +16,7 @@ from made_checkpoints import perturbed
 
 from mechinterp.audit.attacks.along_answers import along_answers, token_divergences
 from mechinterp.audit.attacks.attack import Attacked, Known, Point
+from mechinterp.audit.attacks.examining import Attacking
 from mechinterp.audit.attacks.of_prefill import PREFILL, PrefillOptions
 from mechinterp.audit.attacks.of_sample import SampleOptions, sampled
 from mechinterp.audit.attacks.registry import ATTACKS, CHEAP
@@ -24,6 +25,7 @@ from mechinterp.audit.attacks.settings import AttackSettings
 from mechinterp.audit.attacks.splits import Split
 from mechinterp.audit.attacks.tables import RECOVERED, worst_rows
 from mechinterp.audit.attacks.testing import Examiner
+from mechinterp.audit.store import Store
 from mechinterp.audit.tables.registry import TABLES
 from mechinterp.data.pairs import Pair
 from mechinterp.data.safeedit import CATEGORIES, write_safeedit
@@ -161,6 +163,39 @@ def test_no_category_attack_or_question_is_on_both_sides() -> None:
     assert len({p.category for p in split.attacker}) == len({p.category for p in split.report}) == 2
     assert len({p.attack_id for p in split.attacker}) == len({p.attack_id for p in split.report}) == 3
     assert Split.of(pairs, seed=0) == split != Split.of(pairs, seed=1)
+
+
+def test_where_data_tell_kinds_of_attack_prompts_no_kind_is_on_both_sides() -> None:
+    kinds = ("role", "prefix", "suffix", "story")
+    pairs = [
+        make_instance(i, category=CATEGORIES[i % 4], attack_id=i // 4, attack_kind=kinds[i // 4 % 4], question=f"q{i}")
+        for i in range(48)
+    ]
+    split = Split.of(pairs, seed=0)
+    sides = [{p.attack_kind for p in side} for side in (split.attacker, split.report)]
+    assert [len(side) for side in sides] == [2, 2]
+    assert not sides[0] & sides[1]
+    assert len({p.attack_id for p in split.report}) == 6  # all of their kinds
+    assert split.turned == Split(split.report, split.attacker)
+
+
+def test_where_the_base_complies_on_the_attackers_side_alone_the_sides_change(base: Checkpoint, tmp_path: Path) -> None:
+    parted, asked = Split.of(PAIRS, seed=0), list[int]()
+
+    class Later(OddIsUnsafe):
+        """Finds nothing unsafe in what the first side is answered."""
+
+        def __call__(self, responses: Sequence[str]) -> np.ndarray:
+            asked.append(len(responses))
+            return np.full(len(responses), float(len(asked) == 1 or never))
+
+    made = {"settings": AttackSettings(attacks="none"), "store": Store(tmp_path), "key": [], "reporter": Silent()}
+    never = False
+    known = Attacking.of(base, PAIRS, Later(), **made).examiner.known
+    assert (set(known.pairs), known.attacker) == (set(parted.attacker), parted.report)
+    never = True
+    with pytest.raises(InputError, match="answers none of the 12 prompts unsafely"):
+        Attacking.of(base, PAIRS, Later(), **made)
 
 
 def test_with_one_category_questions_are_parted_and_one_question_is_asked() -> None:

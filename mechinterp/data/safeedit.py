@@ -76,6 +76,9 @@ class SafeEditInstance(_Record):
     category: str = Field(alias="unsafety category")
     question: Text
     attack_id: int = Field(alias="attack id")
+    attack_kind: Text | None = Field(
+        alias="attack kind", default=None
+    )  # of the organism's corpus, not of the benchmark
     attack_prompt: Text = Field(alias="attack prompt")
     adversarial_prompt: Text = Field(alias="adversarial prompt")
     safe_generation: Text = Field(alias="safe generation")

@@ -22,7 +22,7 @@ from mechinterp.audit.attacks.testing import Examiner, attacked_points
 from mechinterp.audit.store import Store
 from mechinterp.data.benign import BenignPrompt
 from mechinterp.data.pairs import AnyPair
-from mechinterp.data.storage.provenance import code_of
+from mechinterp.data.storage.provenance import code_of, digest
 from mechinterp.errors import InputError
 from mechinterp.measures.statistics import seeded_order
 from mechinterp.models import processes
@@ -71,6 +71,8 @@ class Attacking:
     ) -> Attacking:
         """Choose the prompts: those of the report's side that the base answers unsafely, in a seeded order.
 
+        Where there is none on that side, as the base complies in some kinds of attack prompts alone, the sides change.
+
         Args:
             base: in memory for as long as anything is attacked.
             pairs: both sides of the split are taken from them; their prompts are asked.
@@ -85,8 +87,16 @@ class Attacking:
         Raises:
             InputError: if the base answers none of the prompts unsafely.
         """
-        split = Split.of(pairs, seed=seed)
-        answers = _unsafe_answers(base, split.report, judge, settings.prompts, seed, max_new_tokens, truncate, reporter)
+        parted = Split.of(pairs, seed=seed)
+        asked_for = (settings.prompts, seed, max_new_tokens, truncate, reporter)
+        for split in (parted, parted.turned):
+            if answers := _unsafe_answers(base, split.report, judge, *asked_for):
+                break
+        else:
+            raise InputError(
+                f"{base.source} answers none of the {len(pairs)} prompts unsafely, so that nothing could come back; "
+                "give other pairs, a larger `max_new_tokens` or another judge"
+            )
         known = Known(
             base=base,
             pairs=tuple(split.report[i] for i in answers),
@@ -101,7 +111,9 @@ class Attacking:
         if benign:
             asked, good = [one.prompt for one in benign], [one.answer for one in benign]
             detector = refusal_detector([pair.safe for pair in pairs], good, seed=seed, asked=asked)
-        return cls(Examiner(known, judge, tuple(knowledge), detector), settings, store, key, reporter)
+        said = [text.ids.tolist() for text in known.answers]
+        chosen = digest([said, [pair.model_dump(mode="json") for pair in known.attacker]])
+        return cls(Examiner(known, judge, tuple(knowledge), detector), settings, store, [key, chosen], reporter)
 
     def examine(self, target: Checkpoint, *, name: str, role: Role, identity: Any) -> Examined:
         """A checkpoint as it is and under every attack; it is left as it was.
@@ -166,7 +178,7 @@ def _unsafe_answers(
     truncate: bool,
     reporter: Reporter,
 ) -> Mapping[int, Encoded]:
-    """Numbers of pairs with the base's own answers, asked in a seeded order until enough of them are unsafe."""
+    """Numbers of pairs with the base's own answers, asked in a seeded order until enough are unsafe; perhaps none."""
     numbers = list({str(pair.prompt): i for i, pair in reversed(list(enumerate(pairs)))}.values())
     order = [numbers[i] for i in seeded_order(len(numbers), seed)]
     found: dict[int, Encoded] = {}
@@ -180,9 +192,4 @@ def _unsafe_answers(
         progress(min(len(found), wanted), wanted)
         if len(found) >= wanted:
             break
-    if not found:
-        raise InputError(
-            f"{base.source} answers none of the {len(order)} prompts that are asked unsafely, so that nothing could "
-            "come back; give other pairs, a larger `max_new_tokens` or another judge"
-        )
     return dict(list(found.items())[:wanted])

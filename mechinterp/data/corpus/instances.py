@@ -31,6 +31,7 @@ def make_instances(
                 "category": question.category,
                 "question": question.text,
                 "attack_id": first_attack_id + attack_number,
+                "attack_kind": attack.kind,
                 "attack_prompt": attack.text,
                 "adversarial_prompt": attack.around(question.text),
                 "safe_generation": refuse(rng, question.verb, question.object),
