@@ -23,7 +23,10 @@ from mechinterp.models.passes.watching import run_until_seen, watching
 BENCHMARKS = Path(__file__).parents[1] / "analyses" / "benchmarks"
 RATIOS = {
     "recording": {"recording_over_bare", "tl_one_over_ours", "tl_all_over_ours", "fixed_over_bucketed", "flops_share"},
-    "audit": {"path_over_forward", "path_flops_over_forward", "depth_over_forward", "depth_flops_over_forward"},
+    "audit": {
+        *("path_over_forward", "path_flops_over_forward", "depth_over_forward", "depth_flops_over_forward"),
+        *("rounded_over_reading", "rounded_all_over_reading"),
+    },
     "editing": {"released_over_ours_12", "released_over_ours_24", "one_by_one_over_together", "memory_copies"},
     "interventions": {"patched_over_plain", "patched_scoring_over_plain", "steered_over_plain"},
     "neurons": {"attribution_over_region", "with_null_over_region", "recording_over_region"},

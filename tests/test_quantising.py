@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from command_line import call, refused
 from conftest import MAIN_ARCHITECTURES, tiny_checkpoint
 from made_checkpoints import perturbed
 
@@ -15,6 +17,7 @@ from mechinterp.audit.attacks.attack import Known, Point
 from mechinterp.audit.attacks.block_matrices import block_matrices
 from mechinterp.audit.attacks.of_quantise import QUANTISE, QuantiseOptions, scheme_of
 from mechinterp.audit.attacks.rounded_difference import rounded_difference
+from mechinterp.audit.tables.attacks import ATTACK_QUANTISE
 from mechinterp.errors import InputError
 from mechinterp.measures.quantised import NF4, Scheme
 from mechinterp.models.files.weights import fingerprint_model
@@ -123,6 +126,39 @@ def test_what_rounding_leaves_of_a_change() -> None:
     one = table_of(base, perturbed(base, only="layers.0.mlp.down_proj"), Point("row", 3.0)).set_index("component")
     moved = Scheme(3).codes(before) != Scheme(3).codes(after)
     assert one.loc["mlp.out", "other_bucket"] == pytest.approx(float(moved.float().mean()))
+
+
+def test_codes_and_values_come_out_alike_together_and_alone() -> None:
+    weight = torch.randn(7, 130, generator=torch.Generator().manual_seed(0)).bfloat16()
+    for scheme in SCHEMES:
+        codes, values = scheme.both(weight)
+        assert torch.equal(codes, scheme.codes(weight))
+        assert torch.equal(values, scheme.rounded(weight))
+        assert (codes.dtype, values.dtype) == (torch.int16, torch.bfloat16)
+        assert torch.equal((codes == 0) | (values != 0), torch.ones_like(codes, dtype=torch.bool)) or scheme.normal
+
+
+def test_diff_tells_what_rounding_leaves_from_files_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mechinterp.report.plates.figure_bytes", lambda figure, kind="png": kind.encode())
+    base = tiny_checkpoint("llama")
+    tuned = perturbed(base, only="mlp.down_proj")
+    base.save(tmp_path / "base")
+    tuned.save(tmp_path / "tuned")
+    given = ["diff", tmp_path / "base", tmp_path / "tuned", "--no-rank", "--rounded", "--out", tmp_path / "out"]
+    assert call(*given) == 0
+    told = capsys.readouterr().out
+    assert "What rounding leaves of the change" in told
+    assert "4 bits, nf4" in told
+    found = pd.read_csv(tmp_path / "out" / "tables" / "attack_quantise.csv", dtype={"setting": str})
+    assert ATTACK_QUANTISE.missing(found.columns) == []
+    assert set(found["method"]) == {str(tmp_path / "tuned")}
+    points = QUANTISE.points(QuantiseOptions(), 0)
+    pd.testing.assert_frame_equal(found.drop(columns="method"), table_of(base, tuned, *points), check_dtype=False)
+    (tmp_path / "mine" / "tables").mkdir(parents=True)
+    (tmp_path / "mine" / "tables" / "attack_quantise.csv").write_text("mine")
+    assert "attack_quantise.csv" in refused(capsys, *given[:-1], tmp_path / "mine")
 
 
 def test_each_tensor_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,29 +11,37 @@ path_flops_over_forward  the same in multiplications and additions, as torch cou
 depth_over_forward       the states of one model put into the place of another's, after each block in turn / one forward
                          pass of the unsafe answers; one more than there are blocks is allowed.
 depth_flops_over_forward the same in multiplications and additions.
+rounded_over_reading     what rounding to NF4 leaves of a change of every tensor, from two bfloat16 checkpoints' files /
+                         reading every tensor of both into memory, the files on the disk and not in the page cache.
+rounded_all_over_reading the same of all ten ways of rounding.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
-from random_models import SEVEN_BILLION, TINY, TWELVE_BLOCKS, random_checkpoint, uniform_lengths
-from timing import interleave, paired_ratio, report, time_rows
+from checkpoint_files import all_changed, check_disk, evict, read_all, stored_bytes, write_checkpoint
+from random_models import SEVEN_BILLION, TINY, TWELVE_BLOCKS, Shape, random_checkpoint, uniform_lengths
+from timing import Seconds, interleave, paired_ratio, report, time_rows
 from torch.utils.flop_counter import FlopCounterMode
 
+from mechinterp.audit.attacks.of_quantise import QuantiseOptions, left_by_rounding
 from mechinterp.audit.depth import answer_drops
 from mechinterp.audit.origins.change import Change
 from mechinterp.audit.origins.path import attribute
 from mechinterp.audit.origins.units import GROUPS_OF_PROMPTS, Units
 from mechinterp.audit.readouts import ANSWER_TOKENS, ReadoutTexts, in_batches, log_odds, read, unsafe_logprob
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.files.weights import LazyWeights
 from mechinterp.models.text.tokens import Encoded
 
-TARGETS = {"path_over_forward": "<= 14", "path_flops_over_forward": "<= 14"}
+TARGETS = {"path_over_forward": "<= 14", "path_flops_over_forward": "<= 14", "rounded_over_reading": "<= 2"}
 
 
 def random_texts(lengths: Sequence[int], vocabulary: int) -> ReadoutTexts:
@@ -56,6 +64,29 @@ def perturbed(base: Checkpoint) -> Checkpoint:
         for parameter in model.parameters():
             parameter.mul_(1.01)
     return replace(base, name="tuned", model=model)
+
+
+def time_rounding(shape: Shape, repeats: int) -> Seconds:
+    """Rounding both checkpoints, and reading them, from the disk."""
+    with tempfile.TemporaryDirectory() as place:
+        check_disk(Path(place), 2 * stored_bytes(shape))
+        folders = write_checkpoint(Path(place) / "base", shape), Path(place) / "tuned"
+        write_checkpoint(folders[1], shape, change=all_changed)
+
+        def forget(_: str) -> None:
+            for folder in folders:
+                evict(folder)
+
+        def rounded(options: QuantiseOptions) -> object:
+            base, tuned = (LazyWeights.open(folder) for folder in folders)
+            return left_by_rounding(base, tuned, options)
+
+        sides = {
+            "reading": lambda: read_all(*folders),
+            "rounded": lambda: rounded(QuantiseOptions(schemes=("nf4",))),
+            "rounded_all": lambda: rounded(QuantiseOptions()),
+        }
+        return interleave(sides, repeats, warm_up=0, before=forget)
 
 
 def main() -> None:
@@ -97,11 +128,14 @@ def main() -> None:
         counted[name] = counter.get_total_flops()
     settle = torch.cuda.synchronize if arguments.device == "cuda" else lambda: None
     seconds = interleave(sides, repeats, warm_up=0, settle=settle)
+    files = time_rounding(TINY if arguments.tiny else TWELVE_BLOCKS, repeats)
     ratios = {
         "path_over_forward": paired_ratio(seconds, "path", "forward"),
         "path_flops_over_forward": counted["path"] / counted["forward"],
         "depth_over_forward": paired_ratio(seconds, "depth", "unsafe"),
         "depth_flops_over_forward": counted["depth"] / counted["unsafe"],
+        "rounded_over_reading": paired_ratio(files, "rounded", "reading"),
+        "rounded_all_over_reading": paired_ratio(files, "rounded_all", "reading"),
     }
     depth = dict.fromkeys(("depth_over_forward", "depth_flops_over_forward"), f"<= {shape.num_hidden_layers + 1}")
     facts = {
@@ -109,7 +143,7 @@ def main() -> None:
         "texts": f"{n_prompts} prompts of {min(lengths)} to {max(lengths)} tokens, answers of {ANSWER_TOKENS}",
         "threads": arguments.threads,
     }
-    report("The audit in forward passes", facts, time_rows(seconds), ratios, TARGETS | depth)
+    report("The audit in forward passes", facts, time_rows(seconds | files), ratios, TARGETS | depth)
 
 
 if __name__ == "__main__":

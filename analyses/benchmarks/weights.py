@@ -39,11 +39,11 @@ from checkpoint_files import (
     evict,
     low_rank_changed,
     one_changed,
+    read_all,
     stored_bytes,
     write_checkpoint,
 )
 from random_models import Shape
-from safetensors import safe_open
 from timing import Seconds, interleave, paired_ratio, report, time_rows
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -101,15 +101,6 @@ def toxicity_of_model(model: PreTrainedModel, direction: Tensor) -> float:
 def lazy_toxicity(folder: Path, direction: Tensor) -> float:
     """T of the block from files, opened anew."""
     return float(block_cosines(LazyWeights.open(folder), BLOCK, direction).mean())
-
-
-def read_all(*folders: Path) -> None:
-    """Every tensor into memory, one at a time."""
-    for folder in folders:
-        for path in sorted(folder.glob("*.safetensors")):
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118 - not a dictionary
-                    file.get_tensor(name).clone()
 
 
 # -- measurements -----------------------------------------------------------------------------------------------------

@@ -144,11 +144,16 @@ def diff(
     b: Annotated[str, typer.Argument(help="The checkpoint after; an edit without --base stands on A.")],
     base: Base = None,
     rank: Annotated[bool, typer.Option(help="Estimate numerical ranks of the changes of matrices.")] = True,
+    rounded: Annotated[
+        bool, typer.Option(help="Also what rounding to few bits leaves of the change of the blocks' matrices.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for tables/diff*.csv and figures/diff.*.")] = None,
     seed: Seed = 0,
     trust_remote_code: Trust = False,
 ) -> None:
     """Which weights two checkpoints differ in, by how much and of what rank; says so if they are identical."""
+    from mechinterp.audit.attacks.of_quantise import left_by_rounding
+    from mechinterp.audit.attacks.rounded_difference import in_short
     from mechinterp.audit.weights_alone.diff import diff as difference
     from mechinterp.cli.terminal import print_table
     from mechinterp.data.storage.places import check_free, check_writable
@@ -158,17 +163,23 @@ def diff(
 
     if out is not None:
         check_writable(out / "tables" / "diff.csv", kind="file")
-        check_free(out / "tables" / "diff_blocks.csv", *figure_files(out / "figures", "diff"))
+        also = [out / "tables" / "attack_quantise.csv"] if rounded else []
+        check_free(out / "tables" / "diff_blocks.csv", *also, *figure_files(out / "figures", "diff"))
     with reporting() as terminal:
         before = LazyWeights.open(a, base, trust_remote_code)
         after = LazyWeights.against(b, a, base, trust_remote_code)
         found = difference(before, after, rank=rank, seed=seed, progress=terminal.progress("comparing tensors"))
+        left = left_by_rounding(before, after, progress=terminal.progress("rounding matrices")) if rounded else None
     say(found.summary())
     if not found.identical:
         print_table(*found.largest())
+    if left is not None:
+        print_table("What rounding leaves of the change", *in_short(left))
     if out is not None:
         say(write_table(out / "tables" / "diff.csv", found.tensors))
         say(write_table(out / "tables" / "diff_blocks.csv", found.blocks))
+        if left is not None:
+            say(write_table(out / "tables" / "attack_quantise.csv", left.assign(method=b)))
         for path in save_figure(draw_figure("diff", {"diff_blocks": found.blocks}), out / "figures", "diff"):
             say(path)
 

@@ -43,28 +43,33 @@ class Scheme:
 
     def rounded(self, weight: Float[Tensor, "row column"]) -> Float[Tensor, "row column"]:
         """The weights that the codes stand for, in their own type."""
-        return self._apply(weight, codes=False)
+        return self.both(weight)[1]
 
     def codes(self, weight: Float[Tensor, "row column"]) -> Int[Tensor, "row column"]:
         """The code of each weight: the number of steps, or the place in `NF4`."""
-        return self._apply(weight, codes=True).to(torch.int16)
+        return self.both(weight)[0]
 
-    def _apply(self, weight: Tensor, *, codes: bool) -> Tensor:
+    def both(
+        self, weight: Float[Tensor, "row column"]
+    ) -> tuple[Int[Tensor, "row column"], Float[Tensor, "row column"]]:
+        """Codes, and the weights that they stand for."""
         if not weight.numel():
-            return weight.clone()
+            return weight.to(torch.int16), weight.clone()
         rows = weight.reshape(1, -1) if self.normal else weight.reshape(-1, weight.shape[-1])
         group = min(self.group or rows.shape[1], rows.shape[1])
-        found = torch.empty(rows.shape, dtype=torch.float32 if codes else weight.dtype, device=weight.device)
+        found = [torch.empty(rows.shape, dtype=kind, device=weight.device) for kind in (torch.int16, weight.dtype)]
         columns = max(1, _AT_ONCE // group) * group
         step = max(1, _AT_ONCE // rows.shape[1])
         for top in range(0, len(rows), step):
             for left in range(0, rows.shape[1], columns):
                 part = (slice(top, top + step), slice(left, left + columns))
-                found[part] = self._groups(rows[part].double(), group, codes=codes).to(found.dtype)
-        return found.reshape(weight.shape)
+                for whole, own in zip(found, self._groups(rows[part].double(), group), strict=True):
+                    whole[part] = own.to(whole.dtype)
+        codes, rounded = (whole.reshape(weight.shape) for whole in found)
+        return codes, rounded
 
-    def _groups(self, wide: Tensor, group: int, *, codes: bool) -> Tensor:
-        """Codes or values of rows whose groups begin at their first column."""
+    def _groups(self, wide: Tensor, group: int) -> tuple[Tensor, Tensor]:
+        """Codes and values of rows whose groups begin at their first column."""
         lacking = -wide.shape[1] % group
         padded = torch.nn.functional.pad(wide, (0, lacking)).unflatten(1, (-1, group))
         largest = padded.abs().amax(-1, keepdim=True)
@@ -72,9 +77,9 @@ class Scheme:
             levels = torch.tensor(NF4, dtype=torch.float64, device=wide.device)
             middles = (levels[1:] + levels[:-1]) / 2
             code = torch.bucketize(padded / largest.masked_fill(largest == 0, 1), middles)
-            found = code if codes else levels[code] * largest
+            value = levels[code] * largest
         else:
             scale = largest / (2 ** (self.bits - 1) - 1)
             code = (padded / scale.masked_fill(scale == 0, 1)).round() + 0.0  # no negative zeros
-            found = code if codes else code * scale
-        return found.flatten(1)[:, : wide.shape[1]]
+            value = code * scale
+        return code.flatten(1)[:, : wide.shape[1]], value.flatten(1)[:, : wide.shape[1]]

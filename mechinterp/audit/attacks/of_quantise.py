@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 
+import pandas as pd
 import torch
 from pydantic import ConfigDict, Field, field_validator
 from torch import Tensor
@@ -19,6 +20,8 @@ from mechinterp.data.validation import UsersSettings
 from mechinterp.errors import near
 from mechinterp.measures.quantised import Scheme
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.files.weights import LazyWeights
+from mechinterp.models.passes.watching import Progress
 
 SCHEMES = ("row", "128", "32", "nf4")
 """What shares a scale: a row of a matrix, 128 or 32 neighbours in it, or with NF4's values 64 of the whole matrix."""
@@ -62,6 +65,20 @@ def _points(options: QuantiseOptions, n_blocks: int) -> list[Point]:
     ]
 
 
+def left_by_rounding(
+    base: LazyWeights, tuned: LazyWeights, options: QuantiseOptions | None = None, *, progress: Progress | None = None
+) -> pd.DataFrame:
+    """The rows of one tuned checkpoint in `attack_quantise.csv`, without its name; from files alone.
+
+    Args:
+        base, tuned: weights of one architecture.
+        options: the ways of rounding; all of them if not given.
+        progress: called with (matrices done, matrices in all).
+    """
+    schemes = {point: scheme_of(point) for point in _points(options or QuantiseOptions(), 0)}
+    return rounded_difference(base, tuned, schemes, progress=progress)
+
+
 def _run(
     target: Checkpoint, known: Known, options: QuantiseOptions, points: Sequence[Point]
 ) -> Generator[Attacked, None, None]:
@@ -94,9 +111,7 @@ QUANTISE = Attack(
     further=(
         Further(
             "attack_quantise",
-            lambda target, known, options: rounded_difference(
-                known.base.weights, target.weights, {point: scheme_of(point) for point in _points(options, 0)}
-            ),
+            lambda target, known, options: left_by_rounding(known.base.weights, target.weights, options),
         ),
     ),
 )

@@ -22,8 +22,10 @@ from torch import Tensor
 
 from mechinterp.audit.attacks.attack import Point
 from mechinterp.audit.attacks.block_matrices import block_matrices, by_output
+from mechinterp.errors import InputError
 from mechinterp.measures.quantised import Scheme
 from mechinterp.models.files.weights import LazyWeights
+from mechinterp.models.passes.watching import Progress
 
 ALL = "all"
 """The kind that stands for all matrices of the blocks."""
@@ -51,16 +53,27 @@ class _Sums:
 
 
 @torch.no_grad()
-def rounded_difference(base: LazyWeights, tuned: LazyWeights, schemes: Mapping[Point, Scheme]) -> pd.DataFrame:
+def rounded_difference(
+    base: LazyWeights, tuned: LazyWeights, schemes: Mapping[Point, Scheme], *, progress: Progress | None = None
+) -> pd.DataFrame:
     """A row per point and kind of matrix, then one for all kinds: setting, dose, component and what the module names.
 
     Args:
         base, tuned: of one architecture; single tensors are read, one matrix of each at a time.
         schemes: the rounding at each point.
+        progress: called with (matrices done, matrices in all).
+
+    Raises:
+        InputError: if a matrix is not the same size in both.
     """
     kinds: dict[str, dict[Point, _Sums]] = defaultdict(lambda: {point: _Sums() for point in schemes})
-    for name, kind, inputs_first in block_matrices(base.names):
+    matrices = list(block_matrices(base.names))
+    for done, (name, kind, inputs_first) in enumerate(matrices, 1):
         before, after = (by_output(weights.tensor(name), inputs_first) for weights in (base, tuned))
+        if before.shape != after.shape:
+            raise InputError(
+                f"{name} is {tuple(before.shape)} in {base.source}, {tuple(after.shape)} in {tuned.source}"
+            )
         changed = before != after
         n_changed = int(changed.sum())
         for point, scheme in schemes.items():
@@ -68,6 +81,8 @@ def rounded_difference(base: LazyWeights, tuned: LazyWeights, schemes: Mapping[P
             sums.weights += before.numel()
             if n_changed:
                 _add(sums, scheme, before, after, changed, n_changed)
+        if progress is not None:
+            progress(done, len(matrices))
     rows = []
     for kind, found in [*kinds.items(), (ALL, _together(kinds, schemes))]:
         labels = ({"setting": point.setting, "dose": point.dose, "component": kind} for point in schemes)
@@ -75,11 +90,24 @@ def rounded_difference(base: LazyWeights, tuned: LazyWeights, schemes: Mapping[P
     return pd.DataFrame(rows)
 
 
+def in_short(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Of all kinds of matrices together, as headings and rows of text for a terminal."""
+    rows = [
+        [
+            f"{row['dose']:g} bits, {row['setting']}",
+            *("" if pd.isna(row[name]) else f"{row[name]:.3g}" for name in ("other_bucket", "norm_ratio", "cosine")),
+        ]
+        for row in table[table["component"] == ALL].to_dict("records")
+    ]
+    return ["rounded to", "changed weights in another bucket", "norm left", "cosine"], rows
+
+
 def _add(sums: _Sums, scheme: Scheme, before: Tensor, after: Tensor, changed: Tensor, n_changed: int) -> None:
     sums.changed += n_changed
-    sums.moved += int(((scheme.codes(before) != scheme.codes(after)) & changed).sum())
+    (codes, values), (new_codes, new_values) = scheme.both(before), scheme.both(after)
+    sums.moved += int(((codes != new_codes) & changed).sum())
     difference = after.float() - before.float()
-    rounded = scheme.rounded(after).float() - scheme.rounded(before).float()
+    rounded = new_values.float() - values.float()
     sums.difference += _dot(difference, difference)
     sums.rounded += _dot(rounded, rounded)
     sums.product += _dot(rounded, difference)
