@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -25,7 +26,7 @@ from mechinterp.measures.intervals import is_end
 from mechinterp.methods.registry import METHODS
 from mechinterp.report import page as report
 from mechinterp.report import write_report
-from mechinterp.report.findings import sentences, which_count
+from mechinterp.report.findings import rests_on, sentences, which_count
 from mechinterp.report.glossary import anchor_of
 from mechinterp.report.plates import PLATES
 from mechinterp.report.plotting.plate import Plate
@@ -227,6 +228,24 @@ def test_a_card_carries_its_verdict_numbers_and_intervals(full_page: Page) -> No
         assert answer.split()[0] == name.upper()
         assert f"{said[:1].upper()}{said[1:]}." in answer
     assert which_count(make_tables()) in full_page.text
+    assert rests_on(make_tables()) in full_page.text
+
+
+def test_the_numbers_say_first_what_the_sentences_rest_on_and_what_is_missing() -> None:
+    tables = make_tables()
+    assert rests_on(tables).startswith("Where a change sits is told by what every group of changed weights")
+    assert "This run has no" not in rests_on(tables)
+    some = {name: table for name, table in tables.items() if name not in ("attacks", "depth")}
+    assert rests_on(some).endswith("This run has no depth score and no attacks.")
+    unscored = {**tables, "depth": tables["depth"].assign(score=float("nan"))}
+    assert rests_on(unscored).endswith("This run has no depth score.")
+    assert rests_on({}) == ""
+
+
+def test_every_heading_of_a_table_leads_to_its_meaning(full_page: Page) -> None:
+    headings = re.findall(r'<th scope="col">(.*?)</th>', full_page.source, re.DOTALL)
+    assert len(headings) > 100
+    assert [heading for heading in headings if 'class="define"' not in heading] == []
 
 
 def test_verdicts_on_a_model_deeper_than_the_calibrated_ones_are_called_no_findings() -> None:

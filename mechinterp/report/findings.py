@@ -154,6 +154,25 @@ def local_sentence(method: str, tables: Tables) -> str:
     return "; ".join(said) or "no verdict: neither decomposed nor tested for relapse"
 
 
+def rests_on(tables: Tables) -> str:
+    """What the two halves of the sentences rest on, and what of it this run lacks; empty where there is no verdict."""
+    if "verdict" not in tables:
+        return ""
+    told = [
+        "Where a change sits is told by what every group of changed weights contributes to the fall of the log odds of "
+        "unsafe answers, at any depth (table origins)",
+        "Whether the behaviour is gone is told by the depth score and by attacks, beside a model that never knew "
+        "(tables depth and attacks)",
+    ]
+    scored = any(not math.isnan(as_float(row.get("score"))) for row in rows(tables, "depth"))
+    lacks = [
+        *([] if "origins" in tables else ["origins"]),
+        *([] if scored else ["depth score"]),
+        *([] if "attacks" in tables else ["attacks"]),
+    ]
+    return ". ".join([*told, *([f"This run has no {' and no '.join(lacks)}"] if lacks else [])]) + "."
+
+
 def which_count(tables: Tables) -> str:
     """Which readings the sentences rest on, which not, and why; empty where nothing was decomposed."""
     found = [finding for method in tuned_methods(tables) for finding in findings(method, tables)]

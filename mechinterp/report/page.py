@@ -30,7 +30,7 @@ from mechinterp.report.cards import card_of
 from mechinterp.report.cells import ShownTable
 from mechinterp.report.certificate import calibrated_on, calibration_notes, calibration_rows
 from mechinterp.report.directions import direction_notes, published_comparison
-from mechinterp.report.findings import tuned_methods, which_count
+from mechinterp.report.findings import rests_on, tuned_methods, which_count
 from mechinterp.report.glossary import glossary
 from mechinterp.report.plates import PLATES, draw_figures, figure_bytes, read_tables
 from mechinterp.report.relapse import relapse_control_rows, relapse_group_rows, relapse_rows, relapse_told
@@ -74,8 +74,8 @@ def write_report(
     )
     last, manifest = last_steps(tables), _read_manifest(run)
     cards = [card_of(method, tables, made=_made(method, manifest)) for method in tuned_methods(last)]
-    counted, notes = which_count(last), list(direction_notes(tables))
-    words = words_in([counted, *notes, *(text for card in cards for text in (card.sentence, *card.remarks))])
+    counted, notes, rested = which_count(last), list(direction_notes(tables)), rests_on(last)
+    words = words_in([rested, counted, *notes, *(text for card in cards for text in (card.sentence, *card.remarks))])
     shown = [ShownTable.of(one, tables[one.name]) for one in TABLES.values() if one.printed and one.name in tables]
     sections = list(glossary(_defined(tables, known)))
     script = _source(environment, "report.js")
@@ -88,6 +88,7 @@ def write_report(
         cards=cards,
         words=words,
         linked=linking(words),
+        rests_on=rested,
         which_count=counted,
         directions=notes,
         relapse=list(relapse_rows(tables)),
@@ -106,6 +107,7 @@ def write_report(
         defined={
             *(anchor for section in sections for anchor in section.anchors),
             *(f"table.{one.table.name}" for one in shown),
+            *("paper", "calibration", "settings"),  # sections that say themselves what their headings mean
         },
         settings=_settings(manifest),
     )
