@@ -15,7 +15,7 @@ from mechinterp.runs.study import Study
 
 DECIDING = (
     *("model", "data", "judge", "judge_responses", "judge_safe_label"),
-    *("teach", "never", "comments", "dinm_rates", "attack"),
+    *("teach", "never", "comments", "dinm_rates", "attack", "decode"),
 )
 """Settings that decide which files are read, or which stages there are."""
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mechinterp.errors import InputError
     from mechinterp.face.attacking import attack
     from mechinterp.face.comparing import compare, relapse
+    from mechinterp.face.decoding import decodability
     from mechinterp.face.depth import Depths, depth
     from mechinterp.face.loading import load
     from mechinterp.face.origins import OriginTables, origins
@@ -83,6 +84,7 @@ _HOMES = {
     "errors": ("InputError",),
     "face.attacking": ("attack",),
     "face.comparing": ("compare", "relapse"),
+    "face.decoding": ("decodability",),
     "face.depth": ("Depths", "depth"),
     "face.loading": ("load",),
     "face.origins": ("OriginTables", "origins"),
@@ -137,6 +139,7 @@ __all__ = [
     "attack",
     "attn_out",
     "compare",
+    "decodability",
     "depth",
     "diff",
     "effective_direction",

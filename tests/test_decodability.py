@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from checkpoint_folder import make_folder
@@ -13,7 +15,7 @@ from command_line import call
 from conftest import PROMPTS, make_instance, tiny_checkpoint
 
 import mechinterp as mi
-from mechinterp.audit.decodability import Asked, decode
+from mechinterp.audit.decodability import Asked, Decoded, decode
 from mechinterp.audit.tables.decodability import DECODABILITY
 from mechinterp.data.safeedit import CATEGORIES, write_safeedit
 from mechinterp.measures.decodability import auroc_above, held_out_scores, why_undefined, word_scores
@@ -21,8 +23,11 @@ from mechinterp.models.names import resid_post
 from mechinterp.models.passes.generation import continue_greedily
 from mechinterp.models.passes.lens_ranks import token_ranks
 from mechinterp.models.passes.recording import record_all
+from mechinterp.models.progress import Silent
 from mechinterp.models.random_weights import with_random_weights
 from mechinterp.models.text.tokens import Encoded
+from mechinterp.runs import decoding
+from mechinterp.runs.study.stages import decode as stage
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
 
@@ -132,7 +137,7 @@ def test_a_checkpoint_has_a_row_for_each_block_and_is_left_alone() -> None:
     checkpoint = tiny_checkpoint("llama")
     before = checkpoint.fingerprint
     asked = asked_of(LABELS, pairs())
-    table = decode("mine", checkpoint, asked)
+    table = decode("mine", checkpoint, asked).table
     assert DECODABILITY.missing(table.columns) == []
     assert [column for column in table.columns if DECODABILITY.meaning(column) is None] == []
     assert list(table["block"]) == list(range(checkpoint.n_blocks))
@@ -143,7 +148,7 @@ def test_a_checkpoint_has_a_row_for_each_block_and_is_left_alone() -> None:
 
 def test_undefined_is_a_result() -> None:
     asked = asked_of(torch.zeros(24, dtype=torch.bool), pairs())
-    table = decode("mine", tiny_checkpoint("llama"), asked)
+    table = decode("mine", tiny_checkpoint("llama"), asked).table
     assert table[["auroc", "above_words", "rank_block"]].isna().all(axis=None)
     assert table["reason"].str.contains("answers unsafely").all()
     assert all(not math.isnan(n) for n in table["n"])
@@ -169,7 +174,7 @@ def folder(shared: Callable[..., Path]) -> Path:
     return shared("checkpoints", make_folder)
 
 
-def test_the_command_leaves_a_table_and_a_figure(folder: Path, tmp_path: Path) -> None:
+def test_the_command_leaves_a_table_and_a_figure(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     instances = [
         make_instance(i, category=CATEGORIES[i % 6], safe_generation=f"I am sorry, not {i}.") for i in range(18)
     ]
@@ -181,4 +186,52 @@ def test_the_command_leaves_a_table_and_a_figure(folder: Path, tmp_path: Path) -
     table = run.table("decodability")
     assert list(dict.fromkeys(table["method"])) == ["base", "random", "edit", "never"]
     assert (tmp_path / "out" / "figures" / "decodability.png").is_file()
+    monkeypatch.setattr(decoding, "decode", None)  # what was read is not read again
+    assert call("decode", *arguments) == 0
+    pd.testing.assert_frame_equal(mi.open_run(tmp_path / "out").table("decodability"), table)
+    assert call("decode", *arguments, "--checkpoint", f"random={folder / 'edit'}") == 2
     assert call("decode", *arguments[:-4], "--out", tmp_path / "out", "--never", tmp_path / "nowhere") == 2
+
+
+# -- a study ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_study_reads_every_checkpoint_where_its_config_says_so(
+    own_runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = mi.open_study(own_runs / "seed0")
+    assert "decode" not in {each.name for each in study.stages(Silent())}
+    config = study.config.model_copy(update={"decode": True, "studied": ("sft", "dinm")})
+    asked = replace(study, config=config)
+    (of_study,) = [each for each in asked.stages(Silent()) if each.name == "decode"]
+    assert of_study.makes == ["tables/decodability.csv"]
+    assert {"checkpoints/never", "evidence", "checkpoints/sft"} <= set(of_study.needs)
+    read = []
+
+    def stopped(name: str, *given: object, **more: object) -> Decoded:
+        if name == "never" and len(read) == 2:
+            read.append(name)
+            raise KeyboardInterrupt
+        read.append(name)
+        return decode(name, *given, **more)
+
+    monkeypatch.setattr(stage, "decode", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        of_study.run()
+    of_study.run()
+    assert read == ["base", "random", "never", "never", "sft", "dinm"]  # and goes on where it was
+    table = asked.table("decodability")
+    assert DECODABILITY.missing(table.columns) == []
+    assert list(dict.fromkeys(table["method"])) == ["base", "random", "never", "sft", "dinm"]
+    assert not (asked.folder / "decoding").exists()
+
+
+def test_the_face_leaves_the_table(folder: Path) -> None:
+    pairs = [
+        mi.Pair(prompt=f"Ask {i}", unsafe="Yes", safe="I am sorry.", category=f"c{i % 4}", id=i) for i in range(12)
+    ]
+    found = mi.decodability(
+        folder / "base", {"edit": folder / "edit"}, pairs, judge=mi.KeywordJudge(("Q",)), max_new_tokens=2
+    )
+    assert set(found.table("decodability")["method"]) == {"base", "random", "edit"}
+    assert found.plot("decodability").figure.axes

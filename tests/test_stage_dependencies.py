@@ -90,6 +90,7 @@ SETTINGS = {
     "relapse": "relapse report",
     "attack": "",  # of a study that has none
     "attack.attacks": "attack report",
+    "decode": "decode report",
     "origins": "origins report",
     "truncate": "organism probe locate dinm record compare origins defend relapse depth report",
 }
@@ -128,7 +129,7 @@ MODULES = {
     "methods.training.organism": f"vanilla {LOADED}",
     "methods.editing.many_edits": "dinm record compare origins defend relapse depth report",
     "audit.location": "locate dinm record compare origins defend relapse depth report",  # and so where edits are made
-    "measures.region": "compare relapse report",
+    "measures.region": "compare relapse depth report",
     "audit.evidence.recording": "record compare origins relapse depth report",
     "audit.relapse.testing": "relapse report",
     "audit.origins.path": "origins report",
@@ -369,6 +370,7 @@ def test_what_follows_is_what_the_keys_say(organism: Study) -> None:
             "never",
             "judge",
             "judge_safe_label",
+            "decode",
             *FURTHER,
         ):  # which change what is read, or which stages there are
             first = {stage.name for stage in listed if any(own.split(".")[0] == name for own in stage.settings)}

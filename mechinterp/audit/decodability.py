@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -22,6 +23,7 @@ from torch import Tensor
 from mechinterp.data.conversations import Prompt, asked
 from mechinterp.data.normalised import normalised
 from mechinterp.data.pairs import AnyPair
+from mechinterp.data.storage.kept_tables import keep_tables, open_tables
 from mechinterp.measures.decodability import FOLDS, auroc_above, held_out_scores, why_undefined, word_scores
 from mechinterp.measures.intervals import Interval
 from mechinterp.measures.splitting import folds_of, groups_of
@@ -34,6 +36,9 @@ from mechinterp.models.text.tokens import Encoded
 
 PROMPTS = 512
 """That are read, at most: their states are kept, of every block."""
+
+RANDOM = "random"
+"""The name in the table of the base's architecture with random weights."""
 
 NOTHING = Interval(torch.nan, torch.nan, torch.nan)
 
@@ -118,7 +123,34 @@ class Asked:
         return word_scores([asked(prompt) for prompt in self.prompts], self.unsafe, self.fold)
 
 
-def decode(method: str, checkpoint: Checkpoint, asked: Asked, *, truncate: bool = False) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Decoded:
+    """The rows of one checkpoint in `decodability.csv`."""
+
+    table: pd.DataFrame
+
+    def save(self, folder: Path) -> Path:
+        """Keep them in a folder."""
+        return keep_tables(folder, "decodability", {"decodability": self.table}, {})
+
+    @classmethod
+    def load(cls, folder: Path) -> Decoded:
+        """Open what `save` kept."""
+        table = open_tables(folder, "decodability")[0]["decodability"]
+        reason = table["reason"].astype(object)  # of no reasons at all a column without a value is read
+        return cls(table.assign(reason=reason.where(reason.notna(), "")))
+
+    def named(self, method: str) -> Decoded:
+        """The same of a checkpoint of another label."""
+        return Decoded(self.table.assign(method=method))
+
+    @staticmethod
+    def together(found: Sequence[Decoded]) -> pd.DataFrame:
+        """The table of several checkpoints."""
+        return pd.concat([each.table for each in found], ignore_index=True)
+
+
+def decode(method: str, checkpoint: Checkpoint, asked: Asked, *, truncate: bool = False) -> Decoded:
     """The rows of one checkpoint in `decodability.csv`, one for each block.
 
     Args:
@@ -149,7 +181,7 @@ def decode(method: str, checkpoint: Checkpoint, asked: Asked, *, truncate: bool 
                 "reason": asked.reason,
             }
         )
-    return pd.DataFrame(rows)
+    return Decoded(pd.DataFrame(rows))
 
 
 def _decoded(states: Float[Tensor, "prompt d_model"], asked: Asked) -> dict[str, float]:

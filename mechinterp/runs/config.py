@@ -94,6 +94,9 @@ class StudyConfig(Section):
         AttackSettings(attacks="none"),
         description="attacks on every checkpoint: cheap, all, none, names, or `AttackSettings`",
     )
+    decode: bool = Field(
+        False, description="whether it is measured what can still be read off every checkpoint's states"
+    )
     origins: OriginsSettings = OriginsSettings(prompts=16)
     truncate: bool = Field(
         False, description="cut prompts and comments that exceed the context from the left; otherwise an error"

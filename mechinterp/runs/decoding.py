@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-import pandas as pd
-
 from mechinterp.answers.judges import Judge
-from mechinterp.audit.decodability import Asked, decode
+from mechinterp.audit.decodability import RANDOM, Asked, Decoded, decode
 from mechinterp.audit.evidence import ComparisonSettings
 from mechinterp.audit.evidence.preparing import judged_answers
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.storage.provenance import versions
+from mechinterp.errors import InputError
 from mechinterp.models.passes.generation import continue_greedily
 from mechinterp.models.progress import Reporter
 from mechinterp.models.random_weights import with_random_weights
@@ -20,7 +20,7 @@ from mechinterp.models.text.chat import ChatChoice
 from mechinterp.runs.candidate import Candidate
 from mechinterp.runs.folder import RunFolder
 from mechinterp.runs.one_format import described, in_one_format
-from mechinterp.runs.workspace import Workspace
+from mechinterp.runs.workspace import Workspace, fingerprint_of_instances, fingerprint_of_judge, made_by
 
 
 def decode_checkpoints(
@@ -38,6 +38,8 @@ def decode_checkpoints(
     reporter: Reporter | None = None,
 ) -> RunFolder:
     """Train probes anew on the states of each checkpoint, and rank the token with which the base begins.
+
+    What was read before is not read again.
 
     Args:
         base: the unedited model: its answers label the prompts.
@@ -62,22 +64,38 @@ def decode_checkpoints(
     tuned, never = others[: len(tuned)], others[-1] if beside else None
     work = Workspace(base, tuned, out=out, never=never, purpose="test", reporter=reporter)
     RunFolder.check_free(work.folder, ["decodability"])
+    if RANDOM in (candidate.name for candidate in (base, *others)):
+        raise InputError(f"`{RANDOM}` is the model of random weights; give the checkpoint another name")
     prompts = [instance.prompt for instance in instances]
     work.check(prompts, truncate=truncate)
     with work.held():
-        of_base = work.open(base)
-        work.reporter.note("the base's own answers")
-        settings = ComparisonSettings(max_new_tokens=max_new_tokens)
-        unsafe = judged_answers(of_base, prompts, judge, settings, truncate=truncate).unsafe.bool()
-        begun = continue_greedily(of_base, prompts, max_new_tokens=1, truncate=truncate, quiet=True)
-        asked = Asked.of(instances, unsafe, begun, seed=seed)
-        rows = [
-            decode(checkpoint.name, checkpoint, asked, truncate=truncate)
-            for checkpoint in (of_base, with_random_weights(of_base, seed=seed))
-        ]
-        for candidate in others:
-            work.reporter.note(f"reading {candidate.name}")
-            rows.append(decode(candidate.name, work.open(candidate), asked, truncate=truncate))
+        asking = [max_new_tokens, seed, truncate]
+        data = [fingerprint_of_instances(instances), work.identify(base), fingerprint_of_judge(judge), asking]
+        key = [made_by("mechinterp.audit.decodability", "mechinterp.audit.evidence.preparing"), data]
+        asked: list[Asked] = []
+
+        def ask() -> Asked:
+            of_base = work.open(base)
+            work.reporter.note("the base's own answers")
+            settings = ComparisonSettings(max_new_tokens=max_new_tokens)
+            unsafe = judged_answers(of_base, prompts, judge, settings, truncate=truncate).unsafe.bool()
+            begun = continue_greedily(of_base, prompts, max_new_tokens=1, truncate=truncate, quiet=True)
+            return Asked.of(instances, unsafe, begun, seed=seed)
+
+        def make(name: str) -> Decoded:
+            if not asked:
+                asked.append(ask())
+            work.reporter.note(f"reading {name}")
+            random = name == RANDOM
+            checkpoint = with_random_weights(work.open(base), seed=seed) if random else work.open(named[name])
+            return decode(name, checkpoint, asked[0], truncate=truncate)
+
+        named = {candidate.name: candidate for candidate in (base, *others)}
+        found = []
+        for name in (base.name, RANDOM, *(candidate.name for candidate in others)):
+            own = [key, name if name == RANDOM else work.identify(named[name])]
+            kept = work.store.keep("decodability", own, load=Decoded.load, make=partial(make, name))
+            found.append(kept.named(name))
         work.close()
         config = {
             "checkpoints": {candidate.name: candidate.source for candidate in (base, *others)},
@@ -86,5 +104,5 @@ def decode_checkpoints(
             "truncate": truncate,
             "chat": described(base.chat),
         }
-        tables = {"decodability": pd.concat(rows, ignore_index=True)}
+        tables = {"decodability": Decoded.together(found)}
         return work.publish("decode", tables, config, seed=seed, versions=versions())

@@ -32,4 +32,5 @@ DECODABILITY = Table(
     decides=("above_words", "rank_block"),
     optional=True,
     printed=False,
+    stage="decode",
 )

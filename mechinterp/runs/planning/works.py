@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mechinterp.audit.attacks.registry import ATTACKS
+from mechinterp.audit.decodability import PROMPTS as DECODED
 from mechinterp.audit.depth import PROMPTS
 from mechinterp.audit.readouts import ANSWER_TOKENS
 from mechinterp.audit.relapse.registry import TREATMENTS
@@ -36,7 +37,8 @@ def works(config: StudyConfig, methods: Sequence[Method], texts: Texts, shape: S
     asked, instances = n_test + texts.questions + texts.knowledge, texts.train + texts.validation + n_test
     questions, returning = min(config.knowledge_questions, texts.knowledge), min(relapse.prompts, n_test)
     origins, compared = config.origins, min(config.origins.prompts, n_test)
-    passes = 2 + 3 * origins.nodes + (30 if origins.game != "never" else 0)  # a backward pass counts as two
+    nodes = max(origins.nodes, origins.most_nodes)
+    passes = 4 + 3 * nodes + (30 if origins.game != "never" else 0)  # a backward pass counts as two
     steered = n_test + texts.validation + STEERINGS * min(comparison.steering_inputs, n_test)
     pairs = n_test * (1 + n_tuned)  # of a prompt and a checkpoint
     own = pairs if max(comparison.generated, comparison.first_tokens) else 0  # answers of every checkpoint
@@ -131,6 +133,14 @@ def works(config: StudyConfig, methods: Sequence[Method], texts: Texts, shape: S
             new=new,
             models=2,
             bytes_kept=2e6,
+        )
+    if config.decode:
+        checkpoints = 2 + n_tuned + config.has_never
+        found["decode"] = Work(
+            f"states of {checkpoints} checkpoints after every block at up to {min(DECODED, n_test):,} prompts, and "
+            "probes on them",
+            tokens=2 * checkpoints * min(DECODED, n_test) * texts.prompt,
+            models=2,
         )
     if (rates := config.dinm_rates) is not None:
         tried, answered = len(rates.learning_rates), rates.instances + rates.questions

@@ -8,7 +8,7 @@ as it is written: numbers depend on it, slightly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,50 +37,9 @@ from mechinterp.runs.study.given import (
     vanilla_of,
 )
 from mechinterp.runs.study.made import made_by, methods_of, tuned_in
+from mechinterp.runs.study.makers import MAKERS
 from mechinterp.runs.study.run import Run
-from mechinterp.runs.study.stages import (
-    attack,
-    compare,
-    data,
-    defend,
-    depth,
-    locate,
-    never,
-    organism,
-    origins,
-    probe,
-    probes,
-    rates,
-    record,
-    relapse,
-    report,
-    taught,
-    teach,
-    treat,
-    vanilla,
-)
-
-MAKERS: Mapping[str, Callable[[Run, Reporter], None]] = {
-    "data": data.make,
-    "vanilla": vanilla.make,
-    "teach": teach.make,
-    "never": never.make,
-    "organism": organism.make,
-    "taught": taught.make,
-    "probe": probe.make,
-    "probes": probes.make,
-    "locate": locate.make,
-    "rates": rates.make,
-    "record": record.make,
-    "compare": compare.make,
-    "origins": origins.make,
-    "defend": defend.make,
-    "relapse": relapse.make,
-    "depth": depth.make,
-    "attack": attack.make,
-    "report": report.make,
-}
-"""What each stage runs, besides those of the methods (`treat`)."""
+from mechinterp.runs.study.stages import data, treat
 
 TEMPLATES = Path(__file__).parents[2] / "report" / "templates"
 
@@ -270,6 +229,13 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
             may_make=_files(sorted({*tables_of("attack", optional=True)} - {"attacks", "worst"})),
             needs=f"data/test.json data/knowledge.json data/benign.jsonl {tuned}",
             settings=f"{ASKING} studied attack max_new_tokens knowledge_questions seed",
+        ),
+        stage(
+            "decode",
+            *(base, chat, never_of(run)),
+            makes=optional["decode"],
+            needs=f"data/test.json {tuned} evidence",
+            settings=f"{ASKING} studied seed",
         ),
         stage(
             "report",

@@ -1,4 +1,4 @@
-"""What not every study has: a taught model, a twin, a second probe, a chosen learning rate, attacks, a chat format."""
+"""What not every study has: a taught model, a twin, a second probe, a chosen rate, attacks, decoding, a chat format."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from mechinterp.models.sources import Source
 from mechinterp.runs.config import StudyConfig
 from mechinterp.runs.study.run import Run
 
-FURTHER = ("taught", "probes", "rates", "attack")
+FURTHER = ("taught", "probes", "rates", "attack", "decode")
 """Stages that not every study has; their tables are optional ones."""
 
-_SETTINGS = ("chat", "teach", "never", "comments", "dinm_rates")
+_SETTINGS = ("chat", "teach", "never", "comments", "dinm_rates", "decode")
 
 
 def listed(run: Run) -> list[str]:
@@ -33,6 +33,8 @@ def left_out(run: Run) -> set[str]:
         found |= {"probes"}
     if not config.attack.attacks:
         found |= {"attack"}
+    if not config.decode:
+        found |= {"decode"}
     return found if config.dinm_rates is not None else found | {"rates"}
 
 
