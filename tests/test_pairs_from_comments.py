@@ -8,9 +8,13 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import pandas as pd
 import pytest
+import yaml
 from command_line import call, refused
 from conftest import tiny_checkpoint
+from small_study import REPOSITORY
+from taught_study import write_pretrained
 
 from mechinterp.data.comments import Comment, read_comments, write_comments
 from mechinterp.data.half_comments import halved
@@ -19,7 +23,9 @@ from mechinterp.data.pair_files import read_pairs
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.generation import generate
+from mechinterp.runs.config import load_config
 from mechinterp.runs.pairs_from_comments import pairs_from_comments
+from mechinterp.runs.study import Study
 
 COMMENTS = [Comment(f"You are number {n}, a fool  and a liar.", True) for n in range(8)]
 COMMENTS += [Comment(f"Thank you, friend number {n}, for your help.", False) for n in range(8)]
@@ -110,6 +116,29 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
         assert len(asked) == 3  # what is whole is not made again
     with pytest.raises(InputError, match="differs in max_new_tokens"):
         pairs_from_comments(checkpoint, COMMENTS, Even(), tmp_path / "a.jsonl", max_new_tokens=5)
+
+
+def test_the_study_of_comments_runs_on_what_the_command_makes(tmp_path: Path, capsys: Any) -> None:
+    """The config with a tiny model and small sizes; how toxic the model is before and after stands in its tables."""
+    write_pretrained(tmp_path / "model")
+    write_comments(COMMENTS + [Comment(f"{one.text} Again.", one.toxic) for one in COMMENTS], tmp_path / "comments.csv")
+    made = ["pairs", "--model", tmp_path / "model", "--pairs-from-comments", tmp_path / "comments.csv", "--split"]
+    (tmp_path / "words.txt").write_text("fool\n")
+    judged = ["--judge", f"keywords:{tmp_path / 'words.txt'}", "--max-new-tokens", 6]
+    assert call(*made, *judged, "--out", tmp_path / "pairs.jsonl") == 0
+    content = yaml.safe_load((REPOSITORY / "analyses" / "configs" / "smollm2-comments.yaml").read_text())
+    content["model"] = str(tmp_path / "model")
+    content["data"] |= {key: Path(path).name for key, path in content["data"].items() if isinstance(path, str)}
+    content |= {"judge_responses": Path(content["judge_responses"]).name, "edit_instances": 3, "max_new_tokens": 4}
+    small = {"steps": 1, "batch_size": 2}
+    content |= {"sft": content["sft"] | small, "dpo": content["dpo"] | small}
+    content["comparison"] = {"max_new_tokens": 4, "steering_inputs": 2, "middle_inputs": 2, "null_draws": 4}
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(content))
+    Study(load_config(tmp_path / "small.yaml"), 0, tmp_path / "run").run(only={"compare", "defend"})
+    tables = tmp_path / "run" / "tables"
+    assert list(pd.read_csv(tables / "defense.csv")["method"]) == ["vanilla", "sft", "dpo"]  # before and after
+    assert set(pd.read_csv(tables / "mechanism.csv")["method"]) == {"sft", "dpo"}  # the paper's Fig 5
+    assert "probe" in set(pd.read_csv(tables / "validity.csv")["direction"])  # whether it is in play
 
 
 def test_the_command_makes_a_file_that_training_reads(tmp_path: Path, capsys: Any) -> None:

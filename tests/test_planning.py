@@ -15,6 +15,8 @@ from small_study import REPOSITORY, SMALL
 from transformers import DynamicCache, LlamaConfig, MistralConfig
 
 from mechinterp.data.comments import Comment, write_comments
+from mechinterp.data.pair_files import write_pairs
+from mechinterp.data.pairs import Pair
 from mechinterp.data.safeedit import write_safeedit
 from mechinterp.errors import InputError
 from mechinterp.face.studies import reproduce
@@ -127,6 +129,12 @@ def test_a_users_own_files_are_counted_and_nothing_is_written(
         assert state in shown
     assert "40 comments read" in shown
     assert "3 edits of up to 3 steps" in shown
+    assert "5 x 3 prompts" in shown
+    pairs = [Pair(id=i, prompt=f"Say {i}.", unsafe=f"Yes {i}.", safe=f"No {i}.") for i in range(8)]
+    write_pairs(pairs, tmp_path / "pairs.jsonl")
+    given = dict.fromkeys(("train", "validation", "test"), str(tmp_path / "pairs.jsonl"))
+    assert call("reproduce", "--config", own(given, studied=["sft"]), "--out", tmp_path / "run", "--dry-run") == 0
+    assert "1 x 3 prompts" in capsys.readouterr().out  # of a pair there is one
 
 
 def test_everything_that_is_missing_is_in_one_list(

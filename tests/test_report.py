@@ -26,6 +26,7 @@ from mechinterp.measures.intervals import is_end
 from mechinterp.methods.registry import METHODS
 from mechinterp.report import page as report
 from mechinterp.report import write_report
+from mechinterp.report.directions import direction_notes
 from mechinterp.report.findings import rests_on, sentences, which_count
 from mechinterp.report.glossary import anchor_of
 from mechinterp.report.plates import PLATES
@@ -308,6 +309,15 @@ def test_two_directions_in_play_that_disagree_are_both_reported(page_of: Callabl
     page = page_of(tables | {"local_verdict": verdict})
     assert "The readings disagree" in page.answers[0]
     assert "Neither is ruled out" in page.cards[0]
+
+
+def test_a_base_that_stammers_when_it_is_steered_is_told() -> None:
+    validity = make_tables(("mine",))["validity"].head(2)
+    shares = {"minus": [0.9, 0.2], "none": [0.1, 0.1], "plus": [0.1, 0.3]}
+    flagged = validity.assign(**{f"steering_degenerate_{name}": values for name, values in shares.items()})
+    [said] = [note for note in direction_notes({"validity": flagged}) if "stammer" in note]
+    assert "90% of its answers are empty, short, looping or the like steered against it, 10% unsteered" in said
+    assert not any("stammer" in note for note in direction_notes({"validity": validity}))
 
 
 def test_no_direction_in_play_means_no_verdict(page_of: Callable[..., Page]) -> None:

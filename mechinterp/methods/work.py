@@ -18,6 +18,7 @@ class Texts:
         questions: different ones among the test instances.
         knowledge: questions of general knowledge.
         comments: labelled ones.
+        kinds: prompts that an instance is asked: SafeEdit's five, one of a plain pair.
         prompt, safe, unsafe, comment: tokens of an adversarial prompt, of its responses, and of a comment.
     """
 
@@ -32,6 +33,7 @@ class Texts:
     safe: float
     unsafe: float
     comment: float
+    kinds: int = 5
 
 
 @dataclass(frozen=True)

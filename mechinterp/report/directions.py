@@ -16,6 +16,9 @@ PUBLISHED = {
     "dinm": ("lower by 2.72%, no interval given", "exactly zero"),
 }
 
+STAMMERING = 0.25
+"""From so much larger a share of answers that only look safe on it is said that steering makes the base stammer."""
+
 
 def direction_notes(tables: Tables) -> Iterator[str]:
     """Say which directions are in play, and what speaks against the others."""
@@ -30,6 +33,14 @@ def direction_notes(tables: Tables) -> Iterator[str]:
                 f"Not in play: {_reading(row)}. The base’s write along it tells prompts it answers unsafely from the "
                 f"rest with AUROC {estimate(row, 'auroc')}{way}; it answers safely {minus} of the time steered "
                 f"against it, {none} unsteered, {plus} steered along it."
+            )
+    for row in checks:
+        against, alone, along = (as_float(row.get(f"steering_degenerate_{end}")) for end in ("minus", "none", "plus"))
+        if max(against, along) > alone + STAMMERING:
+            yield (
+                f"Steering along the {_reading(row)} makes the base stammer: {against:.0%} of its answers are empty, "
+                f"short, looping or the like steered against it, {alone:.0%} unsteered, {along:.0%} steered along it. "
+                "What is not called unsafe counts as safe here, whatever it says."
             )
     for direction, row in {row.get("direction"): row for row in checks if row.get("direction") != "answer"}.items():
         names = ("cosine_with_answer", *ends("cosine_null"))

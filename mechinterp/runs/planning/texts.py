@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from statistics import fmean
 
+from mechinterp.answers.judged_response import KINDS
+from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.methods.method import Method
 from mechinterp.methods.work import Texts
 from mechinterp.models.names import HookNames
@@ -39,6 +41,7 @@ def texts_of(materials: Materials, config: StudyConfig) -> Texts:
         safe=mean([i.safe for i in some], dinm.max_output_tokens),
         unsafe=mean([i.unsafe for i in some], dinm.max_output_tokens),
         comment=mean([one.text for one in materials.comments], 128),
+        kinds=len(KINDS) if not some or isinstance(some[0], SafeEditInstance) else 1,
     )
 
 

@@ -46,7 +46,7 @@ def works(config: StudyConfig, methods: Sequence[Method], texts: Texts, shape: S
     kept = neurons * (8 * min(n_test, 128) * len(comparison.places) + 4 * comparison.null_draws)
     # where the base runs beside the tuned model, every answer counts twice
     doses = sum((1 + TREATMENTS[name].beside) * (1 + draws) for name, _, draws in outline(relapse, n_blocks))
-    treated, defended = 1 + n_tuned * (1 + doses), (5 * texts.edited + questions) * (1 + n_tuned)
+    treated, defended = 1 + n_tuned * (1 + doses), (texts.kinds * texts.edited + questions) * (1 + n_tuned)
     batch = trained.batch_size * trained.sequence_length
     found = {
         "data": Work(f"{instances:,} instances, {texts.comments:,} comments", models=0, bytes_kept=5e3 * instances),
@@ -80,9 +80,9 @@ def works(config: StudyConfig, methods: Sequence[Method], texts: Texts, shape: S
             f"tables, and {edits:,} edits each on its own", seconds=(edits + n_tuned) * values * REGION, bytes_kept=2e6
         ),
         "defend": Work(
-            f"5 x {texts.edited:,} prompts and {questions:,} questions answered by {1 + n_tuned} methods, 5 prompts by "
-            f"each of {edits:,} edits",
-            answers=defended + 5 * edits,
+            f"{texts.kinds} x {texts.edited:,} prompts and {questions:,} questions answered by {1 + n_tuned} methods, "
+            f"{texts.kinds} prompts by each of {edits:,} edits",
+            answers=defended + texts.kinds * edits,
             batches=1 + n_tuned + edits,
             new=new,
             bytes_kept=2e3 * defended,
