@@ -24,6 +24,7 @@ from mechinterp.measures.statistics import (
     auroc,
     bootstrap,
     compare_with_null,
+    percentiles,
     random_directions,
     resample_weights,
     wilson,
@@ -280,3 +281,17 @@ def test_the_draws_of_a_table_are_made_once_and_are_those_that_are_made_anew(mon
         assert again == interval
         monkeypatch.undo()
     assert not torch.equal(resample_weights(4, resamples=30, seed=8), resample_weights(4, resamples=30, seed=7))
+
+
+@pytest.mark.parametrize("shape", [(1,), (2000,), (2000, 6), (39, 2, 3), (40, 1)])
+def test_percentiles_are_torchs_to_the_bit(shape: tuple[int, ...]) -> None:
+    draws = torch.randn(shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    tied = draws.round()
+    broken, endless = draws.clone(), draws.clone()
+    broken.view(-1)[0], endless.view(-1)[-1] = math.nan, math.inf
+    tail = (1 - statistics.CONFIDENCE) / 2
+    ends = torch.tensor([tail, 1 - tail], dtype=torch.float64)
+    for each in (draws, tied, endless, broken, draws.float()):
+        wanted = torch.quantile(each.double(), ends, dim=0)
+        assert torch.equal(percentiles(each).nan_to_num(nan=7.0), wanted.nan_to_num(nan=7.0))
+    assert bool(percentiles(broken).isnan().any())

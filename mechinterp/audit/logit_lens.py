@@ -18,7 +18,7 @@ from mechinterp.audit.directions.standard import first_tokens
 from mechinterp.data.pairs import AnyPair
 from mechinterp.errors import InputError
 from mechinterp.measures.intervals import with_ends
-from mechinterp.measures.statistics import CONFIDENCE, resample_weights
+from mechinterp.measures.statistics import percentiles, resample_weights
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.lens import EMBEDDING, LensToken, LogitLens
 from mechinterp.models.unembedding import token_texts
@@ -93,10 +93,8 @@ def _intervals(
 ) -> dict[str, list[float]]:
     """Means over inputs and their percentile intervals, the same resamples for every number."""
     weights = resample_weights(len(sizes), resamples=2000, seed=seed, sizes=sizes)
-    tail = (1 - CONFIDENCE) / 2
-    ends = torch.tensor([tail, 1 - tail], dtype=torch.float64)
     flat = values.flatten(1)
-    low, high = (weights @ flat).quantile(ends, dim=0)
+    low, high = percentiles(weights @ flat)
     mean = sizes.double() @ flat / sizes.sum()
     return dict(zip(with_ends(name), (mean.tolist(), low.tolist(), high.tolist()), strict=True))
 

@@ -30,7 +30,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechinterp.errors import InputError, near
-from mechinterp.measures.statistics import CONFIDENCE, NullComparison, compare_with_null
+from mechinterp.measures.statistics import NullComparison, compare_with_null, percentiles
 
 Definition = Literal["activation_change", "projection", "activation_sign"]
 DEFINITIONS: tuple[Definition, ...] = get_args(Definition)
@@ -205,8 +205,7 @@ class Null:
     @property
     def band(self) -> tuple[Float[Tensor, " point"], Float[Tensor, " point"]]:
         """95% of the curves, point by point."""
-        tail = (1 - CONFIDENCE) / 2
-        low, high = torch.quantile(self.curve, torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
+        low, high = percentiles(self.curve)
         return low, high
 
     def compare(self, definition: Definition, shares: Float[Tensor, " group"]) -> list[NullComparison]:

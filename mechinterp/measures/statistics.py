@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from scipy import stats
@@ -59,19 +60,27 @@ def _resample_weights(
 
 def percentile_interval(value: float, draws: Float[Tensor, " resample"]) -> Interval:
     """The percentile interval of a statistic from its bootstrap draws."""
-    tail = (1 - CONFIDENCE) / 2
     finite = draws[torch.isfinite(draws)]
     if len(finite) == 0:
         return Interval(value, math.nan, math.nan)
-    low, high = torch.quantile(finite.double(), torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    low, high = percentiles(finite).tolist()
     return Interval(value, low, high)
 
 
 def percentile_ends(draws: Float[Tensor, "resample k"]) -> tuple[list[float], list[float]]:
     """The lower and upper ends of the percentile intervals of k statistics from their bootstrap draws."""
-    tail = (1 - CONFIDENCE) / 2
-    ends = torch.quantile(draws.double(), torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
+    ends = percentiles(draws)
     return ends[0].tolist(), ends[1].tolist()
+
+
+def percentiles(draws: Float[Tensor, " resample *statistic"]) -> Float[Tensor, " 2 *statistic"]:
+    """Both ends of the percentile intervals: to the bit `torch.quantile`, which sorts what is only to be parted."""
+    draws, tail = draws.detach().cpu().double(), (1 - CONFIDENCE) / 2
+    ranks = torch.tensor([tail, 1 - tail], dtype=torch.float64) * (len(draws) - 1)
+    below, above = ranks.floor().long(), ranks.ceil().long()
+    parted = torch.from_numpy(np.partition(draws.numpy(), sorted({*below.tolist(), *above.tolist()}), axis=0))
+    share = (ranks - below).reshape(-1, *[1] * (draws.ndim - 1))
+    return torch.where(draws.isnan().any(0), math.nan, parted[below].lerp(parted[above], share))
 
 
 def bootstrap(
