@@ -202,7 +202,7 @@ class RunFolder:
         if "verdict" in self.tables or not {*SOURCES} & {*self.tables}:
             return self.table("verdict")
         made = verdict_table(self._saved)
-        return made[VERDICT.reading_order(made)]
+        return made[VERDICT.reading_order(made.columns)]
 
     @property
     def sentences(self) -> dict[str, str]:
