@@ -23,8 +23,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("mechinterp", "tests", "analyses"):  # the latter two to be left out
         kept = shutil.ignore_patterns("__pycache__", "benchmarks")
         shutil.copytree(REPOSITORY / name, source / name, ignore=kept)
-    build = ["wheel", "--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--wheel-dir", source / "dist"]
-    done = subprocess.run([sys.executable, "-m", "pip", *build, source], capture_output=True, text=True, check=False)
+    backend = "from setuptools.build_meta import build_wheel; build_wheel('dist')"  # as pyproject.toml names it
+    build = [sys.executable, "-c", backend]
+    done = subprocess.run(build, cwd=source, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (wheel,) = (source / "dist").glob("mechinterp-*-py3-none-any.whl")
     with zipfile.ZipFile(wheel) as archive:
