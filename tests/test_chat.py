@@ -193,9 +193,27 @@ def test_what_a_template_refuses_is_said_in_one_line() -> None:
     thinking = chat_tokenizer("deepseek_r1_distill")
     with pytest.raises(InputError, match="otherwise than after its prompt"):
         encode(thinking, [QUESTION], [ANSWER], max_length=999, chat=ChatChoice().of(thinking, "it"))
+    for source in ("", "hello", "{% for m in messages %}{{ m.content|upper }}{% endfor %}"):
+        with pytest.raises(InputError, match=r"of mine.jinja does not write the user's message as it is"):
+            encode(tokenizer, [QUESTION], max_length=999, chat=ChatFormat(source, origin="mine.jinja"))
     broken = ChatFormat("{% for %}", origin="mine.jinja")
     with pytest.raises(InputError, match=r"the chat template of mine.jinja refuses prompt 0"):
         encode(tokenizer, [QUESTION], max_length=999, chat=broken)
+
+
+def test_half_a_character_is_no_text() -> None:
+    """As a command line hands on bytes that are not UTF-8."""
+    tokenizer = chat_tokenizer("qwen2_5")
+    chat, half = ChatChoice().of(tokenizer, "it"), "a\udcff"
+    for read in (chat, None):
+        with pytest.raises(InputError, match="prompt 1: holds half of a surrogate pair"):
+            encode(tokenizer, [QUESTION, half], max_length=999, chat=read)
+        with pytest.raises(InputError, match="response 0: holds half of a surrogate pair"):
+            encode(tokenizer, [QUESTION], [half], max_length=999, chat=read)
+        with pytest.raises(InputError, match="prompt 0: holds half of a surrogate pair"):
+            encode(tokenizer, [QUESTION], max_length=999, chat=read, suffix=half)
+    with pytest.raises(InputError, match="the system message: holds half"):
+        ChatChoice(system=half).of(tokenizer, "it")
 
 
 def test_an_empty_system_message_is_not_an_absent_one() -> None:

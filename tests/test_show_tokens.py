@@ -117,6 +117,8 @@ def test_files_of_messages_are_prompts(tmp_path: Path, capsys: pytest.CaptureFix
         (["--prompt", " "], "the prompt is empty"),
         (["--prompts", "b.txt"], "b.txt: no such file; give prompts, one a line"),
         (["--prompts", "two.txt", "--row", "3"], "has 2 prompts, there is none of --row 3"),
+        (["--prompt", "a", "--row", "3"], "--row is one of --prompts FILE"),
+        (["--prompt", "a\udcff"], "the prompt: holds half of a surrogate pair"),
         (["--prompts", "bad.jsonl"], "bad.jsonl: line 1: message 1 needs a `role`"),
         (["--prompt", "a", "--chat", "none", "--system", "s"], "which has no system"),
         (["--prompt", "a", "--date", "tomorrow"], "the date must be YYYY-MM-DD"),

@@ -39,6 +39,8 @@ def show_tokens(
     """What a model is fed of a prompt, token by token: ids, parts, positions, and the first token of its answer."""
     if (prompt is None) == (prompts is None):
         raise InputError("give one prompt: --prompt TEXT, or --prompts FILE with --row")
+    if prompts is None and row > 1:
+        raise InputError("--row is one of --prompts FILE; leave it out")
     from mechinterp.answers.fed_tokens import fed_tokens
     from mechinterp.data.benign import read_benign
     from mechinterp.data.storage.places import check_replaceable, check_writable

@@ -62,7 +62,7 @@ def _parse(record: Any, where: str) -> BenignPrompt:
         prompt = f"{prompt}\n{given}" if isinstance(prompt, str) and given else prompt
         answer = first.get("output") if answer is None else answer
     if not isinstance(prompt, str) or not prompt.strip():
-        raise InputError(f"{where} has no text under `prompt` or `instruction`")
+        raise InputError(f"{where} has no text under 'prompt' or 'instruction'")
     if answer is not None and not isinstance(answer, str):
         raise InputError(f"{where}: `answer` must be text, is {answer!a:.60}")
     return BenignPrompt(prompt, _or_none(answer))

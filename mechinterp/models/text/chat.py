@@ -20,7 +20,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from mechinterp.data.storage.provenance import digest
-from mechinterp.data.texts import read_text
+from mechinterp.data.texts import check_whole, read_text
 from mechinterp.errors import InputError
 
 DATE = "2024-07-26"
@@ -52,6 +52,7 @@ class ChatFormat:
             Date.fromisoformat(self.date)
         except ValueError:
             raise InputError(f"the date must be YYYY-MM-DD, got {self.date!r}") from None
+        check_whole(self.system, "the system message")
 
     @cached_property
     def source(self) -> str:

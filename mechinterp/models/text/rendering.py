@@ -44,7 +44,7 @@ class Rendering:
     tokenizer: PreTrainedTokenizerBase
     chat: ChatFormat
     _rendered: dict[_Key, str] = field(default_factory=dict)
-    _places: dict[_Key, tuple[str, str]] = field(default_factory=dict)
+    _places: dict[_Key, tuple[str | None, str]] = field(default_factory=dict)
     _bos: list[str] = field(default_factory=list)
 
     def tokens(
@@ -184,19 +184,19 @@ class Rendering:
         """The rendered text before that of the user's last message, and that one as the template writes it."""
         before, after = self._around(asking(prompt, _MARK))
         text = self._once(prompt)
-        if not (text.startswith(before) and text.endswith(after)):
+        if before is None or not (text.startswith(before) and text.endswith(after)):
             raise InputError(
                 f"the chat template of {self.chat.origin} does not write the user's message as it is; give another "
                 "(`chat=FILE`)"
             )
         return before, text[len(before) : len(text) - len(after)]
 
-    def _around(self, marked: Prompt) -> tuple[str, str]:
-        """The rendered text on both sides of the mark that stands for the user's last message."""
+    def _around(self, marked: Prompt) -> tuple[str | None, str]:
+        """The rendered text on both sides of the mark that stands for the user's last message; None without one."""
         key = _key(marked)
         if key not in self._places:
-            before, _, after = self.text(marked).rpartition(_MARK)
-            self._places[key] = before, after
+            before, mark, after = self.text(marked).rpartition(_MARK)
+            self._places[key] = before if mark else None, after
         return self._places[key]
 
     def _once(self, prompt: Prompt, name: str = "the conversation") -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from mechinterp.data.conversations import Prompt, asked, asking, messages_of
+from mechinterp.data.texts import check_whole
 from mechinterp.errors import InputError, near
 from mechinterp.models.text.chat import ChatFormat
 from mechinterp.models.text.cutting import Cut, keep_right
@@ -150,9 +151,14 @@ def encode(
             if responses is not None and not responses[row].strip():
                 raise InputError(f"response {row} is empty")
         texts = [wrapped(prompt, prefix, suffix) for prompt in prompts[rows]]
+        for row, text in enumerate(texts, start):  # of a command line's or a notebook's own: files are checked as read
+            check_whole(text, names[row])
+            check_whole("" if responses is None else responses[row], f"response {row}")
         heads, tails = writing.tokens(texts, None if responses is None else responses[rows], names[rows])
         contents = writing.contents(texts, heads)
         for row, (text, head, tail, content) in enumerate(zip(texts, heads, tails, contents, strict=True), start):
+            if not head:
+                raise InputError(f"{names[row]} has no tokens: the tokenizer makes none of {text[:40]!a}")
             for message in messages_of(text):
                 spelled.look(names[row], message["content"], head)
             if responses is not None:
