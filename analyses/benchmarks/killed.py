@@ -55,6 +55,7 @@ SMALL = {
     "sft": {"steps": 2, "batch_size": 2, "max_length": 128},
     "dpo": {"steps": 2, "batch_size": 2, "max_length": 128},
     "dinm": {"steps": 2, "max_output_tokens": 12},
+    "studied": ["sft", "dinm"],
     "edit_instances": 2,
     "knowledge_questions": 2,
     "max_new_tokens": 4,
@@ -68,7 +69,7 @@ SMALL = {
         "top_vectors": 4,
         "vector_tokens": 2,
     },
-    "relapse": {"prompts": 2, "draws": 0, "neuron_shares": [0.05], "key_factors": [5.0]},
+    "relapse": {"prompts": 2, "draws": 0, "blocks": "all", "treatments": ["activations", "values", "both"]},
     "origins": {"prompts": 2, "tokens": 2, "nodes": 1},
 }
 MINE = ("notes.txt", ".download.partial", "thesis/chapter.tex", "tables/mine.csv", "figures/mine.svg")
@@ -196,10 +197,9 @@ def read_code(config: Path, out: Path) -> None:
 def commands(work: Path) -> list[Command]:
     """The three commands, on the study in `work/study`."""
     study, config = work / "study", work / "small.yaml"
-    vanilla, checkpoints = study / "checkpoints" / "vanilla", ("sft", "dpo")
+    vanilla, tuned = study / "checkpoints" / "vanilla", study / "checkpoints" / "sft"
     compared = ["compare", "--base", str(vanilla), "--probe", str(study / "probe.safetensors"), "--layer", "1"]
-    compared += ["--data", str(work / "few.json"), "--max-new-tokens", "3"]
-    compared += [part for name in checkpoints for part in ("--checkpoint", f"{name}={study / 'checkpoints' / name}")]
+    compared += ["--data", str(work / "few.json"), "--max-new-tokens", "3", "--checkpoint", f"sft={tuned}"]
     ways = ["--method", "dinm", "--method", "dinm_sequential"]
     return [
         Command(
