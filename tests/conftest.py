@@ -184,7 +184,8 @@ def make_instance(number: int = 0, **changes: object) -> SafeEditInstance:
 
 
 LONGEST = ("test_study", "test_killed", "test_relapse", "test_plotting", "test_processes", "test_notebooks")
-LONGEST += ("test_comparison", "test_comparing", "test_tables", "test_interventions", "test_report")
+LONGEST += ("test_tables", "test_taught", "test_comparison", "test_comparing", "test_interventions", "test_users_files")
+LONGEST += ("test_gguf", "test_stage_dependencies", "test_fuzz_models", "test_candidate", "test_face", "test_report")
 """Started first, so that no process ends with a long file while the others have nothing left to do."""
 
 
@@ -237,6 +238,15 @@ def undrawn() -> Iterator[None]:
     from stand_ins import stand_ins
 
     with stand_ins():
+        yield
+
+
+@pytest.fixture
+def quick_comparison() -> Iterator[None]:
+    """Comparisons of the command line take little."""
+    from quick_comparisons import quick_comparisons
+
+    with quick_comparisons():
         yield
 
 

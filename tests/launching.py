@@ -21,6 +21,7 @@ import torch
 from command_line import call
 from conftest import N_BLOCKS, PROMPTS, RESPONSES, make_instance, tiny_checkpoint
 from made_checkpoints import edits_in
+from quick_comparisons import quick_comparisons
 from stand_ins import stand_ins
 
 from mechinterp.answers import asking, defense
@@ -219,5 +220,5 @@ def _work(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    with stand_ins():
+    with stand_ins(), quick_comparisons():
         _work(Path(sys.argv[1]))

@@ -207,6 +207,7 @@ def test_the_probe_command_runs_on_real_comments(there: Path, tmp_path: Path, fi
     assert (tmp_path / "probe.probe.csv").is_file()
 
 
+@pytest.mark.usefixtures("quick_comparison")
 def test_long_prompts_are_cut_when_asked_for_and_that_is_said(
     there: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

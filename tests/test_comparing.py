@@ -176,6 +176,7 @@ def test_greedy_tokens_of_the_base_and_ones_own_are_kept_apart(folder: Path, tmp
     torch.testing.assert_close(torch.tensor(total), torch.tensor(whole["change"]))
 
 
+@pytest.mark.usefixtures("quick_comparison")
 def test_a_training_run_over_its_steps(folder: Path, tmp_path: Path) -> None:
     probe, data = folder / "probe.safetensors", tmp_path / "data.json"
     from mechinterp.data.safeedit import write_safeedit

@@ -42,6 +42,7 @@ def test_names_and_tokens_stay_text_and_numbers_numbers(tmp_path: Path) -> None:
     assert read["reason"].iloc[1] == "None"
 
 
+@pytest.mark.usefixtures("quick_comparison")
 def test_checkpoints_may_have_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("nan", "007", "true")
     monkeypatch.chdir(tmp_path)

@@ -61,6 +61,7 @@ def test_two_processes_locate_as_one(folder: Path) -> None:
         pd.testing.assert_frame_equal(both, alone, rtol=1e-6, check_dtype=False)
 
 
+@pytest.mark.usefixtures("quick_comparison")
 def test_two_processes_write_the_table_of_one(folder: Path, together: Path, tmp_path: Path) -> None:
     done = told(together, "compare")
     assert done.codes == (0, 0), done.stderr

@@ -149,6 +149,7 @@ def test_a_changed_setting_redoes_only_what_depends_on_it(own_run: Path) -> None
 # -- the commands on a study's folder ---------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("quick_comparison")
 def test_the_commands_go_from_folders_to_a_report(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """A user's way: probe a model, edit it, fine-tune it, compare both with it; only folders and files are passed."""
     vanilla, test, train = run / "checkpoints" / "vanilla", run / "data" / "test.json", run / "data" / "train.json"
