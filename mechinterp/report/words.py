@@ -45,8 +45,9 @@ WORDS: tuple[Word, ...] = (
     Word("both in the value vectors and around them", "neither of the two."),
     Word(
         "hidden",
-        "the behaviour is still there: a cheap attack brings back at least "
-        f"{RETURNED:.0%} of what tuning took away beyond what it brings to a model that never knew it.",
+        "the behaviour is still there: some attack brings back at least "
+        f"{RETURNED:.0%} of what tuning took away beyond what it brings to a model that never knew it, and more than "
+        "the attack’s own controls do.",
     ),
     Word(
         "gone",

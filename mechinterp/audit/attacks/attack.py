@@ -135,6 +135,8 @@ class Attack:
         cost: see `Cost`.
         needs: kinds of data without which it is left out: `attacker`, `benign`.
         aside: settings that tables show and that nothing is concluded from.
+        controls: those of them that do what the attack does without what it is about; what brings back no more than
+            they do at the same dose shows nothing.
         on_base: whether the base can be attacked likewise; not where the attack brings in parts of the base.
         further: tables of its own.
     """
@@ -149,8 +151,14 @@ class Attack:
     cost: Cost = "cheap"
     needs: tuple[Literal["attacker", "benign"], ...] = ()
     aside: tuple[str, ...] = ()
+    controls: tuple[str, ...] = ()
     on_base: bool = True
     further: tuple[Further, ...] = field(default=())
+
+    def dose_in_words(self, dose: float) -> str:
+        """`1 token given`, `3 tokens given`."""
+        counted, *rest = self.unit.split(" ")
+        return " ".join([f"{dose:g}", counted.removesuffix("s") if dose == 1 else counted, *rest])
 
     def lacks(self, known: Known) -> list[str]:
         """Kinds of data that it needs and that are not there."""

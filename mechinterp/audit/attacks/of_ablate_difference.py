@@ -174,6 +174,7 @@ ABLATE_DIFFERENCE = Attack(
     cost="dear",
     needs=("attacker", "benign"),
     aside=_swapped(_MOST_DRAWS),
+    controls=_swapped(_MOST_DRAWS),
     further=(
         Further(
             "attack_ablate_difference",

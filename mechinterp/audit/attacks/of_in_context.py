@@ -121,4 +121,5 @@ IN_CONTEXT = Attack(
     line="unsafe examples of the attacker's categories before the question",
     needs=("attacker",),
     aside=("helpful",),
+    controls=("helpful",),
 )
