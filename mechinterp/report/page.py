@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def write_report(
     """
     run = Path(run)
     check_free((out or run) / "report.html")
-    tables, known = read_tables(run), certificate()
+    tables, calibrated = read_tables(run), _calibrated()
     if drawn is None:
         pictures = {name: figure_bytes(figure) for name, figure in draw_figures(tables)}
     else:
@@ -77,7 +78,7 @@ def write_report(
     counted, notes, rested = which_count(last), list(direction_notes(tables)), rests_on(last)
     words = words_in([rested, counted, *notes, *(text for card in cards for text in (card.sentence, *card.remarks))])
     shown = [ShownTable.of(one, tables[one.name]) for one in TABLES.values() if one.printed and one.name in tables]
-    sections = list(glossary(_defined(tables, known)))
+    sections = list(glossary(_defined(tables, bool(calibrated["calibrated_on"]))))
     script = _source(environment, "report.js")
     page = environment.get_template("report.html.j2").render(
         name=name or run.resolve().name,
@@ -95,9 +96,7 @@ def write_report(
         relapse_told=list(relapse_told(tables)),
         relapse_controls=list(relapse_control_rows(tables)),
         relapse_groups=list(relapse_group_rows(tables)),
-        calibration=list(calibration_rows(known)),
-        calibrated_on=calibrated_on(known),
-        calibration_notes=list(calibration_notes(known)),
+        **calibrated,
         comparison=list(published_comparison(tables)),
         figures={name: figures[name] for name in PLATES if name in figures},
         plates=PLATES,
@@ -114,15 +113,26 @@ def write_report(
     return write_text((out or run) / "report.html", page)
 
 
+@cache
+def _calibrated() -> dict[str, Any]:
+    """What is said of the package's own certificate, on every page the same."""
+    known = certificate()
+    return {
+        "calibration": list(calibration_rows(known)),
+        "calibrated_on": calibrated_on(known),
+        "calibration_notes": list(calibration_notes(known)),
+    }
+
+
 def _source(environment: Environment, name: str) -> str:
     """A file of the templates as it stands."""
     assert environment.loader is not None
     return environment.loader.get_source(environment, name)[0].strip()
 
 
-def _defined(tables: Mapping[str, pd.DataFrame], known: pd.DataFrame | None) -> list[Table]:
+def _defined(tables: Mapping[str, pd.DataFrame], calibrated: bool) -> list[Table]:
     """The tables whose columns the page shows or draws from, that of the calibration among them."""
-    there = {*tables, *(["calibration"] if known is not None else [])}
+    there = {*tables, *(["calibration"] if calibrated else [])}
     return [table for table in TABLES.values() if table.reported and table.name in there]
 
 
