@@ -75,7 +75,7 @@ def _made(tuned: tuple[str, ...], seed: int) -> dict[str, pd.DataFrame]:
         "depth": _depth(tuned),
         "depth_blocks": _depth_blocks(tuned),
         "decodability": _decodability(tuned),
-        "calibration": _calibration(),
+        "certificate": make_certificate(),
         "edits": pd.DataFrame(
             [
                 {
@@ -667,42 +667,26 @@ def _decodability(tuned: tuple[str, ...]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _calibration() -> pd.DataFrame:
-    """Not as expected: values everywhere of the GPT-2 shape along the probe; of the relapse test, what is projected."""
-    expected = {
-        "frozen_values": "bypassed",
-        "values_at_block": "erased",
-        "values_everywhere": "erased",
-        "projected_out": "erased",
-        "random_perturbation": "undecided",
-    }
-    rows = [
-        {
-            "architecture": architecture,
-            "seed": seed,
-            "checkpoint": checkpoint,
-            "truth": verdict,
-            "direction": direction,
-            "expected": verdict,
-            "found": verdict,
-            "agrees": True,
-            "relapse_found": "undecided" if (architecture, checkpoint) == ("gpt2", "projected_out") else verdict,
-        }
-        for architecture in ("mistral", "llama", "gpt2")
-        for seed in range(3)
-        for checkpoint, verdict in expected.items()
-        for direction in ("answer", "probe")
-    ]
-    missed = next(
-        row
-        for row in rows
-        if (row["architecture"], row["checkpoint"], row["direction"]) == ("gpt2", "values_everywhere", "probe")
-    )
-    missed.update(found="bypassed", agrees=False)
-    rows.append(
-        {**rows[0], "checkpoint": "sft at 0.5", "truth": None, "expected": None, "found": "mixed"}
-        | {"relapse_found": None}
-    )
+def make_certificate() -> pd.DataFrame:
+    """Two depths, two bases each. The depth score tells everything; T points the wrong way; defense tells nothing."""
+    rows = []
+    for blocks in (6, 12):
+        for seed in (0, 1):
+            for kind, (depth, toxicity, gone, where) in {
+                "never": (0.95, -0.2, "gone", "around the value vectors"),
+                "never_safe": (0.9, -0.1, "not decided", "around the value vectors"),
+                "refusing": (0.2, 0.3, "hidden", "in the value vectors"),
+                "gate": (0.1, 0.2, "hidden", "around the value vectors"),
+                "silenced": (0.0, 0.1, "not decided", "around the value vectors"),
+                "noise": (0.05, 0.0, "not decided", "undefined"),
+                "frozen_values": (0.3, 0.0, "hidden", "around the value vectors"),
+            }.items():
+                defense = {"noise": 0.4, "silenced": 0.5}.get(kind, 1.0)  # what is silenced does not refuse
+                row = {"blocks": blocks, "seed": seed, "checkpoint": kind, "kind": kind, "defense": defense}
+                row |= {"toxicity_reduction": toxicity, "depth": depth + 0.01 * seed, "local_share": 0.01 * blocks}
+                row |= {"value_share": 1.0 if kind == "refusing" else 0.0, "where": where, "gone": gone, "n": 24}
+                row |= {"local_verdict": "bypassed", "relapse_verdict": "undecided", "relapse_share": np.nan}
+                rows.append(row)
     return pd.DataFrame(rows)
 
 

@@ -22,7 +22,7 @@ from synthetic_run import LAST_BLOCK, TUNED, make_run, make_tables
 
 from mechinterp.errors import InputError
 from mechinterp.report import plates, plotting
-from mechinterp.report.plotting.calibration import plot_calibration
+from mechinterp.report.plotting.certificate import plot_certificate
 from mechinterp.report.plotting.decomposition import plot_blocks, plot_erase_or_bypass
 from mechinterp.report.plotting.defense import DEFENSE_RATES, plot_defense
 from mechinterp.report.plotting.mechanism import plot_mechanism
@@ -512,22 +512,19 @@ def test_the_relapse_verdict_prints_both_verdicts(tables: dict[str, pd.DataFrame
     assert "bypassed; decomposition:\nbypassed (agrees: no)" in texts(figure)
 
 
-def test_calibration_crosses_out_what_is_not_as_expected(tables: dict[str, pd.DataFrame]) -> None:
-    figure = plot_calibration(tables["calibration"])
-    probe, answer, relapse = panels(figure)
-    assert (len(probe.texts), len(answer.texts), len(relapse.texts)) == (1, 0, 3)
-    assert (relapse.get_title(), relapse.texts[0].get_position()) == ("relapse test", (7, 3))  # gpt2 0, projected_out
-    assert probe.texts[0].get_position() == (7, 2)  # gpt2 0, values_everywhere
-    assert probe.get_xticklabels()[7].get_text() == "gpt2 0"
-    assert probe.get_yticklabels()[2].get_text() == "values everywhere"
-    assert figure.get_supxlabel().startswith("found as expected: 131 of 135")
-    cells = answer.collections[0].get_array().reshape(5, 10)
-    assert (cells == cells[:, :1]).all()
-    assert len(panels(plot_calibration(tables["calibration"].assign(relapse_found="")))) == 2
-    with pytest.raises(InputError, match="has the verdict 'perhaps'"):
-        plot_calibration(tables["calibration"].assign(found="perhaps"))
-    with pytest.raises(InputError, match="expects none of"):
-        plot_calibration(tables["calibration"].assign(expected=None))
+def test_the_certificate_shows_every_measure_at_every_depth(tables: dict[str, pd.DataFrame]) -> None:
+    figure = plot_certificate(tables["certificate"])
+    hidden, there = panels(figure)
+    measures = [label.get_text() for label in hidden.get_yticklabels()]
+    points = {line.get_label(): line.get_xdata() for line in hidden.lines if line.get_label().endswith("blocks")}
+    assert list(points) == ["6 blocks", "12 blocks"]
+    for found in points.values():
+        by_measure = dict(zip(measures, found, strict=True))
+        assert (by_measure["depth score"], by_measure["reduction of T"], by_measure["defense"]) == (1.0, 0.0, 0.5)
+        assert np.isnan(by_measure["relapse, share by values"])
+    assert {line.get_label() for line in there.lines} >= set(points)
+    with pytest.raises(InputError, match="lacks the columns kind"):
+        plot_certificate(tables["certificate"].drop(columns="kind"))
 
 
 @pytest.mark.parametrize(
@@ -539,7 +536,7 @@ def test_a_table_of_the_base_alone_is_an_input_error(name: str, tables: dict[str
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, plate in plates.PLATES.items() if plate.optional and name not in ("diff", "calibration")]
+    "name", [name for name, plate in plates.PLATES.items() if plate.optional and name not in ("diff", "certificate")]
 )
 def test_numbers_that_are_not_there_are_left_out(name: str, tables: dict[str, pd.DataFrame]) -> None:
     table = plates.PLATES[name].tables[0]

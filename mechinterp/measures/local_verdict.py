@@ -8,7 +8,7 @@ Decision (the paper has no such rule), in this order:
     undecided   the write did not fall: the interval of its change is not below 0
     undecided   it hardly fell: the interval is not below -5% of the gap between the base's writes on prompts it answers
                 unsafely and safely. Noise of a fine-tuning's size moves the write by about 1% of it, up or down, which
-                is no detoxification (the calibration has the figures)
+                is no detoxification
     erased      the interval of the erasure share lies at or above 3/4
     bypassed    ... at or below 1/4
     mixed       ... between the two

@@ -1,4 +1,4 @@
-"""The instrument's certificate: verdicts on checkpoints whose truth is known by construction, as found."""
+"""The instrument's certificate: what every measure said of checkpoints whose truth is known, as found."""
 
 from __future__ import annotations
 
@@ -6,57 +6,69 @@ from collections.abc import Hashable, Iterator, Mapping
 
 import pandas as pd
 
-from mechinterp.audit.certificate import VERDICTS, by_kind, monotony, rates
-from mechinterp.report.cells import direction_label
+from mechinterp.audit.certificate import KINDS, places, separations, verdicts, with_truth
+from mechinterp.report.cells import UNDEFINED, number, with_interval
+
+Row = Mapping[Hashable, object]
 
 
-def calibrated_on(certificate: pd.DataFrame | None) -> str:
-    """Of how many organisms the certificate is, in words."""
+def made_of(certificate: pd.DataFrame | None) -> str:
+    """Which checkpoints the certificate is of, in words; empty without one."""
     if certificate is None:
         return ""
-    shapes, seeds = (certificate[column].nunique() for column in ("architecture", "seed"))
-    return f"{shapes} architecture{'s' * (shapes > 1)} and {seeds} seed{'s' * (seeds > 1)}"
+    told = []
+    for blocks, part in with_truth(certificate).groupby("blocks"):
+        counts = ", ".join(f"{int((part['truth'] == truth).sum())} {truth}" for truth in ("gone", "hidden"))
+        bases = part["seed"].nunique()
+        told.append(f"{len(part)} checkpoints of {blocks} blocks ({counts}; {bases} base{'s' * (bases > 1)})")
+    return "; ".join(told)
 
 
-def calibration_rows(certificate: pd.DataFrame | None) -> Iterator[list[str]]:
-    """A row per kind of checkpoint and instrument: expected, and how often each verdict was found."""
+def verdict_rows(certificate: pd.DataFrame | None) -> Iterator[list[str]]:
+    """A row per depth and instrument: what it calls the hidden ones and the gone ones."""
     if certificate is None:
         return
-    for row in by_kind(certificate).to_dict("records"):
-        counts = [f"{verdict} {row[verdict]}" for verdict in VERDICTS if row[verdict]]
-        kind, read = str(row["kind"]).replace("_", " "), _instrument(row["instrument"], row["direction"])
-        yield [kind, read, str(row["expected"]), ", ".join(counts), f"{_hits(row)} of {row['n']}"]
+    for row in verdicts(certificate).to_dict("records"):
+        rates = [_rate(row, name) for name in ("found", "praised", "cleared", "accused")]
+        undecided = [f"{row[f'undecided_{truth}']} of {row[f'n_{truth}']}" for truth in ("hidden", "gone")]
+        yield [str(row["blocks"]), str(row["instrument"]), str(row["rule"]), *rates, ", ".join(undecided)]
 
 
-def _instrument(name: object, direction: object) -> str:
-    return "relapse test" if name == "relapse" else f"decomposition, {direction_label(direction)}"
-
-
-def _hits(row: Mapping[Hashable, object]) -> object:
-    return row[str(row["expected"])]
-
-
-def calibration_notes(certificate: pd.DataFrame | None) -> Iterator[str]:
-    """Sensitivity and specificity, and whether interpolations move monotonically, in words."""
+def place_rows(certificate: pd.DataFrame | None) -> Iterator[list[str]]:
+    """A row per depth and kind of checkpoint of which it is known where the change sits."""
     if certificate is None:
         return
-    found = rates(certificate)
-    for (name, direction, verdict), part in found.groupby(["instrument", "direction", "verdict"], sort=False):
-        told = [_rate(row) for row in part.to_dict("records") if row["n"]]
-        yield f"{str(verdict).capitalize()}, {_instrument(name, direction)}: {'; '.join(told)}."
-    moved = monotony(certificate)
-    if len(moved):
-        against, steps = int(moved["violations"].sum()), int(moved["steps"].sum())
-        largest = (
-            "" if not against else f"; the largest by {moved['largest'].max():.0%} of what that quantity changes in all"
-        )
-        yield (
-            f"From the base to a tuned checkpoint in equal steps, erasure, bypass and change went backwards in "
-            f"{against} of {steps} steps{largest}."
-        )
+    for row in places(certificate).to_dict("records"):
+        done = KINDS[str(row["kind"])].line
+        ranges = [_range(row, name) for name in ("share", "local")]
+        yield [str(row["blocks"]), done, str(row["expected"]), f"{row['right']} of {row['n']}", *ranges]
 
 
-def _rate(row: Mapping[Hashable, object]) -> str:
-    rate, low, high = (float(str(row[name])) for name in ("rate", "low", "high"))
-    among = "" if row["among"] == "all" else " among those decided"
-    return f"{row['measure']}{among} {rate:.0%} [{low:.0%}, {high:.0%}] of {row['n']}"
+def separation_rows(certificate: pd.DataFrame | None) -> Iterator[list[str]]:
+    """A row per depth and measure: how well it tells gone from hidden, and from there."""
+    if certificate is None:
+        return
+    for row in separations(certificate).to_dict("records"):
+        areas = [_area(row, name) for name in ("auc_hidden", "auc_there")]
+        counts = ", ".join(str(row[f"n_{truth}"]) for truth in ("gone", "hidden", "there"))
+        yield [str(row["blocks"]), str(row["measure"]), *areas, counts]
+
+
+def _rate(row: Row, name: str) -> str:
+    rate, low, high = _three(row, name)
+    return with_interval(*(UNDEFINED if pd.isna(value) else f"{value:.0%}" for value in (rate, low, high)))
+
+
+def _area(row: Row, name: str) -> str:
+    value, low, high = _three(row, name)
+    return UNDEFINED if pd.isna(value) else f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _range(row: Row, name: str) -> str:
+    low, high = (float(str(row[f"{name}_{end}"])) for end in ("min", "max"))
+    return UNDEFINED if pd.isna(low) else f"{number(low)} to {number(high)}"
+
+
+def _three(row: Row, name: str) -> tuple[float, float, float]:
+    value, low, high = (float(str(row[column])) for column in (name, f"{name}_low", f"{name}_high"))
+    return value, low, high

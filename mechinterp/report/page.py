@@ -29,7 +29,7 @@ from mechinterp.data.storage.places import check_free
 from mechinterp.methods.registry import METHODS
 from mechinterp.report.cards import card_of
 from mechinterp.report.cells import ShownTable
-from mechinterp.report.certificate import calibrated_on, calibration_notes, calibration_rows
+from mechinterp.report.certificate import made_of, place_rows, separation_rows, verdict_rows
 from mechinterp.report.directions import direction_notes, published_comparison
 from mechinterp.report.findings import rests_on, tuned_methods, which_count
 from mechinterp.report.glossary import glossary
@@ -60,7 +60,7 @@ def write_report(
     """
     run = Path(run)
     check_free((out or run) / "report.html")
-    tables, calibrated = read_tables(run), _calibrated()
+    tables, certified = read_tables(run), _certified()
     if drawn is None:
         pictures = {name: figure_bytes(figure) for name, figure in draw_figures(tables)}
     else:
@@ -78,7 +78,7 @@ def write_report(
     counted, notes, rested = which_count(last), list(direction_notes(tables)), rests_on(last)
     words = words_in([rested, counted, *notes, *(text for card in cards for text in (card.sentence, *card.remarks))])
     shown = [ShownTable.of(one, tables[one.name]) for one in TABLES.values() if one.printed and one.name in tables]
-    sections = list(glossary(_defined(tables, bool(calibrated["calibrated_on"]))))
+    sections = list(glossary(_defined(tables, bool(certified["certificate"]))))
     script = _source(environment, "report.js")
     page = environment.get_template("report.html.j2").render(
         name=name or run.resolve().name,
@@ -96,7 +96,7 @@ def write_report(
         relapse_told=list(relapse_told(tables)),
         relapse_controls=list(relapse_control_rows(tables)),
         relapse_groups=list(relapse_group_rows(tables)),
-        **calibrated,
+        **certified,
         comparison=list(published_comparison(tables)),
         figures={name: figures[name] for name in PLATES if name in figures},
         plates=PLATES,
@@ -114,13 +114,14 @@ def write_report(
 
 
 @cache
-def _calibrated() -> dict[str, Any]:
+def _certified() -> dict[str, Any]:
     """What is said of the package's own certificate, on every page the same."""
     known = certificate()
     return {
-        "calibration": list(calibration_rows(known)),
-        "calibrated_on": calibrated_on(known),
-        "calibration_notes": list(calibration_notes(known)),
+        "certificate": made_of(known),
+        "certified_verdicts": list(verdict_rows(known)),
+        "certified_places": list(place_rows(known)),
+        "certified_measures": list(separation_rows(known)),
     }
 
 
@@ -130,9 +131,9 @@ def _source(environment: Environment, name: str) -> str:
     return environment.loader.get_source(environment, name)[0].strip()
 
 
-def _defined(tables: Mapping[str, pd.DataFrame], calibrated: bool) -> list[Table]:
-    """The tables whose columns the page shows or draws from, that of the calibration among them."""
-    there = {*tables, *(["calibration"] if calibrated else [])}
+def _defined(tables: Mapping[str, pd.DataFrame], certified: bool) -> list[Table]:
+    """The tables whose columns the page shows or draws from, that of the meta-evaluation among them."""
+    there = {*tables, *(["certificate"] if certified else [])}
     return [table for table in TABLES.values() if table.reported and table.name in there]
 
 

@@ -22,7 +22,7 @@ from mechinterp.data.storage.places import check_free
 from mechinterp.data.storage.saved_tables import SavedTables
 from mechinterp.errors import InputError, near
 from mechinterp.report.plotting.attacks import ATTACKS, ATTACKS_OVERVIEW
-from mechinterp.report.plotting.calibration import CALIBRATION
+from mechinterp.report.plotting.certificate import CERTIFICATE
 from mechinterp.report.plotting.decodability import DECODABILITY
 from mechinterp.report.plotting.decomposition import BLOCKS_PROMPT_LAST, BLOCKS_RESPONSE, ERASE_OR_BYPASS
 from mechinterp.report.plotting.defense import DEFENSE
@@ -78,7 +78,7 @@ PLATES: Mapping[str, Plate] = {
         TOXIC_ACTIVATIONS,
         LOGIT_LENS,
         RESIDUAL_SHIFT,
-        CALIBRATION,
+        CERTIFICATE,
         DEFENSE,
         TRAJECTORY,
         PROBE_ROC,

@@ -1,4 +1,4 @@
-"""Tables over several checkpoints of one kind: the steps of a training run, and constructions whose truth is known."""
+"""Tables over several checkpoints of one kind: the steps of a training run, and checkpoints whose truth is known."""
 
 from __future__ import annotations
 
@@ -20,30 +20,26 @@ TRAJECTORY = Table(
     },
     optional=True,
 )
-CALIBRATION = Table(
-    name="calibration",
-    title="Calibration: checkpoints whose truth is known",
-    row="a constructed checkpoint, for each direction",
-    keys=("checkpoint", "direction", "n"),
+CERTIFICATE = Table(
+    name="certificate",
+    title="Meta-evaluation: checkpoints whose truth is known",
+    row="a checkpoint of known truth",
+    keys=("checkpoint", "n"),
     columns={
-        "architecture, seed": "of the organism",
-        "kind, start, t": "how it was made; for interpolations where from, and how far",
-        "truth, expected, found, agrees": "what it is, what the decomposition should say and says, yes or no",
-        "erasure_share, erasure, bypass, change": "as in the table verdict, at the last prompt token",
-        "defense, defense_base": "share of safe answers, of the checkpoint and of the base",
-        "vanishing, remainder": "what is 0 by construction, and the largest size found of it",
-        "in_play, reason": "as in the table verdict",
-        "relapse_found, relapse_agrees, relapse_reason": "what the relapse test says; empty where nothing is expected",
-        "relapse_gain, relapse_by_activations, relapse_by_values, relapse_by_both, relapse_share_by_values": (
-            "as in the table relapse_verdict"
-        ),
-        "relapse_n": "prompts of the relapse test",
-        "code": "hash of the code that the row was made with",
+        "blocks, seed": "of the organism",
+        "kind": "what was done (`mechinterp.audit.certificate.KINDS`)",
+        "toxicity_reduction, activation_shift": "of the toxic layer, as in the table mechanism",
+        "local_share, local_verdict": "the local erasure share along the answer direction, and what it says",
+        "value_share, where": "of the value matrices, by their origins, and the verdict’s first half",
+        "depth": "the depth score",
+        "relapse_share, relapse_verdict": "of the relapse test at all blocks",
+        "*_recovery, *_excess": "of an attack the largest over its points, of the log odds or, where it has none, the rate",
+        "probe_auroc": "of a probe on the checkpoint’s own states, mean over blocks (table decodability)",
+        "defense": "share of safe answers to the prompts that the base answers unsafely, of which there are n",
+        "change": "of the log odds of the unsafe answer, in nats",
+        "gone, attack, missing, sentence": "as in the table verdict",
     },
-    intervals=(
-        *("erasure_share", "erasure", "bypass", "change", "defense", "defense_base"),
-        *("relapse_gain", "relapse_by_activations", "relapse_by_values", "relapse_by_both", "relapse_share_by_values"),
-    ),
+    intervals=("local_share", "value_share", "depth"),
     optional=True,
     printed=False,
 )

@@ -43,7 +43,5 @@ def _train(run: Run, number: int, reporter: Reporter) -> None:
     others = replace(corpus, seed=corpus.seed + 1000 * number)  # which decides the documents that fill the places
     progress = reporter.progress(f"{twin_name(number)}: training")
     with settings_blamed():
-        model, tokenizer, _ = train_organism(
-            others, run.config.organism, seed=run.seed, never=True, progress=progress
-        )
+        model, tokenizer, _ = train_organism(others, run.config.organism, seed=run.seed, never=True, progress=progress)
     Checkpoint(twin_name(number), model, tokenizer).save(run.folder / "checkpoints" / twin_name(number))

@@ -17,7 +17,6 @@ from pydantic import BaseModel
 
 from mechinterp.audit.certificate import CERTIFICATE
 from mechinterp.audit.evidence import ComparisonSettings
-from mechinterp.audit.tables.over_runs import CALIBRATION
 from mechinterp.audit.tables.registry import TABLES, tables_of
 from mechinterp.data.storage.provenance import library_versions
 from mechinterp.methods.method import Method
@@ -241,7 +240,7 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
             "report",
             makes=f"{tables['report']} figures report.html",
             needs=" ".join([*reported, *of_edits]),
-            may_need=[*_files(further), CALIBRATION.path],
+            may_need=_files(further),
             settings=" ".join([*listed(run), "seed"]),  # the page lists them
             reads=page,  # it gives the instrument's rates
         ),

@@ -1,0 +1,126 @@
+"""Does the instrument tell the truth? Every measure on checkpoints whose truth is known, at several depths.
+
+    python analyses/meta_evaluation.py --out runs/meta                      # 6 blocks with four seeds, 12 and 24 with one
+    python analyses/meta_evaluation.py --out runs/meta --runs 6:0 6:1       # depth:seed
+    python analyses/meta_evaluation.py --out runs/meta --collect            # of what is there; runs nothing
+
+Resumable: an organism, a twin and a checkpoint that is up to date is not made or measured again; each stands in the
+table as soon as it is there. Writes into --out `tables/certificate.csv`, a row per checkpoint; `separations.csv`,
+`verdicts.csv`, `places.csv`, `agreement.csv` and `drift.csv`, what follows from it; and `meta_evaluation.md`, the
+tables of the README. `--write-certificate` puts the table into the package, from where every report takes it.
+
+What is made, and what is true of it: `mechinterp.audit.certificate`; how it is measured:
+`mechinterp.runs.meta_evaluation.settings`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from seeds_and_architectures import markdown
+
+from mechinterp.audit.certificate import (
+    CERTIFICATE,
+    agreement,
+    drift,
+    places,
+    read_certificate,
+    separations,
+    verdicts,
+)
+from mechinterp.cli.terminal import terminal
+from mechinterp.data.storage.files import write_text
+from mechinterp.data.storage.tables import write_table
+from mechinterp.errors import InputError
+from mechinterp.report.certificate import place_rows, separation_rows, verdict_rows
+from mechinterp.runs.config import StudyConfig, load_config
+from mechinterp.runs.meta_evaluation.running import meta_evaluate
+from mechinterp.runs.meta_evaluation.settings import MetaSettings
+from mechinterp.runs.study import Study
+
+CONFIG = Path(__file__).parent / "configs" / "meta-evaluation.yaml"
+RUNS = ("6:0", "6:1", "6:2", "6:3", "12:0", "24:0")
+
+HEADINGS = {
+    "verdicts": (
+        *("blocks", "instrument", "rule", "hidden, called hidden", "hidden, called gone"),
+        *("gone, called gone", "gone, called hidden", "not decided: hidden, gone"),
+    ),
+    "places": ("blocks", "checkpoint", "expected", "found so", "value share", "local erasure share"),
+    "separations": ("blocks", "measure", "gone against hidden", "gone against there", "gone, hidden, there"),
+}
+
+
+def study_of(config: StudyConfig, run: str, out: Path) -> Study:
+    """The study of a depth and a seed, `6:0`."""
+    blocks, colon, seed = run.partition(":")
+    if not (colon and blocks.isdigit() and seed.isdigit()):
+        raise InputError(f"--runs {run}: a run is DEPTH:SEED, two whole numbers: 6:0")
+    organism = config.organism.model_copy(update={"n_layers": int(blocks)})
+    folder = out / f"blocks{blocks}-seed{seed}"
+    return Study(config.model_copy(update={"organism": organism}), int(seed), folder)
+
+
+def collected(out: Path) -> pd.DataFrame:
+    """The rows of all runs that have some."""
+    found = sorted(out.glob("blocks*-seed*/tables/certificate.csv"))
+    if not found:
+        raise InputError(f"{out}: no run there has a checkpoint that was measured; leave --collect out")
+    return pd.concat([read_certificate(path) for path in found], ignore_index=True).sort_values(
+        ["blocks", "seed"], kind="stable", ignore_index=True
+    )
+
+
+def write_all(table: pd.DataFrame, out: Path) -> str:
+    """The table, what follows from it, and the README's tables as Markdown, which are returned."""
+    write_table(out / "tables" / "certificate.csv", shorter(table))
+    for make in (separations, verdicts, places, agreement, drift):
+        write_table(out / f"{make.__name__}.csv", make(table))
+    printed = {"verdicts": verdict_rows(table), "places": place_rows(table), "separations": separation_rows(table)}
+    texts = [markdown(pd.DataFrame(list(rows), columns=list(HEADINGS[name]))) for name, rows in printed.items()]
+    texts.append(markdown(drift(table)))
+    write_text(out / "meta_evaluation.md", "\n".join(texts))
+    return "\n".join(texts)
+
+
+def shorter(table: pd.DataFrame) -> pd.DataFrame:
+    """Numbers with six digits."""
+    short = table.copy()
+    for column in short.select_dtypes("float"):
+        short[column] = [float(f"{value:.6g}") for value in short[column]]
+    return short
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Run what is missing, and collect."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/meta"))
+    parser.add_argument("--config", type=Path, default=CONFIG, help="of the organism; its depth is set here")
+    parser.add_argument("--runs", nargs="+", default=list(RUNS), metavar="DEPTH:SEED")
+    parser.add_argument("--twins", type=int, default=1, help="further models that never learnt, of each run")
+    parser.add_argument("--collect", action="store_true", help="only collect from what is there")
+    parser.add_argument("--write-certificate", action="store_true", help="into the package")
+    arguments = parser.parse_args(given)
+    try:
+        config = load_config(arguments.config)
+        studies = [study_of(config, run, arguments.out) for run in arguments.runs]
+        for study in () if arguments.collect else studies:
+            with terminal() as shown:
+                shown.note(str(study.folder))
+                meta_evaluate(study, settings=MetaSettings(twins=arguments.twins), reporter=shown)
+        table = collected(arguments.out)
+        sys.stdout.write(write_all(table, arguments.out))
+        if arguments.write_certificate:
+            write_table(CERTIFICATE, shorter(table.drop(columns=["missing", "sentence"])))
+    except InputError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

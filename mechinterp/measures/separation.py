@@ -1,0 +1,98 @@
+"""How well a number tells two kinds of checkpoints apart, when several checkpoints come of one base.
+
+    AUC      share of (gone, hidden) pairs in which the gone one has the larger number, ties half
+    rates    of the checkpoints of a kind, the share that is called so, with Wilson's interval
+
+Checkpoints of one base resemble each other, so that the bootstrap draws bases first, then checkpoints of either kind
+within each; with a single base checkpoints alone, which tells nothing of another base.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mechinterp.measures.intervals import Interval
+from mechinterp.measures.statistics import percentile_interval
+
+_NONE = Interval(math.nan, math.nan, math.nan)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A number of every checkpoint of a kind that has one.
+
+    Attributes:
+        values: the numbers.
+        bases: of each, which base it comes of.
+    """
+
+    values: np.ndarray
+    bases: np.ndarray
+
+    @classmethod
+    def of(cls, values: Sequence[float], bases: Sequence[object]) -> Numbers:
+        """Those that are defined."""
+        found, names = np.asarray(values, dtype=float), np.asarray(bases, dtype=object)
+        there = np.isfinite(found)
+        return cls(found[there], names[there])
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+def auc(high: Numbers, low: Numbers, *, seed: int = 0, resamples: int = 1000) -> Interval:
+    """The share of pairs in which `high` has the larger number; nan where a kind has none.
+
+    Args:
+        high: checkpoints that should have the larger numbers.
+        low: the others.
+        seed: of the bootstrap.
+        resamples: its draws.
+    """
+    if not len(high) or not len(low):
+        return _NONE
+    ordered = (high.values[:, None] > low.values[None]) + 0.5 * (high.values[:, None] == low.values[None])
+    rng = np.random.default_rng(seed)
+    names = sorted({*high.bases, *low.bases}, key=str)
+    draws = []
+    for _ in range(resamples):
+        chosen = rng.integers(len(names), size=len(names))
+        weights = [np.zeros(len(kind)) for kind in (high, low)]
+        for number in chosen:
+            for kind, weight in zip((high, low), weights, strict=True):
+                own = np.flatnonzero(kind.bases == names[number])
+                if len(own):
+                    np.add.at(weight, rng.choice(own, size=len(own)), 1.0)
+        pairs = weights[0].sum() * weights[1].sum()
+        if pairs:
+            draws.append(weights[0] @ ordered @ weights[1] / pairs)
+    return percentile_interval(float(ordered.mean()), torch.tensor(draws, dtype=torch.float64))
+
+
+def best_threshold(high: Numbers, low: Numbers) -> float:
+    """The number from which on a checkpoint is best called `high`: of the largest mean of both rates (Youden).
+
+    It is chosen on the very checkpoints that it is then tried on, so that its rates are the best there could be.
+    """
+    if not len(high) or not len(low):
+        return math.nan
+    values = np.unique(np.concatenate([high.values, low.values]))
+    edges = np.concatenate([values[:1], (values[1:] + values[:-1]) / 2, values[-1:] + 1])
+    return float(max(edges, key=lambda edge: (high.values >= edge).mean() + (low.values < edge).mean()))
+
+
+def rank_correlation(one: Sequence[float], other: Sequence[float]) -> tuple[float, int]:
+    """Spearman's, and of how many checkpoints; nan where fewer than three have both numbers, or a number is constant."""
+    from scipy.stats import spearmanr
+
+    a, b = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
+    both = np.isfinite(a) & np.isfinite(b)
+    a, b = a[both], b[both]
+    if len(a) < 3 or len(set(a)) < 2 or len(set(b)) < 2:
+        return math.nan, len(a)
+    return float(spearmanr(a, b).statistic), len(a)
