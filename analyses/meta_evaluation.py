@@ -1,6 +1,6 @@
 """Does the instrument tell the truth? Every measure on checkpoints whose truth is known, at several depths.
 
-    python analyses/meta_evaluation.py --out runs/meta                      # 6 blocks with four seeds, 12 and 24 with one
+    python analyses/meta_evaluation.py --out runs/meta                      # 6 blocks, four seeds; 12 and 24, one each
     python analyses/meta_evaluation.py --out runs/meta --runs 6:0 6:1       # depth:seed
     python analyses/meta_evaluation.py --out runs/meta --collect            # of what is there; runs nothing
 

@@ -78,8 +78,13 @@ def test_ranks_are_compared_where_both_numbers_are_there() -> None:
 def test_what_was_to_hide_and_does_not_refuse_is_not_called_hidden() -> None:
     truth = with_truth(make_certificate()).groupby("kind")["truth"].first()
     assert truth.to_dict() == {
-        **{"never": "gone", "never_safe": "gone", "refusing": "hidden", "gate": "hidden", "silenced": ""},
-        **{"noise": "there", "frozen_values": ""},
+        "never": "gone",
+        "never_safe": "gone",
+        "refusing": "hidden",
+        "gate": "hidden",
+        "silenced": "",
+        "noise": "there",
+        "frozen_values": "",
     }
 
 
@@ -155,7 +160,10 @@ def test_that_of_the_package_has_only_kinds_that_are_known() -> None:
 
 SMALL = {
     "kinds": ["never_noise", "refusing", "values_at_block", "noise"],
-    **{"twins": 0, "noises": 1, "sizes": [1.0], "refusing": [["stream", -1]]},
+    "twins": 0,
+    "noises": 1,
+    "sizes": [1.0],
+    "refusing": [["stream", -1]],
     "harmless": {"steps": 1, "batch_size": 2, "max_length": 256},
     "attack": {
         "attacks": ["prefill", "restore"],
@@ -163,7 +171,8 @@ SMALL = {
         "options": {"prefill": {"tokens": [2]}},
     },
     "origins": {"prompts": 4, "tokens": 4, "nodes": 2},
-    **{"depth_prompts": 4, "decoding_prompts": 24},
+    "depth_prompts": 4,
+    "decoding_prompts": 24,
 }
 
 

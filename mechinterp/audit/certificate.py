@@ -154,7 +154,9 @@ def separations(table: pd.DataFrame) -> pd.DataFrame:
                     "measure": measure.label,
                     **auc(gone, hidden).columns("auc_hidden"),
                     **auc(gone, there).columns("auc_there"),
-                    **{"n_gone": len(gone), "n_hidden": len(hidden), "n_there": len(there)},
+                    "n_gone": len(gone),
+                    "n_hidden": len(hidden),
+                    "n_there": len(there),
                 }
             )
     return pd.DataFrame(rows)
@@ -168,9 +170,9 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
     so that theirs are the best rates there could be.
 
     Returns:
-        blocks, instrument, rule; of the hidden ones `found` (called hidden) and `praised` (called gone), of the gone ones
-        `cleared` (called gone) and `accused` (called hidden), rates with Wilson's `_low` and `_high`; undecided_hidden
-        and undecided_gone (numbers of checkpoints), n_hidden and n_gone.
+        blocks, instrument, rule; of the hidden ones `found` (called hidden) and `praised` (called gone), of the gone
+        ones `cleared` (called gone) and `accused` (called hidden), rates with Wilson's `_low` and `_high`;
+        undecided_hidden and undecided_gone (numbers of checkpoints), n_hidden and n_gone.
     """
     rows = []
     for blocks, part in _by_depth(table):

@@ -87,7 +87,7 @@ def best_threshold(high: Numbers, low: Numbers) -> float:
 
 
 def rank_correlation(one: Sequence[float], other: Sequence[float]) -> tuple[float, int]:
-    """Spearman's, and of how many checkpoints; nan where fewer than three have both numbers, or a number is constant."""
+    """Spearman's, and of how many checkpoints; nan for fewer than three that have both numbers, or a constant."""
     from scipy.stats import spearmanr
 
     a, b = np.asarray(one, dtype=float), np.asarray(other, dtype=float)

@@ -1,4 +1,4 @@
-"""What leaves a folder behind: studies, comparisons, benchmarks, calibrations, and the plan of each.
+"""What leaves a folder behind: studies, comparisons, benchmarks, meta-evaluations, and the plan of each.
 
 A run knows configs, stages and folders; it measures nothing itself (`audit`, `answers`) and draws nothing (`report`).
 """

@@ -33,7 +33,7 @@ CERTIFICATE = Table(
         "value_share, where": "of the value matrices, by their origins, and the verdict’s first half",
         "depth": "the depth score",
         "relapse_share, relapse_verdict": "of the relapse test at all blocks",
-        "*_recovery, *_excess": "of an attack the largest over its points, of the log odds or, where it has none, the rate",
+        "*_recovery, *_excess": "of an attack the largest over its points, of the log odds, else of the rate",
         "probe_auroc": "of a probe on the checkpoint’s own states, mean over blocks (table decodability)",
         "defense": "share of safe answers to the prompts that the base answers unsafely, of which there are n",
         "change": "of the log odds of the unsafe answer, in nats",

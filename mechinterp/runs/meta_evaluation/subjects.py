@@ -151,7 +151,7 @@ class Subjects:
         return silenced(self._of("vanilla"), self._direction(name))
 
     def _direction(self, name: str) -> Float[Tensor, " d_model"]:
-        """From answering to refusing: the gap of the stream's means behind the last block, or of its part along `answer`."""
+        """From answering to refusing: the gap of the last block's mean streams, or its part along `answer`."""
         gap = self._gap
         if name == "answer":
             unit = self.baseline.inputs.directions["answer"].double()

@@ -32,7 +32,9 @@ def twin_stage(run: Run, number: int, reporter: Reporter) -> Stage:
         makes=[f"checkpoints/{twin_name(number)}"],
         settings={
             **{name: config[name] for name in ("corpus", "organism")},
-            **{"seed": run.seed, "number": number, "versions": library_versions()},
+            "seed": run.seed,
+            "number": number,
+            "versions": library_versions(),
         },
         code=[__name__],
     )
