@@ -211,7 +211,7 @@ def test_a_study_is_evaluated_checkpoint_by_checkpoint_and_goes_on(
     assert set(alone["where"]) <= {"in the value vectors", "undefined"}  # undefined where nothing moved
     np.testing.assert_allclose(alone["value_share"].dropna().astype(float), 1)
     assert table.loc["refusing_stream_2", "value_share"] is not None
-    assert table["defense"].eq(0.5).all()  # by a judge that calls every second answer unsafe
+    assert table["defense"].drop("refusing_stream_2").eq(0.5).all()  # by a judge that calls every second answer unsafe
     assert {"prefill_excess", "restore_recovery"} <= set(table)
     written = read_certificate(study.place_of("certificate"))
     assert written["sentence"].tolist() == table["sentence"].tolist()
