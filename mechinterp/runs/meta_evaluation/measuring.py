@@ -7,12 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import pandas as pd
+from jaxtyping import Float
+from torch import Tensor
 
 from mechinterp.answers.judges import Judge
 from mechinterp.audit import decodability
 from mechinterp.audit.attacks.examining import Attacking
 from mechinterp.audit.attacks.registry import ATTACKS
-from mechinterp.audit.attacks.results import Examined, Role
+from mechinterp.audit.attacks.results import Examined, Measured, Role
 from mechinterp.audit.attacks.tables import attack_tables
 from mechinterp.audit.depth import DepthTables, answer_drops, depth_texts
 from mechinterp.audit.evidence import Baseline, gather_evidence
@@ -106,8 +108,7 @@ class Instrument:
         verdict = verdict_table(tables).iloc[0]
         moved = mechanism(contrast).iloc[0]
         states = decodability.decode(name, checkpoint, self.decoded)
-        plain = attacked.plain.of("unsafe")
-        assert plain is not None  # a checkpoint as it is has every read-out
+        plain = _unsafe(attacked.plain)
         return {
             "toxicity_reduction": moved["toxicity_reduction_rate"],
             "activation_shift": moved["activation_shift_rate"],
@@ -133,10 +134,16 @@ class Instrument:
 
     def _relapse(self, attacked: Examined) -> dict[str, Any]:
         """The relapse test's share and verdict, from what the base's MLPs bring back at all blocks."""
-        unsafe = {one.point.setting: one.of("unsafe") for one in attacked.found if one.attack == "restore"}
-        base, plain = (one.plain.of("unsafe") for one in (self.beside[0], attacked))
-        found = judge_relapse(Rates(base, plain, self.seed), unsafe["activations"], unsafe["values"], unsafe["both"])
+        restored = {one.point.setting: _unsafe(one) for one in attacked.found if one.attack == "restore"}
+        rates = Rates(_unsafe(self.beside[0].plain), _unsafe(attacked.plain), self.seed)
+        found = judge_relapse(rates, restored["activations"], restored["values"], restored["both"])
         return {"relapse_share": found.share.value, "relapse_verdict": found.verdict}
+
+
+def _unsafe(measured: Measured) -> Float[Tensor, " input"]:
+    found = measured.of("unsafe")
+    assert found is not None  # whatever is asked is judged
+    return found
 
 
 def _brought_back(name: str, attacks: pd.DataFrame) -> dict[str, float]:
