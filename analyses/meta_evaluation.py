@@ -10,7 +10,7 @@ table as soon as it is there. Writes into --out `tables/certificate.csv`, a row 
 tables of the README. `--write-certificate` puts the table into the package, from where every report takes it.
 
 What is made, and what is true of it: `mechinterp.audit.certificate`; how it is measured:
-`mechinterp.runs.meta_evaluation.settings`.
+`mechinterp.runs.calibration.settings`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from mechinterp.data.storage.tables import write_table
 from mechinterp.errors import InputError
 from mechinterp.report.certificate import place_rows, separation_rows, verdict_rows
 from mechinterp.runs.config import StudyConfig, load_config
-from mechinterp.runs.meta_evaluation.running import meta_evaluate
-from mechinterp.runs.meta_evaluation.settings import MetaSettings
+from mechinterp.runs.calibration.running import meta_evaluate
+from mechinterp.runs.calibration.settings import MetaSettings
 from mechinterp.runs.study import Study
 
 CONFIG = Path(__file__).parent / "configs" / "meta-evaluation.yaml"

@@ -34,9 +34,9 @@ from mechinterp.measures.separation import Numbers, auc, best_threshold, rank_co
 from mechinterp.measures.statistics import wilson
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.report.certificate import made_of, place_rows, separation_rows, verdict_rows
-from mechinterp.runs.meta_evaluation.measuring import Instrument
-from mechinterp.runs.meta_evaluation.running import meta_evaluate
-from mechinterp.runs.meta_evaluation.settings import MetaSettings
+from mechinterp.runs.calibration.measuring import Instrument
+from mechinterp.runs.calibration.running import meta_evaluate
+from mechinterp.runs.calibration.settings import MetaSettings
 from mechinterp.runs.study import Study
 
 SCRIPT = REPOSITORY / "analyses" / "meta_evaluation.py"

@@ -1,6 +1,6 @@
 """Does the instrument tell the truth? Every measure on checkpoints whose truth is known, as found.
 
-All are made of one base, a model organism, of several seeds and depths (`runs.meta_evaluation`). `KINDS` says what is
+All are made of one base, a model organism, of several seeds and depths (`runs.calibration`). `KINDS` says what is
 done and what is true, which was stated before any was measured; `MEASURES` which way each number should go. Two
 questions are asked of each measure: does it tell the behaviour that was never learnt from one that is hidden, and a
 model without the behaviour from one with it?

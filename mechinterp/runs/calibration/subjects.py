@@ -27,8 +27,8 @@ from mechinterp.models.names import resid_post
 from mechinterp.models.passes.generation import generate
 from mechinterp.models.passes.recording import record_all
 from mechinterp.models.progress import Reporter
-from mechinterp.runs.meta_evaluation.settings import MetaSettings
-from mechinterp.runs.meta_evaluation.twins import twin_name
+from mechinterp.runs.calibration.settings import MetaSettings
+from mechinterp.runs.calibration.twins import twin_name
 from mechinterp.runs.study.checkpoints import checkpoint_of
 from mechinterp.runs.study.instances import instances_of
 from mechinterp.runs.study.questions import benign_of

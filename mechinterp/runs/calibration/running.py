@@ -15,10 +15,10 @@ from mechinterp.audit.evidence import Baseline
 from mechinterp.audit.store import Store
 from mechinterp.data.storage.provenance import code_of, library_versions
 from mechinterp.models.progress import Reporter, Silent
-from mechinterp.runs.meta_evaluation.measuring import Instrument
-from mechinterp.runs.meta_evaluation.settings import MetaSettings
-from mechinterp.runs.meta_evaluation.subjects import Subjects
-from mechinterp.runs.meta_evaluation.twins import twin_stage
+from mechinterp.runs.calibration.measuring import Instrument
+from mechinterp.runs.calibration.settings import MetaSettings
+from mechinterp.runs.calibration.subjects import Subjects
+from mechinterp.runs.calibration.twins import twin_stage
 from mechinterp.runs.stages import Runner, locked
 from mechinterp.runs.study import Study
 from mechinterp.runs.study.checkpoints import checkpoint_of

@@ -32,7 +32,7 @@ from mechinterp.measures.relapse import Rates, judge_relapse
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.generation import continue_greedily
 from mechinterp.models.progress import Reporter
-from mechinterp.runs.meta_evaluation.settings import MetaSettings
+from mechinterp.runs.calibration.settings import MetaSettings
 from mechinterp.runs.study.checkpoints import checkpoint_of
 from mechinterp.runs.study.instances import instances_of
 from mechinterp.runs.study.questions import benign_of
