@@ -59,19 +59,21 @@ def auc(high: Numbers, low: Numbers, *, seed: int = 0, resamples: int = 1000) ->
     ordered = (high.values[:, None] > low.values[None]) + 0.5 * (high.values[:, None] == low.values[None])
     rng = np.random.default_rng(seed)
     names = sorted({*high.bases, *low.bases}, key=str)
-    draws = []
-    for _ in range(resamples):
-        chosen = rng.integers(len(names), size=len(names))
-        weights = [np.zeros(len(kind)) for kind in (high, low)]
-        for number in chosen:
-            for kind, weight in zip((high, low), weights, strict=True):
-                own = np.flatnonzero(kind.bases == names[number])
-                if len(own):
-                    np.add.at(weight, rng.choice(own, size=len(own)), 1.0)
-        pairs = weights[0].sum() * weights[1].sum()
-        if pairs:
-            draws.append(weights[0] @ ordered @ weights[1] / pairs)
-    return percentile_interval(float(ordered.mean()), torch.tensor(draws, dtype=torch.float64))
+    drawn = rng.multinomial(len(names), [1 / len(names)] * len(names), size=resamples)
+    one, other = (_weights(kind, names, drawn, rng) for kind in (high, low))
+    pairs = one.sum(1) * other.sum(1)
+    draws = ((one @ ordered) * other).sum(1) / np.where(pairs > 0, pairs, math.nan)  # draws without a kind have none
+    return percentile_interval(float(ordered.mean()), torch.from_numpy(draws))
+
+
+def _weights(kind: Numbers, names: Sequence[object], drawn: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """How often every checkpoint is drawn, [resample, checkpoint]: of a base as many as it has, each time."""
+    weights = np.zeros((len(drawn), len(kind)))
+    for number, name in enumerate(names):
+        own = np.flatnonzero(kind.bases == name)
+        if len(own):
+            weights[:, own] = rng.multinomial(drawn[:, number] * len(own), [1 / len(own)] * len(own))
+    return weights
 
 
 def best_threshold(high: Numbers, low: Numbers) -> float:
