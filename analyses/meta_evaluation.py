@@ -37,9 +37,9 @@ from mechinterp.data.storage.files import write_text
 from mechinterp.data.storage.tables import write_table
 from mechinterp.errors import InputError
 from mechinterp.report.certificate import place_rows, separation_rows, verdict_rows
-from mechinterp.runs.config import StudyConfig, load_config
 from mechinterp.runs.calibration.running import meta_evaluate
 from mechinterp.runs.calibration.settings import MetaSettings
+from mechinterp.runs.config import StudyConfig, load_config
 from mechinterp.runs.study import Study
 
 CONFIG = Path(__file__).parent / "configs" / "meta-evaluation.yaml"
@@ -115,7 +115,8 @@ def main(given: Sequence[str] | None = None) -> int:
         table = collected(arguments.out)
         sys.stdout.write(write_all(table, arguments.out))
         if arguments.write_certificate:
-            write_table(CERTIFICATE, shorter(table.drop(columns=["missing", "sentence"])))
+            packed = shorter(table.drop(columns=["missing", "sentence"]))
+            packed.to_csv(CERTIFICATE, index=False)  # a file of the package, not of a run
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -65,7 +65,7 @@ def _area(row: Row, name: str) -> str:
 
 
 def _range(row: Row, name: str) -> str:
-    low, high = (float(str(row[f"{name}_{end}"])) for end in ("min", "max"))
+    low, high = (float(str(row[f"{name}_{end}"])) + 0.0 for end in ("min", "max"))  # no minus before a zero
     return UNDEFINED if pd.isna(low) else f"{number(low)} to {number(high)}"
 
 

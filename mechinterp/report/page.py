@@ -106,7 +106,7 @@ def write_report(
         defined={
             *(anchor for section in sections for anchor in section.anchors),
             *(f"table.{one.table.name}" for one in shown),
-            *("paper", "calibration", "settings"),  # sections that say themselves what their headings mean
+            *("paper", "certificate", "settings"),  # sections that say themselves what their headings mean
         },
         settings=_settings(manifest),
     )
