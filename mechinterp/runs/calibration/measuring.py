@@ -107,7 +107,7 @@ class Instrument:
         }
         verdict = verdict_table(tables).iloc[0]
         moved = mechanism(contrast).iloc[0]
-        states = decodability.decode(name, checkpoint, self.decoded)
+        states = decodability.decode(name, checkpoint, self.decoded).table
         plain = _unsafe(attacked.plain)
         return {
             "toxicity_reduction": moved["toxicity_reduction_rate"],
