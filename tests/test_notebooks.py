@@ -18,6 +18,26 @@ from nbformat import NotebookNode
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NAMES = ("01_erase_or_bypass", "02_probe_your_checkpoint", "03_neurons_and_relapse")
+FIGURES = """
+def _(events):
+    def before_the_first_cell(*_):
+        events.unregister("pre_run_cell", before_the_first_cell)
+        import warnings
+
+        with warnings.catch_warnings():  # of libraries, about notebooks
+            warnings.simplefilter("ignore")
+            import mechinterp.report.picture  # what is shown is rendered
+            from mechinterp.report import plates
+
+        render = plates.figure_bytes
+        plates.figure_bytes = lambda figure, kind="png": render(figure) if kind in {kinds} else kind.encode()
+
+    events.register("pre_run_cell", before_the_first_cell)
+
+_(get_ipython().events)
+del _
+"""
+"""Run before a lesson: of the figures that it writes to files only some kinds are rendered, the rest are stand-ins."""
 REMARKS = re.compile(r"^\d+ of (the )?\d+ .*(they are neutral|each text counts once)$", re.MULTILINE)
 """What is said of a study as small as the tests' own, and not of the one whose outputs are committed."""
 
@@ -94,8 +114,15 @@ def test_lessons_are_written_on_the_face() -> None:
 
 @pytest.mark.filterwarnings("ignore")  # the client's own; those of the cells would be outputs
 @pytest.mark.parametrize("name", NAMES)
-def test_runs_from_beginning_to_end(name: str, own_runs: Path, tmp_path: Path) -> None:
-    """On a small study that is finished; `make notebooks` runs them on the default one."""
+def test_runs_from_beginning_to_end(name: str, own_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a small study that is finished; `make notebooks` runs them on the default one.
+
+    The second lesson compares two checkpoints and has every plate of them rendered.
+    """
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "figures.py").write_text(FIGURES.format(kinds=["png"] if name == NAMES[1] else []))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     for folder in ("notebooks", "analyses/configs"):  # the lessons' paths lead from their own folder to these
         (tmp_path / folder).mkdir(parents=True)
     shutil.copy(own_runs / "small.yaml", tmp_path / "analyses" / "configs" / "organism.yaml")
