@@ -300,6 +300,21 @@ def test_mistakes_are_told_in_one_line(folder: Path, tmp_path: Path) -> None:
     assert "no tuned checkpoints" in refused(lambda: mi.compare(base, {}, **comparison))
     assert "names the checkpoints" in refused(lambda: mi.compare(base, ["runs/sft"], **comparison))
     assert "plain name" in refused(lambda: mi.compare(base, {"a/b": base}, **comparison))
+    assert "its name as a text" in refused(lambda: mi.compare(base, {1: base}, **comparison))
+    assert "name of the base" in refused(lambda: mi.compare(base, {"base": base}, **comparison))
+    for wrong, said in (
+        ({"block": "1"}, "a block's number"),
+        ({"distance": "residul"}, "did you mean 'residual'"),
+        ({"settings": {"max_new_tokens": 3}}, "give mi.ComparisonSettings(...)"),
+        ({"origins": "yes"}, "give False, or mi.OriginsSettings(...)"),
+        ({"judge": 3}, "judge is a int"),
+        ({"data": ["a text"]}, "no list of pairs"),
+        ({"never": 3}, "never is a int"),
+    ):
+        assert said in refused(lambda wrong=wrong: mi.compare(base, {"same": base}, **{**comparison, **wrong}))
+    assert "give one (`never`)" in refused(lambda: mi.depth(base, base, None, INSTANCES))
+    for options in ({"quantise": 3}, ["quantise"]):
+        assert "by name" in refused(lambda given=options: mi.attack(base, base, "quantise", INSTANCES, options=given))
     gone = {"data": tmp_path / "gone.json", "probe": probe}
     assert "gone.json" in refused(lambda: mi.compare(base, {"same": base}, **gone))
     wrong = {"data": INSTANCES, "probe": {"a": 1}}

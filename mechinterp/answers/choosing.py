@@ -62,6 +62,8 @@ def judges_of(judge: Named | Sequence[Named] | None, responses: str | Path | Non
     Raises:
         InputError: for more than two, or the same twice.
     """
+    if judge is not None and not isinstance(judge, str | Path | Sequence) and not callable(judge):
+        raise InputError(f"judge is a {type(judge).__name__}; give a judge, the name of one, or two of them")
     given = [] if judge is None else [judge] if isinstance(judge, str | Path) or callable(judge) else list(judge)
     if not given or (responses is not None and EMBEDDED not in given):
         given = [EMBEDDED, *given]

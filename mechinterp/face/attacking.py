@@ -12,7 +12,7 @@ from mechinterp.data.benign import BenignPrompt, read_benign
 from mechinterp.data.knowledge import read_knowledge
 from mechinterp.data.pairs import AnyPair
 from mechinterp.face.loading import CheckpointLike
-from mechinterp.face.looked_up import Several, TunedLike, looked_up
+from mechinterp.face.looked_up import Several, TunedLike, check_given, looked_up
 from mechinterp.runs.attack import attack_checkpoints
 from mechinterp.runs.folder import RunFolder
 
@@ -71,6 +71,8 @@ def attack(
     Example:
         >>> mi.attack("BASE", {"dpo": "runs/dpo"}, "quantise", "SafeEdit_test.json").table("attacks")
     """
+    for given in (options, *(options.values() if isinstance(options, Mapping) else ())):
+        check_given("options", given, Mapping, "the settings of attacks by name, {'quantise': {'bits': [4]}}")
     settings = AttackSettings(
         attacks=name, prompts=prompts, options={each: dict(own) for each, own in (options or {}).items()}
     )

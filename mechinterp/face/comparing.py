@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 
 from mechinterp.answers.choosing import Named
@@ -12,8 +13,8 @@ from mechinterp.audit.origins.settings import OriginsSettings
 from mechinterp.audit.relapse.treatments import RelapseSettings
 from mechinterp.data.pairs import AnyPair
 from mechinterp.face.loading import CheckpointLike, DirectionLike, directions_of, probe_of
-from mechinterp.face.looked_up import Several, TunedLike, looked_up
-from mechinterp.measures.distances import Distance
+from mechinterp.face.looked_up import Several, TunedLike, check_given, looked_up
+from mechinterp.measures.distances import Distance, check_distance
 from mechinterp.runs.comparison import compare_checkpoints
 from mechinterp.runs.folder import RunFolder
 from mechinterp.runs.relapse import treat_checkpoints
@@ -82,6 +83,11 @@ def compare(
         >>> found = mi.compare("BASE", {"dpo": "runs/dpo"}, "SafeEdit_test.json", probe="probe.safetensors")
         >>> found.verdict
     """
+    check_given("settings", settings, ComparisonSettings, "mi.ComparisonSettings(...)")
+    check_given("relapse", relapse, (bool, RelapseSettings), "True, or mi.RelapseSettings(...)")
+    check_given("origins", origins, (bool, OriginsSettings), "False, or mi.OriginsSettings(...)")
+    check_given("block", block, Integral, "a block's number, from 0")
+    check_distance(distance)
     with looked_up(
         base, tuned, data, judge, never=never, seed=seed, dtype=dtype, device=device, chat=chat, progress=progress
     ) as work:
@@ -159,6 +165,9 @@ def relapse(
     Example:
         >>> mi.relapse("BASE", {"dpo": "runs/dpo"}, "SafeEdit_test.json").table("relapse_verdict")
     """
+    check_given("settings", settings, RelapseSettings, "mi.RelapseSettings(...)")
+    check_given("block", block, Integral, "a block's number, from 0")
+    check_distance(distance)
     with looked_up(
         base, tuned, data, judge, never=never, seed=seed, dtype=dtype, device=device, chat=chat, progress=progress
     ) as work:

@@ -14,7 +14,8 @@ from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.audit.directions.toxic_direction import ToxicDirection
 from mechinterp.data.comments import Comment, read_comments
 from mechinterp.data.pair_files import read_pairs
-from mechinterp.data.pairs import AnyPair, numbered
+from mechinterp.data.pairs import AnyPair, Pair, numbered
+from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
 from mechinterp.face.progress import watched
 from mechinterp.models.bases import stands_on
@@ -181,7 +182,12 @@ def instances_of(data: Sequence[AnyPair] | str | Path) -> list[AnyPair]:
     Raises:
         InputError: if there is no such file, or a row of it is malformed.
     """
-    return read_pairs(data) if isinstance(data, str | Path) else numbered(data)
+    if isinstance(data, str | Path):
+        return read_pairs(data)
+    given: object = data
+    if not isinstance(given, Sequence) or not all(isinstance(each, Pair | SafeEditInstance) for each in given):
+        raise InputError("data is no list of pairs; give what mi.read_pairs reads, a list of mi.Pair, or a file's path")
+    return numbered(data)
 
 
 def comments_of(comments: Sequence[Comment] | str | Path) -> list[Comment]:

@@ -86,6 +86,8 @@ def looked_up(
             raise InputError(
                 f"{name} is a {type(each).__name__}; give a checkpoint, an edit, or a folder or file of one"
             )
+        if not isinstance(name, str):
+            raise InputError(f"a tuned checkpoint is called {name!r:.60}; give its name as a text")
     if not named:
         raise InputError("there are no tuned checkpoints to compare with the base; give them by name")
     if taken := [name for name in ("base", *beside) if name in named]:
@@ -106,6 +108,12 @@ def looked_up(
             reporter,
             {"judge": judge, "seed": seed, "device": device},
         )
+
+
+def check_given(name: str, value: object, kinds: type | tuple[type, ...], remedy: str) -> None:
+    """Raise `InputError` for an argument that is of none of some types, unless it was left out (None)."""
+    if value is not None and not isinstance(value, kinds):
+        raise InputError(f"`{name}` is {value!r:.60}; give {remedy}")
 
 
 def _alone(tuned: Any) -> dict[str, TunedLike]:

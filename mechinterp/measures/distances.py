@@ -42,8 +42,8 @@ def pair_distances(
     Returns:
         A row per distance, in the order asked for.
     """
-    if unknown := [distance for distance in distances if distance not in DISTANCES]:
-        raise InputError(f"distance must be one of {DISTANCES}, got {unknown[0]!r}{near(unknown[0], DISTANCES)}")
+    for distance in distances:
+        check_distance(distance)
     wide = safe.dtype if safe.dtype == torch.float64 else torch.float32
     safe, unsafe = safe.to(wide), unsafe.to(wide)
     found: dict[Distance, Tensor] = {}
@@ -69,3 +69,9 @@ def _frobenius(
 
 def _token_mean(states: Float[Tensor, "pair pos d_model"], mask: Bool[Tensor, "pair pos"]) -> Tensor:
     return torch.where(mask[..., None], states, 0).sum(1) / mask.sum(1, keepdim=True)
+
+
+def check_distance(distance: str) -> None:
+    """Raise `InputError` unless there is such a distance."""
+    if distance not in DISTANCES:
+        raise InputError(f"distance must be one of {DISTANCES}, got {distance!r}{near(str(distance), DISTANCES)}")
