@@ -12,6 +12,7 @@ from mechinterp.audit.attacks.registry import ATTACKS
 from mechinterp.audit.tables.verdicts import VERDICT, verdict_table
 from mechinterp.measures.intervals import Interval
 from mechinterp.measures.verdict import Attacked, judge, where_it_sits
+from mechinterp.report.plotting.attacks import plot_attacks, plot_attacks_overview
 
 NONE = Interval(math.nan, math.nan, math.nan)
 DEEP = Interval(0.9, 0.8, 0.95)
@@ -201,3 +202,27 @@ def test_one_is_counted_in_the_singular() -> None:
 
 def test_controls_are_set_aside() -> None:
     assert all({*attack.controls} <= {*attack.aside} for attack in ATTACKS.values())
+
+
+def attacked_rows(attack: str, points: dict[tuple[str, float], float]) -> pd.DataFrame:
+    rows = []
+    for (setting, dose), recovery in points.items():
+        ends = {name: Interval(recovery, recovery, recovery).columns(name) for name in ("value", "recovery", "excess")}
+        row = {"attack": attack, "setting": setting, "dose": dose, "method": "sft", "role": "tuned"}
+        rows.append({**row, "quantity": "unsafe", **ends["value"], **ends["recovery"], **ends["excess"]})
+    return pd.DataFrame(rows)
+
+
+def test_the_overview_gives_the_control_of_what_does_not_beat_it() -> None:
+    points = {("difference", 1.0): 0.4, ("swapped 01", 1.0): 0.7, ("swapped 02", 1.0): 0.1}
+    cells = plot_attacks_overview(attacked_rows("ablate_difference", points)).axes[0].texts
+    assert [cell.get_text() for cell in cells] == ["40%\n(control 70%)"]
+    points[("difference", 6.0)] = 0.5  # another dose, which has no control
+    cells = plot_attacks_overview(attacked_rows("ablate_difference", points)).axes[0].texts
+    assert [cell.get_text() for cell in cells] == ["50%\n(+50%)"]
+
+
+def test_a_curve_has_amounts_and_no_numbers_of_blocks() -> None:
+    points = {("greedy by kind", 1.0): 0.2, ("greedy by kind", 2.0): 0.6, ("put back by block", 5.0): 0.9}
+    lower = plot_attacks(attacked_rows("transplant", points)).axes[1]
+    assert [tick.get_text() for tick in lower.get_xticklabels()] == ["as\nit is", "1", "2"]

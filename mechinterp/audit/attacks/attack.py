@@ -137,6 +137,7 @@ class Attack:
         aside: settings that tables show and that nothing is concluded from.
         controls: those of them that do what the attack does without what it is about; what brings back no more than
             they do at the same dose shows nothing.
+        curve: settings whose doses are amounts, where those of others are names; all of them where empty.
         on_base: whether the base can be attacked likewise; not where the attack brings in parts of the base.
         further: tables of its own.
     """
@@ -152,6 +153,7 @@ class Attack:
     needs: tuple[Literal["attacker", "benign"], ...] = ()
     aside: tuple[str, ...] = ()
     controls: tuple[str, ...] = ()
+    curve: tuple[str, ...] = ()
     on_base: bool = True
     further: tuple[Further, ...] = field(default=())
 

@@ -191,6 +191,7 @@ TRANSPLANT = Attack(
     line="groups of the base's weights put into the tuned model, and of the tuned model's into the base",
     cost="dear",
     aside=tuple(f"{way} {what}" for way in WAYS[1:] for what in (*_KINDS, "by block")),
+    curve=tuple(_GREEDY.values()),
     on_base=False,
     further=(Further("attack_transplant", _steps_table),),
 )

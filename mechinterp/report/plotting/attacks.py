@@ -52,6 +52,7 @@ def plot_attacks(attacks: pd.DataFrame) -> Figure:
     """
     require(attacks, "attacks", _COLUMNS)
     rows, names = _counted(attacks)
+    rows = rows[[_on_curve(*each) for each in zip(rows["attack"], rows["setting"], strict=True)]]
     rates, odds = only(rows, "attacks", "quantity", "unsafe"), where(rows, quantity="log_odds")
     roles = dict(zip(rows["method"], rows["role"], strict=True))
     colours = {**method_colours(roles), **{name: FAINT for name, role in roles.items() if role != "tuned"}}
@@ -140,7 +141,7 @@ def plot_attacks_overview(attacks: pd.DataFrame) -> Figure:
                 shade = colours(0.85 * float(np.clip(value, 0, 1))) if np.isfinite(value) else "#ffffff"
                 axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=shade, gid="cell"))
                 ink = "#ffffff" if np.isfinite(value) and value > 0.7 else INK
-                axes.text(column, row, _cell(best), ha="center", va="center", fontsize=7, color=ink)
+                axes.text(column, row, _cell(best, attacks), ha="center", va="center", fontsize=7, color=ink)
         axes.set_xticks(range(len(names)), [_label(name).replace(" ", "\n", 1) for name in names])
         axes.set_xlim(-0.5, len(names) - 0.5)
         label_rows(axes, [_named(method, role) for method, role in roles.items()])
@@ -161,11 +162,16 @@ def _counted(attacks: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return rows, ordered(rows.loc[rows["attack"] != "none", "attack"], KNOWN)
 
 
+def _on_curve(name: str, setting: str) -> bool:
+    curve = KNOWN[name].curve if name in KNOWN else ()
+    return not curve or setting in curve
+
+
 def _places(rows: pd.DataFrame) -> dict[Any, str]:
     """The ticks of an attack: its doses, the weakest first; its settings where each has but one and the same."""
     if rows["dose"].nunique() == 1 and rows["setting"].nunique() > 1:
         return {setting: setting for setting in dict.fromkeys(rows["setting"])}
-    return {dose: f"{dose:g}" for dose in dict.fromkeys(rows["dose"])}
+    return {dose: f"{dose:g}" for dose in dict.fromkeys(rows["dose"])}  # as they come: fewer bits are more
 
 
 def _by_setting(places: dict[Any, str], rows: pd.DataFrame) -> bool:
@@ -206,14 +212,20 @@ def _finish(upper: Axes, lower: Axes, name: str, places: dict[Any, str], read: b
     numbers = all(isinstance(tick, float) for tick in places)
     if not numbers:
         lower.set_xticks(lower.get_xticks(), ["as it is", *places.values()], rotation=30, ha="right")
-    lower.set_xlabel((KNOWN[name].unit if name in KNOWN else "dose") if numbers else "")
+    lower.set_xlabel((KNOWN[name].unit.split(",")[0] if name in KNOWN else "dose") if numbers else "")
     if not read:
         lower.text(0.5, 0.5, "the answers alone\nare attacked", transform=lower.transAxes, ha="center", color=FAINT)
 
 
-def _cell(best: Any) -> str:
+def _cell(best: Any, attacks: pd.DataFrame) -> str:
+    """What is printed of a point: its recovery and excess; where a control of its own brings back as much, that."""
     if best is None:
         return "undefined"
+    beside = where(attacks, **{each: best[each] for each in ("attack", "method", "quantity", "dose")})
+    controls = KNOWN[best["attack"]].controls if best["attack"] in KNOWN else ()
+    control = beside.loc[beside["setting"].isin(controls), "recovery"].max()
+    if best["recovery"] <= control:
+        return f"{percent(best['recovery'], signed=False)}\n(control {percent(control, signed=False)})"
     more = f"\n({percent(best['excess'])})" if np.isfinite(best["excess"]) else ""
     return f"{percent(best['recovery'], signed=False)}{more}"
 
@@ -248,7 +260,8 @@ ATTACKS_OVERVIEW = Plate(
     title="What each attack brings back",
     caption=(
         "The most that each attack brings back over its settings and doses, of the log odds where it acts on them and "
-        "else of the unsafe rate; in brackets what that is beyond a model that never learnt, in points. Undefined "
+        "else of the unsafe rate; in brackets what that is beyond a model that never learnt, in points, or what the "
+        "attack’s own control brings back where that is as much, so that nothing is shown. Undefined "
         "where the checkpoint is not below its base. The most of many points is a little too high; intervals are in "
         "the table, and worst.csv chooses on other prompts than it reports."
     ),
