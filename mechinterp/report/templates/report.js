@@ -67,8 +67,8 @@
 
   // What a heading means shows where the pointer rests on its link.
   for (const link of document.querySelectorAll("a.define, a.word")) {
-    const place = document.getElementById(link.getAttribute("href").slice(1));
-    if (place) link.title = place.querySelector("dd").textContent.trim();
+    const meaning = document.getElementById(link.getAttribute("href").slice(1))?.querySelector("dd");
+    if (meaning) link.title = meaning.textContent.trim();
   }
 
   // All is printed.
