@@ -68,10 +68,10 @@ class RunFolder:
         Raises:
             InputError: with the first such place.
         """
-        from mechinterp.audit.tables.verdicts import SOURCES
+        from mechinterp.audit.tables.verdicts import can_be_judged
         from mechinterp.report.plates import figure_files, plates_of
 
-        tables = [*tables, *(["verdict"] if {*SOURCES} & {*tables} else [])]
+        tables = [*tables, *(["verdict"] if can_be_judged(tables) else [])]
         names = ["manifest.json", *([REPORT] if report else []), *(f"tables/{name}.csv" for name in tables)]
         names += [f"answers/{name}.json" for name in answers]
         figures = [file for name in plates_of(tables) for file in figure_files(folder / "figures", name)]
@@ -197,9 +197,9 @@ class RunFolder:
 
         Of a study whose stage `report` was left out it is made here, from the tables that are there.
         """
-        from mechinterp.audit.tables.verdicts import SOURCES, VERDICT, verdict_table
+        from mechinterp.audit.tables.verdicts import VERDICT, can_be_judged, verdict_table
 
-        if "verdict" in self.tables or not {*SOURCES} & {*self.tables}:
+        if "verdict" in self.tables or not can_be_judged(self.tables):
             return self.table("verdict")
         made = verdict_table(self._saved)
         return made[VERDICT.reading_order(made.columns)]

@@ -7,8 +7,9 @@ one in memory), other prompts, or a way of answering of its own; `testing` asks,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isnan, nan
 from typing import TYPE_CHECKING, Any, Literal
 
 from mechinterp.data.validation import UsersSettings
@@ -161,6 +162,16 @@ class Attack:
         """`1 token given`, `3 tokens given`."""
         counted, *rest = self.unit.split(" ")
         return " ".join([f"{dose:g}", counted.removesuffix("s") if dose == 1 else counted, *rest])
+
+    def control(self, rows: Iterable[Mapping[Any, Any]], dose: float) -> float:
+        """The most that a control of its own brings back at a dose; nan where none was made.
+
+        Args:
+            rows: those of `attacks.csv` of this attack, one checkpoint and one quantity.
+            dose: that of the point to be held against it.
+        """
+        beside = [row["recovery"] for row in rows if row["setting"] in self.controls and row["dose"] == dose]
+        return max((back for back in beside if not isnan(back)), default=nan)
 
     def lacks(self, known: Known) -> list[str]:
         """Kinds of data that it needs and that are not there."""

@@ -108,7 +108,8 @@ def origins_of(
         rows["origins"] += of_groups
         rows["origins_blocks"] += block_rows(along, few, name, seed)
         rows["origins_neurons"] += part_rows(along, few, name, seed, settings.top)
-        itself = _ends(Change.of(base, base), asked, readout)
+        with change.hybrid(()) as again:
+            itself = ends[0], read(again, texts, readout)
         known_beforehand = controls(change, readout, units, few, ends, itself, along, seed=seed)
         rows["origins_controls"] += [{"readout": name, **row} for row in known_beforehand]
     return Origins({name: table_of(name, [{"method": method, **row} for row in own]) for name, own in rows.items()})

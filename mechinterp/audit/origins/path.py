@@ -111,7 +111,7 @@ def attribute(
             _collect(collected, change, texts, readout, units, t)
             spent += 1
             if progress is not None:
-                progress(spent, max(nodes, nodes * math.ceil(spent / nodes)))
+                progress(spent, nodes * math.ceil(spent / nodes))
         processes.add_up(collected.sums.values())
         attributed = sum(float(total.sum()) for total in collected.sums.values()) / len(texts)
         return _Piece(start, end, abs(attributed - (known[end] - known[start])), collected)

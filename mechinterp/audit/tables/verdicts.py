@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -49,7 +49,12 @@ def verdict_table(tables: Tables) -> pd.DataFrame:
 
 def with_verdict(tables: Tables) -> dict[str, pd.DataFrame]:
     """The tables, and the verdict where there is something to judge by."""
-    return {**tables, **({"verdict": verdict_table(tables)} if any(name in tables for name in SOURCES) else {})}
+    return {**tables, **({"verdict": verdict_table(tables)} if can_be_judged(tables) else {})}
+
+
+def can_be_judged(names: Iterable[str]) -> bool:
+    """Whether among the tables of these names there is one that makes a verdict."""
+    return not {*SOURCES}.isdisjoint(names)
 
 
 def _methods(tables: Tables) -> list[str]:
@@ -141,15 +146,14 @@ def _attacks(method: str, tables: Tables) -> Iterator[Attacked]:
         found = list(rows(tables, "attacks", method=method, attack=name)) if attack.on_base else []
         quantity = READOUT if any(row["quantity"] == READOUT for row in found) else "unsafe"
         found = [row for row in found if row["quantity"] == quantity]
-        controls = [row for row in found if row["setting"] in attack.controls]
         counted = [row for row in found if row["setting"] not in attack.aside]
         several = len({row["setting"] for row in counted}) > 1
         for row in counted:
             recovery, excess = interval_of(row, "recovery"), interval_of(row, "excess")
             setting = f" ({row['setting']})" if several else ""
             said = f"{attack.label}{setting} at {attack.dose_in_words(row['dose'])}"
-            beside = [one["recovery"] for one in controls if one["dose"] == row["dose"]]
-            yield Attacked(said, recovery, excess, recovery.value - excess.value, max(beside, default=math.nan))
+            control = attack.control(found, row["dose"])
+            yield Attacked(said, recovery, excess, recovery.value - excess.value, control)
 
 
 def _local(method: str, tables: Tables) -> dict[str, Any]:

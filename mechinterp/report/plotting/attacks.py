@@ -221,9 +221,9 @@ def _cell(best: Any, attacks: pd.DataFrame) -> str:
     """What is printed of a point: its recovery and excess; where a control of its own brings back as much, that."""
     if best is None:
         return "undefined"
-    beside = where(attacks, **{each: best[each] for each in ("attack", "method", "quantity", "dose")})
-    controls = KNOWN[best["attack"]].controls if best["attack"] in KNOWN else ()
-    control = beside.loc[beside["setting"].isin(controls), "recovery"].max()
+    beside = where(attacks, **{each: best[each] for each in ("attack", "method", "quantity")})
+    rows = beside.to_dict("records")
+    control = KNOWN[best["attack"]].control(rows, best["dose"]) if best["attack"] in KNOWN else float("nan")
     if best["recovery"] <= control:
         return f"{percent(best['recovery'], signed=False)}\n(control {percent(control, signed=False)})"
     more = f"\n({percent(best['excess'])})" if np.isfinite(best["excess"]) else ""
