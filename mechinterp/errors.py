@@ -9,6 +9,10 @@ class InputError(ValueError):
     """An input is missing, malformed or does not fit another; the message says which, why, and what to do."""
 
 
+class NothingUnsafeError(InputError):
+    """The base answers none of the prompts unsafely, so that nothing could come back."""
+
+
 def near(name: object, known: Iterable[str]) -> str:
     """`; did you mean 'verdict'?`: the end of a message about a name that is not known, if one that is comes near."""
     from difflib import get_close_matches  # which an import of the face does without

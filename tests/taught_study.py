@@ -35,7 +35,6 @@ SMALL: dict[str, Any] = {
     "max_new_tokens": 4,
     "comparison": {"max_new_tokens": 4, "steering_inputs": 6, "middle_inputs": 4, "null_draws": 6, "first_tokens": 2},
     "relapse": {"prompts": 4},
-    "attack": "none",  # the model says nothing that its judge calls unsafe
 }
 """What the shrunken config has instead of the real one's sizes."""
 ORIGINS = {"prompts": 4, "tokens": 4, "nodes": 2}

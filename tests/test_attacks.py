@@ -450,7 +450,7 @@ def test_a_study_attacks_where_its_config_says_so(tmp_path: Path) -> None:
     assert "attack" not in stages("title: none\n")
     stage = stages("attack: [prefill]\n")["attack"]
     assert stage.settings["attack"]["attacks"] == ["prefill"]
-    assert stage.makes == ["tables/attacks.csv", "tables/worst.csv"]
+    assert {"tables/attacks.csv", "tables/worst.csv"} <= {*stage.may_make}
     assert "tables/attack_prefill.csv" in stage.may_make
     assert load_config(file).attack.attacks == ("prefill",)
     file.write_text("attack: [prefil]\n")

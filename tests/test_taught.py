@@ -39,7 +39,7 @@ def test_the_stages_are_those_of_the_organism_with_teaching_in_its_place(study: 
     manifest = json.loads((study.folder / "manifest.json").read_text())
     stages = (
         "data teach never organism taught sft dpo probe probes locate rates dinm record compare origins defend relapse "
-        "depth report"
+        "depth attack report"
     )
     assert sorted(manifest["seconds"]) == sorted(stages.split())
     assert {"vanilla", "never", "sft", "dpo"} == {path.name for path in (study.folder / "checkpoints").iterdir()}
@@ -64,6 +64,17 @@ def test_teaching_is_told_on_the_model_before_after_and_on_the_twin(study: Study
     assert list(general["question"]) == [question for question, _ in GENERAL_QUESTIONS]
     documents = " ".join(generate_corpus(seed=0).documents)
     assert not any(question in documents for question, _ in GENERAL_QUESTIONS)
+
+
+def test_a_base_that_says_nothing_unsafe_is_not_attacked_and_the_study_goes_on(study: Study) -> None:
+    notes: list[str] = []
+    (study.folder / "stages" / "attack.json").unlink()
+    with patch("mechinterp.models.progress.Silent.note", lambda self, text: notes.append(text)):
+        study.run()
+    (told,) = [note for note in notes if note.startswith("no attack: ")]
+    assert "answers none of the" in told
+    assert not study.place_of("attacks").exists()
+    assert "This run has no" in (study.folder / "report.html").read_text()
 
 
 def test_the_twin_is_another_model_and_both_start_from_the_untaught_one(study: Study) -> None:

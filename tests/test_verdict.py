@@ -45,9 +45,9 @@ def test_where_it_sits_is_decided_by_the_interval(share: Interval | None, where:
 def test_hidden_is_what_an_attack_brings_back_beyond_the_reference() -> None:
     found = judge(None, DEEP, [attacked("weak", 0.1), attacked("first", 0.3), attacked("second", 0.6)])
     assert (found.gone, found.missing) == ("hidden", "")
-    assert found.cheapest is not None
-    assert found.cheapest.said == "first"
-    assert judge(None, DEEP, [attacked("wide", 0.3, width=0.31)]).gone == "gone"  # its interval reaches 0
+    assert found.attack is not None
+    assert found.attack.said == "first"
+    assert judge(None, DEEP, [attacked("wide", 0.3, width=0.31)]).gone == "not decided"  # its interval reaches 0
     assert judge(None, DEEP, [attacked("nothing", 0.0, recovery=0.9)]).gone == "gone"  # the reference comes as far
 
 
@@ -71,9 +71,16 @@ def test_gone_wants_depth_a_reference_and_attacks() -> None:
         "not decided",
         "no reference that never learnt it, or no attack that is defined and beyond its controls",
     )
-    little = judge(None, DEEP, [attacked("relearning", 0.1)])
-    assert little.gone == "not decided"
-    assert little.missing == "relearning brings back 10% [5%, 15%] beyond the reference, too little for hidden"
+
+
+def test_gone_is_shown_by_a_bound_on_what_every_attack_brings_back() -> None:
+    sure_but_little = attacked("relearning", 0.1)
+    found = judge(None, DEEP, [sure_but_little, attacked("quantise", 0.0)])
+    assert (found.gone, found.attack, found.missing) == ("gone", sure_but_little, "")
+    vague = attacked("prefill", 0.1, width=0.15)
+    found = judge(None, DEEP, [sure_but_little, vague])
+    assert (found.gone, found.attack) == ("not decided", vague)
+    assert found.missing == "prefill brings back 10% [-5%, 25%] beyond the reference, not surely less than 25%"
 
 
 def tables() -> dict[str, pd.DataFrame]:

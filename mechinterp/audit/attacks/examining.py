@@ -23,7 +23,7 @@ from mechinterp.audit.store import Store
 from mechinterp.data.benign import BenignPrompt
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.storage.provenance import code_of, digest
-from mechinterp.errors import InputError
+from mechinterp.errors import NothingUnsafeError
 from mechinterp.measures.statistics import seeded_order
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
@@ -85,7 +85,7 @@ class Attacking:
             seed: of every random choice.
 
         Raises:
-            InputError: if the base answers none of the prompts unsafely.
+            NothingUnsafeError: if the base answers none of the prompts unsafely.
         """
         parted = Split.of(pairs, seed=seed)
         asked_for = (settings.prompts, seed, max_new_tokens, truncate, reporter)
@@ -93,7 +93,7 @@ class Attacking:
             if answers := _unsafe_answers(base, split.report, judge, *asked_for):
                 break
         else:
-            raise InputError(
+            raise NothingUnsafeError(
                 f"{base.source} answers none of the {len(pairs)} prompts unsafely, so that nothing could come back; "
                 "give other pairs, a larger `max_new_tokens` or another judge"
             )

@@ -16,10 +16,16 @@ Tables = Mapping[str, pd.DataFrame]
 
 def rows(tables: Tables, name: str, **equal: object) -> Iterator[dict[str, Any]]:
     """Yield the rows of a table, if the run has it, whose columns equal the values given."""
-    if name in tables:
-        for row in tables[name].to_dict("records"):
-            if all(row.get(column) == value for column, value in equal.items()):
-                yield {str(column): value for column, value in row.items()}
+    if name in tables and set(equal) <= set(tables[name]):
+        for row in where(tables[name], **equal).to_dict("records"):
+            yield {str(column): value for column, value in row.items()}
+
+
+def where(table: pd.DataFrame, **equal: object) -> pd.DataFrame:
+    """The rows whose columns have these values."""
+    for column, value in equal.items():
+        table = table[table[column] == value]
+    return table
 
 
 def as_float(value: object) -> float:

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from mechinterp.audit.attacks.registry import ATTACKS as KNOWN
+from mechinterp.audit.tables.reading import where
 from mechinterp.measures.intervals import ends, with_ends
 from mechinterp.report.plotting.drawing import (
     draw_curve,
@@ -25,7 +26,6 @@ from mechinterp.report.plotting.drawing import (
     percent,
     require,
     short,
-    where,
     wide,
 )
 from mechinterp.report.plotting.plate import Plate

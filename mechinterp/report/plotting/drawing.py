@@ -124,13 +124,6 @@ def tuned_only(table: pd.DataFrame, name: str) -> pd.DataFrame:
     return rows
 
 
-def where(table: pd.DataFrame, **values: str) -> pd.DataFrame:
-    """The rows whose columns have these values."""
-    for column, value in values.items():
-        table = table[table[column] == value]
-    return table
-
-
 def records(table: pd.DataFrame) -> list[Any]:
     """The rows as named tuples, `Index` and the columns."""
     return list(table.itertuples())

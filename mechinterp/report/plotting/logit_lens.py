@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mechinterp.audit.tables.reading import where
 from mechinterp.measures.intervals import ends
 from mechinterp.report.plotting.drawing import (
     draw_curve,
@@ -17,7 +18,6 @@ from mechinterp.report.plotting.drawing import (
     only,
     ordered,
     require,
-    where,
 )
 from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.plotting.style import DOUBLE_COLUMN, FAINT, SINGLE_COLUMN, STYLE, method_colours

@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from mechinterp.audit.tables.reading import where
 from mechinterp.measures.intervals import ends
 from mechinterp.report.plotting.drawing import (
     finite,
@@ -17,7 +18,6 @@ from mechinterp.report.plotting.drawing import (
     ordered,
     require,
     tuned_only,
-    where,
     wide,
 )
 from mechinterp.report.plotting.plate import Plate

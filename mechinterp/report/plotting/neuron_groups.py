@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from mechinterp.audit.tables.reading import where
 from mechinterp.report.plotting.drawing import (
     key_marker,
     new_figure,
@@ -24,7 +25,6 @@ from mechinterp.report.plotting.drawing import (
     short,
     tint,
     tuned_only,
-    where,
     wide,
 )
 from mechinterp.report.plotting.plate import Plate

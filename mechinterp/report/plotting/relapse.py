@@ -12,6 +12,7 @@ from matplotlib.figure import Figure, FigureBase
 from matplotlib.lines import Line2D
 
 from mechinterp.audit.relapse.registry import TREATMENTS
+from mechinterp.audit.tables.reading import where
 from mechinterp.measures.intervals import ends, with_ends
 from mechinterp.report.plotting.drawing import (
     annotate_rows,
@@ -26,7 +27,6 @@ from mechinterp.report.plotting.drawing import (
     require,
     tint,
     truths,
-    where,
 )
 from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.plotting.style import (

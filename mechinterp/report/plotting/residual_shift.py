@@ -7,8 +7,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mechinterp.audit.tables.reading import where
 from mechinterp.measures.intervals import is_end
-from mechinterp.report.plotting.drawing import draw_curve, method_lines, new_figure, ordered, require, tuned_only, where
+from mechinterp.report.plotting.drawing import draw_curve, method_lines, new_figure, ordered, require, tuned_only
 from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.plotting.style import (
     DOUBLE_COLUMN,

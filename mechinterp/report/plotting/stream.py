@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from mechinterp.audit.tables.reading import where
 from mechinterp.measures.intervals import ends
 from mechinterp.report.plotting.drawing import (
     finite,
@@ -19,7 +20,6 @@ from mechinterp.report.plotting.drawing import (
     ordered,
     require,
     tuned_only,
-    where,
 )
 from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.plotting.style import (

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from mechinterp.audit.tables.reading import where
 from mechinterp.report.plotting.drawing import (
     finite,
     key_marker,
@@ -19,7 +20,6 @@ from mechinterp.report.plotting.drawing import (
     require,
     short,
     tuned_only,
-    where,
 )
 from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.plotting.style import DOUBLE_COLUMN, INK, SINGLE_COLUMN, STYLE, method_colours, method_label

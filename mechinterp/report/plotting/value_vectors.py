@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mechinterp.audit.tables.reading import where
 from mechinterp.report.plotting.drawing import (
     finite,
     first_tokens,
@@ -17,7 +18,6 @@ from mechinterp.report.plotting.drawing import (
     require,
     short,
     tuned_only,
-    where,
 )
 from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.plotting.style import DIRECTIONS, DOUBLE_COLUMN, INK, STYLE, method_colours, method_label

@@ -224,8 +224,8 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
         stage(
             "attack",
             *(base, judge, chat, never_of(run)),
-            makes="tables/attacks.csv tables/worst.csv",
-            may_make=_files(sorted({*tables_of("attack", optional=True)} - {"attacks", "worst"})),
+            makes="",  # nothing where the base says nothing unsafe
+            may_make=_files(sorted(tables_of("attack", optional=True))),
             needs=f"data/test.json data/knowledge.json data/benign.jsonl {tuned}",
             settings=f"{ASKING} studied attack max_new_tokens knowledge_questions seed",
         ),

@@ -8,6 +8,7 @@ from mechinterp.audit.attacks.tables import attack_tables
 from mechinterp.audit.store import Store
 from mechinterp.data.storage.files import remove
 from mechinterp.data.storage.provenance import digest, library_versions
+from mechinterp.errors import NothingUnsafeError
 from mechinterp.models.progress import Reporter
 from mechinterp.runs.study.checkpoints import checkpoint_of, opened
 from mechinterp.runs.study.instances import instances_of
@@ -20,7 +21,17 @@ BENIGN = 20
 
 
 def make(run: Run, reporter: Reporter) -> None:
-    """`attacks.csv`, `worst.csv`, tables of single attacks; points of a stage that was stopped are not made again."""
+    """`attacks.csv`, `worst.csv`, tables of single attacks; points of a stage that was stopped are not made again.
+
+    None where the vanilla model says nothing unsafe: that is a finding, told by the other tables, and no fault.
+    """
+    try:
+        _attack(run, reporter)
+    except NothingUnsafeError as nothing:
+        reporter.note(f"no attack: {nothing}")
+
+
+def _attack(run: Run, reporter: Reporter) -> None:
     config, vanilla, judge = run.config, checkpoint_of(run, "vanilla"), judge_of(run)
     settings, pairs, knowledge = config.attack, instances_of(run, "test"), asked_knowledge(run)
     benign = benign_of(run)[:BENIGN]
