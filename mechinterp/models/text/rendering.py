@@ -16,7 +16,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from mechinterp.data.conversations import Prompt, asking, begun, messages_of
+from mechinterp.data.conversations import Prompt, asked, asking, begun, messages_of
 from mechinterp.errors import InputError
 from mechinterp.models.text.chat import ChatFormat
 from mechinterp.models.text.joining import common
@@ -149,6 +149,15 @@ class Rendering:
         if suffix and suffix.strip():
             stop = common(self.ids([before + own[: own.rindex(suffix.strip())].rstrip()])[0], head)
         return max(left, content.start), len(head) - stop
+
+    def start(self, prompt: Prompt) -> int:
+        """At which character of the rendered conversation that of number 0 of the user's last message stands.
+
+        Raises:
+            InputError: for a template that does not write that text as it is.
+        """
+        before, own = self._parts(prompt)
+        return len(before) - asked(prompt).index(own)  # what a template strips at its left is before it
 
     @cached_property
     def stop(self) -> int | None:

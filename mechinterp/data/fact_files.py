@@ -1,0 +1,60 @@
+"""Facts in a user's files: JSON lines or a JSON list, any of KnowEdit's six sets, a relation of LRE."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mechinterp.data.fact_rows import fact_of_row
+from mechinterp.data.facts import Fact
+from mechinterp.data.knowedit import fact_of_topic, is_sanitation, is_topic, sanitation_facts
+from mechinterp.data.relations import is_relation, relation_facts
+from mechinterp.data.texts import check_whole, json_rows, read_json, read_text
+from mechinterp.errors import InputError
+
+WANTED = "facts as JSON lines or a list (prompt, target_new, ground_truth), a set of KnowEdit or a relation of LRE"
+
+
+def read_facts(path: str | Path) -> list[Fact]:
+    """Read facts from a file of any kind; which it is shows in the content.
+
+    Args:
+        path: UTF-8; its rows are those of `fact_rows`, unless it is Sanitation, ConvSent (`knowedit`) or a relation.
+
+    Returns:
+        At least one, in the file's order. Of Sanitation those to forget come first, then those to retain, which have no
+        `target_new`; of a relation every sample in the first template, then in the next.
+
+    Raises:
+        InputError: for a file that is none of these, or a malformed row; names the file, the row and the reason.
+    """
+    path = Path(path)
+    facts: list[Fact] = []
+    for place, row in _rows(path):
+        where = f"{path}: {place}"
+        if not isinstance(row, Mapping):
+            raise InputError(f"{where} is not a JSON object; give {WANTED}")
+        check_whole(row, where)
+        if is_relation(row):
+            facts += relation_facts(row, str(path))
+        elif is_sanitation(row):
+            facts += sanitation_facts(row, str(path))
+        else:
+            facts.append(fact_of_topic(row, where) if is_topic(row) else fact_of_row(row, where))
+    if not facts:
+        raise InputError(f"{path}: has no facts; give {WANTED}")
+    return facts
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """Every row with its place; a file that is one object over many lines is one row."""
+    text = read_text(path, WANTED)
+    if text.lstrip().startswith("{"):
+        try:
+            json.loads(text.lstrip().partition("\n")[0])
+        except (ValueError, RecursionError):
+            yield "the file", read_json(path, WANTED)
+            return
+    yield from json_rows(text, path, WANTED)
