@@ -244,6 +244,9 @@ def test_the_face_measures_one_or_several(tmp_path: Path) -> None:
     assert [path.suffix for path in untouched.plot().save(tmp_path)] == [".png", ".pdf"]
     assert "n 1.00" in repr(untouched)
     assert "no reference" not in untouched._repr_html_()
+    again = mi.Depths.load(one.save(tmp_path / "depths"))
+    assert (again.score, again.reason) == (one.score, one.reason)
+    pd.testing.assert_frame_equal(again.table, one.table)
 
 
 def columns() -> list[str]:

@@ -310,11 +310,24 @@ def test_mistakes_are_told_in_one_line(folder: Path, tmp_path: Path) -> None:
         ({"judge": 3}, "judge is a int"),
         ({"data": ["a text"]}, "no list of pairs"),
         ({"never": 3}, "never is a int"),
+        ({"seed": 0.5}, "`seed` is 0.5; give a whole number"),
     ):
         assert said in refused(lambda wrong=wrong: mi.compare(base, {"same": base}, **{**comparison, **wrong}))
     assert "give one (`never`)" in refused(lambda: mi.depth(base, base, None, INSTANCES))
     for options in ({"quantise": 3}, ["quantise"]):
         assert "by name" in refused(lambda given=options: mi.attack(base, base, "quantise", INSTANCES, options=given))
+    for seed in (-1, "0", True):
+        assert "give a whole number from 0 on" in refused(
+            lambda given=seed: mi.fit_probe(base, "comments.csv", seed=given)
+        )
+    for odd, said in (
+        ({"knowledge": "gone.json"}, "gone.json"),
+        ({"knowledge": [("Q", 3)]}, "`knowledge`: entry 1 is not [question, answer]"),
+        ({"knowledge": {"Q": "A"}}, "give a list of (question, answer)"),
+        ({"benign": ["Hello.", 3]}, "`benign`: entry 2 is no JSON object, and no text"),
+        ({"benign": {"Hello."}}, "give a list of prompts"),
+    ):
+        assert said in refused(lambda given=odd: mi.attack(base, base, "quantise", INSTANCES, **given))
     gone = {"data": tmp_path / "gone.json", "probe": probe}
     assert "gone.json" in refused(lambda: mi.compare(base, {"same": base}, **gone))
     wrong = {"data": INSTANCES, "probe": {"a": 1}}

@@ -128,6 +128,7 @@ def test_two_chat_logs_are_paired_at_the_first_answers_that_differ(tmp_path: Pat
     assert f"{other}: line 2 does not ask what line 2 of {unsafe} asks" in told(unsafe, safe_log=other)
     assert "has 1 conversations" in told(unsafe, safe_log=lines(tmp_path / "short.jsonl", log("B")))
     assert "line 1 has no assistant's answer" in told(lines(tmp_path / "no.jsonl", {"messages": [USER]}), safe_log=safe)
+    assert "`messages` is text" in told(lines(tmp_path / "no.jsonl", {"messages": "Hi", "unsafe": "a", "safe": "b"}))
     assert "line 1 has no `messages`" in told(lines(tmp_path / "no.jsonl", ROW), safe_log=safe)
     assert "leave the options of columns out" in told(unsafe, safe_log=safe, columns=Columns(safe="good"))
 

@@ -146,6 +146,8 @@ def _pair(row: Mapping[str, Any], columns: Columns, number: int, where: str) -> 
     names = columns.names
     if names["prompt"] not in row and "messages" in row:
         names["prompt"] = "messages"
+        if isinstance(row["messages"], str):
+            raise InputError(f"{where}: `messages` is text, {row['messages']!a:.60}; give a list of messages")
     if names["prompt"] == "messages" and names["unsafe"] not in row and names["safe"] not in row:
         raise InputError(f"{where}: a line of a chat log; give the log of the safe answers too, as `safe_log`")
     given = {field: row[name] for field, name in names.items() if row.get(name) is not None}

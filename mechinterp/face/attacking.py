@@ -8,11 +8,12 @@ from typing import Any
 
 from mechinterp.answers.choosing import Named
 from mechinterp.audit.attacks.settings import AttackSettings
-from mechinterp.data.benign import BenignPrompt, read_benign
-from mechinterp.data.knowledge import read_knowledge
+from mechinterp.data.benign import BenignPrompt, benign_prompts, read_benign
+from mechinterp.data.knowledge import knowledge_pairs, read_knowledge
 from mechinterp.data.pairs import AnyPair
+from mechinterp.face.given import check_given
 from mechinterp.face.loading import CheckpointLike
-from mechinterp.face.looked_up import Several, TunedLike, check_given, looked_up
+from mechinterp.face.looked_up import Several, TunedLike, looked_up
 from mechinterp.runs.attack import attack_checkpoints
 from mechinterp.runs.folder import RunFolder
 
@@ -26,7 +27,7 @@ def attack(
     never: TunedLike | None = None,
     judge: Named | Sequence[Named] | None = None,
     knowledge: Sequence[tuple[str, str]] | str | Path = (),
-    benign: Sequence[str] | str | Path = (),
+    benign: Sequence[str | BenignPrompt] | str | Path = (),
     out: str | Path | None = None,
     prompts: int = 40,
     options: Mapping[str, Mapping[str, Any]] | None = None,
@@ -76,6 +77,8 @@ def attack(
     settings = AttackSettings(
         attacks=name, prompts=prompts, options={each: dict(own) for each, own in (options or {}).items()}
     )
+    known = read_knowledge(knowledge) if isinstance(knowledge, str | Path) else knowledge_pairs(knowledge)
+    harmless = read_benign(benign) if isinstance(benign, str | Path) else benign_prompts(benign)
     with looked_up(
         base, tuned, pairs, judge, never=never, seed=seed, dtype=dtype, device=device, chat=chat, progress=progress
     ) as work:
@@ -87,8 +90,8 @@ def attack(
             out=None if out is None else Path(out),
             never=work.never,
             settings=settings,
-            knowledge=read_knowledge(knowledge) if isinstance(knowledge, str | Path) else knowledge,
-            benign=read_benign(benign) if isinstance(benign, str | Path) else [BenignPrompt(each) for each in benign],
+            knowledge=known,
+            benign=harmless,
             max_new_tokens=max_new_tokens,
             seed=seed,
             truncate=truncate,

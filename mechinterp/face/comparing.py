@@ -12,8 +12,9 @@ from mechinterp.audit.evidence import ComparisonSettings
 from mechinterp.audit.origins.settings import OriginsSettings
 from mechinterp.audit.relapse.treatments import RelapseSettings
 from mechinterp.data.pairs import AnyPair
+from mechinterp.face.given import check_given
 from mechinterp.face.loading import CheckpointLike, DirectionLike, directions_of, probe_of
-from mechinterp.face.looked_up import Several, TunedLike, check_given, looked_up
+from mechinterp.face.looked_up import Several, TunedLike, looked_up
 from mechinterp.measures.distances import Distance, check_distance
 from mechinterp.runs.comparison import compare_checkpoints
 from mechinterp.runs.folder import RunFolder

@@ -11,6 +11,7 @@ from mechinterp.audit.depth import DepthTables, Drops, answer_drops, questions_o
 from mechinterp.audit.readouts import ANSWER_TOKENS, ReadoutTexts
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.showing import one_line, shown
+from mechinterp.data.storage.kept_tables import keep_tables, open_tables
 from mechinterp.errors import InputError
 from mechinterp.face.loading import CheckpointLike
 from mechinterp.face.looked_up import Several, TunedLike, looked_up
@@ -55,6 +56,25 @@ class Depths:
         if len(self.scores) != 1:
             raise InputError(f"there are {len(self.scores)} checkpoints; the scores of all are in `scores`")
         return dict(self.scores.iloc[0])
+
+    def save(self, folder: str | Path) -> Path:
+        """Keep the tables in a folder, whole or not at all.
+
+        Raises:
+            InputError: if the folder cannot be written, or holds what this tool did not write.
+        """
+        return keep_tables(folder, "depths", {"scores": self.scores, "table": self.table}, {})
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Depths:
+        """Open what `save` kept.
+
+        Raises:
+            InputError: if it is not there, damaged, or of another kind.
+        """
+        tables, _ = open_tables(folder, "depths")
+        reason = tables["scores"]["reason"].astype(object)  # of no reasons at all a column without a value is read
+        return cls(tables["scores"].assign(reason=reason.where(reason.notna(), "")), tables["table"])
 
     def plot(self) -> Picture:
         """Block by block, a line for each checkpoint.

@@ -14,6 +14,7 @@ from mechinterp.answers.judges import Judge
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.storage.places import check_name
 from mechinterp.errors import InputError
+from mechinterp.face.given import check_seed
 from mechinterp.face.loading import CheckpointLike, instances_of
 from mechinterp.face.progress import watched
 from mechinterp.models.checkpoints import Checkpoint
@@ -79,6 +80,7 @@ def looked_up(
     Raises:
         InputError: for what is no checkpoint, is not there, or has another's name.
     """
+    check_seed(seed)
     named = dict(tuned) if isinstance(tuned, Mapping) else _alone(tuned)
     beside = {} if never is None else {"never": never}
     for name, each in {"base": base, **named, **beside}.items():
@@ -108,12 +110,6 @@ def looked_up(
             reporter,
             {"judge": judge, "seed": seed, "device": device},
         )
-
-
-def check_given(name: str, value: object, kinds: type | tuple[type, ...], remedy: str) -> None:
-    """Raise `InputError` for an argument that is of none of some types, unless it was left out (None)."""
-    if value is not None and not isinstance(value, kinds):
-        raise InputError(f"`{name}` is {value!r:.60}; give {remedy}")
 
 
 def _alone(tuned: Any) -> dict[str, TunedLike]:

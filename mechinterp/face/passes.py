@@ -17,6 +17,7 @@ from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.data.comments import Comment
 from mechinterp.data.conversations import Prompt, prompt_of
 from mechinterp.errors import InputError
+from mechinterp.face.given import check_seed
 from mechinterp.face.loading import CheckpointLike, comments_of, load
 from mechinterp.face.progress import watched
 from mechinterp.models.names import h_down
@@ -242,6 +243,7 @@ def fit_probe(
     Example:
         >>> probe = mi.fit_probe("BASE", mi.read_comments("jigsaw.csv"))
     """
+    check_seed(seed)
     checkpoint = load(base)
     with watched(progress) as shown:
         return probe_training.fit_probe(

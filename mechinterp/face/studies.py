@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from mechinterp.errors import InputError
+from mechinterp.face.given import check_seed
 from mechinterp.face.progress import watched
 from mechinterp.runs.config import StudyConfig, default_folder, load_config
 from mechinterp.runs.folder import RunFolder
@@ -40,6 +41,7 @@ def reproduce(
         >>> found = mi.reproduce(out="runs/seed0")
         >>> found.plot("erase_or_bypass")
     """
+    check_seed(seed)
     settings = load_config(config) if isinstance(config, str | Path) else config or StudyConfig()
     named = Path(config) if isinstance(config, str | Path) else None
     study = Study(settings, seed, Path(out) if out is not None else default_folder(named, seed))

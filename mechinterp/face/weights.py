@@ -10,6 +10,7 @@ from mechinterp.audit.weights_alone.belonging import check_origin
 from mechinterp.audit.weights_alone.diff import diff as compare_weights
 from mechinterp.audit.weights_alone.difference import Difference
 from mechinterp.audit.weights_alone.regions import RegionTables
+from mechinterp.face.given import check_seed
 from mechinterp.face.loading import CheckpointLike, DirectionLike, directions_of, weights_of
 from mechinterp.face.progress import watched
 from mechinterp.measures.value_vectors import RANKINGS, Ranking
@@ -38,6 +39,7 @@ def diff(
     Example:
         >>> mi.diff("BASE", "runs/sft").summary()
     """
+    check_seed(seed)
     with watched(progress) as shown:
         before = weights_of(a)
         after = weights_of(b, a)
@@ -78,6 +80,7 @@ def regions(
     Example:
         >>> mi.regions("BASE", probe, against={"sft": "runs/sft"}).region
     """
+    check_seed(seed)
     with watched(progress) as shown:
         weights = weights_of(base)
         (wanted,) = directions_of(direction, weights.source).values()
