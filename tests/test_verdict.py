@@ -42,6 +42,10 @@ def test_where_it_sits_is_decided_by_the_interval(share: Interval | None, where:
     assert where_it_sits(share) == where
 
 
+def test_a_share_of_nothing_has_no_sign() -> None:
+    assert Interval(-0.001, -0.006, 0.004).percent == "0% [-1%, 0%]"
+
+
 def test_hidden_is_what_an_attack_brings_back_beyond_the_reference() -> None:
     found = judge(None, DEEP, [attacked("weak", 0.1), attacked("first", 0.3), attacked("second", 0.6)])
     assert (found.gone, found.missing) == ("hidden", "")

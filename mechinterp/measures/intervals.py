@@ -20,6 +20,11 @@ class Interval:
         low, high = ends(name)
         return {name: self.value, low: self.low, high: self.high}
 
+    @property
+    def percent(self) -> str:
+        """As a sentence tells a share: 20% [18%, 22%]."""
+        return f"{self.value:z.0%} [{self.low:z.0%}, {self.high:z.0%}]"
+
 
 def ends(name: str) -> tuple[str, str]:
     """The columns that hold the ends of an estimate's interval."""

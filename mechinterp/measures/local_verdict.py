@@ -85,7 +85,7 @@ def judge_share(share: ErasureShare, validity: Validity) -> tuple[Verdict, str]:
             f"{change.low / validity.gap:+.1%} to {change.high / validity.gap:+.1%}) of the gap between prompts that "
             f"the base answers unsafely and safely, and up to {LEAST_CHANGE:.0%} counts as none"
         )
-    text = f"{interval.value:.0%} of the change is erasure (95% interval {interval.low:.0%} to {interval.high:.0%})"
+    text = f"{interval.value:z.0%} of the change is erasure (95% interval {interval.low:z.0%} to {interval.high:z.0%})"
     if interval.low >= ERASED_FROM:
         return "erased", text
     if interval.high <= BYPASSED_TO:

@@ -189,4 +189,4 @@ def agreement(relapse: str, decomposition: str | None) -> Agreement:
 
 
 def _percent(interval: Interval) -> str:
-    return f"{interval.value:.0%} ({interval.low:.0%} to {interval.high:.0%})"
+    return f"{interval.value:z.0%} ({interval.low:z.0%} to {interval.high:z.0%})"

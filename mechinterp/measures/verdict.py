@@ -128,14 +128,10 @@ def _gone(depth: Interval | None, attacks: Sequence[Attacked]) -> tuple[Gone, At
     elif largest is None:
         missing.append("no reference that never learnt it, or no attack that is defined and beyond its controls")
     elif not largest.excess.high < RETURNED:
-        brought = f"{largest.said} brings back {_percent(largest.excess)} beyond the reference"
+        brought = f"{largest.said} brings back {largest.excess.percent} beyond the reference"
         missing.append(f"{brought}, not surely less than {RETURNED:.0%}")
     return ("not decided" if missing else "gone", largest, "; ".join(missing))
 
 
 def _said(interval: Interval) -> str:
     return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
-
-
-def _percent(interval: Interval) -> str:
-    return f"{interval.value:.0%} [{interval.low:.0%}, {interval.high:.0%}]"

@@ -56,7 +56,7 @@ def separation_rows(certificate: pd.DataFrame | None) -> Iterator[list[str]]:
 
 def _rate(row: Row, name: str) -> str:
     rate, low, high = _three(row, name)
-    return UNDEFINED if pd.isna(rate) else with_interval(*(f"{value:.0%}" for value in (rate, low, high)))
+    return UNDEFINED if pd.isna(rate) else with_interval(*(f"{value:z.0%}" for value in (rate, low, high)))
 
 
 def _area(row: Row, name: str) -> str:

@@ -65,7 +65,7 @@ class Finding:
         along = f"along the {direction_label(self.direction)}"
         if self.verdict == "undecided":
             return f"undecided {along}" + ("" if self.reason == "–" else f": {self.reason}")
-        share = with_interval(*(f"{end:.0%}" for end in astuple(self.erasure_share)))
+        share = with_interval(*(f"{end:z.0%}" for end in astuple(self.erasure_share)))
         return f"{share} erasure {along}"
 
     @property

@@ -90,19 +90,15 @@ def _sentence(found: Verdict, share: Interval, largest: str | None, depth: Inter
         why = str(origin.get("note") or "it was not attributed").removeprefix("undefined: ")
         where = f"where the change sits is undefined: {why}"
     else:
-        where = f"{found.where} ({_percent(share)})" + (f", {largest}" if largest else "")
+        where = f"{found.where} ({share.percent})" + (f", {largest}" if largest else "")
     if found.attack is None or found.gone == "not decided":
         return f"{where}; gone or hidden is not decided: {found.missing}"
     said, recovery, excess = found.attack.said, found.attack.recovery, found.attack.excess
     if found.gone == "hidden":
-        beside = f", to a model that never knew {found.attack.reference:.0%}"
-        return f"{where}; hidden: {said} brings back {recovery.value:.0%}{beside}"
+        beside = f", to a model that never knew {found.attack.reference:z.0%}"
+        return f"{where}; hidden: {said} brings back {recovery.value:z.0%}{beside}"
     bound = f"no attack brings back as much as {RETURNED:.0%} beyond what it brings to a model that never knew"
-    return f"{where}; gone: depth score {depth.value:.2f}, and {bound} (at most {_percent(excess)}, {said})"
-
-
-def _percent(share: Interval) -> str:
-    return f"{share.value:.0%} [{share.low:.0%}, {share.high:.0%}]"
+    return f"{where}; gone: depth score {depth.value:.2f}, and {bound} (at most {excess.percent}, {said})"
 
 
 def _origin(method: str, tables: Tables) -> Mapping[str, Any]:
