@@ -18,7 +18,7 @@ from mechinterp.audit.attacks.along_answers import along_answers, token_divergen
 from mechinterp.audit.attacks.attack import Attacked, Known, Point
 from mechinterp.audit.attacks.examining import Attacking
 from mechinterp.audit.attacks.of_prefill import PREFILL, PrefillOptions
-from mechinterp.audit.attacks.of_sample import SampleOptions, sampled
+from mechinterp.audit.attacks.of_sample import SampleOptions
 from mechinterp.audit.attacks.registry import ATTACKS, CHEAP
 from mechinterp.audit.attacks.results import Examined, Measured
 from mechinterp.audit.attacks.settings import AttackSettings
@@ -37,6 +37,7 @@ from mechinterp.measures.recovery import excess, mean, recovery
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.files.weights import fingerprint_model
 from mechinterp.models.passes.generation import continue_greedily
+from mechinterp.models.passes.sampling import sampled
 from mechinterp.models.progress import Silent
 from mechinterp.runs.attack import attack_checkpoints
 from mechinterp.runs.candidate import Candidate

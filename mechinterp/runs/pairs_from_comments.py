@@ -19,7 +19,6 @@ from mechinterp.answers.judges import EmbeddedJudge, Judge
 from mechinterp.answers.responses import ResponseLog, labels_of
 from mechinterp.answers.safety import safe
 from mechinterp.answers.scoring import score_responses
-from mechinterp.audit.attacks.of_sample import sampled
 from mechinterp.data.comments import Comment, write_comments
 from mechinterp.data.half_comments import HalfComment, halved
 from mechinterp.data.pair_files import read_pairs, write_pairs
@@ -32,6 +31,7 @@ from mechinterp.measures.statistics import seeded_order
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.generation import answers_of, generate
+from mechinterp.models.passes.sampling import sampled
 from mechinterp.models.passes.watching import Progress
 from mechinterp.models.text.tokens import encode
 from mechinterp.runs.workspace import fingerprint_of_judge
@@ -137,7 +137,7 @@ def _settings(
         "comments": digest([[half.number, half.prompt, half.rest] for half in halves]),
         "judge": fingerprint_of_judge(judge),
         "max_new_tokens": max_new_tokens,
-        "code": code_of("mechinterp.models.passes.generation", "mechinterp.audit.attacks.of_sample"),
+        "code": code_of("mechinterp.models.passes.generation", "mechinterp.models.passes.sampling"),
     }
 
 

@@ -9,11 +9,11 @@ the model would come to write it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, TypeVar, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechinterp.data.conversations import Prompt
@@ -31,6 +31,8 @@ Reduction = Literal["mean", "sum", "first"]
 
 LOGITS = 2**26
 """Numbers of one batch's logits: 256 MiB in float32."""
+
+Measured = TypeVar("Measured")
 
 _WIDE = 2**24  # numbers of logits in float32 at a time: 64 MiB
 
@@ -99,6 +101,36 @@ def score(
         texts = continuations
         if len(texts) != len(prompts):
             raise InputError(f"{len(prompts)} prompts but {len(texts)} continuations")
+    found = in_batches(
+        checkpoint,
+        texts,
+        lambda some: _scores(checkpoint, some, reduce, padding_side).tolist(),
+        max_tokens=max_tokens,
+        max_batch=max_batch,
+        shared=shared,
+        progress=progress,
+    )
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def in_batches(
+    checkpoint: Checkpoint,
+    texts: Sequence[Encoded],
+    measure: Callable[[Sequence[Encoded]], Sequence[Measured]],
+    *,
+    max_tokens: int | None = None,
+    max_batch: int = 256,
+    shared: bool = True,
+    progress: Progress | None = None,
+) -> list[Measured]:
+    """What is measured of texts of similar length at a time, in the order of the texts; arguments as `score`.
+
+    Args:
+        measure: gives a value for each text of a batch; the model is in evaluation mode.
+
+    Raises:
+        InputError: for a text with no token after its prompt.
+    """
     for i, text in enumerate(texts):
         if len(text.ids) <= text.prompt_length:
             raise InputError(f"response {i} has no token to score")
@@ -108,16 +140,14 @@ def score(
     lengths = [len(text.ids) for text in texts]
     groups = list(length_batches(lengths, max_tokens, max_batch, apart=checkpoint.names.short_context))
     batches = processes.share(groups) if shared else groups
-    found: list[tuple[int, float]] = []
+    found: list[tuple[int, Measured]] = []
     total = sum(map(len, batches))
     with evaluating(checkpoint.model):
         for order in batches:
-            scores = _scores(checkpoint, [texts[i] for i in order], reduce, padding_side)
-            found += zip(order, scores.tolist(), strict=True)
+            found += zip(order, measure([texts[i] for i in order]), strict=True)
             if progress is not None:
                 progress(len(found), total)
-    found = sorted(processes.gather(found) if shared else found)
-    return torch.tensor([value for _, value in found], dtype=torch.float64)
+    return [value for _, value in sorted(processes.gather(found) if shared else found, key=lambda pair: pair[0])]
 
 
 def _scores(
@@ -148,20 +178,37 @@ def token_logprobs(
     Returns:
         By text, in nats, float64 on the host.
     """
+    logits, answers = answer_logits(checkpoint, texts, first=first, side=side)
+    labels = to_device(torch.tensor([token for answer in answers for token in answer]), logits.device)
+    parts = [wide.gather(1, wanted[:, None])[:, 0] - wide.logsumexp(1) for wide, wanted in widened(logits, labels)]
+    return list(torch.cat(parts).cpu().double().split([len(answer) for answer in answers]))
+
+
+def answer_logits(
+    checkpoint: Checkpoint,
+    texts: Sequence[Encoded],
+    *,
+    first: int | None = None,
+    side: Literal["left", "right"] = "right",
+) -> tuple[Float[Tensor, "token vocabulary"], list[Sequence[int]]]:
+    """The logits that predict the tokens after the prompts, of the texts of one batch one after the other, and those
+    tokens by text; arguments as `token_logprobs`."""
     batch = pad(texts, pad_id=checkpoint.padding_id, side=side, device=checkpoint.device)
-    answers = [text.ids[text.prompt_length :][:first] for text in texts]
-    counts = [len(answer) for answer in answers]
+    answers: list[Sequence[int]] = [text.ids[text.prompt_length :][:first] for text in texts]
     places = [
         (row, start + text.prompt_length - 1 + i)
-        for row, (text, start, count) in enumerate(zip(texts, batch.starts, counts, strict=True))
-        for i in range(count)
+        for row, (text, start, answer) in enumerate(zip(texts, batch.starts, answers, strict=True))
+        for i in range(len(answer))
     ]
     rows, columns = zip(*places, strict=True)
     with reading(batch), unembedded_at(checkpoint, rows, columns, batch.input_ids.shape[1]):
-        logits = checkpoint.model(**batch.inputs(), use_cache=False).logits[0]
-    labels = to_device(torch.tensor([token for answer in answers for token in answer]), logits.device)
-    parts, at_a_time = [], max(1, _WIDE // logits.shape[1])
+        return checkpoint.model(**batch.inputs(), use_cache=False).logits[0], answers
+
+
+def widened(
+    logits: Float[Tensor, "token vocabulary"], labels: Int[Tensor, " token"]
+) -> Iterator[tuple[Float[Tensor, "some vocabulary"], Int[Tensor, " some"]]]:
+    """Some rows at a time in float32 or wider, with their labels."""
+    at_a_time = max(1, _WIDE // logits.shape[1])
     for part, wanted in zip(logits.split(at_a_time), labels.split(at_a_time), strict=True):
-        wide = part.to(torch.promote_types(part.dtype, torch.float32))
-        parts.append(wide.gather(1, wanted[:, None])[:, 0] - wide.logsumexp(1))
-    return list(torch.cat(parts).cpu().double().split(counts))
+        yield part.to(torch.promote_types(part.dtype, torch.float32)), wanted
