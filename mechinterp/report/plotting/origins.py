@@ -26,6 +26,8 @@ GROUPS = {
 """Printed names and colours of the groups, the toxic regions first."""
 READOUTS = {"log_odds": "log odds of the unsafe answer", "unsafe_logprob": "log-probability of the unsafe answer"}
 WAYS = ("exact game", "sampled game", "path")
+MANY = 16
+"""Blocks, above which only some are numbered."""
 
 
 def plot_origins(origins: pd.DataFrame) -> Figure:
@@ -95,6 +97,9 @@ def plot_origins_blocks(origins_blocks: pd.DataFrame) -> Figure:
             sns.heatmap(cells, ax=axes, cmap="RdBu_r", vmin=-limit, vmax=limit, cbar=False, linewidths=0.4)
             axes.set(title=method_label(str(method)), xlabel="", ylabel="")
             axes.tick_params(labelrotation=0, labelsize=7)
+            if len(blocks) > MANY:  # every fourth layer, where all their numbers would run into each other
+                named = [*range(3, len(blocks) - 1, 4), len(blocks)]
+                axes.set_xticks([at + 0.5 for at in named], [cells.columns[at] for at in named])
         figure.colorbar(grid[0].collections[0], ax=list(grid), pad=0.02, aspect=20).ax.tick_params(labelsize=7)
         figure.supxlabel("layer (= block + 1); share of the change that the weights there carry", fontsize=7)
     return figure
