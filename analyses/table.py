@@ -5,8 +5,9 @@
     python analyses/table.py --list
 
 Nothing is trained and no model answers again: the tables of the comparison come from the recorded evidence, `defense`
-and `relapse` from the saved answers, which are judged again; `probe` and `toxic_layer` feed comments and responses to
-the vanilla model. What every column holds: `analyses/columns.md`, which `--columns` prints.
+and `relapse` from the saved answers, which are judged again, `verdict` from the other tables; `probe` and `toxic_layer`
+feed comments and responses to the vanilla model. What every column holds: `analyses/columns.md`, which `--columns`
+prints.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from mechinterp.audit.location import agreement, histogram, locate
 from mechinterp.audit.relapse.results import RelapseTest, decomposed_verdicts, relapse_tables
 from mechinterp.audit.tables import COMPARED, TABLES, compare
 from mechinterp.audit.tables.table import KEYS
+from mechinterp.audit.tables.verdicts import VERDICT, verdict_table
 from mechinterp.data.storage.tables import write_table
 from mechinterp.errors import InputError
 from mechinterp.runs.study import Study
@@ -78,7 +80,15 @@ def toxic_layer(study: Study) -> dict[str, pd.DataFrame]:
     }
 
 
+def verdict(study: Study) -> dict[str, pd.DataFrame]:
+    """From the run's other tables."""
+    there = {name: study.table(name) for name in TABLES if study.place_of(name).is_file()}
+    made = verdict_table(there)
+    return {"": made[VERDICT.reading_order(made.columns)]}
+
+
 MADE_AGAIN: Mapping[str, Callable[[Study], dict[str, pd.DataFrame]]] = {
+    "verdict": verdict,
     "defense": defense,
     "relapse": relapse,
     "probe": probe,

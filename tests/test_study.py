@@ -190,7 +190,7 @@ def compared_once(*given: Any, **options: Any) -> MechanismComparison:
     return _COMPARED[0]
 
 
-@pytest.mark.parametrize("name", [*COMPARED, "toxic_layer", "probe", "defense", "relapse"])
+@pytest.mark.parametrize("name", [*COMPARED, "toxic_layer", "probe", "defense", "relapse", "verdict"])
 def test_every_analysis_gives_the_table_of_the_run(
     run: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
