@@ -69,6 +69,8 @@ class WeightDelta:
         log: losses per step.
         fingerprint: of the weights it belongs to; it is refused on any others.
         tokenizer: fingerprint of the tokenizer it was made with, likewise; empty where it is not known.
+        factors: of those changes that are known as two thin matrices, left [m, rank] and right [rank, n]; their
+            products are in `tensors`, and the factors alone are saved.
         mode: how it was made of its instances: `each`, `sequential` or `batch`; empty where that has no meaning.
         key: digest of what it was made of, see `methods.editing.keys`; empty if unknown.
     """
@@ -84,6 +86,7 @@ class WeightDelta:
     mode: str = ""
     key: str = ""
     tokenizer: str = ""
+    factors: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
 
     @contextmanager
     def applied(self, checkpoint: Checkpoint, *, name: str | None = None) -> Iterator[Checkpoint]:
@@ -178,7 +181,8 @@ class WeightDelta:
 
         Args:
             rank: keep the best approximation of every matrix by this rank, as two factors; the share of the squared
-                norm that it keeps is written into `edit.json`. Whole if not given or not smaller.
+                norm that it keeps is written into `edit.json`. If not given or not smaller, whole, or as the factors
+                that it is known by.
 
         Raises:
             InputError: if the folder holds anything but an edit, see `check_replaceable`.
@@ -187,7 +191,10 @@ class WeightDelta:
         tensors: dict[str, Tensor] = {}
         kept: dict[str, float] = {}
         for name, value in self.tensors.items():
-            if rank is not None and value.dim() == 2 and rank * sum(value.shape) < value.numel():
+            own = self.factors.get(name)
+            if own is not None and (rank is None or own[0].shape[1] <= rank) and sum(map(Tensor.numel, own)) < value.numel():
+                tensors[f"{name}.left"], tensors[f"{name}.right"], kept[name] = *own, 1.0
+            elif rank is not None and value.dim() == 2 and rank * sum(value.shape) < value.numel():
                 tensors[f"{name}.left"], tensors[f"{name}.right"], kept[name] = low_rank(value, rank)
             else:
                 tensors[name] = value
@@ -224,11 +231,13 @@ class WeightDelta:
             labels = json.loads((folder / "edit.json").read_text(encoding="utf-8"))
             tensors = load_file(folder / "delta.safetensors")
             labels.pop("rank", None)  # that was asked for
+            factors = {}
             for name in labels.pop("low_rank", ()):
-                tensors[name] = tensors.pop(f"{name}.left") @ tensors.pop(f"{name}.right")
+                factors[name] = tensors.pop(f"{name}.left"), tensors.pop(f"{name}.right")
+                tensors[name] = factors[name][0] @ factors[name][1]
             check_numbers(tensors)
             labels["log"] = labels.pop("steps")
-            return cls(tensors=tensors, **typed(cls, labels))
+            return cls(tensors=tensors, factors=factors, **typed(cls, labels))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
             raise InputError(f"{folder}: not the folder of an edit ({error})") from error
 

@@ -40,8 +40,7 @@ class Trained:
     ) -> None:
         self.frozen = own_parameters(checkpoint, blocks, component)
         self.copies = copies
-        # released: parameters are chosen by substring, so a bias of the matrix is among them
-        biases = settings.released or component == "mlp"
+        biases = settings.with_biases or component == "mlp"
         # At least float32: a step of 1e-5 is lost in the rounding of a bfloat16 weight.
         self.values = {
             name: value.to(_wide(value.dtype)).expand(copies or 1, *value.shape).clone().requires_grad_()

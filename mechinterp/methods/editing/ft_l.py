@@ -37,6 +37,7 @@ class FtLSettings(BaseModel):
     )
     component: Component = Field("mlp.out", description="what is trained there: W_V, or with `mlp` the whole MLP")
     objective: Literal["prompt_last", "response"] = "prompt_last"
+    biases: bool = Field(False, description="train the bias of W_V's module too, as the released code does on GPT-2")
     learning_rate: float = Field(5e-4, gt=0)
     steps: int = Field(25, ge=0)
     weight_decay: float = Field(0.0, ge=0)

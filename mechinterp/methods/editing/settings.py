@@ -44,6 +44,9 @@ class DinmSettings(BaseModel):
         description="where L_e asks for the tokens of Y_safe: each after the ones before it, or all of them of the "
         "last token of [X; S], as the released FT-L does",
     )
+    biases: bool | None = Field(
+        None, description="train the bias of W_V's module too, where it has one; by default with `released` alone"
+    )
     max_input_tokens: int = Field(
         1000, gt=0, description="longer prompts are cut from the left; not used by `released`, which cuts nothing"
     )
@@ -57,6 +60,12 @@ class DinmSettings(BaseModel):
     def released(self) -> bool:
         """Whether the released code's deviations are on."""
         return self.constraint == "released"
+
+    @property
+    def with_biases(self) -> bool:
+        """Whether a bias of the matrix is trained: released code chooses parameters by substring, so it is among
+        them."""
+        return self.released if self.biases is None else self.biases
 
     @property
     def stop_test(self) -> float | None:
