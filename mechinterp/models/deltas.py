@@ -192,7 +192,11 @@ class WeightDelta:
         kept: dict[str, float] = {}
         for name, value in self.tensors.items():
             own = self.factors.get(name)
-            if own is not None and (rank is None or own[0].shape[1] <= rank) and sum(map(Tensor.numel, own)) < value.numel():
+            if (
+                own is not None
+                and (rank is None or own[0].shape[1] <= rank)
+                and sum(map(Tensor.numel, own)) < value.numel()
+            ):
                 tensors[f"{name}.left"], tensors[f"{name}.right"], kept[name] = *own, 1.0
             elif rank is not None and value.dim() == 2 and rank * sum(value.shape) < value.numel():
                 tensors[f"{name}.left"], tensors[f"{name}.right"], kept[name] = low_rank(value, rank)

@@ -94,7 +94,7 @@ def null_space(moments: SecondMoments, block: int, threshold: float) -> Float[Te
     kept = vectors[:, values < threshold]
     if not kept.shape[1]:
         raise InputError(
-            f"alphaedit: no direction of the keys of block {block} is free at the threshold {threshold:g}; the smallest "
-            f"eigenvalue of their second moments is {float(values[0]):.3g}, give a larger `null_threshold`"
+            f"alphaedit: no direction of the keys of block {block} is free at the threshold {threshold:g}; the "
+            f"smallest eigenvalue of their second moments is {float(values[0]):.3g}, give a larger `null_threshold`"
         )
     return kept @ kept.T

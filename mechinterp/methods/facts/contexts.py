@@ -23,9 +23,7 @@ OPENINGS = ("The", "Therefore", "Because", "I", "You")
 _MOST_PROBABLE = 5
 
 
-def generated_contexts(
-    checkpoint: Checkpoint, lengths: Sequence[tuple[int, int]], *, seed: int
-) -> tuple[str, ...]:
+def generated_contexts(checkpoint: Checkpoint, lengths: Sequence[tuple[int, int]], *, seed: int) -> tuple[str, ...]:
     """The bare context, and texts of the model's own, each with ". {}" after it.
 
     Args:
@@ -47,7 +45,8 @@ def generated_contexts(
 
         found = continue_tokens(checkpoint, starts, max_new_tokens=new, choosing=choosing)
         for text in found:
-            written = checkpoint.tokenizer.decode(list(text.ids), skip_special_tokens=True)
+            ids = list(text.ids)[: max(tokens, text.prompt_length + 1)]
+            written = checkpoint.tokenizer.decode(ids, skip_special_tokens=True)
             contexts.append(f"{' '.join(str(written).replace('{', ' ').replace('}', ' ').split())}. {BARE}")
     return tuple(contexts)
 
@@ -85,7 +84,7 @@ class _AmongTheFirst(LogitsProcessor):
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         values, tokens = scores.double().topk(min(_MOST_PROBABLE, scores.shape[1]), dim=1)
         sums = values.softmax(1).cumsum(1)
-        wanted = self.uniforms[:, self.step, None].to(sums.device)
+        wanted = self.uniforms[:, self.step, None].to(sums.device).contiguous()
         self.step += 1
         chosen = torch.searchsorted(sums, wanted, right=True).clamp_max(sums.shape[1] - 1)
         return torch.full_like(scores, -torch.inf).scatter_(1, tokens.gather(1, chosen), 0.0)

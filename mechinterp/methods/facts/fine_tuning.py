@@ -52,9 +52,7 @@ def ft_m(
     ]
     wanted = found.as_edit()
     if len(pairs) == 1:
-        delta = edit(
-            checkpoint, pairs[0], block=block, settings=wanted, component=found.component, progress=progress
-        )
+        delta = edit(checkpoint, pairs[0], block=block, settings=wanted, component=found.component, progress=progress)
     else:
         delta = edit_batch(
             checkpoint, pairs, block=block, settings=wanted, component=found.component, progress=progress

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from mechinterp.data.conversations import Prompt, asked, asking
 from mechinterp.data.facts import SLOT, Fact
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
@@ -33,31 +34,31 @@ class Request:
 
     Attributes:
         id: in tables and edits.
-        prompt: with one `{}` for the subject, unless that is None.
+        prompt: a text with one `{}` for the subject; any prompt where that is None.
         subject: what the fact is about; None where there is none, and the last token is edited.
         target: what comes after the prompt, without the blank between.
     """
 
     id: int
-    prompt: str
+    prompt: Prompt
     subject: str | None
     target: str
 
     @classmethod
-    def of(cls, id: int, fact: Fact) -> Request:
+    def of(cls, number: int, fact: Fact) -> Request:
         """From a fact that is to be changed.
 
         Raises:
             InputError: if its subject is not in its prompt, or it has no new target.
         """
         if not fact.target_new.strip():
-            raise InputError(f"fact {id}, {fact.text!r:.80}: it has no new target to write; give `target_new`")
-        return cls(id, fact.template, fact.subject, fact.target_new)
+            raise InputError(f"fact {number}, {fact.text!r:.80}: it has no new target to write; give `target_new`")
+        return cls(number, fact.template, fact.subject, fact.target_new)
 
     @property
-    def question(self) -> str:
+    def question(self) -> Prompt:
         """The prompt with its subject."""
-        return self.prompt if self.subject is None else self.prompt.replace(SLOT, self.subject)
+        return self.prompt if self.subject is None else asked(self.prompt).replace(SLOT, self.subject)
 
 
 @dataclass(frozen=True)
@@ -92,15 +93,18 @@ def placed(
     """
     if at == "subject_last" and request.subject is None:
         raise InputError(f"fact {request.id}: it has no subject to edit at; choose the fact token `last`")
-    asked, slot = prompt or request.prompt, (0, 0)
+    whole, slot = prompt or request.prompt, (0, 0)
+    own = asked(whole)
     if request.subject is not None:
-        start = asked.index(SLOT)
-        asked, slot = asked.replace(SLOT, request.subject), (start, start + len(request.subject))
+        start = own.index(SLOT)
+        own, slot = own.replace(SLOT, request.subject), (start, start + len(request.subject))
     before = [context.index(BARE) for context in contexts]
-    texts = [f"{context[:shift]}{asked}{context[shift + len(BARE) :]}" for context, shift in zip(contexts, before, strict=True)]
+    texts = [
+        f"{context[:shift]}{own}{context[shift + len(BARE) :]}" for context, shift in zip(contexts, before, strict=True)
+    ]
     read = encode(
         checkpoint.tokenizer,
-        texts,
+        [asking(whole, text) for text in texts],
         None if target is None else [target] * len(texts),
         max_length=checkpoint.names.context_length,
         chat=checkpoint.chat,

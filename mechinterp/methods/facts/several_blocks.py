@@ -1,9 +1,9 @@
 """What MEMIT and AlphaEdit share: values at the last of several blocks, spread over all of them.
 
-    Z    = the stream after the last block, at each request's token, with which the model says its target (`facts.value`)
-    K_i  = keys at block i, the bare context weighing as much as the mean of all others
-    R_i  = (Z - what stands there on the weights changed so far) / (blocks left, this one among them)
-    W_V of block i  += X_i R_i^T,      X_i [d_mlp, requests] solved from K_i by the method
+Z    = the stream after the last block, at each request's token, with which the model says its target (`facts.value`)
+K_i  = keys at block i, the bare context weighing as much as the mean of all others
+R_i  = (Z - what stands there on the weights changed so far) / (blocks left, this one among them)
+W_V of block i  += X_i R_i^T,      X_i [d_mlp, requests] solved from K_i by the method
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def spread(
     """
     if not requests:
         raise InputError("there are no facts to edit")
-    targets, log = [], []
+    targets: list[Tensor] = []
+    log: list[EditStep] = []
     last = blocks[-1]
     for done, request in enumerate(requests, 1):
         value = wanted_value(checkpoint, request, last, where="block", contexts=contexts, settings=settings)

@@ -1,7 +1,7 @@
-"""The model above one block, as a function of a vector that is added to what the block writes at one token of each text.
+"""The model above one block, as a function of a vector that is added to what it writes at one token of each text.
 
 Below that token nothing changes, so the texts pass the blocks up to this one once, and each call runs only what is
-above, through the model's own forward pass (as `upper_blocks` does for weights). A gradient is that of the vector alone.
+above, through the model's own forward pass (as `upper_blocks` does for weights), with a gradient of the vector alone.
 """
 
 from __future__ import annotations
@@ -58,9 +58,7 @@ class AboveBlock:
         self._blocks = [checkpoint.module(f"blocks.{b}") for b in range(block + 1)]
         post = f"blocks.{block}.ln2_post"
         self._norm = checkpoint.module(post) if where == "mlp" and names.has(post) else None
-        batch = pad(
-            [Encoded.of(text.ids, 1) for text in texts], pad_id=checkpoint.padding_id, device=checkpoint.device
-        )
+        batch = pad([Encoded.of(text.ids, 1) for text in texts], pad_id=checkpoint.padding_id, device=checkpoint.device)
         inner = f"blocks.{block}.mlp.out.hook_out" if where == "mlp" else resid_post(block)
         sites = [names.site(hook) for hook in dict.fromkeys((inner, resid_post(block)))]
         seen: dict[str, Tensor] = {}
@@ -101,15 +99,15 @@ class AboveBlock:
 
     @torch.no_grad()
     def _check(self, text: Scored, place: int, block: int) -> None:
-        """Run the first text once with the MLP's output doubled at its place: is what leaves the block as reckoned?"""
+        """Run the first text once with something added to the MLP's output: is what leaves the block as reckoned?"""
         checkpoint = self.checkpoint
         ids = torch.tensor([list(text.ids[: place + 1])], device=checkpoint.device)
-        double = self._inner[0]
+        added = self._inner[0].roll(1)  # of its size, and no multiple of it, to which a norm would be blind
         seen: dict[str, Tensor] = {}
 
         def add(_: nn.Module, args: Any, output: Tensor) -> Tensor:
             there = output.reshape(*ids.shape, -1).clone()
-            there[0, place] += double.to(there)
+            there[0, place] += added.to(there)
             return there.reshape(output.shape)
 
         handle = checkpoint.module(f"blocks.{block}.mlp.out").register_forward_hook(add)
@@ -121,7 +119,7 @@ class AboveBlock:
         (found,) = seen.values()
         found = found.reshape(-1, found.shape[-1])[place]
         before = self._after[0, place]
-        if not adds_up(before, self._stream(double)[0, place] - before, found):
+        if not adds_up(before, self._stream(added)[0, place] - before, found):
             raise InputError(
                 f"{checkpoint.names.source}: what the MLP of block {block} of {type(checkpoint.model).__name__} writes "
                 "is not added to the stream (a norm after the addition), which editing relies on"
