@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,17 @@ def test_every_analysis_gives_the_table_of_the_run(
     assert run_script(REPOSITORY / "analyses" / "table.py", name, run, "--out", out) == 0
     left, right = pd.read_csv(out), pd.read_csv(run / "tables" / f"{name}.csv")
     pd.testing.assert_frame_equal(left, right[left.columns], rtol=1e-6)
+
+
+def test_places_are_found_where_they_were_changed(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    for _ in range(2):  # what is there is not made again
+        assert run_script(REPOSITORY / "analyses" / "places.py", copy, "--kinds", "values_at_block", "noise") == 0
+    found = pd.read_csv(copy / "places.csv").set_index("checkpoint")
+    assert list(found.index) == ["values_at_block", "noise_0"]
+    assert list(found["right"]) == [True, True]
+    assert found.loc["values_at_block", "value_share"] == 1
 
 
 def test_what_columns_hold_is_written_down(capsys: pytest.CaptureFixture) -> None:

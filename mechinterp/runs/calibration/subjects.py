@@ -88,7 +88,7 @@ class Subjects:
 
     def __iter__(self) -> Iterator[Subject]:
         wanted = self.settings.kinds
-        for subject in (*self._gone(), *self._hidden(), *self._placed()):
+        for subject in (*self._gone(), *self._hidden(), *self.placed()):
             if wanted is None or subject.kind in wanted:
                 yield subject
 
@@ -174,7 +174,8 @@ class Subjects:
 
     # -- where the change sits ------------------------------------------------------------------------------------
 
-    def _placed(self) -> Iterator[Subject]:
+    def placed(self) -> Iterator[Subject]:
+        """Those of which it is known where their change sits, and beside them what lies between base and SFT."""
         sft, settings = self.run.config.sft, self.settings
         block = self.baseline.inputs.block
         trained: dict[str, Callable[..., Checkpoint]] = {
