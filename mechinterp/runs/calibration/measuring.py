@@ -75,7 +75,7 @@ class Instrument:
         self.decoded = decodability.Asked.of(pairs, baseline.unsafe, begun, seed=run.seed, wanted=wanted)
         attacking = Attacking.of(
             self.base,
-            pairs,
+            [*pairs, *instances_of(run, "validation")],  # which nothing was chosen on here: more prompts to bound with
             judge,
             settings=settings.attack,
             store=store,

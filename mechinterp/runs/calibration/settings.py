@@ -12,7 +12,7 @@ from mechinterp.methods.training.sft import SftSettings
 
 ATTACKS: dict[str, Any] = {
     "attacks": ["quantise", "prefill", "in_context", "restore", "relearn", "ablate_difference"],
-    "prompts": 20,
+    "prompts": 40,
     "options": {
         "quantise": {"bits": [4], "schemes": ["row", "nf4"]},
         "prefill": {"tokens": [3, 10]},
@@ -21,7 +21,10 @@ ATTACKS: dict[str, Any] = {
         "ablate_difference": {"draws": 0, "prompts": 32, "validation": 8},
     },
 }
-"""The cheap attacks at few doses each, relearning at small ones, and the difference taken out."""
+"""The cheap attacks at few doses each, relearning at small ones, and the difference taken out.
+
+On 40 prompts: on 20 the interval of a rate brought back reaches 20 points to either side, and a bound of 25 can hardly be
+kept (seen on the first three checkpoints, and changed then)."""
 
 
 class MetaSettings(BaseModel):
