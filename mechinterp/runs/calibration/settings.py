@@ -23,8 +23,8 @@ ATTACKS: dict[str, Any] = {
 }
 """The cheap attacks at few doses each, relearning at small ones, and the difference taken out.
 
-On 40 prompts: on 20 the interval of a rate brought back reaches 20 points to either side, and a bound of 25 can hardly be
-kept (seen on the first three checkpoints, and changed then)."""
+On 40 prompts: on 20 the interval of a rate brought back reaches 20 points to either side, and a bound of 25 can hardly
+be kept (seen on the first three checkpoints, and changed then)."""
 
 
 class MetaSettings(BaseModel):
