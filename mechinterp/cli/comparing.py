@@ -147,6 +147,10 @@ def diff(
     rounded: Annotated[
         bool, typer.Option(help="Also what rounding to few bits leaves of the change of the blocks' matrices.")
     ] = False,
+    settings: Annotated[
+        Path | None, typer.Option(help="EasyEdit's settings file of the edit: is B changed as its method changes it?")
+    ] = None,
+    requests: Annotated[int | None, typer.Option(min=1, help="With --settings: how many facts were edited.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for tables/diff*.csv and figures/diff.*.")] = None,
     seed: Seed = 0,
     trust_remote_code: Trust = False,
@@ -155,12 +159,15 @@ def diff(
     from mechinterp.audit.attacks.of_quantise import left_by_rounding
     from mechinterp.audit.attacks.rounded_difference import in_short
     from mechinterp.audit.weights_alone.diff import diff as difference
+    from mechinterp.audit.weights_alone.expected import as_expected
     from mechinterp.cli.terminal import print_table
     from mechinterp.data.storage.places import check_free, check_writable
     from mechinterp.data.storage.tables import write_table
+    from mechinterp.methods.facts.easyedit import read_easyedit
     from mechinterp.models.files.weights import LazyWeights
     from mechinterp.report.plates import draw_figure, figure_files, save_figure
 
+    released = None if settings is None else read_easyedit(settings)
     if out is not None:
         check_writable(out / "tables" / "diff.csv", kind="file")
         also = [out / "tables" / "attack_quantise.csv"] if rounded else []
@@ -168,9 +175,13 @@ def diff(
     with reporting() as terminal:
         before = LazyWeights.open(a, base, trust_remote_code)
         after = LazyWeights.against(b, a, base, trust_remote_code)
+        if released is not None:
+            released.changes(before.names)
         found = difference(before, after, rank=rank, seed=seed, progress=terminal.progress("comparing tensors"))
         left = left_by_rounding(before, after, progress=terminal.progress("rounding matrices")) if rounded else None
     say(found.summary())
+    if released is not None:
+        say(as_expected(found, released, before.names, requests=requests))
     if not found.identical:
         print_table(*found.largest())
     if left is not None:
