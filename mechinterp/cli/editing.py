@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mechinterp.cli.chatting import in_chat_format
 from mechinterp.cli.common import is_main, reporting, say, settings_of
 from mechinterp.cli.edits import Edits, check_places, started, told
+from mechinterp.cli.fact_editing import FactEditing, MethodName, edit_chosen, of_facts
 from mechinterp.cli.loading import Loading, of_a_model
-from mechinterp.cli.options import Constraint, Data, DistanceName, LearningRate, Model
+from mechinterp.cli.options import Constraint, DistanceName, LearningRate, Model
 from mechinterp.cli.reading import Reading, of_pairs
 from mechinterp.errors import InputError
 
@@ -51,10 +52,11 @@ class Direction(StrEnum):
 @in_chat_format
 @of_pairs
 @of_a_model
+@of_facts
 def edit(
     model: Model,
-    data: Data,
     out: Annotated[Path, typer.Option(help="Folder of the edit; of several with --mode each, of OUT/INSTANCE/.")],
+    data: Annotated[Path | None, typer.Option(help="Pairs, as every --data; what dinm edits.")] = None,
     instance: Annotated[
         list[int] | None, typer.Option(help="Id of an instance; repeatable. The first one if not given.")
     ] = None,
@@ -99,8 +101,10 @@ def edit(
     loading: Loading,
     chat: ChatChoice,
     reading: Reading,
+    facts: FactEditing,
 ) -> None:
-    """DINM: edit value matrices on one instance or many; the result is a delta, the model is left alone.
+    """Edit value matrices, by DINM on one instance or many, or by --method on facts; the result is a delta, the model
+    is left alone.
 
     Of --all or several instances, OUT also gets edit_log.csv: losses, accuracy, norm and rank of the change at every
     step. Edits that are already there are not computed again, unless what they are made of has changed. Folders that
@@ -112,10 +116,34 @@ def edit(
     from mechinterp.methods.editing.texts import check_constraints
     from mechinterp.models.processes import decided
 
+    own: dict[str, Any] = {
+        "constraint": constraint is not Constraint.published,
+        "c_edit": c_edit,
+        "suffix": suffix is not None,
+    }
+    own |= {"without_constraint": without_constraint, "optimiser": optimiser, "kl_direction": kl_direction}
+    own |= {"norm_bound": norm_bound, "stop_at_accuracy": stop_at_accuracy, "together": together, "data": data}
+    facts.check({**own, "reuse_first_layer": reuse_first_layer})
+    if facts.method is not MethodName.dinm:
+        given: dict[str, Any] = {"learning_rate": learning_rate, "steps": steps, "weight_decay": weight_decay}
+        given |= {"stop_below": stop_below, "entry_bound": entry_bound, "blocks": _layers(layer)}
+        given |= {"max_input_tokens": max_input_tokens, "max_output_tokens": max_output_tokens}
+        chosen_facts = facts.chosen(instance, every)
+        several = mode is Mode.each and len(chosen_facts) > 1
+        _check_kept(mode, merged, rank, several=several)
+        check_places(out, merged, list(chosen_facts), many=several, log=False)
+        checkpoint = loading.of(model, chat)
+        settings = facts.settings(checkpoint, given)
+        found = edit_chosen(checkpoint, chosen_facts, facts, settings, mode=mode.value, out=out, rank=rank)
+        if merged is not None and is_main():
+            found.merged(checkpoint, name=merged.name).save(merged)
+        return
+    if data is None:
+        raise InputError("Missing option '--data'.")
     chosen = _instances(reading.of(data), instance, every, data)
     if not without_constraint:
         check_constraints(chosen)
-    given = {
+    dinm = {
         "constraint": constraint.value,
         "learning_rate": learning_rate,
         "steps": steps,
@@ -131,18 +159,15 @@ def edit(
         "max_input_tokens": max_input_tokens,
         "max_output_tokens": max_output_tokens,
     }
-    settings = settings_of(DinmSettings, given)
+    dinm_settings = settings_of(DinmSettings, dinm)
     if suffix is not None:
-        settings = settings.model_copy(update={"suffix": suffix or None})
+        dinm_settings = dinm_settings.model_copy(update={"suffix": suffix or None})
     wanted = _layers(layer)
     many = mode is Mode.each and (every or len(chosen) > 1)
-    if merged is not None and many:
-        raise InputError("--merged is for one edit: name one --instance, or choose --mode sequential or batch")
-    if rank is not None and mode is Mode.sequential:
-        raise InputError("--rank is not for --mode sequential: edits would stand on what was cut off")
-    check_places(out, merged, chosen, many=many)
+    _check_kept(mode, merged, rank, several=many)
+    check_places(out, merged, [one.id for one in chosen], many=many)
     # as the main process finds it: the folder changes as soon as that one goes on
-    start = decided(lambda: started(out, settings)) if mode is Mode.sequential else None
+    start = decided(lambda: started(out, dinm_settings)) if mode is Mode.sequential else None
     with reporting() as terminal:
         checkpoint = loading.of(model, chat)
         if wanted is None:
@@ -150,7 +175,7 @@ def edit(
             located = locate(checkpoint, seen, truncate=True, progress=terminal.progress("locating"))
             found_blocks = blocks_for(located, chosen, distance.value, reuse_first_layer=reuse_first_layer)
         blocks = {i.id: found_blocks[i.id] if wanted is None else wanted for i in chosen}
-        edits = Edits(checkpoint, chosen, blocks, settings, rank, terminal)
+        edits = Edits(checkpoint, chosen, blocks, dinm_settings, rank, terminal)
         if many:
             edits.each(out, together)
             return
@@ -161,6 +186,14 @@ def edit(
         if merged is not None and is_main():
             found.merged(checkpoint, name=merged.name).save(merged)
     say(told(found, out))
+
+
+def _check_kept(mode: Mode, merged: Path | None, rank: int | None, *, several: bool) -> None:
+    """Refuse what cannot be kept of several edits."""
+    if merged is not None and several:
+        raise InputError("--merged is for one edit: name one --instance, or choose --mode sequential or batch")
+    if rank is not None and mode is Mode.sequential:
+        raise InputError("--rank is not for --mode sequential: edits would stand on what was cut off")
 
 
 def _instances(instances: Sequence[AnyPair], wanted: Sequence[int] | None, every: bool, data: Path) -> list[AnyPair]:

@@ -129,14 +129,15 @@ def started(out: Path, settings: DinmSettings) -> WeightDelta | None:
     return start
 
 
-def check_places(out: Path, merged: Path | None, instances: Sequence[AnyPair], *, many: bool) -> None:
+def check_places(out: Path, merged: Path | None, ids: Sequence[int], *, many: bool, log: bool = True) -> None:
     """Refuse to write where something else stands, before anything long is done.
 
     Args:
-        out: folder of the edit, or of the edits of `instances`.
+        out: folder of the edit, or of the edits.
         merged: folder of the edited model.
-        instances: what is edited.
+        ids: of what is edited.
         many: whether each gets a folder of its own in `out`.
+        log: whether the steps of many are written there too.
 
     Raises:
         InputError: with the folder.
@@ -145,9 +146,9 @@ def check_places(out: Path, merged: Path | None, instances: Sequence[AnyPair], *
     from mechinterp.models.deltas import EDIT_FILES
 
     check_writable(out, kind="folder")
-    for folder in [out / str(instance.id) for instance in instances] if many else [out]:
+    for folder in [out / str(one) for one in ids] if many else [out]:
         check_replaceable(folder, ours=EDIT_FILES)
-    if many:
+    if many and log:
         check_free(out / "edit_log.csv")
     if merged is not None:
         check_writable(merged, kind="folder")

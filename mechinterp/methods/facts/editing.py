@@ -33,8 +33,10 @@ from mechinterp.models.passes.watching import Progress
 Editor = Literal["rome", "memit", "alphaedit", "ft_m"]
 Mode = Literal["each", "sequential", "batch"]
 
-MOMENTS = ("memit", "alphaedit")
-"""Editors that are nothing without second moments."""
+
+def needs_moments(settings: BaseModel) -> bool:
+    """Whether an editor with these settings is nothing without second moments."""
+    return isinstance(settings, MemitSettings | AlphaEditSettings) or getattr(settings, "use_moments", False)
 
 
 def edit_facts(
@@ -76,8 +78,6 @@ def edit_facts(
     requests = [one if isinstance(one, Request) else Request.of(i, one) for i, one in enumerate(facts)]
     if not requests:
         raise InputError("there are no facts to edit")
-    if method in MOMENTS and moments is None:
-        raise InputError(f"{method} needs second moments of other texts: give `texts` to make them of, or `moments`")
     if method == "rome" and mode == "batch":
         raise InputError(
             "rome edits one fact at a time: choose the `mode` each or sequential, or memit for many at once"
@@ -85,6 +85,8 @@ def edit_facts(
     settings = settings or default_settings(method, checkpoint)
     if moments is not None:
         moments.check(checkpoint, ())
+    elif needs_moments(settings):
+        raise InputError(f"{method} needs second moments of other texts: give `texts` to make them of, or `moments`")
     if isinstance(settings, ValueSettings):
         contexts = contexts_for(checkpoint, contexts, settings.context_lengths, seed)  # once, of the unedited model
     if method == "alphaedit":

@@ -41,6 +41,11 @@ class ValueSettings(BaseModel):
     )
     max_output_tokens: int = Field(600, gt=0, description="longer targets are cut at the end")
 
+    @property
+    def edited(self) -> tuple[int, ...]:
+        """The blocks that are named."""
+        return self.blocks or ()
+
 
 class RomeSettings(ValueSettings):
     """Settings of ROME."""
@@ -79,6 +84,8 @@ class FtMSettings(FtLSettings):
     biases: bool = Field(True, description="train the bias of W_V's module too, where it has one, as EasyEdit does")
 
 
+EditorSettings = RomeSettings | MemitSettings | AlphaEditSettings | FtMSettings
+
 _PUBLISHED: Mapping[str, Mapping[str, tuple[float, float, Mapping[str, Any]]]] = {
     "gpt2": {  # GPT2-XL: the first and the last block, as shares of 48
         "rome": (17 / 48, 17 / 48, {"steps": 20, "weight_decay": 0.5}),
@@ -94,7 +101,7 @@ _PUBLISHED: Mapping[str, Mapping[str, tuple[float, float, Mapping[str, Any]]]] =
     },
 }
 
-_KINDS: Mapping[str, type[BaseModel]] = {
+_KINDS: Mapping[str, type[EditorSettings]] = {
     "rome": RomeSettings,
     "memit": MemitSettings,
     "alphaedit": AlphaEditSettings,
@@ -110,7 +117,7 @@ def family_of(model_type: str) -> str:
     return "gpt2" if model_type.startswith("gpt") else "llama"
 
 
-def default_settings(method: str, checkpoint: Checkpoint, given: Mapping[str, Any] | None = None) -> BaseModel:
+def default_settings(method: str, checkpoint: Checkpoint, given: Mapping[str, Any] | None = None) -> EditorSettings:
     """The settings of a method for an architecture, blocks and all.
 
     Args:
