@@ -1,0 +1,54 @@
+"""An answer with the prompts after which its probability is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mechinterp.data.conversations import Prompt
+from mechinterp.data.facts import Fact
+from mechinterp.data.pairs import AnyPair, Pair
+from mechinterp.errors import InputError
+
+Change = Fact | AnyPair
+"""What an edit is made of: a fact with its new answer, or a prompt that is to be answered safely."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """An answer, and the prompts that it may follow, each of the same weight.
+
+    Attributes:
+        prompts: texts, or conversations in a chat format.
+        answer: without the blank before it.
+
+    Raises:
+        InputError: without a prompt, or for a blank answer.
+    """
+
+    prompts: tuple[Prompt, ...]
+    answer: str
+
+    def __post_init__(self) -> None:
+        if not self.prompts:
+            raise InputError(f"the answer {self.answer!r:.60} has no prompt; give at least one")
+        if not self.answer.strip():
+            raise InputError(f"{self.prompts[0]!r:.80} has a blank answer; give what is read after it")
+
+
+def asked_of(change: Change, answer: str | None = None) -> Query:
+    """What an edit is asked: a fact's prompt and its rephrasings, or a pair's prompt.
+
+    Args:
+        change: what the edit is made of.
+        answer: which is read; by default what the edit should bring about.
+    """
+    if isinstance(change, Fact):
+        return Query((change.text, *change.rephrasings), answer or change.answer)
+    return Query((change.prompt,), answer or change.safe)
+
+
+def pair_to(pair: AnyPair, answer: str, other: str) -> Pair:
+    """The pair whose edit brings about an answer, whatever that is, instead of another one."""
+    return Pair(
+        id=pair.id, prompt=pair.prompt, safe=answer, unsafe=other, category=pair.category, question=pair.question
+    )
