@@ -19,6 +19,10 @@ SETTINGS = {
     "ft_l": {"steps": 2},
     "dinm": {"steps": 2},
     "dinm_at_block": {"block": 1},
+    "rome": {"steps": 2, "context_lengths": ()},
+    "memit": {"steps": 2, "context_lengths": ()},
+    "alphaedit": {"steps": 2, "context_lengths": (), "null_threshold": 1.0},
+    "ft_m": {"steps": 2},
 }
 
 

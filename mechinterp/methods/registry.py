@@ -94,6 +94,30 @@ _ALL: tuple[Method, ...] = (
     Method(
         "dinm_sequential", "editing.ablations:SEQUENTIAL", "edit on top of edit, instance after instance", suffix=True
     ),
+    Method(
+        "rome", "facts.on_pairs:ROME", "W_V of one block changed by rank 1 on one instance", "ROME", per_instance=True
+    ),
+    Method(
+        "memit",
+        "facts.on_pairs:MEMIT",
+        "one edit for all instances together, over several blocks",
+        "MEMIT",
+        takes=("instances", "training"),
+    ),
+    Method(
+        "alphaedit",
+        "facts.on_pairs:ALPHAEDIT",
+        "edit on top of edit, where other texts leave the keys free",
+        "AlphaEdit",
+        takes=("instances", "training"),
+    ),
+    Method(
+        "ft_m",
+        "facts.on_pairs:FT_M",
+        "W_V of one block fine-tuned on one instance, each token after the ones before",
+        "FT-M",
+        per_instance=True,
+    ),
 )
 
 METHODS: Mapping[str, Method] = {method.name: method for method in _ALL}
