@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import tiny_checkpoint
-from golden_cases import golden, golden_checkpoint
 
 from mechinterp.answers.conflict import answers_in_turn, edits_in_conflict, forgetting_rows
 from mechinterp.answers.in_turn import read_in_turn
@@ -210,7 +209,7 @@ def test_conflicts_of_pairs_overwrite_their_answer() -> None:
 
 
 def test_bad_input_is_told_in_one_line(base: Checkpoint) -> None:
-    with pytest.raises(InputError, match="unknown editor 'rom'; known are .*; did you mean 'rome'"):
+    with pytest.raises(InputError, match=r"unknown editor 'rom'; known are .*; did you mean 'rome'"):
         editor_of("rom", base)
     with pytest.raises(InputError, match="dinm needs the block"):
         editor_of("dinm", base)
