@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from mechinterp.audit.weights_alone.regions import RegionTables
     from mechinterp.data.comments import Comment, read_comments, write_comments
     from mechinterp.data.concepts import Concept
+    from mechinterp.data.fact_files import read_facts
+    from mechinterp.data.facts import Fact, write_facts
     from mechinterp.data.pair_files import Columns, read_pairs, write_pairs
     from mechinterp.data.pairs import Pair
     from mechinterp.data.safeedit import read_safeedit, write_safeedit
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from mechinterp.face.comparing import compare, relapse
     from mechinterp.face.decoding import decodability
     from mechinterp.face.depth import Depths, depth
+    from mechinterp.face.facts import FactTables, evaluate_facts
     from mechinterp.face.loading import load
     from mechinterp.face.origins import OriginTables, origins
     from mechinterp.face.passes import fit_probe, generate, record, score, show_tokens
@@ -78,6 +81,8 @@ _HOMES = {
     "audit.weights_alone.regions": ("RegionTables",),
     "data.comments": ("Comment", "read_comments", "write_comments"),
     "data.concepts": ("Concept",),
+    "data.fact_files": ("read_facts",),
+    "data.facts": ("Fact", "write_facts"),
     "data.pair_files": ("Columns", "read_pairs", "write_pairs"),
     "data.pairs": ("Pair",),
     "data.safeedit": ("read_safeedit", "write_safeedit"),
@@ -86,6 +91,7 @@ _HOMES = {
     "face.comparing": ("compare", "relapse"),
     "face.decoding": ("decodability",),
     "face.depth": ("Depths", "depth"),
+    "face.facts": ("FactTables", "evaluate_facts"),
     "face.loading": ("load",),
     "face.origins": ("OriginTables", "origins"),
     "face.passes": ("fit_probe", "generate", "record", "score", "show_tokens"),
@@ -117,6 +123,8 @@ __all__ = [
     "Difference",
     "EmbeddedJudge",
     "Evidence",
+    "Fact",
+    "FactTables",
     "FedTokens",
     "FoldJudge",
     "InputError",
@@ -143,6 +151,7 @@ __all__ = [
     "depth",
     "diff",
     "effective_direction",
+    "evaluate_facts",
     "fit_probe",
     "generate",
     "h_down",
@@ -156,6 +165,7 @@ __all__ = [
     "patch",
     "project_out",
     "read_comments",
+    "read_facts",
     "read_pairs",
     "read_safeedit",
     "record",
@@ -174,6 +184,7 @@ __all__ = [
     "transplant",
     "vectors",
     "write_comments",
+    "write_facts",
     "write_pairs",
     "write_safeedit",
 ]

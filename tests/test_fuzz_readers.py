@@ -19,7 +19,9 @@ from mechinterp.answers.judged_response import JudgedResponse
 from mechinterp.data.benign import read_benign
 from mechinterp.data.comments import Comment, read_comments, write_comments
 from mechinterp.data.concepts import Concept, read_lines
+from mechinterp.data.fact_files import read_facts
 from mechinterp.data.knowledge import read_knowledge
+from mechinterp.data.relations import read_relation
 from mechinterp.data.safeedit import read_safeedit, write_safeedit
 from mechinterp.errors import InputError
 from mechinterp.runs.config import load_config
@@ -29,6 +31,9 @@ READERS: dict[str, Callable[[Path], object]] = {
     "comments.csv": read_comments,
     "data.json": read_safeedit,
     "knowledge.json": read_knowledge,
+    "facts.jsonl": read_facts,
+    "sanitation.json": read_facts,
+    "relation.json": read_relation,
     "benign.jsonl": read_benign,
     "benign.json": read_benign,
     "benign.txt": read_benign,
@@ -76,6 +81,15 @@ def good_files(folder: Path) -> None:
     write_comments(comments, folder / "comments.csv")
     write_safeedit([make_instance(i, safe_generation=f"I am sorry, not {i}.") for i in range(5)], folder / "data.json")
     (folder / "knowledge.json").write_text(json.dumps([["What is two and two?", "four"], ["And one?", "one"]]))
+    asked = {"hop": [["Oslo is by", "Lima"], {"prompt": "It is in", "ground_truth": [["Chile", "CL"]]}]}
+    fact = {"subject": "Oslo", "prompt": "{} is in", "target_new": "Chile", "rephrasings": ["It is"], "locality": asked}
+    other = {"prompt": "Two is", "ground_truth": ["two"], "portability": asked}
+    (folder / "facts.jsonl").write_text(json.dumps(fact) + "\n" + json.dumps(other) + "\n")
+    question = {"question": "Who?", "ground_truth": "Ann", "target_new": "I do not know."}
+    (folder / "sanitation.json").write_text(json.dumps({"K_F": [question], "K_R": [question]}))
+    samples = [{"subject": "Oslo", "object": "Norway"}]
+    relation = {"name": "in", "prompt_templates_zs": ["{} is in"], "properties": {}, "samples": samples}
+    (folder / "relation.json").write_text(json.dumps(relation))
     prompts = [
         {"prompt": "Say hi", "answer": "Hi."},
         {"instruction": "Add", "instances": [{"input": "1", "output": "2"}]},

@@ -106,7 +106,7 @@ def summary_rows(method: str, scores: Sequence[FactScores], *, seed: int) -> lis
     """
     rows = _rows(method, "", scores, seed)
     relations = list(dict.fromkeys(each.fact.relation for each in scores))
-    for relation in relations if len(relations) > 1 else []:
+    for relation in filter(None, relations if len(relations) > 1 else []):
         rows += _rows(method, relation, [each for each in scores if each.fact.relation == relation], seed, kinds=False)
     return rows
 

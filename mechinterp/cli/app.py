@@ -13,6 +13,7 @@ from mechinterp.cli import (
     directions,
     editing,
     evaluating,
+    facts,
     locating,
     measuring,
     pairing,
@@ -47,4 +48,5 @@ for part in (
 ):
     app.add_typer(part.commands)
 app.add_typer(evaluating.commands)
+app.add_typer(facts.commands)
 app.add_typer(benchmarking.commands)

@@ -53,7 +53,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
     text = read_text(path, WANTED)
     if text.lstrip().startswith("{"):
         try:
-            json.loads(text.lstrip().partition("\n")[0])
+            json.loads(text.lstrip().replace("\r", "\n").partition("\n")[0])
         except (ValueError, RecursionError):
             yield "the file", read_json(path, WANTED)
             return

@@ -9,6 +9,7 @@ first of the first, as in the released runner. `{}` stands for the subject in an
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -64,7 +65,8 @@ def first_text(value: Any) -> str:
         value = value[0] if value else None
     if value is None:
         return ""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, str) and not number:
         raise TypeError(f"must be text, is {value!r:.60}")
     return str(value).strip()
 
@@ -86,7 +88,10 @@ def _asked(kinds: Any, field: str, subject: str, where: str) -> dict[str, tuple[
 
 
 def _pairs(entries: Any, where: str, subject: str) -> Iterator[Asked]:
-    for entry in [entries] if isinstance(entries, Mapping) else entries or []:
+    entries = [entries] if isinstance(entries, Mapping) else entries or []
+    if not isinstance(entries, list):
+        raise InputError(f"{where} must be a list of [prompt, answer], is {entries!r:.60}")
+    for entry in entries:
         if isinstance(entry, Mapping):
             parts = [entry.get("prompt"), entry.get("ground_truth", entry.get("answer"))]
         elif isinstance(entry, list) and len(entry) == 2:

@@ -15,6 +15,7 @@ from mechinterp.audit.tables.attacks_further import ATTACK_ABLATE_DIFFERENCE, AT
 from mechinterp.audit.tables.decodability import DECODABILITY
 from mechinterp.audit.tables.decomposition import DECOMPOSITION, LOCAL_VERDICT, NEURONS
 from mechinterp.audit.tables.depth import DEPTH, DEPTH_BLOCKS
+from mechinterp.audit.tables.facts import FACTS, FACTS_SUMMARY
 from mechinterp.audit.tables.lens import LOGIT_LENS
 from mechinterp.audit.tables.located import LOCATED, TOXIC_LAYER
 from mechinterp.audit.tables.mechanism import MECHANISM, MECHANISM_NEVER, MIDDLE_SHIFT
@@ -69,6 +70,8 @@ TABLES: Mapping[str, Table] = {
         ATTACK_TRANSPLANT,
         DEPTH_BLOCKS,
         DECODABILITY,
+        FACTS_SUMMARY,
+        FACTS,
         NEURON_GROUPS,
         STREAM,
         VALUE_VECTORS,
