@@ -1,11 +1,13 @@
 """The model above one block, as a function of a vector that is added to what it writes at one token of each text.
 
-Below that token nothing changes, so the texts pass the blocks up to this one once, and each call runs only what is
-above, through the model's own forward pass (as `upper_blocks` does for weights), with a gradient of the vector alone.
+Below that block, and before that token, nothing changes: the texts pass the model once, and each call runs only the
+tokens from this one on, through the blocks above, which see what came before in the model's own cache. A gradient is
+that of the vector alone.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, Literal
@@ -20,8 +22,6 @@ from mechinterp.models.names import resid_post
 from mechinterp.models.passes.middle_stream import adds_up
 from mechinterp.models.passes.upper_blocks import Scored, forward_replaced, pass_through
 from mechinterp.models.passes.watching import run_until_seen, watching
-from mechinterp.models.text.batches import pad
-from mechinterp.models.text.tokens import Encoded
 from mechinterp.models.unembedding import unembedded_at
 
 Where = Literal["mlp", "block"]
@@ -34,7 +34,7 @@ class AboveBlock:
     Args:
         checkpoint: the model; left as it was.
         block: from 0.
-        texts: what is read; padded on the right.
+        texts: what is read; none of their scored positions is before the place.
         places: index of the token in each.
         where: what the vector is added to.
 
@@ -58,44 +58,69 @@ class AboveBlock:
         self._blocks = [checkpoint.module(f"blocks.{b}") for b in range(block + 1)]
         post = f"blocks.{block}.ln2_post"
         self._norm = checkpoint.module(post) if where == "mlp" and names.has(post) else None
-        batch = pad([Encoded.of(text.ids, 1) for text in texts], pad_id=checkpoint.padding_id, device=checkpoint.device)
+        self._read(texts, places)
         inner = f"blocks.{block}.mlp.out.hook_out" if where == "mlp" else resid_post(block)
         sites = [names.site(hook) for hook in dict.fromkeys((inner, resid_post(block)))]
         seen: dict[str, Tensor] = {}
         with watching(checkpoint.model, sites, seen.__setitem__):
-            run_until_seen(checkpoint.model, **batch.inputs())
-        self._ids = batch.input_ids
-        shape = self._ids.shape
-        self._rows, self._places = torch.arange(len(texts)), torch.tensor(places)
+            run_until_seen(checkpoint.model, **self._inputs())
         # OPT flattens the positions of a batch in its MLP
-        self._inner = seen[inner].reshape(*shape, -1)[self._rows, self._places]
-        self._after = seen[resid_post(block)].reshape(*shape, -1)
+        shape = self._ids.shape
+        self._inner, self._after = seen[inner].reshape(*shape, -1)[:, 0], seen[resid_post(block)].reshape(*shape, -1)
         self.written = self._inner.to(torch.promote_types(self._inner.dtype, torch.float32))
-        counts = torch.tensor(self.lengths)
-        rows = torch.repeat_interleave(torch.arange(len(texts)), counts).tolist()
-        columns = [position for text in texts for position in text.positions]
-        self._scored = (rows, columns)
         if where == "mlp":
             self._check(texts[0], places[0], block)
 
     def __call__(self, added: Float[Tensor, " d_model"]) -> Float[Tensor, "scored vocabulary"]:
         """Logits at the scored positions, those of the first text first."""
         after = self._stream(added)
-        model = self.checkpoint.model
         with ExitStack() as stack:
             for module in self._blocks[:-1]:
                 stack.enter_context(forward_replaced(module, pass_through))
             stack.enter_context(forward_replaced(self._blocks[-1], lambda *args, **kwargs: after))
             stack.enter_context(unembedded_at(self.checkpoint, *self._scored, self._ids.shape[1]))
-            return model(input_ids=self._ids, use_cache=False).logits[0]
+            inputs = self._inputs()
+            return self.checkpoint.model(**inputs, use_cache="past_key_values" in inputs).logits[0]
+
+    @torch.no_grad()
+    def _read(self, texts: Sequence[Scored], places: Sequence[int]) -> None:
+        """Line the texts up so that their places share a column, and run what comes before it, once."""
+        checkpoint, first = self.checkpoint, max(places)
+        rest = max(len(text.ids) - place for text, place in zip(texts, places, strict=True))
+        ids = torch.full((len(texts), first + rest), checkpoint.padding_id)
+        mask = torch.zeros_like(ids)
+        for row, (text, place) in enumerate(zip(texts, places, strict=True)):
+            own = slice(first - place, first - place + len(text.ids))
+            ids[row, own], mask[row, own] = torch.tensor(list(text.ids)), 1
+        positions = (mask.cumsum(1) - 1).clamp_min(0)
+        ids, mask, positions = (part.to(checkpoint.device) for part in (ids, mask, positions))
+        self._ids, self._mask, self._positions = ids[:, first:], mask, positions[:, first:]
+        rows = [row for row, text in enumerate(texts) for _ in text.positions]
+        columns = [at - place for text, place in zip(texts, places, strict=True) for at in text.positions]
+        self._scored = (rows, columns)
+        self._past: Any = None
+        if first:
+            before = {"input_ids": ids[:, :first], "attention_mask": mask[:, :first]}
+            model, width = checkpoint.model, first
+            with unembedded_at(checkpoint, [0], [0], width):  # no logits are wanted
+                self._past = model(**before, position_ids=positions[:, :first], use_cache=True).past_key_values
+
+    def _inputs(self) -> dict[str, Any]:
+        """What the model is given from the places on; with a cache of its own, which a pass makes longer."""
+        inputs = {"input_ids": self._ids, "attention_mask": self._mask, "position_ids": self._positions}
+        if self._past is None:
+            return inputs
+        past = copy.copy(self._past)
+        past.layers = [copy.copy(layer) for layer in self._past.layers]
+        return {**inputs, "past_key_values": past}
 
     def _stream(self, added: Float[Tensor, " d_model"]) -> Float[Tensor, "text pos d_model"]:
         """What leaves the block."""
-        before, moved = self._inner, added.expand(len(self._rows), -1)
+        before, moved = self._inner, added.expand(len(self._inner), -1)
         if self._norm is not None:
             moved = self._norm((before + moved.to(before.device)).to(before.dtype)) - self._norm(before)
-        rows, places = self._rows.to(self._after.device), self._places.to(self._after.device)
-        return self._after.index_put((rows, places), moved.to(self._after), accumulate=True)
+        first = self._after[:, :1] + moved.to(self._after)[:, None]
+        return torch.cat([first, self._after[:, 1:]], 1)
 
     @torch.no_grad()
     def _check(self, text: Scored, place: int, block: int) -> None:
@@ -117,9 +142,8 @@ class AboveBlock:
         finally:
             handle.remove()
         (found,) = seen.values()
-        found = found.reshape(-1, found.shape[-1])[place]
-        before = self._after[0, place]
-        if not adds_up(before, self._stream(added)[0, place] - before, found):
+        found, before = found.reshape(-1, found.shape[-1])[place], self._after[0, 0]
+        if not adds_up(before, self._stream(added)[0, 0] - before, found):
             raise InputError(
                 f"{checkpoint.names.source}: what the MLP of block {block} of {type(checkpoint.model).__name__} writes "
                 "is not added to the stream (a norm after the addition), which editing relies on"
