@@ -30,16 +30,20 @@ if TYPE_CHECKING:
     from mechinterp.audit.weights_alone.regions import RegionTables
     from mechinterp.data.comments import Comment, read_comments, write_comments
     from mechinterp.data.concepts import Concept
+    from mechinterp.data.conflicts import Conflict, Round
     from mechinterp.data.fact_files import read_facts
     from mechinterp.data.facts import Fact, write_facts
     from mechinterp.data.pair_files import Columns, read_pairs, write_pairs
     from mechinterp.data.pairs import Pair
+    from mechinterp.data.pitfalls import read_conflicts, read_rounds
+    from mechinterp.data.queries import Query
     from mechinterp.data.safeedit import read_safeedit, write_safeedit
     from mechinterp.errors import InputError
     from mechinterp.face.attacking import attack
     from mechinterp.face.comparing import compare, relapse
     from mechinterp.face.decoding import decodability
     from mechinterp.face.depth import Depths, depth
+    from mechinterp.face.edits import EditTables, edits_in_conflict, round_trip
     from mechinterp.face.facts import FactTables, evaluate_facts
     from mechinterp.face.loading import load
     from mechinterp.face.origins import OriginTables, origins
@@ -83,6 +87,9 @@ _HOMES = {
     "data.concepts": ("Concept",),
     "data.fact_files": ("read_facts",),
     "data.facts": ("Fact", "write_facts"),
+    "data.conflicts": ("Conflict", "Round"),
+    "data.pitfalls": ("read_conflicts", "read_rounds"),
+    "data.queries": ("Query",),
     "data.pair_files": ("Columns", "read_pairs", "write_pairs"),
     "data.pairs": ("Pair",),
     "data.safeedit": ("read_safeedit", "write_safeedit"),
@@ -92,6 +99,7 @@ _HOMES = {
     "face.decoding": ("decodability",),
     "face.depth": ("Depths", "depth"),
     "face.facts": ("FactTables", "evaluate_facts"),
+    "face.edits": ("EditTables", "edits_in_conflict", "round_trip"),
     "face.loading": ("load",),
     "face.origins": ("OriginTables", "origins"),
     "face.passes": ("fit_probe", "generate", "record", "score", "show_tokens"),
@@ -119,8 +127,10 @@ __all__ = [
     "Comment",
     "ComparisonSettings",
     "Concept",
+    "Conflict",
     "Depths",
     "Difference",
+    "EditTables",
     "EmbeddedJudge",
     "Evidence",
     "Fact",
@@ -132,11 +142,13 @@ __all__ = [
     "OriginTables",
     "OriginsSettings",
     "Pair",
+    "Query",
     "Recording",
     "RegionTables",
     "RelapseSettings",
     "ResponseScores",
     "Responses",
+    "Round",
     "RunFolder",
     "ToxicDirection",
     "ToxicProbe",
@@ -150,6 +162,7 @@ __all__ = [
     "decodability",
     "depth",
     "diff",
+    "edits_in_conflict",
     "effective_direction",
     "evaluate_facts",
     "fit_probe",
@@ -165,8 +178,10 @@ __all__ = [
     "patch",
     "project_out",
     "read_comments",
+    "read_conflicts",
     "read_facts",
     "read_pairs",
+    "read_rounds",
     "read_safeedit",
     "record",
     "regions",
@@ -174,6 +189,7 @@ __all__ = [
     "reproduce",
     "resid_post",
     "resid_pre",
+    "round_trip",
     "scale_keys",
     "scale_values",
     "score",

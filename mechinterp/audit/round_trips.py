@@ -8,9 +8,9 @@
     write_left     share of the first edit's change of the write that stands after both
     erasure_left   the same of what its changed value vectors made of it
 
-The write is what the MLPs of the changed blocks write, at the last token of the prompts, along the direction in which
-the true answer's first token is preferred to the new one's: through the value vectors (erasure) or through what flows
-into them (bypass), `measures.decomposition`. A write that came back while its erasure stands is covered up: a second
+The write is what the MLPs of the changed blocks write along the direction in which the true answer is preferred to the
+new one where their tokens part (`undoing`): through the value vectors (erasure) or through what flows into them
+(bypass), `measures.decomposition`. A write that came back while its erasure stands is covered up: a second
 bypass on top. D, IR and FR: Li et al. 2024 (arXiv 2310.02129); the rest is ours.
 """
 
@@ -54,7 +54,7 @@ class RoundTrip:
         round: which it is.
         on: where it is asked -> quantity -> mean over the sets of answers.
         weights_left: |D_1 + D_2| / |D_1|.
-        written: what became of the write; None where no value matrix was changed, or the answers begin alike.
+        written: what became of the write; None where no value matrix was changed.
     """
 
     round: Round

@@ -1,8 +1,9 @@
 """Whether the way back undid what an edit did to the write of its blocks, or put a second change on top.
 
-w = gain of the final norm times (unembedding of the true answer's first token - of the new one's), of the base. For
-each changed block the write at the last prompt token along w, of the base, after the first edit and after both; from
-the base to either of these it changes by erasure (value vectors, bias) and bypass (what flows in), which add up to it.
+w = gain of the final norm times (unembedding of a token of the true answer - of the new one's), of the base, where the
+two first part: mostly their first tokens. For each changed block the write along w at the token before it, of the base,
+after the first edit and after both; from the base to either of these it changes by erasure (value vectors, bias) and
+bypass (what flows in), which add up to it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.names import h_down
 from mechinterp.models.passes.recording import record_all
-from mechinterp.models.text.tokens import encode
+from mechinterp.models.text.tokens import Encoded, encode
 from mechinterp.models.unembedding import back_through_final_norm, unembedding
 
 QUARTER = 0.25
@@ -82,24 +83,22 @@ def undone(
     Args:
         base: the unedited model.
         deltas: the way there and the way back.
-        true: the true answer, and the prompts at whose end the write is read.
+        true: the true answer, and the prompts after which the write is read.
         new: the other answer.
         suffix: text behind every prompt.
 
     Returns:
-        None where neither edit changes a value matrix, or both answers begin with the same token.
+        None where neither edit changes a value matrix, or one answer is the beginning of the other.
     """
     blocks = [
         block
         for block in sorted({block for delta in deltas for block in (delta.block, *delta.also)})
         if any(base.names.value_parameter(block)[0] in delta.tensors for delta in deltas)
     ]
-    direction = _preferring(base, true, new)
-    if not blocks or direction is None:
+    parting = _parting(base, true, new, suffix)
+    if not blocks or parting is None:
         return None
-
-    context = base.names.context_length
-    texts = encode(base.tokenizer, true.prompts, max_length=context, chat=base.chat, suffix=suffix, quiet=True)
+    direction, texts = parting
 
     def read(current: Checkpoint) -> dict[int, tuple[Tensor, Tensor, float]]:
         keys = record_all(current, true.prompts, [h_down(block) for block in blocks], continuations=texts)
@@ -117,14 +116,34 @@ def undone(
     return Undone(tuple(_of_block(block, [stage[block] for stage in found]) for block in blocks))
 
 
-def _preferring(base: Checkpoint, true: Query, new: str) -> Float[Tensor, " d_model"] | None:
-    prompt = true.prompts[:1] * 2
-    texts = encode(base.tokenizer, prompt, [true.answer, new], chat=base.chat, max_length=2**31, quiet=True)
-    first, second = (text.ids[text.prompt_length] for text in texts)
-    if first == second:
+def _parting(
+    base: Checkpoint, true: Query, new: str, suffix: str | None
+) -> tuple[Float[Tensor, " d_model"], list[Encoded]] | None:
+    """The direction that prefers the true answer where the two part, and each prompt with what they have in common."""
+    whole, other = (
+        encode(
+            base.tokenizer,
+            true.prompts,
+            [answer] * len(true.prompts),
+            max_length=2**31 - 1,  # both have been read before
+            chat=base.chat,
+            suffix=suffix,
+            quiet=True,
+        )
+        for answer in (true.answer, new)
+    )
+    parted = [(one, end) for one, two in zip(whole, other, strict=True) if (end := _first_difference(one, two))]
+    if not parted or len(parted) < len(whole):
         return None
+    (first, end), second = parted[0], other[0]
     rows = unembedding(base)
-    return back_through_final_norm(base, (rows[first].float() - rows[second].float()).cpu())
+    difference = rows[first.ids[end]].float() - rows[second.ids[end]].float()
+    return back_through_final_norm(base, difference), [Encoded.of(text.ids[:stop], stop) for text, stop in parted]
+
+
+def _first_difference(one: Encoded, two: Encoded) -> int | None:
+    """The place of the first token in which two texts of one prompt differ; None where one goes on from the other."""
+    return next((i for i, (a, b) in enumerate(zip(one.ids, two.ids, strict=False)) if a != b), None)
 
 
 def _of_block(block: int, stages: Sequence[tuple[Tensor, Tensor, float]]) -> BlockUndone:

@@ -12,6 +12,7 @@ from mechinterp.cli import (
     decoding,
     directions,
     editing,
+    edits_in_conflict,
     evaluating,
     facts,
     locating,
@@ -49,4 +50,5 @@ for part in (
     app.add_typer(part.commands)
 app.add_typer(evaluating.commands)
 app.add_typer(facts.commands)
+app.add_typer(edits_in_conflict.commands)
 app.add_typer(benchmarking.commands)

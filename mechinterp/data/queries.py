@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from mechinterp.data.conversations import Prompt
 from mechinterp.data.facts import Fact
-from mechinterp.data.pairs import AnyPair, Pair
+from mechinterp.data.pairs import AnyPair
+from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
 
 Change = Fact | AnyPair
@@ -47,8 +48,8 @@ def asked_of(change: Change, answer: str | None = None) -> Query:
     return Query((change.prompt,), answer or change.safe)
 
 
-def pair_to(pair: AnyPair, answer: str, other: str) -> Pair:
+def pair_to(pair: AnyPair, answer: str, other: str) -> AnyPair:
     """The pair whose edit brings about an answer, whatever that is, instead of another one."""
-    return Pair(
-        id=pair.id, prompt=pair.prompt, safe=answer, unsafe=other, category=pair.category, question=pair.question
-    )
+    if isinstance(pair, SafeEditInstance):
+        return pair.model_copy(update={"safe_generation": answer, "unsafe_generation": other})
+    return pair.model_copy(update={"safe": answer, "unsafe": other})

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from mechinterp.audit.tables.answers import DEFENSE, FLAGS, GENERAL, JUDGE, ORGANISM, TAUGHT
 from mechinterp.audit.tables.attacks import ATTACK_PREFILL, ATTACK_QUANTISE, ATTACKS, WORST
 from mechinterp.audit.tables.attacks_further import ATTACK_ABLATE_DIFFERENCE, ATTACK_RELEARN, ATTACK_TRANSPLANT
+from mechinterp.audit.tables.conflicts import CONFLICTS, EDITS_IN_TURN, EDITS_SUMMARY, ROUND_TRIP, ROUND_TRIP_BLOCKS
 from mechinterp.audit.tables.decodability import DECODABILITY
 from mechinterp.audit.tables.decomposition import DECOMPOSITION, LOCAL_VERDICT, NEURONS
 from mechinterp.audit.tables.depth import DEPTH, DEPTH_BLOCKS
@@ -72,6 +73,11 @@ TABLES: Mapping[str, Table] = {
         DECODABILITY,
         FACTS_SUMMARY,
         FACTS,
+        EDITS_SUMMARY,
+        CONFLICTS,
+        EDITS_IN_TURN,
+        ROUND_TRIP,
+        ROUND_TRIP_BLOCKS,
         NEURON_GROUPS,
         STREAM,
         VALUE_VECTORS,

@@ -24,6 +24,7 @@ KEYS: Mapping[str, str] = {
     "neuron": "of the block, counted from 0",
     "instance": "number of the instance in the test file",
     "fact": "number of the fact in its file, from 1",
+    "record": "number of the record in its file, from 1",
     "category": "of unsafe content, as the data name it",
     "quantity": "what the row's value is of",
     "n": "what the row's shares are of: prompts, instances or answers",
