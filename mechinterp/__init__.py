@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from mechinterp.data.pairs import Pair
     from mechinterp.data.pitfalls import read_conflicts, read_rounds
     from mechinterp.data.queries import Query
+    from mechinterp.data.question_files import read_questions, read_scopes
     from mechinterp.data.safeedit import read_safeedit, write_safeedit
+    from mechinterp.data.scopes import Scopes
     from mechinterp.errors import InputError
     from mechinterp.face.attacking import attack
     from mechinterp.face.comparing import compare, relapse
@@ -50,7 +52,9 @@ if TYPE_CHECKING:
     from mechinterp.face.passes import fit_probe, generate, record, score, show_tokens
     from mechinterp.face.showing import show
     from mechinterp.face.studies import open_run, open_study, reproduce
+    from mechinterp.face.unlearning import UnlearningTables, evaluate_unlearning, locate_by_gradient, unlearn
     from mechinterp.face.weights import diff, regions, vectors
+    from mechinterp.methods.unlearning.region import GradientRegion
     from mechinterp.models.checkpoints import Checkpoint
     from mechinterp.models.deltas import WeightDelta
     from mechinterp.models.interventions.contexts import (
@@ -92,7 +96,9 @@ _HOMES = {
     "data.queries": ("Query",),
     "data.pair_files": ("Columns", "read_pairs", "write_pairs"),
     "data.pairs": ("Pair",),
+    "data.question_files": ("read_questions", "read_scopes"),
     "data.safeedit": ("read_safeedit", "write_safeedit"),
+    "data.scopes": ("Scopes",),
     "errors": ("InputError",),
     "face.attacking": ("attack",),
     "face.comparing": ("compare", "relapse"),
@@ -105,7 +111,9 @@ _HOMES = {
     "face.passes": ("fit_probe", "generate", "record", "score", "show_tokens"),
     "face.showing": ("show",),
     "face.studies": ("open_run", "open_study", "reproduce"),
+    "face.unlearning": ("UnlearningTables", "evaluate_unlearning", "locate_by_gradient", "unlearn"),
     "face.weights": ("diff", "regions", "vectors"),
+    "methods.unlearning.region": ("GradientRegion",),
     "models.checkpoints": ("Checkpoint",),
     "models.deltas": ("WeightDelta",),
     "models.interventions.contexts": (
@@ -137,6 +145,7 @@ __all__ = [
     "FactTables",
     "FedTokens",
     "FoldJudge",
+    "GradientRegion",
     "InputError",
     "KeywordJudge",
     "OriginTables",
@@ -150,9 +159,11 @@ __all__ = [
     "Responses",
     "Round",
     "RunFolder",
+    "Scopes",
     "ToxicDirection",
     "ToxicProbe",
     "TwoJudges",
+    "UnlearningTables",
     "VectorTables",
     "WeightDelta",
     "ablate",
@@ -165,11 +176,13 @@ __all__ = [
     "edits_in_conflict",
     "effective_direction",
     "evaluate_facts",
+    "evaluate_unlearning",
     "fit_probe",
     "generate",
     "h_down",
     "h_mid",
     "load",
+    "locate_by_gradient",
     "means_direction",
     "mlp_out",
     "open_run",
@@ -181,8 +194,10 @@ __all__ = [
     "read_conflicts",
     "read_facts",
     "read_pairs",
+    "read_questions",
     "read_rounds",
     "read_safeedit",
+    "read_scopes",
     "record",
     "regions",
     "relapse",
@@ -198,6 +213,7 @@ __all__ = [
     "steer",
     "svd_direction",
     "transplant",
+    "unlearn",
     "vectors",
     "write_comments",
     "write_facts",

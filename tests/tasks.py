@@ -12,10 +12,15 @@ INSTANCES = [make_instance(i) for i in range(3)]
 TRAINED = {"steps": 1, "batch_size": 2, "max_length": 200}
 
 
+UNLEARNED = {"steps": 1, "batch_size": 2, "warmup_steps": 0}
+
+
 SETTINGS = {
     "sft": TRAINED,
     "dpo": TRAINED,
     "ext_sub": {**TRAINED, "gradient_accumulation": 1, "warmup_steps": 0, "lora": {"rank": 2, "alpha": 4}},
+    **dict.fromkeys(("ga", "grad_diff", "ga_kl", "npo", "simnpo", "rmu", "random_label"), UNLEARNED),
+    "memflex": {**UNLEARNED, "copies": 1},
     "ft_l": {"steps": 2},
     "dinm": {"steps": 2},
     "dinm_at_block": {"block": 1},

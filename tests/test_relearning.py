@@ -12,7 +12,7 @@ from conftest import PROMPTS, RESPONSES, tiny_checkpoint
 from peft import LoraConfig, get_peft_model
 
 from mechinterp.errors import InputError
-from mechinterp.methods.training.relearning import How, Lesson, RelearningSettings, _batches, relearning
+from mechinterp.methods.training.relearning import How, Lesson, RelearningSettings, batches_of, relearning
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.scoring import score
 
@@ -88,13 +88,13 @@ def test_fewer_steps_are_the_beginning_of_more(how: How) -> None:
 
 
 def test_every_lesson_comes_once_before_any_comes_twice_whatever_the_model() -> None:
-    batches = list(islice(_batches(5, 3, seed=0), 5))
+    batches = list(islice(batches_of(5, 3, seed=0), 5))
     assert all(len(batch) == 3 for batch in batches)
     flat = [i for batch in batches for i in batch]
     assert [sorted(flat[at : at + 5]) for at in (0, 5, 10)] == [list(range(5))] * 3
     assert flat[:5] != flat[5:10]
-    assert batches == list(islice(_batches(5, 3, seed=0), 5))
-    assert batches != list(islice(_batches(5, 3, seed=1), 5))
+    assert batches == list(islice(batches_of(5, 3, seed=0), 5))
+    assert batches != list(islice(batches_of(5, 3, seed=1), 5))
 
 
 @pytest.mark.parametrize("how", HOW)

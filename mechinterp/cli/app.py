@@ -22,6 +22,7 @@ from mechinterp.cli import (
     showing_tokens,
     studies,
     training,
+    unlearning,
     vectors,
 )
 
@@ -46,6 +47,7 @@ for part in (
     relapsing,
     attacking,
     decoding,
+    unlearning,
 ):
     app.add_typer(part.commands)
 app.add_typer(evaluating.commands)

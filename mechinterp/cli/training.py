@@ -52,7 +52,7 @@ OWN: dict[str, dict[str, Any]] = {
 """Further settings of a method that are options."""
 
 
-def _settings(*, lora: int | None, others: list[str] | None, **given: Any) -> dict[str, Any]:
+def settings_given(*, lora: int | None, others: list[str] | None, **given: Any) -> dict[str, Any]:
     """The settings that were given, by their names."""
     import yaml
 
@@ -101,7 +101,7 @@ def _command(method: Method) -> Callable[..., None]:
     if method.after:
         start = f"The checkpoint to start from, as in the paper the {METHODS[method.after].printed} one."
         train.__annotations__["model"] = Annotated[str, typer.Option(help=start)]
-    own = adding("given", {**OPTIONS, **OWN.get(method.name, {})}, _settings)
+    own = adding("given", {**OPTIONS, **OWN.get(method.name, {})}, settings_given)
     return in_chat_format(of_pairs(own(train)))
 
 

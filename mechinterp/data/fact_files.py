@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from mechinterp.data.fact_rows import fact_of_row
 from mechinterp.data.facts import Fact
 from mechinterp.data.knowedit import fact_of_topic, is_sanitation, is_topic, sanitation_facts
 from mechinterp.data.relations import is_relation, relation_facts
-from mechinterp.data.texts import check_whole, json_rows, read_json, read_text
+from mechinterp.data.texts import check_whole, read_json_rows
 from mechinterp.errors import InputError
 
 WANTED = "facts as JSON lines or a list (prompt, target_new, ground_truth), a set of KnowEdit or a relation of LRE"
@@ -32,7 +30,7 @@ def read_facts(path: str | Path) -> list[Fact]:
     """
     path = Path(path)
     facts: list[Fact] = []
-    for place, row in _rows(path):
+    for place, row in read_json_rows(path, WANTED):
         where = f"{path}: {place}"
         if not isinstance(row, Mapping):
             raise InputError(f"{where} is not a JSON object; give {WANTED}")
@@ -46,15 +44,3 @@ def read_facts(path: str | Path) -> list[Fact]:
     if not facts:
         raise InputError(f"{path}: has no facts; give {WANTED}")
     return facts
-
-
-def _rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """Every row with its place; a file that is one object over many lines is one row."""
-    text = read_text(path, WANTED)
-    if text.lstrip().startswith("{"):
-        try:
-            json.loads(text.lstrip().replace("\r", "\n").partition("\n")[0])
-        except (ValueError, RecursionError):
-            yield "the file", read_json(path, WANTED)
-            return
-    yield from json_rows(text, path, WANTED)

@@ -94,6 +94,22 @@ def json_rows(text: str, path: str | Path, wanted: str) -> Iterator[tuple[str, A
             yield f"line {number}", _parsed(line, f"{path}: line {number} ", remedy)
 
 
+def read_json_rows(path: str | Path, wanted: str) -> Iterator[tuple[str, Any]]:
+    """As `read_json_lines`; a file that is one object over many lines is one row, `the file`.
+
+    Raises:
+        InputError: as `read_json`.
+    """
+    text = read_text(path, wanted)
+    if text.lstrip().startswith("{"):
+        try:
+            json.loads(text.lstrip().replace("\r", "\n").partition("\n")[0])
+        except (ValueError, RecursionError):
+            yield "the file", read_json(path, wanted)
+            return
+    yield from json_rows(text, path, wanted)
+
+
 def read_text_lines(path: str | Path, wanted: str) -> list[tuple[int, str]]:
     """The lines of a file that are not blank, stripped, with their numbers from 1.
 

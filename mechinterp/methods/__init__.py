@@ -1,1 +1,1 @@
-"""Ways to make a checkpoint: training through TRL, editing, prompts; `registry` has them all by name."""
+"""Ways to make a checkpoint: training through TRL, editing, unlearning, prompts; `registry` has them all by name."""

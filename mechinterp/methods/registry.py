@@ -52,6 +52,56 @@ _ALL: tuple[Method, ...] = (
         "Ext-Sub",
         takes=("training",),
     ),
+    Method("ga", "unlearning.ga:GA", "gradient ascent on the unsafe responses", "GA", takes=("training",)),
+    Method(
+        "grad_diff",
+        "unlearning.grad_diff:GRAD_DIFF",
+        "ascent on the unsafe responses, fine-tuning on what is to be kept",
+        "GradDiff",
+        takes=("training",),
+    ),
+    Method(
+        "ga_kl",
+        "unlearning.ga_kl:GA_KL",
+        "ascent on the unsafe responses, held to its own distributions elsewhere",
+        "GA+KL",
+        takes=("training",),
+    ),
+    Method(
+        "npo",
+        "unlearning.npo:NPO",
+        "unsafe responses made less likely than before, as far as it matters",
+        "NPO",
+        takes=("training",),
+    ),
+    Method(
+        "simnpo",
+        "unlearning.simnpo:SIMNPO",
+        "unsafe responses made unlikely token by token, without a reference",
+        "SimNPO",
+        takes=("training",),
+    ),
+    Method(
+        "rmu",
+        "unlearning.rmu:RMU",
+        "states on unsafe responses led elsewhere in three matrices W_V",
+        "RMU",
+        takes=("training",),
+    ),
+    Method(
+        "random_label",
+        "unlearning.random_label:RANDOM_LABEL",
+        "fine-tuned on random tokens in place of the unsafe responses",
+        "Random labels",
+        takes=("training",),
+    ),
+    Method(
+        "memflex",
+        "unlearning.memflex:MEMFLEX",
+        "ascent and fine-tuning where their gradients part",
+        "MemFlex",
+        takes=("training",),
+    ),
     Method("ft_l", "editing.ft_l:FT_L", "one block's MLP fine-tuned on one instance", "FT-L", per_instance=True),
     Method(
         "dinm",
@@ -124,6 +174,10 @@ METHODS: Mapping[str, Method] = {method.name: method for method in _ALL}
 
 STUDIED = ("sft", "dpo", "dinm")
 """Those that a study compares with its vanilla model unless its config names others."""
+
+
+UNLEARNING = tuple(name for name, method in METHODS.items() if method.recipe_at.startswith("unlearning."))
+"""Those that take answers to forget and answers to keep."""
 
 
 def find_method(name: str) -> Method:

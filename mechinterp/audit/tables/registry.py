@@ -28,6 +28,7 @@ from mechinterp.audit.tables.probes import PROBE, PROBE_ROC, PROBES
 from mechinterp.audit.tables.relapses import RELAPSE, RELAPSE_VERDICT
 from mechinterp.audit.tables.stream import RESIDUAL_SHIFT, STREAM
 from mechinterp.audit.tables.table import Table
+from mechinterp.audit.tables.unlearning import GRADIENT_REGION, UNLEARNING, UNLEARNING_ANSWERS
 from mechinterp.audit.tables.validity import VALIDITY
 from mechinterp.audit.tables.vectors import TOXIC_ACTIVATIONS, TOXIC_SUBSPACE, VALUE_VECTORS
 from mechinterp.audit.tables.verdicts import VERDICT
@@ -97,6 +98,9 @@ TABLES: Mapping[str, Table] = {
         REGION,
         REGION_VECTORS,
         ERASURE,
+        UNLEARNING,
+        UNLEARNING_ANSWERS,
+        GRADIENT_REGION,
     )
 }
 

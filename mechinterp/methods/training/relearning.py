@@ -31,12 +31,14 @@ from mechinterp.data.conversations import Prompt
 from mechinterp.data.validation import UsersSettings
 from mechinterp.errors import InputError
 from mechinterp.methods.training.trained_parameters import linear_maps, trained_parameters
+from mechinterp.methods.training.wide_adam import WideAdam
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.passes.answer_ends import answer_end
+from mechinterp.models.passes.gradients import gradients_of
 from mechinterp.models.passes.positions import reading
 from mechinterp.models.passes.watching import Progress, evaluating
+from mechinterp.models.passes.whole_answers import answers_as_tokens, ended
 from mechinterp.models.text.batches import length_batches, pad, to_device
-from mechinterp.models.text.tokens import Encoded, encode
+from mechinterp.models.text.tokens import Encoded
 from mechinterp.models.unembedding import unembedded_at
 
 How = Literal["lora", "full"]
@@ -102,7 +104,7 @@ def relearning(
     """
     settings = settings or RelearningSettings()
     texts = _with_end(checkpoint, lessons, truncate)
-    batches = _batches(len(texts), settings.batch_size, seed)
+    batches = batches_of(len(texts), settings.batch_size, seed)
     learned = _full(checkpoint, settings) if how == "full" else _adapted(checkpoint, settings, seed)
     with evaluating(checkpoint.model), learned as optimiser:
         yield _doses(checkpoint, texts, batches, optimiser, settings, progress)
@@ -112,7 +114,7 @@ def _doses(
     checkpoint: Checkpoint,
     texts: Sequence[Encoded],
     batches: Iterator[list[int]],
-    optimiser: _Optimiser,
+    optimiser: WideAdam,
     settings: RelearningSettings,
     progress: Progress | None,
 ) -> Iterator[tuple[int, Checkpoint]]:
@@ -135,20 +137,11 @@ def _with_end(checkpoint: Checkpoint, lessons: Sequence[Lesson], truncate: bool)
     """The lessons as tokens, each with the token that ends an answer."""
     if not lessons:
         raise InputError("there are no lessons to relearn from")
-    end = answer_end(checkpoint)
-    found = encode(
-        checkpoint.tokenizer,
-        [lesson.prompt for lesson in lessons],
-        [lesson.response for lesson in lessons],
-        max_length=checkpoint.names.context_length - (end is not None),
-        chat=checkpoint.chat,
-        truncate=truncate,
-        called=[f"lesson {number}" for number in range(len(lessons))],
-    )
-    return found if end is None else [Encoded.of([*text.ids, end], text.prompt_length, text.content) for text in found]
+    questions = [(lesson.prompt, lesson.response) for lesson in lessons]
+    return ended(checkpoint, answers_as_tokens(checkpoint, questions, truncate=truncate, called="lesson"))
 
 
-def _batches(n: int, size: int, seed: int) -> Iterator[list[int]]:
+def batches_of(n: int, size: int, seed: int) -> Iterator[list[int]]:
     """Numbers of lessons, `size` at a time, from one random order of all of them after another."""
     generator, waiting = torch.Generator().manual_seed(seed), list[int]()
     while True:
@@ -184,39 +177,14 @@ def _surprise(checkpoint: Checkpoint, texts: Sequence[Encoded]) -> Float[Tensor,
     return nn.functional.cross_entropy(wide, to_device(torch.tensor(labels), wide.device), reduction="sum")
 
 
-class _Optimiser:
-    """Adam on parameters, or on wider copies of those in half precision, which are rounded after every step."""
-
-    def __init__(self, parameters: Sequence[Tensor], rate: float) -> None:
-        wide = [torch.promote_types(parameter.dtype, torch.float32) for parameter in parameters]
-        self._pairs = [
-            (parameter, parameter if kind == parameter.dtype else parameter.detach().to(kind))
-            for parameter, kind in zip(parameters, wide, strict=True)
-        ]
-        self._adam = torch.optim.Adam([master for _, master in self._pairs], lr=rate)
-
-    def step(self) -> None:
-        """One step along the gradients, which are then forgotten."""
-        for parameter, master in self._pairs:
-            if master is not parameter:
-                master.grad = None if parameter.grad is None else parameter.grad.to(master)
-                parameter.grad = None
-        self._adam.step()
-        self._adam.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            for parameter, master in self._pairs:
-                if master is not parameter:
-                    parameter.copy_(master)
-
-
 @contextmanager
-def _full(checkpoint: Checkpoint, settings: RelearningSettings) -> Iterator[_Optimiser]:
+def _full(checkpoint: Checkpoint, settings: RelearningSettings) -> Iterator[WideAdam]:
     """Every weight is trained; at the end each is what it was, from a copy on the host."""
     parameters = [parameter for parameter in checkpoint.model.parameters() if parameter.is_floating_point()]
     kept = [parameter.detach().to("cpu", copy=True) for parameter in parameters]
     try:
-        with _wanted(checkpoint.model, trained=True):
-            yield _Optimiser(parameters, settings.learning_rate)
+        with gradients_of(checkpoint.model):
+            yield WideAdam(parameters, settings.learning_rate)
     finally:
         with torch.no_grad():
             for parameter, before in zip(parameters, kept, strict=True):
@@ -224,7 +192,7 @@ def _full(checkpoint: Checkpoint, settings: RelearningSettings) -> Iterator[_Opt
 
 
 @contextmanager
-def _adapted(checkpoint: Checkpoint, settings: RelearningSettings, seed: int) -> Iterator[_Optimiser]:
+def _adapted(checkpoint: Checkpoint, settings: RelearningSettings, seed: int) -> Iterator[WideAdam]:
     """Adapters on every linear map of the blocks, as hooks on their outputs.
 
     Their first factors are peft's: A uniform within 1 / sqrt(d_in), B zero. peft itself would put modules of its own in
@@ -232,7 +200,7 @@ def _adapted(checkpoint: Checkpoint, settings: RelearningSettings, seed: int) ->
     """
     generator = torch.Generator().manual_seed(seed)
     factors: list[Tensor] = []
-    with _wanted(checkpoint.model, trained=False), ExitStack() as hooks:
+    with gradients_of(checkpoint.model, ()), ExitStack() as hooks:
         for path in linear_maps(checkpoint, trained_parameters(checkpoint)):
             module = checkpoint.model.get_submodule(path)
             weight = checkpoint.parameter(f"{path}.weight")
@@ -242,7 +210,7 @@ def _adapted(checkpoint: Checkpoint, settings: RelearningSettings, seed: int) ->
             A, B = drawn.to(weight.device, kind), torch.zeros(d_out, settings.rank, dtype=kind, device=weight.device)
             factors += [A.requires_grad_(), B.requires_grad_()]
             hooks.callback(module.register_forward_hook(_low_rank(A, B, settings.alpha / settings.rank)).remove)
-        yield _Optimiser(factors, settings.adapter_learning_rate)
+        yield WideAdam(factors, settings.adapter_learning_rate)
 
 
 def _low_rank(A: Float[Tensor, "rank d_in"], B: Float[Tensor, "d_out rank"], scale: float) -> Any:
@@ -250,18 +218,3 @@ def _low_rank(A: Float[Tensor, "rank d_in"], B: Float[Tensor, "d_out rank"], sca
         return (output + (scale * (args[0].to(A) @ A.T @ B.T)).to(output.device)).to(output.dtype)
 
     return add
-
-
-@contextmanager
-def _wanted(model: nn.Module, *, trained: bool) -> Iterator[None]:
-    """Gradients of all parameters or of none; then what each wanted, and had, before."""
-    before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
-    try:
-        for parameter, _, _ in before:
-            parameter.requires_grad_(trained and parameter.is_floating_point())
-            parameter.grad = None
-        yield
-    finally:
-        for parameter, wanted, gradient in before:
-            parameter.requires_grad_(wanted)
-            parameter.grad = gradient

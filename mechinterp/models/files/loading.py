@@ -251,6 +251,16 @@ def _wrapped(model: PreTrainedModel, adapter: Source, **options: Any) -> PeftMod
     return wrapped
 
 
+def with_adapter(model: PreTrainedModel, adapter: Source) -> PeftModel:
+    """A model with an adapter beside its weights; the model given is the one inside, and changed.
+
+    Raises:
+        InputError: if the adapter does not fit the model, or is of a kind that cannot be merged.
+    """
+    check_adapter(adapter, model)
+    return _wrapped(model, adapter)
+
+
 def merge_adapter(model: PreTrainedModel, adapter: Source) -> PreTrainedModel:
     """Merge a peft adapter into a model, in memory; what remains is the plain architecture, in the types it had.
 
@@ -258,8 +268,7 @@ def merge_adapter(model: PreTrainedModel, adapter: Source) -> PreTrainedModel:
         InputError: if the adapter does not fit the model, or is of a kind that cannot be merged.
     """
     dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
-    check_adapter(adapter, model)
-    wrapped = _wrapped(model, adapter)
+    wrapped = with_adapter(model, adapter)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)

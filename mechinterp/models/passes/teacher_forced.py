@@ -84,6 +84,14 @@ def force(
         prefix=prefix,
         suffix=suffix,
     )
+    return force_tokens(checkpoint, texts, side=side, **batching)
+
+
+@torch.no_grad()
+def force_tokens(
+    checkpoint: Checkpoint, texts: Sequence[Encoded], *, side: Any = "right", **batching: Any
+) -> list[Forced]:
+    """Read answers that are tokens already, each behind its prompt; arguments and result as of `force`."""
     return in_batches(checkpoint, texts, lambda some: _of_batch(checkpoint, some, side), **batching) if texts else []
 
 

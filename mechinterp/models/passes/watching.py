@@ -7,7 +7,7 @@ placement are the model's own; the pass ends as soon as the last wanted point ha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -92,11 +92,14 @@ def nested() -> Iterator[None]:
 
 def run_until_seen(model: PreTrainedModel, **inputs: Any) -> None:
     """Forward pass for the sake of its hooks: no gradient, no cache unless one is given, ended by `_Stop`."""
-    try:
-        with torch.no_grad():
-            model(**inputs, use_cache="past_key_values" in inputs)
-    except _Stop:
-        pass
+    with torch.no_grad():
+        until_seen(model, **inputs)
+
+
+def until_seen(model: PreTrainedModel, **inputs: Any) -> None:
+    """The same in the caller's grad mode: what is seen can be differentiated."""
+    with suppress(_Stop):
+        model(**inputs, use_cache="past_key_values" in inputs)
 
 
 @contextmanager
