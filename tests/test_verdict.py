@@ -142,6 +142,10 @@ def test_both_halves_stand_in_one_sentence() -> None:
         "quantisation at 4 bits brings back 60%, to a model that never knew 3%"
     )
     assert (sft["where"], sft["gone"], sft["local_verdict"]) == ("around the value vectors", "hidden", "bypassed")
+    risen = tables()
+    risen["origins"] = risen["origins"].assign(change=4.31, change_low=2.4, change_high=6.0)
+    told = verdict_table(risen).set_index("method").loc["sft", "sentence"]
+    assert told == f"unsafe answers became likelier (log odds +4.3): {sft['sentence']}"
     assert (sft["value_share"], sft["local_erasure_share"], sft["depth"], sft["excess"]) == (0.19, 0.18, 0.4, 0.57)
     assert list(found.index) == ["sft", "noise"]  # no row of the reference
     assert found.loc["noise", "sentence"] == (

@@ -91,6 +91,8 @@ def _sentence(found: Verdict, share: Interval, largest: str | None, depth: Inter
         where = f"where the change sits is undefined: {why}"
     else:
         where = f"{found.where} ({share.percent})" + (f", {largest}" if largest else "")
+        if (change := interval_of(origin, "change")).low > 0:
+            where = f"unsafe answers became likelier (log odds {change.value:+.1f}): {where}"
     if found.attack is None or found.gone == "not decided":
         return f"{where}; gone or hidden is not decided: {found.missing}"
     said, recovery, excess = found.attack.said, found.attack.recovery, found.attack.excess
