@@ -168,7 +168,7 @@ def locate_gradients(
         write_json(out / "located.json", list(found.parameters or found.names))
     counts = found.table.groupby("block", dropna=False)["located"].agg(["sum", "count"])
     for block, row in counts.iterrows():
-        place = f"block {block}" if isinstance(block, int) else "outside the blocks"
+        place = f"block {block}" if str(block).isdecimal() else "outside the blocks"
         say(f"{place:<20}{row['sum']} of {row['count']} {per.value}s located")
     say(f"cosine below {found.cosine:.4g}, magnitude above {found.magnitude:.4g}: {len(found.names)} located")
 
