@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import random
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from chats import chat_checkpoint
 from conftest import byte_tokenizer, make_instance, tiny_checkpoint
 from golden_models import GOLDEN, golden_checkpoint
 from safetensors.torch import load_file
@@ -26,7 +29,7 @@ from mechinterp.methods.training.wide_adam import WideAdam
 from mechinterp.methods.unlearning.corrupted import Vocabulary, corrupted
 from mechinterp.methods.unlearning.losses import IGNORED, answer_sums, kl, nll, npo, npo_of, simnpo_of
 from mechinterp.methods.unlearning.random_label import adversarial_labels, random_labels
-from mechinterp.methods.unlearning.region import locate_by_gradient
+from mechinterp.methods.unlearning.region import locate_by_gradient, mean_gradients
 from mechinterp.methods.unlearning.rmu import held_at, led_to, states_of
 from mechinterp.methods.unlearning.settings import UnlearningSettings
 from mechinterp.methods.unlearning.training import share_of_rate
@@ -342,6 +345,28 @@ def test_small_steps_and_sums_of_gradients_are_not_lost_in_half_precision() -> N
         optimiser.step()
     assert torch.equal(weight.detach(), torch.ones(4, dtype=torch.bfloat16))
     assert master.tolist() == pytest.approx([1 - 2e-4] * 4, abs=1e-6)
+
+
+@pytest.mark.parametrize(("architecture", "name"), [("gemma2", "grad_diff"), ("gpt2", "memflex"), ("qwen2", "rmu")])
+def test_half_precision_stays_and_tied_weights_stay_one(architecture: str, name: str) -> None:
+    base = tiny_checkpoint(architecture)
+    narrow = replace(base, model=copy.deepcopy(base.model).to(torch.bfloat16))
+    found = tuned(name, narrow, **({} if name == "rmu" else {"lora": None}), learning_rate=1e-2)
+    assert {value.dtype for value in found.model.parameters()} == {torch.bfloat16}
+    assert list(found.shapes) == list(narrow.shapes)
+    assert all(bool(torch.isfinite(value).all()) for value in found.model.parameters())
+    assert changed(found, narrow)
+    gradients = mean_gradients(narrow, whole(narrow, FORGET), base.shapes, 64)
+    assert {value.dtype for value in gradients.values()} == {torch.float32}
+
+
+def test_texts_are_trained_on_in_the_models_chat_format() -> None:
+    base = chat_checkpoint("qwen2_5")
+    texts = whole(base, FORGET[:1])
+    assert base.tokenizer.decode(texts[0].ids).endswith("<|im_start|>assistant\nYou fool, do 00.<|im_end|>")
+    assert changed(tuned("grad_diff", base), base)
+    with pytest.raises(InputError, match="a separator stands between texts, not in a chat format"):
+        tuned("grad_diff", base, separator="\n\n")
 
 
 def test_the_learning_rate_rises_and_falls() -> None:

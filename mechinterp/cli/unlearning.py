@@ -219,6 +219,7 @@ def evaluate_unlearning(
             found = ask_scopes(opened, scopes, max_new_tokens=max_new_tokens, progress=progress, **fed)
             rows += summary_rows(name, found, seed=seed)
             answers += [each.row(name) for each in found]
+            del opened  # before the next is loaded
     if out is not None and is_main():
         write_table(out / "unlearning.csv", pd.DataFrame(rows))
         write_table(out / "unlearning_answers.csv", pd.DataFrame(answers))

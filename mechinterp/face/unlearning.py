@@ -211,6 +211,7 @@ def evaluate_unlearning(
             )
             rows += summary_rows(opened.name, found, seed=seed)
             answers += [each.row(opened.name) for each in found]
+            del opened  # before the next is loaded
     return tables_of(rows, answers)
 
 
