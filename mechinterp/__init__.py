@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from mechinterp.face.comparing import compare, relapse
     from mechinterp.face.decoding import decodability
     from mechinterp.face.depth import Depths, depth
+    from mechinterp.face.editing import edit_facts
     from mechinterp.face.edits import EditTables, edits_in_conflict, round_trip
     from mechinterp.face.facts import FactTables, evaluate_facts
     from mechinterp.face.loading import load
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from mechinterp.face.studies import open_run, open_study, reproduce
     from mechinterp.face.unlearning import UnlearningTables, evaluate_unlearning, locate_by_gradient, unlearn
     from mechinterp.face.weights import diff, regions, vectors
+    from mechinterp.methods.facts.easyedit import read_easyedit
     from mechinterp.methods.unlearning.region import GradientRegion
     from mechinterp.models.checkpoints import Checkpoint
     from mechinterp.models.deltas import WeightDelta
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     )
     from mechinterp.models.names import attn_out, h_down, h_mid, mlp_out, resid_post, resid_pre
     from mechinterp.models.passes.recorded import Recording
+    from mechinterp.models.passes.second_moments import SecondMoments, second_moments
     from mechinterp.runs.folder import RunFolder
 
 _HOMES = {
@@ -104,6 +107,7 @@ _HOMES = {
     "face.comparing": ("compare", "relapse"),
     "face.decoding": ("decodability",),
     "face.depth": ("Depths", "depth"),
+    "face.editing": ("edit_facts",),
     "face.facts": ("FactTables", "evaluate_facts"),
     "face.edits": ("EditTables", "edits_in_conflict", "round_trip"),
     "face.loading": ("load",),
@@ -114,6 +118,7 @@ _HOMES = {
     "face.unlearning": ("UnlearningTables", "evaluate_unlearning", "locate_by_gradient", "unlearn"),
     "face.weights": ("diff", "regions", "vectors"),
     "methods.unlearning.region": ("GradientRegion",),
+    "methods.facts.easyedit": ("read_easyedit",),
     "models.checkpoints": ("Checkpoint",),
     "models.deltas": ("WeightDelta",),
     "models.interventions.contexts": (
@@ -121,6 +126,7 @@ _HOMES = {
     ),
     "models.names": ("attn_out", "h_down", "h_mid", "mlp_out", "resid_post", "resid_pre"),
     "models.passes.recorded": ("Recording",),
+    "models.passes.second_moments": ("SecondMoments", "second_moments"),
     "runs.folder": ("RunFolder",),
 }
 """The module that each name of the face comes from; the imports above, for type checkers, say the same."""
@@ -160,6 +166,7 @@ __all__ = [
     "Round",
     "RunFolder",
     "Scopes",
+    "SecondMoments",
     "ToxicDirection",
     "ToxicProbe",
     "TwoJudges",
@@ -173,6 +180,7 @@ __all__ = [
     "decodability",
     "depth",
     "diff",
+    "edit_facts",
     "edits_in_conflict",
     "effective_direction",
     "evaluate_facts",
@@ -192,6 +200,7 @@ __all__ = [
     "project_out",
     "read_comments",
     "read_conflicts",
+    "read_easyedit",
     "read_facts",
     "read_pairs",
     "read_questions",
@@ -208,6 +217,7 @@ __all__ = [
     "scale_keys",
     "scale_values",
     "score",
+    "second_moments",
     "show",
     "show_tokens",
     "steer",

@@ -47,13 +47,13 @@ def test_the_modes_are_what_they_say(method: str) -> None:
     checkpoint = tiny_checkpoint("llama")
     before = {name: value.clone() for name, value in checkpoint.model.state_dict().items()}
     each = edits(checkpoint, FACTS, method, "each")
-    assert [delta.instance for delta in each] == [0, 1, 2]
+    assert [delta.instance for delta in each] == [1, 2, 3]
     # each is the edit of its fact alone, on the unedited model
     (alone,) = edits(checkpoint, FACTS[1:2], method, "each")
     assert all(torch.equal(value, each[1].tensors[name]) for name, value in alone.tensors.items())
     stacked = edits(checkpoint, FACTS, method, "sequential")
     assert all(torch.equal(value, each[0].tensors[name]) for name, value in stacked[0].tensors.items())
-    assert stacked[2].instances == (0, 1, 2)
+    assert stacked[2].instances == (1, 2, 3)
     assert {delta.fingerprint for delta in (*each, *stacked)} == {checkpoint.fingerprint}
     if method != "ft_m":
         assert all(left.shape[1] == 3 for left, _ in stacked[2].factors.values())
@@ -70,7 +70,7 @@ def test_the_modes_are_what_they_say(method: str) -> None:
             edits(checkpoint, FACTS, method, "batch")
     else:
         (together,) = edits(checkpoint, FACTS, method, "batch")
-        assert together.instances == (0, 1, 2)
+        assert together.instances == (1, 2, 3)
     assert all(torch.equal(value, before[name]) for name, value in checkpoint.model.state_dict().items())
 
 
@@ -117,7 +117,7 @@ def test_facts_are_edited_by_command(there: Path, tmp_path: Path, capsys: pytest
     changed = [n for n, p in after.model.named_parameters() if not torch.equal(p, before.parameter(n))]
     assert changed == [name]
     assert call(*edit(there, tmp_path / "each", "ft_m", "--all")) == 0
-    assert sorted(path.name for path in (tmp_path / "each").glob("[!.]*")) == ["0", "1", "2"]
+    assert sorted(path.name for path in (tmp_path / "each").glob("[!.]*")) == ["1", "2", "3"]
 
 
 def test_second_moments_are_made_once_and_kept(there: Path, tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_second_moments_are_made_once_and_kept(there: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("method", "more", "said"),
     [
-        ("rome", ["--instance", 7], "no fact has the number 7; there are 0 to 2"),
+        ("rome", ["--instance", 7], "no fact has the number 7; there are 1 to 3"),
         ("rome", ["--c-edit", 2], "--c-edit is not for --method rome"),
         ("rome", ["--entry-bound", 2], "rome: unknown setting --entry-bound"),
         ("rome", ["--all", "--mode", "batch"], "rome edits one fact at a time: choose the --mode"),

@@ -42,7 +42,7 @@ class FactTokenName(StrEnum):
 
 OPTIONS: dict[str, Any] = {
     "method": Annotated[
-        MethodName, typer.Option(help="dinm edits instances of --data; the others facts of --facts, numbered from 0.")
+        MethodName, typer.Option(help="dinm edits instances of --data; the others facts of --facts, numbered from 1.")
     ],
     "facts": Annotated[
         Path | None, typer.Option(help="Facts: JSON lines or a list, a set of KnowEdit, a relation of LRE.")
@@ -106,10 +106,10 @@ class FactEditing:
         facts = read_facts(self.facts)
         if every and wanted:
             raise InputError("--all and --instance exclude each other")
-        numbers = range(len(facts)) if every else dict.fromkeys(wanted or [0])
-        if unknown := [number for number in numbers if not 0 <= number < len(facts)]:
-            raise InputError(f"{self.facts}: no fact has the number {unknown[0]}; there are 0 to {len(facts) - 1}")
-        return {number: facts[number] for number in numbers}
+        numbers = range(1, len(facts) + 1) if every else dict.fromkeys(wanted or [1])
+        if unknown := [number for number in numbers if not 1 <= number <= len(facts)]:
+            raise InputError(f"{self.facts}: no fact has the number {unknown[0]}; there are 1 to {len(facts)}")
+        return {number: facts[number - 1] for number in numbers}
 
     def settings(self, checkpoint: Checkpoint, given: Mapping[str, Any]) -> EditorSettings:
         """Those of the file, or of the family, with what was given in their place.

@@ -90,6 +90,6 @@ def adapted_attention(
     given = settings or SftSettings()
     changes = {"only": parts, "freeze": (), "lora": given.lora or LoraSettings()}
     chosen = SftSettings.model_validate({**given.model_dump(), **changes})
-    requests = [Request.of(number, fact) for number, fact in enumerate(facts)]
+    requests = [Request.of(number, fact) for number, fact in enumerate(facts, 1)]
     rows = [Pair(id=one.id, prompt=one.question, safe=one.target, unsafe="-") for one in requests]
     return train_sft(base, rows, seed=seed, settings=chosen, name=name or f"{base.name}:attention", **more)[0]

@@ -55,7 +55,7 @@ def edit_facts(
 
     Args:
         checkpoint: the model to edit.
-        facts: what is to be changed; numbered from 0, or as requests with numbers of their own.
+        facts: what is to be changed; numbered from 1, or as requests with numbers of their own.
         method: the editor.
         mode: an edit for each fact on the unedited model; one on top of the other; or one of all, which ROME cannot.
         settings: of the editor; by default those of the architecture's family.
@@ -75,7 +75,7 @@ def edit_facts(
             raise InputError(
                 f"unknown {what} {given!r}; known are {', '.join(get_args(known))}{near(given, get_args(known))}"
             )
-    requests = [one if isinstance(one, Request) else Request.of(i, one) for i, one in enumerate(facts)]
+    requests = [one if isinstance(one, Request) else Request.of(i, one) for i, one in enumerate(facts, 1)]
     if not requests:
         raise InputError("there are no facts to edit")
     if method == "rome" and mode == "batch":

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mechinterp.errors import InputError, near
 from mechinterp.methods.editing.ft_l import FtLSettings
 from mechinterp.methods.facts.requests import FactToken
 from mechinterp.methods.task import checked_settings
@@ -126,8 +127,10 @@ def default_settings(method: str, checkpoint: Checkpoint, given: Mapping[str, An
         given: what is not left to the defaults.
 
     Raises:
-        InputError: for a setting that is unknown or out of range, which the message names.
+        InputError: for an unknown method, or a setting that is unknown or out of range, which the message names.
     """
+    if method not in _KINDS:
+        raise InputError(f"unknown method {method!r}; known are {', '.join(_KINDS)}{near(method, _KINDS)}")
     first, last, values = _PUBLISHED[family_of(checkpoint.model.config.model_type)][method]
     given = {**values, **(given or {})}
     name = "block" if method == "ft_m" else "blocks"

@@ -1,0 +1,93 @@
+"""Facts changed in a model, and EasyEdit's settings for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mechinterp.data.fact_files import read_facts
+from mechinterp.data.facts import Fact
+from mechinterp.errors import InputError
+from mechinterp.face.given import check_given, check_seed
+from mechinterp.face.loading import CheckpointLike, load
+from mechinterp.face.progress import watched
+from mechinterp.methods.facts import editing
+from mechinterp.methods.facts.easyedit import EasyEdit
+from mechinterp.methods.facts.settings import EditorSettings, default_settings
+from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.deltas import WeightDelta
+from mechinterp.models.passes.second_moments import SecondMoments, second_moments
+
+
+def edit_facts(
+    base: CheckpointLike,
+    facts: Sequence[Fact] | str | Path,
+    method: editing.Editor = "rome",
+    *,
+    mode: editing.Mode = "each",
+    settings: EditorSettings | EasyEdit | Mapping[str, Any] | None = None,
+    contexts: Sequence[str] | None = None,
+    moments: SecondMoments | str | Path | None = None,
+    texts: Sequence[str] | None = None,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> list[WeightDelta]:
+    """Edit facts by ROME, MEMIT, AlphaEdit or FT-M; the model is left as it was.
+
+    Args:
+        base: the model, in memory or a source that `mi.load` takes.
+        facts: with their new targets, or the file of them; numbered from 1.
+        method: `rome`, `memit`, `alphaedit` or `ft_m`.
+        mode: an edit for `each` fact; one on top of the other (`sequential`, the sum so far after each); or one of all
+            (`batch`; not ROME).
+        settings: what is not left to EasyEdit's for the architecture, `{"blocks": (5,)}`; or what `mi.read_easyedit`
+            read.
+        contexts: texts with `{}` for the prompt, the bare one first; by default the model writes some.
+        moments: second moments of the edited blocks, or their file; of `texts` if not given.
+        texts: what to make second moments of, which memit and alphaedit need.
+        seed: of the contexts that the model writes.
+        progress: whether bars are shown; None: in a notebook or on a terminal.
+
+    Returns:
+        Of `each` an edit per fact, of `sequential` the sums, of `batch` one edit.
+
+    Raises:
+        InputError: for a subject that is not in its prompt, settings of another model, missing moments, or an
+            architecture without value matrices.
+
+    Example:
+        >>> (edit,) = mi.edit_facts("BASE", [mi.Fact("France", "The capital of {} is", "Rome")])
+    """
+    check_seed(seed)
+    check_given("texts", texts, (list, tuple), "a list of texts")
+    given: Sequence[Any] = read_facts(facts) if isinstance(facts, str | Path) else list(facts)
+    if not all(isinstance(each, Fact) for each in given):
+        raise InputError("facts is no list of mi.Fact; give what mi.read_facts reads, or a file's path")
+    with watched(progress) as reporter:
+        checkpoint = base if isinstance(base, Checkpoint) else load(base)
+        if isinstance(settings, EasyEdit):
+            settings.changes(checkpoint.names)
+            if settings.settings is None or settings.method.replace("ft_l", "ft_m") != method:
+                raise InputError(f"{settings.file}: settings of {settings.algorithm}, not of {method}")
+            settings = settings.settings.model_dump()
+        if settings is None or isinstance(settings, Mapping):
+            settings = default_settings(method, checkpoint, settings)
+        if isinstance(moments, str | Path):
+            moments = SecondMoments.load(moments)
+        if moments is None and texts is not None and editing.needs_moments(settings):
+            blocks = getattr(settings, "edited", ())
+            moments = second_moments(checkpoint, texts, blocks, progress=reporter.progress("second moments"))
+        return list(
+            editing.edit_facts(
+                checkpoint,
+                given,
+                method,
+                mode=mode,
+                settings=settings,
+                contexts=contexts,
+                moments=moments,
+                seed=seed,
+                progress=reporter.progress(f"{method}: facts"),
+            )
+        )
