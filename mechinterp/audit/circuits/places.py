@@ -152,6 +152,19 @@ class Places:
         matrix = _matrix(self.module(self.blocks[block].out)).T
         return matrix.unflatten(0, (self.graph.heads, -1)).to(dtype)
 
+    def unwritten(self, block: int, letter: str) -> Float[Tensor, "head width"]:
+        """A block's queries, keys or values when no node writes: of the attentions' output biases below it."""
+        projection = self.blocks[block].projections[letter]
+        dtype = wide_type(next(projection.module.parameters()).dtype)
+        rows = projection.rows(dtype)
+        stream = torch.zeros(self.out_rows(0, dtype).shape[-1], dtype=dtype, device=rows.device)
+        for below in self.blocks[:block]:
+            bias = getattr(self.module(below.out), "bias", None)
+            stream = stream if bias is None else stream + bias.detach().to(stream)
+        found = torch.einsum("d,hwd->hw", self.normed(self.blocks[block].attention_norm, stream), rows)
+        own = projection.bias(dtype)
+        return found if own is None else found + own
+
     def normed(self, path: str, stream: Float[Tensor, "*place d_model"]) -> Float[Tensor, "*place d_model"]:
         """What a norm makes of a stream, in the stream's type and past the hooks of the norm."""
         norm = self.module(path)
