@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mechinterp.answers.spoken import Responses, ResponseScores
     from mechinterp.answers.two_judges import TwoJudges
     from mechinterp.audit.attacks.settings import AttackSettings
+    from mechinterp.audit.circuits.settings import CircuitSettings
     from mechinterp.audit.directions.making import effective_direction, means_direction, svd_direction
     from mechinterp.audit.directions.probe import ToxicProbe
     from mechinterp.audit.directions.toxic_direction import ToxicDirection
@@ -38,10 +39,12 @@ if TYPE_CHECKING:
     from mechinterp.data.pitfalls import read_conflicts, read_rounds
     from mechinterp.data.queries import Query
     from mechinterp.data.question_files import read_questions, read_scopes
+    from mechinterp.data.prompt_pairs import PromptPair
     from mechinterp.data.safeedit import read_safeedit, write_safeedit
     from mechinterp.data.scopes import Scopes
     from mechinterp.errors import InputError
     from mechinterp.face.attacking import attack
+    from mechinterp.face.circuits import Circuits, circuit
     from mechinterp.face.comparing import compare, relapse
     from mechinterp.face.decoding import decodability
     from mechinterp.face.depth import Depths, depth
@@ -81,6 +84,7 @@ _HOMES = {
     "answers.spoken": ("ResponseScores", "Responses"),
     "answers.two_judges": ("TwoJudges",),
     "audit.attacks.settings": ("AttackSettings",),
+    "audit.circuits.settings": ("CircuitSettings",),
     "audit.directions.making": ("effective_direction", "means_direction", "svd_direction"),
     "audit.directions.probe": ("ToxicProbe",),
     "audit.directions.toxic_direction": ("ToxicDirection",),
@@ -100,10 +104,12 @@ _HOMES = {
     "data.pair_files": ("Columns", "read_pairs", "write_pairs"),
     "data.pairs": ("Pair",),
     "data.question_files": ("read_questions", "read_scopes"),
+    "data.prompt_pairs": ("PromptPair",),
     "data.safeedit": ("read_safeedit", "write_safeedit"),
     "data.scopes": ("Scopes",),
     "errors": ("InputError",),
     "face.attacking": ("attack",),
+    "face.circuits": ("Circuits", "circuit"),
     "face.comparing": ("compare", "relapse"),
     "face.decoding": ("decodability",),
     "face.depth": ("Depths", "depth"),
@@ -136,6 +142,8 @@ __all__ = [
     "AttackSettings",
     "Baseline",
     "Checkpoint",
+    "CircuitSettings",
+    "Circuits",
     "ClassifierJudge",
     "Columns",
     "Comment",
@@ -158,6 +166,7 @@ __all__ = [
     "OriginsSettings",
     "Pair",
     "Query",
+    "PromptPair",
     "Recording",
     "RegionTables",
     "RelapseSettings",
@@ -176,6 +185,7 @@ __all__ = [
     "ablate",
     "attack",
     "attn_out",
+    "circuit",
     "compare",
     "decodability",
     "depth",

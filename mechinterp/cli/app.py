@@ -8,6 +8,7 @@ from mechinterp.cli import (
     attacking,
     attributing,
     benchmarking,
+    circuits,
     comparing,
     decoding,
     directions,
@@ -48,6 +49,7 @@ for part in (
     attacking,
     decoding,
     unlearning,
+    circuits,
 ):
     app.add_typer(part.commands)
 app.add_typer(evaluating.commands)

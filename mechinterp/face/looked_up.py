@@ -69,13 +69,14 @@ def looked_up(
     judge: Named | Sequence[Named] | None = None,
     *,
     never: TunedLike | None = None,
+    alone: bool = False,
     seed: int,
     dtype: str,
     device: str,
     chat: str | None,
     progress: bool | None,
 ) -> Iterator[LookedUp]:
-    """Look up what is set against each other, and show what is done meanwhile.
+    """Look up what is set against each other, and show what is done meanwhile; `alone`: the base will do.
 
     Raises:
         InputError: for what is no checkpoint, is not there, or has another's name.
@@ -90,7 +91,7 @@ def looked_up(
             )
         if not isinstance(name, str):
             raise InputError(f"a tuned checkpoint is called {name!r:.60}; give its name as a text")
-    if not named:
+    if not (named or alone):
         raise InputError("there are no tuned checkpoints to compare with the base; give them by name")
     if taken := [name for name in ("base", *beside) if name in named]:
         whose = {"base": "the base", "never": "the model that never learnt"}[taken[0]]

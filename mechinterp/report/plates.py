@@ -23,6 +23,7 @@ from mechinterp.data.storage.saved_tables import SavedTables
 from mechinterp.errors import InputError, near
 from mechinterp.report.plotting.attacks import ATTACKS, ATTACKS_OVERVIEW
 from mechinterp.report.plotting.certificate import CERTIFICATE
+from mechinterp.report.plotting.circuits import CIRCUIT_EDGES, CIRCUIT_NODES, CIRCUIT_OVERLAP, CIRCUIT_RANKS
 from mechinterp.report.plotting.decodability import DECODABILITY
 from mechinterp.report.plotting.decomposition import BLOCKS_PROMPT_LAST, BLOCKS_RESPONSE, ERASE_OR_BYPASS
 from mechinterp.report.plotting.defense import DEFENSE
@@ -61,6 +62,10 @@ PLATES: Mapping[str, Plate] = {
         ATTACKS,
         DEPTH,
         DECODABILITY,
+        CIRCUIT_OVERLAP,
+        CIRCUIT_EDGES,
+        CIRCUIT_NODES,
+        CIRCUIT_RANKS,
         ERASE_OR_BYPASS,
         BLOCKS_PROMPT_LAST,
         BLOCKS_RESPONSE,

@@ -144,12 +144,13 @@ class RunFolder:
 
     @property
     def kind(self) -> str:
-        """Which work made it: `study`, `comparison`, `relapse test`, `attack`; `run` where that cannot be told."""
+        """Which work made it: `study`, `comparison`, `relapse test`, `attack`, `circuits`; else `run`."""
         if (self.path / "stages").is_dir():
             return "study"
         if "comparison" in self.config:
             return "comparison"
-        return "relapse test" if "relapse" in self.config else "attack" if "attack" in self.config else "run"
+        others = {"relapse": "relapse test", "attack": "attack", "circuits": "circuits"}
+        return next((kind for key, kind in others.items() if key in self.config), "run")
 
     @property
     def checkpoints(self) -> dict[str, str]:

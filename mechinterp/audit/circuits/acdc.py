@@ -1,13 +1,13 @@
-"""ACDC: cut one edge after the other, running the model each time, and leave cut what is not missed (Conmy et al. 2023).
+"""ACDC: cut one edge after the other, running the model each time; what is not missed stays cut (Conmy et al. 2023).
 
-Readers from the logits downwards: of a block the MLP, then values, keys, queries, the last head first; of each reader its
-writers, the last block first, MLP before heads. An edge stays cut if the metric rises by less than the threshold; the
-metric is the mean negative log-probability of the right token, less the whole model's. A reader whose node nothing kept
-reads is passed over, with all its edges.
+Readers from the logits downwards: of a block the MLP, then values, keys, queries, the last head first; of each reader
+its writers, the last block first, MLP before heads. An edge stays cut if the metric rises by less than the threshold;
+the metric is the mean negative log-probability of the right token, less the whole model's. A reader whose node nothing
+kept reads is passed over, with all its edges.
 
-One forward pass an edge: a reference for small models. `released=True` does what the code of Yao et al. 2024 does: every
-query, key and value has one edge more, from its input to itself, which is tried before those of all inputs of the block;
-and the metric is divided by the prompts' tokens (its mean runs over all positions, not over the answer's).
+One forward pass an edge: a reference for small models. `released=True` does what the code of Yao et al. 2024 does:
+every query, key and value has one edge more, from its input to itself, which is tried before those of all inputs of the
+block; and the metric is divided by the prompts' tokens (its mean runs over all positions, not over the answer's).
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def acdc(
         max_tokens: of a batch; what all batches need is held at once.
 
     Raises:
-        InputError: for pairs of unequal length, a threshold that is not above 0, or an architecture for which circuits are not defined.
+        InputError: for pairs of unequal length, a threshold that is not above 0, or an architecture for which circuits
+            are not defined.
     """
     check_pairs(pairs)
     if not least > 0:
@@ -209,4 +210,3 @@ def _order(graph: Graph, reach: int, heads_ascending: bool) -> list[int]:
         heads = [graph.head(block, head) for head in range(graph.heads)]
         found += [graph.head(block, graph.heads), *(heads if heads_ascending else reversed(heads))]
     return [writer for writer in [*found, 0] if writer < reach]
-

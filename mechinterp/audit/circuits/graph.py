@@ -3,10 +3,10 @@
     writers   input, then per block its heads a{l}.h{h} and its MLP m{l}
     readers   per block the heads' queries a{l}.h{h}<q>, keys <k> and values <v>, then m{l}; at the end logits
 
-A reader reaches back to every writer before it in the stream, so its writers are the first so many of all. Where several
-query heads share a key and value head, keys and values have a reader per *key* head, numbered as these are: query head
-h reads through key head h // (heads / key heads). With as many of both the names are those of Syed et al. 2023 and Hanna
-et al. 2024.
+A reader reaches back to every writer before it in the stream, so its writers are the first so many of all. Where
+several query heads share a key and value head, keys and values have a reader per *key* head, numbered as these are:
+query head h reads through key head h // (heads / key heads). With as many of both the names are those of Syed et al.
+2023 and Hanna et al. 2024.
 """
 
 from __future__ import annotations

@@ -16,43 +16,18 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mechinterp.audit.circuits.graph import LETTERS, Graph
-from mechinterp.errors import InputError
+from mechinterp.audit.circuits.projections import (
+    Projection,
+    check_order,
+    matrix_of,
+    projections_of,
+    undefined,
+    wide_type,
+)
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.names import HookSite, resid_pre
 from mechinterp.models.passes.middle_stream import adds_up
 from mechinterp.models.passes.watching import evaluating, watching
-
-
-@dataclass(frozen=True)
-class Projection:
-    """Where the queries, keys or values of a block come out of a module, which may give others too.
-
-    Attributes:
-        path: of the module.
-        module: [.., d_model] -> [.., out].
-        first: the first of its outputs that is theirs.
-        heads: how many have one.
-        width: numbers of each.
-    """
-
-    path: str
-    module: nn.Module
-    first: int
-    heads: int
-    width: int
-
-    def of(self, outputs: Tensor) -> Float[Tensor, "*place head width"]:
-        """Theirs among a module's outputs, a view."""
-        return outputs[..., self.first : self.first + self.heads * self.width].unflatten(-1, (self.heads, self.width))
-
-    def rows(self, dtype: torch.dtype) -> Float[Tensor, "head width d_model"]:
-        """Their rows of the module's matrix."""
-        return self.of(_matrix(self.module).T).permute(1, 2, 0).to(dtype)
-
-    def bias(self, dtype: torch.dtype) -> Float[Tensor, "head width"] | None:
-        """Their part of its bias."""
-        bias = getattr(self.module, "bias", None)
-        return None if bias is None else self.of(bias.detach()).to(dtype)
 
 
 @dataclass(frozen=True)
@@ -99,9 +74,7 @@ class Places:
             InputError: for an architecture for which circuits are not defined.
         """
         names = checkpoint.names
-        for post in ("ln1_post", "ln2_post"):
-            if names.has(f"blocks.0.{post}"):
-                raise _undefined(checkpoint, "it normalises what attention and MLP write before adding it")
+        check_architecture(checkpoint)
         blocks = []
         for block in range(checkpoint.n_blocks):
             part = f"blocks.{block}."
@@ -109,12 +82,12 @@ class Places:
             paths = {name: names.module(part + name) for name in ("ln1", "ln2", "attn.o")}
             blocks.append(
                 BlockPlaces(
-                    _projections(checkpoint, part), paths["ln1"], paths["ln2"], paths["attn.o"], names.module(mlp)
+                    projections_of(checkpoint, part), paths["ln1"], paths["ln2"], paths["attn.o"], names.module(mlp)
                 )
             )
         heads = {(block.projections["q"].heads, block.projections["k"].heads) for block in blocks}
         if len(heads) > 1:
-            raise _undefined(checkpoint, "its blocks have different numbers of heads")
+            raise undefined(checkpoint, "its blocks have different numbers of heads")
         places = cls(
             checkpoint.model,
             Graph(len(blocks), *heads.pop()),
@@ -123,6 +96,9 @@ class Places:
             names.module("ln_final"),
         )
         places.check(checkpoint)
+        first = places.blocks[0].projections
+        if first["q"].path == first["k"].path and places.graph.heads > 1:
+            check_order(checkpoint, first, "blocks.0.attn.o")
         return places
 
     def module(self, path: str) -> nn.Module:
@@ -149,7 +125,7 @@ class Places:
 
     def out_rows(self, block: int, dtype: torch.dtype) -> Float[Tensor, "head width d_model"]:
         """Of every head: the rows of the matrix through which it writes."""
-        matrix = _matrix(self.module(self.blocks[block].out)).T
+        matrix = matrix_of(self.module(self.blocks[block].out)).T
         return matrix.unflatten(0, (self.graph.heads, -1)).to(dtype)
 
     def unwritten(self, block: int, letter: str) -> Float[Tensor, "head width"]:
@@ -200,14 +176,14 @@ class Places:
                 and adds_up(flat[f"before{number}"], flat[f"attention{number}"], middle)
                 and adds_up(middle, flat[f"mlp{number}"], after)
             ):
-                raise _undefined(
+                raise undefined(
                     checkpoint,
                     f"block {number} is not stream + attention's write + MLP's write (parallel blocks, a norm after "
                     "the addition, or a scaled write)",
                 )
             for path in projection_paths(block):
                 if not torch.equal(flat[f"into {path}"], flat[f"first{number}"]):
-                    raise _undefined(checkpoint, f"{path} does not read the output of {block.attention_norm}")
+                    raise undefined(checkpoint, f"{path} does not read the output of {block.attention_norm}")
 
 
 class _Bare(nn.Module):
@@ -221,65 +197,20 @@ class _Bare(nn.Module):
         return self.norm.forward(stream)
 
 
+def check_architecture(checkpoint: Checkpoint) -> None:
+    """Refuse what is known beforehand to be built otherwise; a skeleton will do.
+
+    Raises:
+        InputError: for norms on what is written, or attention that is not queries, keys and values of whole heads.
+    """
+    for post in ("ln1_post", "ln2_post"):
+        if checkpoint.names.has(f"blocks.0.{post}"):
+            raise undefined(checkpoint, "it normalises what attention and MLP write before adding it")
+    for part in ("ln1", "ln2", "attn.o"):
+        checkpoint.names.module(f"blocks.0.{part}")
+    projections_of(checkpoint, "blocks.0.")
+
+
 def projection_paths(block: BlockPlaces) -> Iterator[str]:
     """Paths of the modules that give a block's queries, keys and values, each once."""
     yield from dict.fromkeys(block.projections[letter].path for letter in LETTERS)
-
-
-def wide_type(dtype: torch.dtype) -> torch.dtype:
-    """The type in which products are taken: float32 or better."""
-    return torch.promote_types(dtype, torch.float32)
-
-
-def _projections(checkpoint: Checkpoint, part: str) -> dict[str, Projection]:
-    names = checkpoint.names
-    out = checkpoint.module(f"{part}attn.o")
-    inflow, heads = _matrix(out).shape[1], int(names.config.get_text_config().num_attention_heads)
-    width = inflow // heads
-    packed = names.has(f"{part}attn.qkv")
-    paths = [names.module(f"{part}attn.{'qkv' if packed else letter}") for letter in LETTERS]
-    sizes = [_matrix(checkpoint.model.get_submodule(path)).shape[0] for path in paths]
-    if packed:
-        others = (sizes[0] - inflow) // 2
-        sizes, firsts = [inflow, others, others], [0, inflow, inflow + others]
-    else:
-        firsts = [0, 0, 0]
-    if sizes[0] != inflow or sizes[1] != sizes[2] or sizes[1] % width or heads % (sizes[1] // width):
-        raise _undefined(checkpoint, f"its queries, keys and values have {sizes} numbers, which are not whole heads")
-    found = {
-        letter: Projection(path, checkpoint.model.get_submodule(path), first, size // width, width)
-        for letter, path, first, size in zip(LETTERS, paths, firsts, sizes, strict=True)
-    }
-    if packed and heads > 1:
-        _check_order(checkpoint, found, f"{part}attn.o")
-    return found
-
-
-def _check_order(checkpoint: Checkpoint, projections: dict[str, Projection], out: str) -> None:
-    """Of a packed matrix: the first head's value must be where it is taken to be.
-
-    The first token attends to itself alone, so that what the first head gives there is its own value and no more.
-    """
-    seen: dict[str, Tensor] = {}
-    value = projections["v"]
-    path = checkpoint.names.module(out)
-    sites = [HookSite("packed", value.path, "output"), HookSite("mixed", path, "input")]
-    with evaluating(checkpoint.model), torch.no_grad(), watching(checkpoint.model, sites, seen.__setitem__, stop=False):
-        checkpoint.model(input_ids=torch.arange(2, device=checkpoint.device)[None], use_cache=False)
-    first = seen["mixed"].reshape(2, -1)[0, : value.width]
-    expected = value.of(seen["packed"].reshape(2, -1))[0, 0]
-    if not torch.allclose(first.to(expected), expected, rtol=1e-2, atol=1e-3 * float(expected.abs().max())):
-        raise _undefined(checkpoint, f"{value.path} packs queries, keys and values in an order that is not known")
-
-
-def _matrix(module: nn.Module) -> Float[Tensor, "out inflow"]:
-    """A linear module's matrix, a row for each output; GPT-2 stores it the other way round."""
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    return weight.detach() if isinstance(module, nn.Linear) else weight.detach().T
-
-
-def _undefined(checkpoint: Checkpoint, why: str) -> InputError:
-    kind = type(checkpoint.model).__name__
-    return InputError(f"{checkpoint.source}: no circuits are defined for {kind}: {why}; choose another architecture")
-

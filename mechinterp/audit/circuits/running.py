@@ -6,8 +6,8 @@ so kept edges carry what their writer computes in this very run. A full circuit 
 prompt, an empty one those of the replacement. Replacements: the corrupted prompt's writes, or zero (then a reader's
 floor is what no node writes: the biases of the attentions' output matrices).
 
-Each query, key and value gets a stream of its own: its slice of the projection's output is computed anew from norm(stream
-+ correction). The model's own pass does the rest.
+Each query, key and value gets a stream of its own: its slice of the projection's output is computed anew from
+norm(stream + correction). The model's own pass does the rest.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from mechinterp.audit.circuits.batches import PairBatch
 from mechinterp.audit.circuits.circuit import Circuit
 from mechinterp.audit.circuits.graph import LETTERS
-from mechinterp.audit.circuits.places import Places, Projection, wide_type
+from mechinterp.audit.circuits.places import Places
+from mechinterp.audit.circuits.projections import Projection, wide_type
 from mechinterp.audit.circuits.writes import Ends, heads_written, last_logits, with_first, written
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.watching import evaluating
@@ -203,4 +204,3 @@ class _Run:
 def _first(args: Any, kwargs: dict[str, Any]) -> Tensor:
     found: Tensor = args[0] if args else kwargs["hidden_states"]
     return found
-

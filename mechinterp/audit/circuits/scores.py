@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
-import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -17,7 +16,7 @@ from torch import Tensor
 from mechinterp.audit.circuits.circuit import Circuit, greedy, threshold, top
 from mechinterp.audit.circuits.graph import Graph
 from mechinterp.data.showing import one_line
-from mechinterp.data.storage.files import replacing
+from mechinterp.data.storage.files import replacing, write_json
 from mechinterp.errors import InputError
 
 COMPLETE = (0.8, 1.2)
@@ -114,41 +113,38 @@ class EdgeScores:
         table = pd.DataFrame(rows, columns=["writer", "reader", "score"])
         return table.sort_values("score", key=abs, ascending=False, kind="stable", ignore_index=True)
 
-    def save(self, folder: Path) -> Path:
-        """Save as `edges.safetensors` and `edges.json` in a folder, whole or not at all."""
-        labels = {
-            "graph": asdict(self.graph),
-            "clean": self.clean,
-            "corrupted": self.corrupted,
-            "steps": self.steps,
-            "checkpoint": self.checkpoint,
-            "fingerprint": self.fingerprint,
-            "writers": self.writers,
-            "readers": self.readers,
-            "gap": self.gap,
-            "attributed": self.attributed,
-        }
-        with replacing(folder) as partial:
-            partial.mkdir(parents=True, exist_ok=True)
-            save_file({"scores": self.scores.contiguous()}, partial / "edges.safetensors")
-            (partial / "edges.json").write_text(json.dumps(labels, indent=1), encoding="utf-8")
-        return folder
+    def save(self, folder: str | Path) -> Path:
+        """Save as `edges.safetensors` and `edges.json` in a folder, whole or not at all.
+
+        Raises:
+            InputError: if the folder cannot be written, or holds what this tool did not write.
+        """
+        with replacing(Path(folder)) as partial:
+            partial.mkdir()
+            self.write(partial)
+        return Path(folder)
+
+    def write(self, folder: Path) -> None:
+        """Write the two files into a folder that is there."""
+        labels = {name: getattr(self, name) for name in ("clean", "corrupted", "steps", "checkpoint", "fingerprint")}
+        labels |= {name: getattr(self, name) for name in ("writers", "readers", "gap", "attributed")}
+        save_file({"scores": self.scores.contiguous()}, folder / "edges.safetensors")
+        write_json(folder / "edges.json", {"graph": asdict(self.graph), **labels})
 
     @classmethod
-    def load(cls, folder: Path) -> EdgeScores:
+    def load(cls, folder: str | Path) -> EdgeScores:
         """Read back what `save` wrote.
 
         Raises:
             InputError: if it is not there, or damaged.
         """
+        folder = Path(folder)
         try:
             labels = json.loads((folder / "edges.json").read_text(encoding="utf-8"))
             scores = load_file(folder / "edges.safetensors")["scores"]
             graph = Graph(**labels["graph"])
             clean, corrupted = tuple(labels["clean"]), tuple(labels["corrupted"])
-            found = cls(
-                graph, scores, clean, corrupted, labels["steps"], labels["checkpoint"], labels["fingerprint"]
-            )
+            found = cls(graph, scores, clean, corrupted, labels["steps"], labels["checkpoint"], labels["fingerprint"])
             if scores.shape != graph.edges.shape:
                 raise ValueError("its matrix is not that of its graph")
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:

@@ -1,14 +1,17 @@
 """Edge attribution patching: what an edge is worth, to first order, from a few passes for all edges at once.
 
-    s(u -> v) = mean over pairs, sum over positions of  (z_u(corrupted) - z_u(clean)) . g_v,     g_v = d loss / d input of v
+    s(u -> v) = mean over pairs, sum over positions of (z_u(corrupted) - z_u(clean)) . g_v
+    g_v = d loss / d input of v
 
-with loss = - metric, so that s > 0 says: putting the corrupted writer into the edge lowers the metric; the edge supports
-the behaviour. One step takes g on the clean prompt (EAP; Nanda 2023, Syed et al. 2023); m steps take its mean at
-e_corrupted + k/m (e_clean - e_corrupted), k = 1..m, of the stream before block 0, everything above recomputed (EAP-IG;
-Hanna et al. 2024). Then the edges out of `input` sum up to metric(clean) - metric(corrupted) as m grows: completeness.
+with loss = - metric, so that s > 0 says: putting the corrupted writer into the edge lowers the metric; the edge
+supports the behaviour. One step takes g on the clean prompt (EAP; Nanda 2023, Syed et al. 2023); m steps take its mean
+at e_corrupted + k/m (e_clean - e_corrupted), k = 1..m, of the stream before block 0, everything above recomputed
+(EAP-IG; Hanna et al. 2024). Then the edges out of `input` sum up to metric(clean) - metric(corrupted) as m grows:
+completeness.
 
-g_v follows from the gradient at the output of the query, key and value matrices (G = rows of the head's matrix, transposed,
-times it) and of the norms, pulled back through the norm in front (its vector-Jacobian product), a block at a time.
+g_v follows from the gradient at the output of the query, key and value matrices (G = rows of the head's matrix,
+transposed, times it) and of the norms, pulled back through the norm in front (its vector-Jacobian product), a block at
+a time.
 
 It is a derivative: what an edge does when it is really cut, running the circuit shows (`faithfulness`).
 """
@@ -24,7 +27,8 @@ from torch import Tensor
 
 from mechinterp.audit.circuits.batches import PairBatch, TokenPair, check_pairs, pair_batches
 from mechinterp.audit.circuits.graph import LETTERS
-from mechinterp.audit.circuits.places import Places, projection_paths, wide_type
+from mechinterp.audit.circuits.places import Places, projection_paths
+from mechinterp.audit.circuits.projections import wide_type
 from mechinterp.audit.circuits.scores import EdgeScores
 from mechinterp.audit.circuits.writes import Ends, last_logits, starting_from
 from mechinterp.errors import InputError

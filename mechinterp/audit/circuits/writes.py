@@ -3,8 +3,9 @@
     z_input = the stream before block 0,   z_head = its slice of what enters the output matrix, times its rows of that
     matrix (without the matrix's bias),    z_mlp = what the MLP gives, with its bias
 
-All three are linear in what plain hooks see, so the difference of two runs' writes is that of what they saw. (The stream
-before block 0 is the token embedding and whatever is the same in both prompts, such as learnt positions: it cancels.)
+All three are linear in what plain hooks see, so the difference of two runs' writes is that of what they saw. (The
+stream before block 0 is the token embedding and whatever is the same in both prompts, such as learnt positions: it
+cancels.)
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from mechinterp.audit.circuits.batches import PairBatch
-from mechinterp.audit.circuits.places import Places, wide_type
+from mechinterp.audit.circuits.places import Places
+from mechinterp.audit.circuits.projections import wide_type
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.positions import reading
 from mechinterp.models.passes.watching import evaluating, watching

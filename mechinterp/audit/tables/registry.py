@@ -13,6 +13,15 @@ from mechinterp.audit.tables.answers import DEFENSE, FLAGS, GENERAL, JUDGE, ORGA
 from mechinterp.audit.tables.attacks import ATTACK_PREFILL, ATTACK_QUANTISE, ATTACKS, WORST
 from mechinterp.audit.tables.attacks_further import ATTACK_ABLATE_DIFFERENCE, ATTACK_RELEARN, ATTACK_TRANSPLANT
 from mechinterp.audit.tables.conflicts import CONFLICTS, EDITS_IN_TURN, EDITS_SUMMARY, ROUND_TRIP, ROUND_TRIP_BLOCKS
+from mechinterp.audit.tables.circuits import (
+    CIRCUIT_EDGES,
+    CIRCUIT_FAITHFULNESS,
+    CIRCUIT_NODES,
+    CIRCUIT_OVERLAP,
+    CIRCUIT_PAIRS,
+    CIRCUIT_RANKS,
+    CIRCUITS,
+)
 from mechinterp.audit.tables.decodability import DECODABILITY
 from mechinterp.audit.tables.decomposition import DECOMPOSITION, LOCAL_VERDICT, NEURONS
 from mechinterp.audit.tables.depth import DEPTH, DEPTH_BLOCKS
@@ -79,6 +88,13 @@ TABLES: Mapping[str, Table] = {
         EDITS_IN_TURN,
         ROUND_TRIP,
         ROUND_TRIP_BLOCKS,
+        CIRCUITS,
+        CIRCUIT_FAITHFULNESS,
+        CIRCUIT_OVERLAP,
+        CIRCUIT_EDGES,
+        CIRCUIT_NODES,
+        CIRCUIT_RANKS,
+        CIRCUIT_PAIRS,
         NEURON_GROUPS,
         STREAM,
         VALUE_VECTORS,

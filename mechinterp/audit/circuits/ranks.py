@@ -1,0 +1,146 @@
+"""What streams and components say of the right token through the unembedding: its rank over depth, and node by node.
+
+    rank 1: the token is the most probable of the vocabulary there
+
+`target_ranks` reads the stream before block 0 and after every block; `component_lens` what single nodes write. Both go
+through the model's own final norm and unembedding, at the last token of the clean prompts. A write alone is no stream:
+its rank says which way it pushes, not what the model would say.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mechinterp.audit.circuits.batches import TokenPair, check_pairs, pair_batches
+from mechinterp.audit.circuits.places import Places
+from mechinterp.audit.circuits.writes import Ends, written
+from mechinterp.errors import InputError, near
+from mechinterp.models import processes
+from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.names import resid_post
+from mechinterp.models.passes.lens import EMBEDDING, Unembed, streams_at, unembedding
+from mechinterp.models.passes.watching import evaluating
+from mechinterp.models.unembedding import top_tokens
+
+_LOGITS = 2**24  # held at a time: 64 MB in float32
+
+
+@torch.no_grad()
+def target_ranks(checkpoint: Checkpoint, pairs: Sequence[TokenPair]) -> pd.DataFrame:
+    """How soon in depth the right and the wrong tokens come up, on the clean prompts.
+
+    Args:
+        checkpoint: the model; left as it was.
+        pairs: whose clean prompts are read.
+
+    Returns:
+        A row per point of the stream and set of tokens: block (none for the embedding), tokens (right or wrong), n,
+        rank (median over pairs of the best rank of the set), rank_first and rank_third quartile, probability (mean over
+        pairs of the set's sum).
+    """
+    check_pairs(pairs)
+    graph, dtype = Places.of(checkpoint).graph, checkpoint.model.dtype
+    points = [EMBEDDING, *(resid_post(block) for block in range(checkpoint.n_blocks))]
+    sites = [checkpoint.names.site(point) for point in points]
+    found: list[tuple[int, list[list[tuple[float, float]]]]] = []
+    for batch in pair_batches(checkpoint, graph, pairs):
+        rows, columns = map(torch.tensor, batch.lasts(batch.clean))
+        streams = streams_at(checkpoint, batch.clean, sites, rows, columns)
+        with evaluating(checkpoint.model), unembedding(checkpoint) as unembed:
+            seen = [_of_sets(unembed, dtype, streams.pop(point), batch.pairs) for point in points]
+        found += zip(batch.numbers, map(list, zip(*seen, strict=True)), strict=True)
+    of_pairs = [values for _, values in sorted(processes.gather(found))]
+    rows_of_table = []
+    for which, name in enumerate(("right", "wrong")):
+        for number, _ in enumerate(points):
+            own = pd.DataFrame([values[number][which] for values in of_pairs], columns=["rank", "probability"]).dropna()
+            if own.empty:
+                continue
+            first, median, third = own["rank"].quantile([0.25, 0.5, 0.75])
+            place = {"block": number - 1 if number else None, "tokens": name, "n": len(own)}
+            middle = {"rank": median, "rank_first": first, "rank_third": third}
+            rows_of_table.append({**place, **middle, "probability": own["probability"].mean()})
+    table = pd.DataFrame(rows_of_table)
+    return table.assign(block=table["block"].astype("Int64"))
+
+
+@torch.no_grad()
+def component_lens(
+    checkpoint: Checkpoint, pairs: Sequence[TokenPair], nodes: Sequence[str], *, tokens: int = 10
+) -> pd.DataFrame:
+    """What single nodes write at the last token, through the unembedding.
+
+    Args:
+        checkpoint: the model; left as it was.
+        pairs: whose clean prompts are read.
+        nodes: names of writers.
+        tokens: that the mean write promotes most, so many are listed.
+
+    Returns:
+        A row per node: node, n, rank (median over pairs of the best rank of the right tokens), tokens (JSON list).
+
+    Raises:
+        InputError: for a name that is no writer's.
+    """
+    check_pairs(pairs)
+    places, dtype = Places.of(checkpoint), checkpoint.model.dtype
+    known = {name: number for number, name in enumerate(places.graph.writers)}
+    for name in nodes:
+        if name not in known:
+            raise InputError(f"{checkpoint.source} has no node {name!r} that writes{near(name, known)}")
+    if not nodes:
+        raise InputError("there are no nodes to read; give at least one")
+    numbers = [known[name] for name in nodes]
+    ranks: list[tuple[int, list[float]]] = []
+    mean = torch.zeros(len(nodes), checkpoint.names.d_model, dtype=torch.float64)
+    for batch in pair_batches(checkpoint, places.graph, pairs):
+        ends = Ends.of(checkpoint, places, batch)
+        rows, columns = batch.lasts(batch.clean)
+        last = {name: value[rows, columns][:, None] for name, value in ends.clean.items()}
+        own = written(places, last, slice(0, 1))[numbers, :, 0]
+        mean += own.double().sum(1).cpu()
+        with evaluating(checkpoint.model), unembedding(checkpoint) as unembed:
+            found = [[rank for (rank, _), _ in _of_sets(unembed, dtype, each, batch.pairs)] for each in own]
+        ranks += zip(batch.numbers, map(list, zip(*found, strict=True)), strict=True)
+    processes.add_up([mean])
+    of_pairs = pd.DataFrame([values for _, values in sorted(processes.gather(ranks))], columns=list(nodes))
+    tops = top_tokens(checkpoint, (mean / len(pairs)).float(), k=tokens, final_norm=True)
+    return pd.DataFrame(
+        {
+            "node": nodes,
+            "n": len(pairs),
+            "rank": of_pairs.median().to_list(),
+            "tokens": [json.dumps(list(top.tokens), ensure_ascii=False) for top in tops],
+        }
+    )
+
+
+def _of_sets(
+    unembed: Unembed, dtype: torch.dtype, stream: Float[Tensor, "pair d_model"], pairs: Sequence[TokenPair]
+) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+    """Best rank and summed probability of each pair's right, and wrong, tokens; NaN where there are none."""
+    found: list[tuple[tuple[float, float], tuple[float, float]]] = []
+    step = 16
+    while len(found) < len(pairs):
+        some = pairs[len(found) : len(found) + step]
+        part = stream[len(found) : len(found) + step].to(unembed.device, dtype)
+        logits = unembed(part).float()
+        step = max(16, _LOGITS // logits.shape[1])
+        logprobs = logits.log_softmax(-1)
+        for row, pair in zip(logprobs, some, strict=True):
+            right, wrong = (_rank_and_probability(row, ids) for ids in (pair.right, pair.wrong))
+            found.append((right, wrong))
+    return found
+
+
+def _rank_and_probability(row: Float[Tensor, " vocabulary"], ids: Sequence[int]) -> tuple[float, float]:
+    if not ids:
+        return float("nan"), float("nan")
+    own = row[list(ids)]
+    return float((row > own.max()).sum() + 1), float(own.exp().sum())
