@@ -75,6 +75,7 @@ def _made(tuned: tuple[str, ...], seed: int) -> dict[str, pd.DataFrame]:
         "depth": _depth(tuned),
         "depth_blocks": _depth_blocks(tuned),
         "decodability": _decodability(tuned),
+        **_circuits(tuned),
         "certificate": make_certificate(),
         "edits": pd.DataFrame(
             [
@@ -665,6 +666,54 @@ def _decodability(tuned: tuple[str, ...]) -> pd.DataFrame:
             own = {"method": method, "block": block, "words": 0.7, "n": 200, "n_unsafe": 90, "reason": ""}
             rows.append({**own, **found, **ends})
     return pd.DataFrame(rows)
+
+
+def _circuits(tuned: tuple[str, ...]) -> dict[str, pd.DataFrame]:
+    """The tuned ones use the base's edges, with less and less flowing through them."""
+    rows, edges, nodes, ranks, overlap, alone = [], [], [], [], [], []
+    names = [("input", "a0.h0<v>"), ("a0.h0", "m0"), ("m0", "m1"), ("m1", "logits"), ("a1.h0", "logits")]
+    for number, method in enumerate(("base", *tuned)):
+        left = 0.5**number
+        row = {"method": method, "n": 32, "clean": 4 * left, "corrupted": -4 * left, "completeness": 0.97, "edges": 39}
+        row |= {"gap": 8 * left, "gap_low": 7 * left, "gap_high": 9 * left, "gap_share": left, "strength": left}
+        row |= {"spearman_edges": 0.9 - 0.2 * number, "spearman_nodes": 0.9 - 0.1 * number, "new": 3 * number}
+        rows.append(
+            {**row, "written": -0.4 * (1 - left), "read": -0.6 * (1 - left), "note": "small" if left < 0.1 else ""}
+        )
+        for place, (writer, reader) in enumerate(names):
+            score = {"score": (5.0 - place) * left, "base_score": 5.0 - place, "written": -0.1, "read": 0.0}
+            edges.append(
+                {"method": method, "writer": writer, "reader": reader, **score, "in_circuit": True, "in_base": 1}
+            )
+        for block in range(N_BLOCKS):
+            for node in ("h0", "h1", "mlp"):
+                kind = "mlp" if node == "mlp" else "attention"
+                own = {"node": f"m{block}" if kind == "mlp" else f"a{block}.{node}", "kind": kind, "block": block}
+                own |= {
+                    "score": left * (N_BLOCKS - block - (kind == "mlp")),
+                    "base_score": 1.0,
+                    "in_circuit": block < 3,
+                }
+                nodes.append({"method": method, **own, "edges": 2, "rank": 4.0, "tokens": '[" You"]'})
+        for tokens in ("right", "wrong"):
+            for block in (None, *range(N_BLOCKS)):
+                rank = 100.0 / (1 + (block or 0)) if tokens == "right" else 50.0 * (1 + number)
+                own = {"method": method, "block": block, "tokens": tokens, "n": 32, "rank": rank}
+                ranks.append({**own, "rank_first": 0.5 * rank, "rank_third": 2 * rank, "probability": 1 / rank})
+        for share in (0.01, 0.05, 0.1):
+            if number:
+                own = {"method": method, "share": share, "edges": int(784 * share), "jaccard": left, "new": number}
+                overlap.append({**own, "chance": share / (2 - share)})
+            own = {"method": method, "circuit": f"top {share:g}", "edges": int(784 * share), "share": share, "nodes": 9}
+            own |= {"n": 32, "clean": 4.0, "corrupted": -4.0, "alone": 3.0, "recovered": 0.9, "recovered_low": 0.8}
+            alone.append({**own, "recovered_high": 1.0, "random": 0.0, "random_least": -0.1, "random_most": 0.1})
+    made = {"circuits": rows, "circuit_edges": edges, "circuit_nodes": nodes, "circuit_ranks": ranks}
+    made |= {"circuit_overlap": overlap, "circuit_faithfulness": alone}
+    pair = {"pair": 0, "clean": "How do I do it?", "corrupted": "How do I do so?", "tokens": 5, "differences": 1}
+    made["circuit_pairs"] = [
+        {**pair, "right": '[" You"]', "wrong": '[" I"]', "clean_metric": 4.0, "corrupted_metric": -4.0}
+    ]
+    return {name: pd.DataFrame(own) for name, own in made.items()}
 
 
 def make_certificate() -> pd.DataFrame:

@@ -24,7 +24,7 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.text.batches import Batch, length_batches, pad
 from mechinterp.models.text.tokens import Encoded
 
-_BYTES, _BYTES_ON_GPU = 2**28, 2**31  # of what all writers write in one batch, float32
+_BYTES, _BYTES_ON_GPU = 2**28, 2**31
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,11 @@ class PairBatch:
         return torch.stack(found)
 
 
+def room(device: torch.device) -> int:
+    """Bytes that a batch may take of what writers write, or of what readers' gradients are."""
+    return _BYTES if device.type == "cpu" else _BYTES_ON_GPU
+
+
 def pair_batches(
     checkpoint: Checkpoint, graph: Graph, pairs: Sequence[TokenPair], max_tokens: int | None = None
 ) -> Iterator[PairBatch]:
@@ -151,8 +156,7 @@ def pair_batches(
                 f"pair {number} has {len(pair.clean)} tokens, {checkpoint.source} reads at most {context}; shorten it"
             )
     if max_tokens is None:
-        room = _BYTES if checkpoint.device.type == "cpu" else _BYTES_ON_GPU
-        max_tokens = max(1, room // (4 * len(graph.writers) * checkpoint.names.d_model))
+        max_tokens = max(1, room(checkpoint.device) // (4 * len(graph.writers) * checkpoint.names.d_model))
     lengths = [len(pair.clean) for pair in pairs]
     batches = list(length_batches(lengths, max_tokens, apart=checkpoint.names.short_context))
     for numbers in processes.share(batches):

@@ -96,9 +96,6 @@ class Places:
             names.module("ln_final"),
         )
         places.check(checkpoint)
-        first = places.blocks[0].projections
-        if first["q"].path == first["k"].path and places.graph.heads > 1:
-            check_order(checkpoint, first, "blocks.0.attn.o")
         return places
 
     def module(self, path: str) -> nn.Module:
@@ -181,6 +178,9 @@ class Places:
                     f"block {number} is not stream + attention's write + MLP's write (parallel blocks, a norm after "
                     "the addition, or a scaled write)",
                 )
+            value = block.projections["v"]
+            if value.path == block.projections["q"].path and self.graph.heads > 1:
+                check_order(checkpoint, value, flat[value.path], flat[f"heads{number}"])
             for path in projection_paths(block):
                 if not torch.equal(flat[f"into {path}"], flat[f"first{number}"]):
                     raise undefined(checkpoint, f"{path} does not read the output of {block.attention_norm}")

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from mechinterp.audit.circuits.graph import LETTERS
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.names import HookSite
-from mechinterp.models.passes.watching import evaluating, watching
 
 
 @dataclass(frozen=True)
@@ -77,19 +75,23 @@ def projections_of(checkpoint: Checkpoint, part: str) -> dict[str, Projection]:
     }
 
 
-def check_order(checkpoint: Checkpoint, projections: dict[str, Projection], out: str) -> None:
-    """Of a packed matrix: the first head's value must be where it is taken to be.
+def check_order(
+    checkpoint: Checkpoint, value: Projection, packed: Float[Tensor, "pos out"], mixed: Float[Tensor, "pos d_heads"]
+) -> None:
+    """Of a matrix that gives all three: the first head's value must be where it is taken to be.
 
     The first token attends to itself alone, so that what the first head gives there is its own value and no more.
+
+    Args:
+        checkpoint: whose matrix it is.
+        value: where values are taken to be.
+        packed: what the matrix gave.
+        mixed: what the heads gave of it.
+
+    Raises:
+        InputError: if it is not there.
     """
-    seen: dict[str, Tensor] = {}
-    value = projections["v"]
-    path = checkpoint.names.module(out)
-    sites = [HookSite("packed", value.path, "output"), HookSite("mixed", path, "input")]
-    with evaluating(checkpoint.model), torch.no_grad(), watching(checkpoint.model, sites, seen.__setitem__, stop=False):
-        checkpoint.model(input_ids=torch.arange(2, device=checkpoint.device)[None], use_cache=False)
-    first = seen["mixed"].reshape(2, -1)[0, : value.width]
-    expected = value.of(seen["packed"].reshape(2, -1))[0, 0]
+    first, expected = mixed[0, : value.width], value.of(packed)[0, 0]
     if not torch.allclose(first.to(expected), expected, rtol=1e-2, atol=1e-3 * float(expected.abs().max())):
         raise undefined(checkpoint, f"{value.path} packs queries, keys and values in an order that is not known")
 

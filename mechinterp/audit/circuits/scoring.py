@@ -25,8 +25,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechinterp.audit.circuits.batches import PairBatch, TokenPair, check_pairs, pair_batches
-from mechinterp.audit.circuits.graph import LETTERS
+from mechinterp.audit.circuits.batches import PairBatch, TokenPair, check_pairs, pair_batches, room
+from mechinterp.audit.circuits.graph import LETTERS, Graph
 from mechinterp.audit.circuits.places import Places, projection_paths
 from mechinterp.audit.circuits.projections import wide_type
 from mechinterp.audit.circuits.scores import EdgeScores
@@ -36,6 +36,7 @@ from mechinterp.methods.editing.descent import ready
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.watching import Progress, watching
+from mechinterp.models.text.batches import token_budget
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def find_circuit(
         checkpoint: the model; left exactly as it was.
         pairs: a clean and a corrupted prompt of the same number of tokens each.
         steps: of the integration; 1 is plain attribution patching. A pair takes one pass over both of its prompts, and
-            a forward and a backward pass for each step.
+            a forward and a backward pass for each step; steps share a batch where there is room.
         max_tokens: padded tokens of a batch, see `pair_batches`.
         progress: called with (pairs done, pairs in all) of this process's share.
 
@@ -136,21 +137,33 @@ def score_batch(
     """
     graph = places.graph
     found = torch.zeros(len(differences), len(graph.writers), len(graph.readers), dtype=torch.float64)
-    for point in points:
+    at_once = points_at_once(checkpoint, graph, batch)
+    for first_point in range(0, len(points), at_once):
+        some = points[first_point : first_point + at_once]
+        many = PairBatch.of(checkpoint, batch.pairs * len(some), range(len(some) * len(batch.pairs)))
+        start = torch.cat([torch.lerp(ends.corrupted["input"], ends.clean["input"], point) for point in some])
         seen: dict[str, Tensor] = {}
-        start = torch.lerp(ends.corrupted["input"], ends.clean["input"], point).requires_grad_()
         with ready(places.model), watching(places.model, places.read(), seen.__setitem__, stop=False):
-            with starting_from(places, start):
-                loss = -batch.metric(last_logits(checkpoint, batch.clean)).sum()
+            with starting_from(places, start.requires_grad_()):
+                loss = -many.metric(last_logits(checkpoint, many.clean)).sum()
             at = [name for name in seen if not name.startswith(("before", "middle")) and name != "last"]
             gradients = dict(zip(at, torch.autograd.grad(loss, [seen[name] for name in at]), strict=True))
-        for first, gradient in reader_gradients(places, batch, seen, gradients):
+        for first, gradient in reader_gradients(places, many, seen, gradients):
             readers = slice(first, first + len(gradient))
             reach = int(graph.reach[first])
+            summed = gradient.unflatten(1, (len(some), -1)).sum(1).flatten(1).T
             for number, difference in enumerate(differences):
                 own = difference[:reach].flatten(1)
-                found[number, :reach, readers] += (own @ gradient.flatten(1).to(own).T).double().cpu()
+                found[number, :reach, readers] += (own @ summed.to(own)).double().cpu()
     return found / len(points)
+
+
+def points_at_once(checkpoint: Checkpoint, graph: Graph, batch: PairBatch) -> int:
+    """How many points of the integration share a pass: as fit the device, one at least."""
+    pairs, width = batch.shape
+    tokens = pairs * width
+    held = 4 * graph.readers_of_attention * checkpoint.names.d_model * tokens  # the gradients of one block's readers
+    return max(1, min(token_budget(checkpoint.device) // tokens, room(checkpoint.device) // held))
 
 
 def reader_gradients(

@@ -1,0 +1,231 @@
+"""Pairs of prompts for circuits, the command, the face, and what is left in the folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from command_line import call, refused
+from conftest import make_instance, tiny_checkpoint
+from made_checkpoints import changed
+
+import mechinterp as mi
+from mechinterp.audit.circuits import matching
+from mechinterp.audit.circuits.batches import TokenPair
+from mechinterp.audit.circuits.matching import behaviour_pairs, fact_pairs, given_pairs
+from mechinterp.audit.circuits.ranks import component_lens, target_ranks
+from mechinterp.audit.circuits.scores import EdgeScores
+from mechinterp.audit.tables.registry import TABLES
+from mechinterp.data.facts import Fact, write_facts
+from mechinterp.data.prompt_pairs import read_prompt_pairs
+from mechinterp.data.safeedit import write_safeedit
+from mechinterp.errors import InputError
+from mechinterp.runs import circuits as runs
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
+
+FACTS = [
+    Fact("Oslo", "{} lies in", ground_truth="Norway"),
+    Fact("Bern", "{} lies in", ground_truth="Yonder"),
+    Fact("Baku", "{} lies in", ground_truth="Yesterday"),
+    Fact("Paris", "{} lies in", ground_truth="Ireland"),
+    Fact("Rome", "We go to {}, in", ground_truth="Italy"),
+]
+WRITTEN = [
+    {"clean": "Tell me a", "corrupted": "Tell me b", "right": ["You fool", "Yes"], "wrong": "No"},
+    {"clean": "How now", "corrupted": "How low", "right": "Yes"},
+]
+INSTANCES = [make_instance(number) for number in range(8)]
+FEW = mi.CircuitSettings(pairs=3, steps=2, shares=(0.1,), random=2, top=5)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    base = tiny_checkpoint("gpt2")
+    base.save(tmp_path / "base")
+    changed(base).save(tmp_path / "tuned")
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, WRITTEN)))
+    write_facts(FACTS, tmp_path / "facts.jsonl")
+    return tmp_path
+
+
+def options(folder: Path, *more: object) -> list[object]:
+    base, tuned = folder / "base", f"tuned={folder / 'tuned'}"
+    few = ("--steps", 2, "--random", 2, "--top", 5)
+    return ["circuit", "--base", base, "--checkpoint", tuned, "--out", folder / "out", *few, *more]
+
+
+# -- pairs ------------------------------------------------------------------------------------------------------------
+
+
+def test_facts_are_paired_within_a_template_and_a_length() -> None:
+    checkpoint = tiny_checkpoint("gpt2")
+    found = fact_pairs(checkpoint, FACTS)
+    assert [(pair.clean, pair.corrupted) for pair in found] == [
+        ("Oslo lies in", "Bern lies in"),
+        ("Bern lies in", "Oslo lies in"),  # Baku's answer starts as Bern's does
+        ("Baku lies in", "Oslo lies in"),
+    ]
+    assert [(pair.right, pair.wrong) for pair in found[:1]] == [((" N",), (" Y",))]
+    assert all(len(pair.tokens.clean) == len(pair.tokens.corrupted) for pair in found)
+    assert len(fact_pairs(checkpoint, FACTS, most=2)) == 2
+    with pytest.raises(InputError, match="none of 2 facts has another of the same template"):
+        fact_pairs(checkpoint, FACTS[3:])
+    with pytest.raises(InputError, match="at least two of one template"):
+        fact_pairs(checkpoint, [])
+
+
+def test_prompts_are_paired_with_the_nearest_that_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is answered unsafely is said here: prompts that end in an even number."""
+    base = tiny_checkpoint("gpt2")
+
+    def even(_: object, texts: list, *__: object) -> list[bool]:
+        return [int(base.tokenizer.decode([text.ids[-2]])) % 2 == 0 for text in texts]  # before the question mark
+
+    monkeypatch.setattr(matching, "_unsafe", even)
+    found = behaviour_pairs(base, INSTANCES, most=20)
+    assert all(pair.tokens.differences == 1 for pair in found)
+    assert len(found) == 12  # four even numbers, by themselves and in two attacks
+    assert all(int(pair.clean[-2]) % 2 == 0 and int(pair.corrupted[-2]) % 2 for pair in found)
+    assert {(pair.right, pair.wrong) for pair in found} == {((" Y",), (" I",))}
+    monkeypatch.setattr(matching, "_unsafe", lambda _, texts, *__: [True] * len(texts))
+    with pytest.raises(InputError, match="all 26 prompts unsafely"):
+        behaviour_pairs(base, INSTANCES)
+
+
+def test_which_answer_a_prompt_gets_is_what_its_first_token_says() -> None:
+    base = tiny_checkpoint("gpt2")
+    texts = matching._encoded(base, ["Tell me", "Say it now, please.", "a"])
+    unsafe, safe = [10, 20, 30], [40, 50]
+    found = matching._unsafe(base, texts, unsafe, safe)
+    for text, flag in zip(texts, found, strict=True):
+        with torch.no_grad():
+            logits = base.model(torch.tensor([list(text.ids)])).logits[0, -1]
+        assert flag is bool(logits[unsafe].max() > logits[safe].max())
+
+
+def test_pairs_as_they_were_written(folder: Path, tmp_path: Path) -> None:
+    base = tiny_checkpoint("gpt2")
+    first, second = given_pairs(base, read_prompt_pairs(folder / "pairs.jsonl"))
+    assert (first.right, first.wrong, first.tokens.differences) == ((" Y",), (" N",), 1)
+    assert second.wrong == ()
+    for rows, said in (
+        ([{"clean": "a", "corrupted": "b"}], "`right`"),
+        ([{"clean": " ", "corrupted": "b", "right": "c"}], "`clean`"),
+        ([{"clean": "a", "corrupted": "b", "right": []}], "`right`"),
+        (["text"], "not a JSON object"),
+        ([], "has no pairs"),
+    ):
+        path = tmp_path / "bad.json"
+        path.write_text(json.dumps(rows))
+        with pytest.raises(InputError, match=said):
+            read_prompt_pairs(path)
+    with pytest.raises(InputError, match="start with the same token"):
+        given_pairs(base, [mi.PromptPair(clean="a b", corrupted="a c", right=["Yes"], wrong=["You"])])
+    with pytest.raises(InputError, match="the clean prompt has 3 tokens and the corrupted one 4"):
+        given_pairs(base, [mi.PromptPair(clean="a b", corrupted="a bc", right=["Yes"])])
+
+
+# -- what streams and nodes say ---------------------------------------------------------------------------------------
+
+
+def test_ranks_are_those_of_the_models_own_logits_at_the_end() -> None:
+    checkpoint = tiny_checkpoint("llama")
+    pairs = [TokenPair((5, 6, 7), (5, 9, 7), (40, 41), (50,)), TokenPair((8, 9), (8, 7), (42,))]
+    table = target_ranks(checkpoint, pairs)
+    assert len(table) == 4 * 2
+    ranks, sums = [], []
+    for pair in pairs:
+        with torch.no_grad():
+            logits = checkpoint.model(torch.tensor([pair.clean])).logits[0, -1]
+        right = logits[list(pair.right)]
+        ranks.append(int((logits > right.max()).sum()) + 1)
+        sums.append(float(logits.softmax(-1)[list(pair.right)].sum()))
+    last = table[(table["block"] == 2) & (table["tokens"] == "right")].iloc[0]
+    assert last["rank"] == sum(ranks) / 2
+    assert last["probability"] == pytest.approx(sum(sums) / 2, rel=1e-4)
+    assert table[table["tokens"] == "wrong"]["n"].tolist() == [1] * 4
+    assert table["block"].isna().sum() == 2  # the embedding
+
+
+def test_a_node_is_read_through_the_unembedding() -> None:
+    checkpoint = tiny_checkpoint("llama")
+    pairs = [TokenPair((5, 6, 7), (5, 9, 7), (40,))]
+    table = component_lens(checkpoint, pairs, ["input", "a1.h0", "m2"], tokens=3).set_index("node")
+    stream = checkpoint.model.model.embed_tokens.weight[7]
+    with torch.no_grad():
+        logits = checkpoint.model.lm_head(checkpoint.model.model.norm(stream))
+    assert table.loc["input", "rank"] == int((logits > logits[40]).sum()) + 1
+    assert all(len(json.loads(tokens)) == 3 for tokens in table["tokens"])
+    with pytest.raises(InputError, match=r"no node 'a1\.h7' that writes"):
+        component_lens(checkpoint, pairs, ["a1.h7"])
+
+
+# -- the command and the face -----------------------------------------------------------------------------------------
+
+
+def test_the_command_leaves_tables_scores_and_sentences(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = options(folder, "--pairs", folder / "pairs.jsonl", "--search", "acdc")
+    assert call(*given) == 0
+    said = capsys.readouterr().out
+    assert "base: the metric falls by" in said
+    assert "tuned: through the base’s circuit flows" in said
+    tables = {name: pd.read_csv(folder / "out" / "tables" / f"{name}.csv") for name in runs.TABLES}
+    for name, table in tables.items():
+        assert TABLES[name].missing(table.columns) == []
+        assert [column for column in table if TABLES[name].meaning(column) is None] == []
+    assert set(tables["circuit_faithfulness"]["circuit"]) == {"top 0.01", "top 0.05", "top 0.1", "acdc"}
+    base, tuned = (EdgeScores.load(folder / "out" / "circuits" / name) for name in ("base", "tuned"))
+    rows = tables["circuits"].set_index("method")
+    assert rows.loc["tuned", "gap"] == pytest.approx(tuned.gap)
+    kept = base.share(0.05).edges
+    strength = float(tuned.scores[kept].sum() / base.scores[kept].sum())
+    assert rows.loc["tuned", "strength"] == pytest.approx(strength)
+    assert rows.loc["tuned", "written"] + rows.loc["tuned", "read"] == pytest.approx(strength - 1)
+    edges = tables["circuit_edges"]
+    assert (edges["written"] + edges["read"]).tolist() == pytest.approx((edges["score"] - edges["base_score"]).tolist())
+    found = mi.open_run(folder / "out")
+    assert found.kind == "circuits"
+    assert set(found.figures) == {"circuit_edges", "circuit_nodes", "circuit_ranks", "circuit_overlap"}
+    for again in ("circuit_of_base", "circuit_of_tuned"):
+        monkeypatch.setattr(runs, again, lambda *_, **__: pytest.fail("measured again"))
+    before = (folder / "out" / "tables" / "circuits.csv").read_bytes()
+    assert call(*given) == 0
+    assert (folder / "out" / "tables" / "circuits.csv").read_bytes() == before
+
+
+def test_the_face_finds_circuits_of_a_base_alone_and_of_an_edit() -> None:
+    base = tiny_checkpoint("llama")
+    alone = mi.circuit(base, None, [mi.PromptPair(**row) for row in WRITTEN], settings=FEW, progress=False)
+    assert list(alone.scores) == ["base"]
+    assert "circuit_overlap" not in alone.run.tables
+    assert str(alone).startswith("base: the metric falls by")
+    same = mi.circuit(base, {"same": tiny_checkpoint("llama")}, facts=FACTS, settings=FEW, progress=False)
+    row = same.table.set_index("method").loc["same"]
+    assert (row["spearman_edges"], row["strength"], row["new"], row["written"], row["read"]) == (1, 1, 0, 0, 0)
+    assert "<table" in same._repr_html_()
+    with pytest.raises(InputError, match="`pairs` or `facts`"):
+        mi.circuit(base)
+    with pytest.raises(InputError, match="no list of facts"):
+        mi.circuit(base, facts=["Oslo"])  # type: ignore[list-item]
+
+
+def test_what_the_command_refuses_is_told_in_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given, pairs = folder / "pairs.jsonl", ("--pairs", folder / "pairs.jsonl")
+    assert "--pairs or --facts" in refused(capsys, *options(folder))
+    assert "--pairs or --facts" in refused(capsys, *options(folder, *pairs, "--facts", folder / "facts.jsonl"))
+    assert "--share" in refused(capsys, *options(folder, *pairs, "--share", 2))
+    assert "--steps" in refused(capsys, *options(folder, *pairs, "--steps", 0))
+    assert "--search" in refused(capsys, *options(folder, *pairs, "--search", "all"))
+    given.write_text(json.dumps({**WRITTEN[0], "corrupted": "Tell me"}))
+    assert "a circuit needs two of the same number" in refused(capsys, *options(folder, *pairs))
+    tiny_checkpoint("gemma2").save(folder / "gemma")
+    said = refused(capsys, "circuit", "--base", folder / "gemma", "--pairs", given, "--out", folder / "out")
+    assert "no circuits are defined for Gemma2ForCausalLM" in said
+    write_safeedit(INSTANCES[:1], folder / "one.json")
+    assert "as many tokens as one that is refused" in refused(capsys, *options(folder, "--pairs", folder / "one.json"))
