@@ -543,7 +543,7 @@ def test_numbers_that_are_not_there_are_left_out(name: str, tables: dict[str, pd
     kept = ("rank", "block", "neuron", "dose", "draw", "step", "share_of_neurons", "control")
     numbers = [column for column in tables[table].select_dtypes("number") if column not in kept]
     gaps = tables[table].assign(**dict.fromkeys(numbers, np.nan))
-    figure = all_drawn(plates.draw_figure(name, {table: gaps}))
+    figure = all_drawn(plates.draw_figure(name, tables | {table: gaps}))
     written = [text.get_text() for text in figure.findobj(matplotlib.text.Text)]
     assert not [text for text in written if re.search(r"\bnan\b", text)]
 
@@ -553,7 +553,7 @@ def test_one_block_is_enough(name: str, tables: dict[str, pd.DataFrame]) -> None
     table = tables[plates.PLATES[name].tables[0]]
     if "block" in table:
         table = table[table["block"].isna() | (table["block"] == 0)]
-    all_drawn(plates.draw_figure(name, {plates.PLATES[name].tables[0]: table}))
+    all_drawn(plates.draw_figure(name, tables | {plates.PLATES[name].tables[0]: table}))
 
 
 def test_probe_roc_states_its_area(tables: dict[str, pd.DataFrame]) -> None:
