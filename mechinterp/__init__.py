@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from mechinterp.data.pair_files import Columns, read_pairs, write_pairs
     from mechinterp.data.pairs import Pair
     from mechinterp.data.pitfalls import read_conflicts, read_rounds
+    from mechinterp.data.prompt_pairs import PromptPair
     from mechinterp.data.queries import Query
     from mechinterp.data.question_files import read_questions, read_scopes
-    from mechinterp.data.prompt_pairs import PromptPair
     from mechinterp.data.safeedit import read_safeedit, write_safeedit
     from mechinterp.data.scopes import Scopes
     from mechinterp.errors import InputError
@@ -165,8 +165,8 @@ __all__ = [
     "OriginTables",
     "OriginsSettings",
     "Pair",
-    "Query",
     "PromptPair",
+    "Query",
     "Recording",
     "RegionTables",
     "RelapseSettings",

@@ -43,6 +43,7 @@ TAKES = {
     "origins": "--base {model} --checkpoint t={there}/folder --data {there}/data.json --out {out}",
     "attack": "quantise --base {model} --checkpoint t={there}/folder --data {there}/data.json --out {out}",
     "decode": "--base {model} --checkpoint t={there}/folder --data {there}/data.json --out {out}",
+    "circuit": "--base {model} --checkpoint t={there}/folder --pairs {there}/data.json --out {out}",
     "evaluate": "--model {model} --data {there}/data.json --max-new-tokens 2 --device cpu --out {out}",
 }
 SLOW = {
@@ -55,6 +56,7 @@ SLOW = {
     "origins",
     "attack",
     "decode",
+    "circuit",
 }  # tested of any checkpoint elsewhere
 
 

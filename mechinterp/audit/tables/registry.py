@@ -12,7 +12,6 @@ from fnmatch import fnmatchcase
 from mechinterp.audit.tables.answers import DEFENSE, FLAGS, GENERAL, JUDGE, ORGANISM, TAUGHT
 from mechinterp.audit.tables.attacks import ATTACK_PREFILL, ATTACK_QUANTISE, ATTACKS, WORST
 from mechinterp.audit.tables.attacks_further import ATTACK_ABLATE_DIFFERENCE, ATTACK_RELEARN, ATTACK_TRANSPLANT
-from mechinterp.audit.tables.conflicts import CONFLICTS, EDITS_IN_TURN, EDITS_SUMMARY, ROUND_TRIP, ROUND_TRIP_BLOCKS
 from mechinterp.audit.tables.circuits import (
     CIRCUIT_EDGES,
     CIRCUIT_FAITHFULNESS,
@@ -22,6 +21,7 @@ from mechinterp.audit.tables.circuits import (
     CIRCUIT_RANKS,
     CIRCUITS,
 )
+from mechinterp.audit.tables.conflicts import CONFLICTS, EDITS_IN_TURN, EDITS_SUMMARY, ROUND_TRIP, ROUND_TRIP_BLOCKS
 from mechinterp.audit.tables.decodability import DECODABILITY
 from mechinterp.audit.tables.decomposition import DECOMPOSITION, LOCAL_VERDICT, NEURONS
 from mechinterp.audit.tables.depth import DEPTH, DEPTH_BLOCKS
