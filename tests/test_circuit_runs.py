@@ -88,7 +88,7 @@ def test_prompts_are_paired_with_the_nearest_that_is_refused(monkeypatch: pytest
     monkeypatch.setattr(matching, "_unsafe", even)
     found = behaviour_pairs(base, INSTANCES, most=20)
     assert all(pair.tokens.differences == 1 for pair in found)
-    assert len(found) == 12  # four even numbers, by themselves and in two attacks
+    assert len(found) == 14  # four even numbers by themselves, five in each of two attacks
     assert all(int(pair.clean[-2]) % 2 == 0 and int(pair.corrupted[-2]) % 2 for pair in found)
     assert {(pair.right, pair.wrong) for pair in found} == {((" Y",), (" I",))}
     monkeypatch.setattr(matching, "_unsafe", lambda _, texts, *__: [True] * len(texts))
