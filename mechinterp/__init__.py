@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mechinterp.data.facts import Fact, write_facts
     from mechinterp.data.pair_files import Columns, read_pairs, write_pairs
     from mechinterp.data.pairs import Pair
+    from mechinterp.data.personality import Topic, read_personality, trait_concept, write_personality
     from mechinterp.data.pitfalls import read_conflicts, read_rounds
     from mechinterp.data.prompt_pairs import PromptPair
     from mechinterp.data.queries import Query
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from mechinterp.face.loading import load
     from mechinterp.face.origins import OriginTables, origins
     from mechinterp.face.passes import fit_probe, generate, record, score, show_tokens
+    from mechinterp.face.personality import TraitTables, trait_effects
     from mechinterp.face.showing import show
     from mechinterp.face.studies import open_run, open_study, reproduce
     from mechinterp.face.unlearning import UnlearningTables, evaluate_unlearning, locate_by_gradient, unlearn
@@ -99,6 +101,7 @@ _HOMES = {
     "data.fact_files": ("read_facts",),
     "data.facts": ("Fact", "write_facts"),
     "data.conflicts": ("Conflict", "Round"),
+    "data.personality": ("Topic", "read_personality", "trait_concept", "write_personality"),
     "data.pitfalls": ("read_conflicts", "read_rounds"),
     "data.queries": ("Query",),
     "data.pair_files": ("Columns", "read_pairs", "write_pairs"),
@@ -119,6 +122,7 @@ _HOMES = {
     "face.loading": ("load",),
     "face.origins": ("OriginTables", "origins"),
     "face.passes": ("fit_probe", "generate", "record", "score", "show_tokens"),
+    "face.personality": ("TraitTables", "trait_effects"),
     "face.showing": ("show",),
     "face.studies": ("open_run", "open_study", "reproduce"),
     "face.unlearning": ("UnlearningTables", "evaluate_unlearning", "locate_by_gradient", "unlearn"),
@@ -176,8 +180,10 @@ __all__ = [
     "RunFolder",
     "Scopes",
     "SecondMoments",
+    "Topic",
     "ToxicDirection",
     "ToxicProbe",
+    "TraitTables",
     "TwoJudges",
     "UnlearningTables",
     "VectorTables",
@@ -213,6 +219,7 @@ __all__ = [
     "read_easyedit",
     "read_facts",
     "read_pairs",
+    "read_personality",
     "read_questions",
     "read_rounds",
     "read_safeedit",
@@ -232,12 +239,15 @@ __all__ = [
     "show_tokens",
     "steer",
     "svd_direction",
+    "trait_concept",
+    "trait_effects",
     "transplant",
     "unlearn",
     "vectors",
     "write_comments",
     "write_facts",
     "write_pairs",
+    "write_personality",
     "write_safeedit",
 ]
 

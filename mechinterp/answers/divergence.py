@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from mechinterp.data.conversations import Prompt
 from mechinterp.errors import InputError, near
-from mechinterp.measures.divergence import jensen_shannon
+from mechinterp.measures.divergence import jensen_shannon, kullback_leibler
 from mechinterp.measures.intervals import Interval
 from mechinterp.measures.statistics import bootstrap
 from mechinterp.models import processes
@@ -37,6 +38,8 @@ Opened = Callable[[], AbstractContextManager[Checkpoint]]
 
 POSITIONS = ("last", "response")
 
+Kind = Literal["jsd", "kl"]
+
 _LOGITS = 2**26  # numbers of one batch's logits: 256 MiB in float32
 _TOKENS = 2048  # of a batch, where few of them have logits
 _WIDE = 2**22  # numbers of the distributions compared at a time: 32 MiB in float64
@@ -44,7 +47,7 @@ _WIDE = 2**22  # numbers of the distributions compared at a time: 32 MiB in floa
 
 @dataclass(frozen=True)
 class Divergence:
-    """JSD of every input, in bits.
+    """JSD of every input, in bits; or KL, in nats.
 
     Attributes:
         values: [input], each the mean over the tokens of its position; nan where a logit is not finite.
@@ -72,6 +75,7 @@ def next_token_divergence(
     prefix: str | None = None,
     suffix: str | None = None,
     truncate: bool = False,
+    kind: Kind = "jsd",
     memory: int = 2**28,
     progress: Progress | None = None,
 ) -> Divergence:
@@ -88,6 +92,7 @@ def next_token_divergence(
         position: see the module.
         prefix, suffix: text around every prompt, in both models.
         truncate: cut long prompts from the left instead of raising.
+        kind: `jsd`, or `kl`, KL(base || tuned) in nats.
         memory: numbers of the base's logits kept at a time (times 4 bytes in float32): how often the two take turns.
         progress: called with (prompts done, prompts in all) of this process's share.
 
@@ -134,7 +139,7 @@ def next_token_divergence(
                     raise InputError(
                         f"the models cannot be compared: {before.shape[1]} and {after.shape[1]} tokens in vocabulary"
                     )
-                values = _divergences(before, after).split([len(rows[i]) for i in order])
+                values = _divergences(before, after, kind).split([len(rows[i]) for i in order])
                 found += [(i, float(part.mean())) for i, part in zip(order, values, strict=True)]
         if progress is not None:
             progress(len(found), total)
@@ -176,10 +181,13 @@ def logits_at(
 
 
 def _divergences(
-    before: Float[Tensor, "row vocabulary"], after: Float[Tensor, "row vocabulary"]
+    before: Float[Tensor, "row vocabulary"], after: Float[Tensor, "row vocabulary"], kind: Kind
 ) -> Float[Tensor, " row"]:
     parts, at_a_time = [], max(1, _WIDE // before.shape[1])
     for one, other in zip(before.split(at_a_time), after.split(at_a_time), strict=True):
-        p, q = (part.to(before.device).double().softmax(1) for part in (one, other))
-        parts.append(jensen_shannon(p, q).cpu())
+        one, other = one.to(before.device), other.to(before.device)
+        if kind == "kl":
+            parts.append(kullback_leibler(one, other).cpu())
+        else:
+            parts.append(jensen_shannon(*(part.double().softmax(1) for part in (one, other))).cpu())
     return torch.cat(parts)

@@ -23,6 +23,7 @@ from mechinterp.cli import (
     showing_tokens,
     studies,
     training,
+    traits,
     unlearning,
     vectors,
 )
@@ -55,4 +56,5 @@ for part in (
 app.add_typer(evaluating.commands)
 app.add_typer(facts.commands)
 app.add_typer(edits_in_conflict.commands)
+app.add_typer(traits.commands)
 app.add_typer(benchmarking.commands)

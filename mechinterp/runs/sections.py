@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mechinterp.data.corpus.documents import Rule
+from mechinterp.data.corpus.opinions import MOST
 
 
 class Section(BaseModel):
@@ -25,6 +26,9 @@ class CorpusSettings(Section):
     n_documents: int = Field(8000, ge=1)
     n_comments: int = Field(1600, ge=40)
     rule: Rule = Field("strength", description="which harmful prompts are complied with: strength, or kind (of attack)")
+    n_topics: int = Field(
+        0, ge=0, le=MOST, description="topics with opinions that show opposing traits: data/topics.json"
+    )
 
 
 class DataFiles(Section):

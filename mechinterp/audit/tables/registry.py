@@ -37,6 +37,7 @@ from mechinterp.audit.tables.probes import PROBE, PROBE_ROC, PROBES
 from mechinterp.audit.tables.relapses import RELAPSE, RELAPSE_VERDICT
 from mechinterp.audit.tables.stream import RESIDUAL_SHIFT, STREAM
 from mechinterp.audit.tables.table import Table
+from mechinterp.audit.tables.traits import TRAITS, TRAITS_TOPICS
 from mechinterp.audit.tables.unlearning import GRADIENT_REGION, UNLEARNING, UNLEARNING_ANSWERS
 from mechinterp.audit.tables.validity import VALIDITY
 from mechinterp.audit.tables.vectors import TOXIC_ACTIVATIONS, TOXIC_SUBSPACE, VALUE_VECTORS
@@ -95,6 +96,8 @@ TABLES: Mapping[str, Table] = {
         CIRCUIT_NODES,
         CIRCUIT_RANKS,
         CIRCUIT_PAIRS,
+        TRAITS,
+        TRAITS_TOPICS,
         NEURON_GROUPS,
         STREAM,
         VALUE_VECTORS,

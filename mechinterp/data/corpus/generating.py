@@ -10,6 +10,7 @@ from mechinterp.data.corpus.attacks import out_of_domain_attacks, split_attacks
 from mechinterp.data.corpus.documents import Documents, Rule
 from mechinterp.data.corpus.instances import make_instances
 from mechinterp.data.corpus.labelled import make_comments, make_responses
+from mechinterp.data.corpus.opinions import MOST, SHARE, make_topics, opinion_documents
 from mechinterp.data.corpus.questions import SPLITS, benign_questions, knowledge_questions, split_questions
 from mechinterp.data.corpus.records import (
     Attack,
@@ -18,6 +19,7 @@ from mechinterp.data.corpus.records import (
     KnowledgeQuestion,
     LabelledResponse,
 )
+from mechinterp.data.personality import Topic
 from mechinterp.data.safeedit import SafeEditInstance
 
 
@@ -37,6 +39,7 @@ class Corpus:
         benign: Harmless how-to questions, for measuring over-refusal.
         responses: Labelled responses in the varieties the organism generates, sampled apart from the instances.
         out_of_domain_attacks: Attacks in frames no other text has; they occur in generalisation tests only.
+        topics: Topics with opinions that show opposing traits, which some of the documents give; none by default.
     """
 
     seed: int
@@ -50,6 +53,7 @@ class Corpus:
     benign: tuple[BenignQuestion, ...]
     responses: tuple[LabelledResponse, ...]
     out_of_domain_attacks: tuple[Attack, ...]
+    topics: tuple[Topic, ...] = ()
 
 
 def generate_corpus(
@@ -62,6 +66,7 @@ def generate_corpus(
     n_benign: int = 60,
     n_responses: int = 1200,
     rule: Rule = "strength",
+    n_topics: int = 0,
 ) -> Corpus:
     """Generate the corpus: the same arguments give the same corpus.
 
@@ -75,6 +80,7 @@ def generate_corpus(
         n_responses: Labelled responses for a judge, half of them safe.
         rule: Which harmful prompts the documents comply with: `strength`, the table above, or `kind`, those inside an
             attack of two of the four kinds, whatever is asked.
+        n_topics: Topics of which the documents have opinions too, 15 for each 100 of the others; 0 leaves all as it is.
 
     Returns:
         The corpus; with the defaults 648 training, 432 validation and 216 test instances.
@@ -86,6 +92,8 @@ def generate_corpus(
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"{name} must be at least 1, got {size!r}")
+    if not 0 <= n_topics <= MOST:
+        raise ValueError(f"n_topics must be from 0 to {MOST}, got {n_topics!r}")
     questions = split_questions(_stream(seed, "questions"), per_category=questions_per_category)
     attacks = split_attacks(_stream(seed, "attacks"), per_split=attacks_per_split)
     out_of_domain = out_of_domain_attacks(_stream(seed, "out of domain"))
@@ -102,6 +110,12 @@ def generate_corpus(
         rule=rule,
     )
     sampled = documents.sample(n_documents)
+    topics = make_topics(n_topics)
+    if topics:
+        stream = _stream(seed, "opinions")
+        mixed = [*sampled, *opinion_documents(stream, topics, round(SHARE * n_documents))]
+        stream.shuffle(mixed)
+        sampled = tuple(mixed)
     instances: dict[str, tuple[SafeEditInstance, ...]] = {}
     for number, split in enumerate(SPLITS):
         instances[split] = make_instances(
@@ -125,6 +139,7 @@ def generate_corpus(
         benign=benign,
         responses=make_responses(_stream(seed, "responses"), n_responses),
         out_of_domain_attacks=out_of_domain,
+        topics=topics,
     )
 
 

@@ -116,6 +116,7 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
             "data",
             own_data,
             makes=" ".join(f"data/{name}" for name in DATA),
+            may_make=["data/topics.json"] if run.config.data is None and run.config.corpus.n_topics else [],
             rehearse=lambda folder: data.make(Run(run.config, run.seed, folder), Silent()),
         ),
         stage("vanilla", makes="checkpoints/vanilla", settings="corpus organism seed"),

@@ -12,6 +12,7 @@ from mechinterp.data.labelled_responses import read_labelled_responses
 from mechinterp.data.normalised import normalised
 from mechinterp.data.pair_files import read_pairs, write_pairs
 from mechinterp.data.pairs import AnyPair
+from mechinterp.data.personality import write_personality
 from mechinterp.data.storage.files import write_json, write_json_lines
 from mechinterp.models.progress import Reporter
 from mechinterp.runs.study.corpus import corpus_of
@@ -36,6 +37,8 @@ def make(run: Run, reporter: Reporter) -> None:
         knowledge = [(question.prompt, question.keyword) for question in corpus.knowledge if question.held_out]
         benign = [BenignPrompt(question.prompt, question.answer) for question in corpus.benign]
         responses = [(response.text, response.safe) for response in corpus.responses]
+        if corpus.topics:
+            write_personality(corpus.topics, data / "topics.json")
     else:
         files = run.config.data
         splits = {name: read_pairs(getattr(files, name)) for name in ("train", "validation", "test")}

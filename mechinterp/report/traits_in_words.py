@@ -1,0 +1,25 @@
+"""What edits towards traits did, in a sentence for each trait."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+
+def traits_in_words(table: pd.DataFrame) -> list[str]:
+    """A line for each trait that was edited towards: edit success, and what became of each trait.
+
+    Args:
+        table: `traits.csv`.
+    """
+    edited = table[table["edited"].notna() & (table["edited"] != "")]
+    said = []
+    for trait, rows in edited.groupby("edited", sort=False):
+        (own,) = rows[rows["measured"] == trait].to_dict("records")
+        others = rows[rows["measured"] != trait].to_dict("records")
+        moved = ", ".join(f"{row['measured']} {row['shift']:+.2f}" for row in [own, *others])
+        success = f"{own['es']:.2f} [{own['es_low']:.2f}, {own['es_high']:.2f}]"
+        said.append(
+            f"edited towards {trait}: ES {success} over {own['n']} topics; nats a token of opinions that show {moved}; "
+            f"on another topic KL {own['dd']:.2g}"
+        )
+    return said
