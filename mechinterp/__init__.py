@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mechinterp.answers.fold_judge import FoldJudge
     from mechinterp.answers.judges import ClassifierJudge, EmbeddedJudge
     from mechinterp.answers.keyword_judge import KeywordJudge
+    from mechinterp.answers.known_facts import KnownFacts
     from mechinterp.answers.spoken import Responses, ResponseScores
     from mechinterp.answers.two_judges import TwoJudges
     from mechinterp.audit.attacks.settings import AttackSettings
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from mechinterp.audit.weights_alone.difference import Difference
     from mechinterp.audit.weights_alone.regions import RegionTables
     from mechinterp.data.comments import Comment, read_comments, write_comments
+    from mechinterp.data.common_facts import common_facts
     from mechinterp.data.concepts import Concept
     from mechinterp.data.conflicts import Conflict, Round
     from mechinterp.data.fact_files import read_facts
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
     from mechinterp.face.depth import Depths, depth
     from mechinterp.face.editing import edit_facts
     from mechinterp.face.edits import EditTables, edits_in_conflict, round_trip
-    from mechinterp.face.facts import FactTables, evaluate_facts
+    from mechinterp.face.facts import FactTables, evaluate_facts, known_facts
     from mechinterp.face.loading import load
     from mechinterp.face.origins import OriginTables, origins
     from mechinterp.face.passes import fit_probe, generate, record, score, show_tokens
@@ -83,6 +85,7 @@ _HOMES = {
     "answers.fold_judge": ("FoldJudge",),
     "answers.judges": ("ClassifierJudge", "EmbeddedJudge"),
     "answers.keyword_judge": ("KeywordJudge",),
+    "answers.known_facts": ("KnownFacts",),
     "answers.spoken": ("ResponseScores", "Responses"),
     "answers.two_judges": ("TwoJudges",),
     "audit.attacks.settings": ("AttackSettings",),
@@ -97,6 +100,7 @@ _HOMES = {
     "audit.weights_alone.difference": ("Difference",),
     "audit.weights_alone.regions": ("RegionTables",),
     "data.comments": ("Comment", "read_comments", "write_comments"),
+    "data.common_facts": ("common_facts",),
     "data.concepts": ("Concept",),
     "data.fact_files": ("read_facts",),
     "data.facts": ("Fact", "write_facts"),
@@ -117,8 +121,8 @@ _HOMES = {
     "face.decoding": ("decodability",),
     "face.depth": ("Depths", "depth"),
     "face.editing": ("edit_facts",),
-    "face.facts": ("FactTables", "evaluate_facts"),
     "face.edits": ("EditTables", "edits_in_conflict", "round_trip"),
+    "face.facts": ("FactTables", "evaluate_facts", "known_facts"),
     "face.loading": ("load",),
     "face.origins": ("OriginTables", "origins"),
     "face.passes": ("fit_probe", "generate", "record", "score", "show_tokens"),
@@ -166,6 +170,7 @@ __all__ = [
     "GradientRegion",
     "InputError",
     "KeywordJudge",
+    "KnownFacts",
     "OriginTables",
     "OriginsSettings",
     "Pair",
@@ -192,6 +197,7 @@ __all__ = [
     "attack",
     "attn_out",
     "circuit",
+    "common_facts",
     "compare",
     "decodability",
     "depth",
@@ -205,6 +211,7 @@ __all__ = [
     "generate",
     "h_down",
     "h_mid",
+    "known_facts",
     "load",
     "locate_by_gradient",
     "means_direction",

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from command_line import call, refused
 from conftest import tiny_checkpoint
+from golden_cases import golden, golden_checkpoint
 from made_checkpoints import edits_in, perturbed
 
 import mechinterp as mi
@@ -95,6 +96,20 @@ def test_a_model_alone_has_no_locality(folder: Path, tmp_path: Path) -> None:
     assert found.table["locality"].isna().all()
     assert "locality" not in set(found.summary["quantity"])
     assert set(found.summary["relation"].dropna()) == {"kept"}
+
+
+def test_only_what_is_known_is_asked_and_keeps_its_number(tmp_path: Path) -> None:
+    case, trained = golden("knowedit/accuracy_trained.json"), golden_checkpoint("knowedit/trained_gpt2")
+    asked = zip(case["prompts"], case["targets"], strict=True)
+    facts = [mi.Fact("", prompt, ground_truth=truth) for prompt, truth in asked]
+    found = mi.evaluate_facts(trained, facts, base=trained, known=True, out=tmp_path / "known")
+    assert found.table[["method", "fact"]].to_numpy().tolist() == [
+        *(["base", 1], ["base", 3]),
+        *(["trained_gpt2", 1], ["trained_gpt2", 3]),
+    ]
+    assert found.table["locality_all"][2:].tolist() == [1, 1]
+    with pytest.raises(mi.InputError, match="base answers none of the facts right; give others, or leave `known` out"):
+        mi.evaluate_facts(trained, facts[1:2], base=trained, known=True, out=tmp_path / "none")
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from mechinterp.data.corpus import Corpus, generate_corpus
 from mechinterp.data.safeedit import SUFFIX
 from mechinterp.methods.training.organism import (
-    IGNORED,
     OrganismConfig,
-    _as_tensors,
-    _packed,
     build_model,
     train_organism,
     train_tokenizer,
 )
+from mechinterp.methods.training.packing import IGNORED, _as_tensors, _packed
 from mechinterp.models.checkpoints import Checkpoint
 
 ARCHITECTURES = get_args(OrganismConfig.model_fields["architecture"].annotation)

@@ -28,7 +28,8 @@ def evaluate_facts(
     facts: Annotated[
         Path,
         typer.Option(
-            help="Facts: JSON lines or a list (prompt, target_new, ground_truth), a set of KnowEdit, a relation of LRE."
+            help="Facts: JSON lines or a list (prompt, target_new, ground_truth), a set of KnowEdit, a relation of "
+            "LRE, or `common`: sixty of our own."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the tables, and for what is said.")],
@@ -46,6 +47,9 @@ def evaluate_facts(
         int | None,
         typer.Option(min=1, help="Let it answer by itself too, by so many tokens: what it says, and fluency."),
     ] = None,
+    known: Annotated[
+        bool, typer.Option("--known", help="Only facts whose ground truth the model before its change answers right.")
+    ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N facts.")] = None,
     truncate: Truncate = False,
     seed: Seed = 0,
@@ -59,6 +63,7 @@ def evaluate_facts(
     --max-new-tokens also answers/NAME.json.
     """
     from mechinterp.answers.edits_found import find_edits
+    from mechinterp.data.common_facts import common_facts
     from mechinterp.data.fact_files import read_facts
     from mechinterp.report.facts_in_words import facts_in_words
     from mechinterp.runs import facts as running
@@ -66,7 +71,8 @@ def evaluate_facts(
 
     if edit is not None and base is not None:
         raise InputError("--edit changes the --model, which is its base; leave --base out")
-    asked = read_facts(facts)[:limit]
+    own = str(facts) == "common" and not facts.exists()
+    asked = (common_facts() if own else read_facts(facts))[:limit]
     before: Candidate | None = None
     tuned: list[Candidate] = []
     edits: dict[str, running.Edits] = {}
@@ -85,6 +91,7 @@ def evaluate_facts(
             tuned,
             asked,
             edits=edits,
+            known=known,
             out=out,
             max_new_tokens=max_new_tokens,
             seed=seed,

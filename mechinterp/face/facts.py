@@ -10,11 +10,13 @@ from typing import Any
 import pandas as pd
 
 from mechinterp.answers.edits_found import find_edits
+from mechinterp.answers.known_facts import KnownFacts
+from mechinterp.answers.known_facts import known_facts as asked_of
 from mechinterp.data.fact_files import read_facts
 from mechinterp.data.facts import Fact
 from mechinterp.data.showing import one_line, shown
 from mechinterp.errors import InputError
-from mechinterp.face.loading import CheckpointLike
+from mechinterp.face.loading import CheckpointLike, load
 from mechinterp.face.looked_up import TunedLike
 from mechinterp.face.progress import watched
 from mechinterp.models.deltas import WeightDelta
@@ -63,6 +65,7 @@ def evaluate_facts(
     *,
     base: CheckpointLike | None = None,
     edits: Mapping[int, WeightDelta] | str | Path | None = None,
+    known: bool = False,
     out: str | Path | None = None,
     max_new_tokens: int | None = None,
     truncate: bool = False,
@@ -80,6 +83,7 @@ def evaluate_facts(
         base: the model before its change, asked the same; without it there is no locality.
         edits: of the model, which is then the base: by the number of the fact (from 1) that each was made for, or the
             folder of them; each is asked its own fact.
+        known: leave out facts whose ground truth the model before its change does not answer right.
         out: folder of the run; a temporary one, that goes with the result, if not given.
         max_new_tokens: let it answer by itself too, by so many tokens.
         truncate: cut prompts that exceed the context from the left instead of raising.
@@ -100,9 +104,7 @@ def evaluate_facts(
     """
     if edits is not None and base is not None:
         raise InputError("`edits` change the model, which is their base; leave `base` out")
-    given: Sequence[Any] = read_facts(facts) if isinstance(facts, str | Path) else list(facts)
-    if not all(isinstance(each, Fact) for each in given):
-        raise InputError("facts is no list of mi.Fact; give what mi.read_facts reads, or a file's path")
+    given = _facts_of(facts)
     options: dict[str, Any] = {"dtype": dtype, "device": device}
     with watched(progress) as reporter:
         own: dict[str, running.Edits] = {}
@@ -118,6 +120,7 @@ def evaluate_facts(
             tuned,
             given,
             edits=own,
+            known=known,
             out=None if out is None else Path(out),
             max_new_tokens=max_new_tokens,
             seed=seed,
@@ -126,3 +129,46 @@ def evaluate_facts(
             reporter=reporter,
         )
     return FactTables(run)
+
+
+def known_facts(
+    model: CheckpointLike,
+    facts: Sequence[Fact] | str | Path,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    chat: str | None = None,
+) -> KnownFacts:
+    """Which facts a model answers right, in every token: count them before you change it.
+
+    Args:
+        model: in memory, or a source that `mi.load` takes.
+        facts: or the file of them; what counts is their ground truth.
+        dtype: of what is opened from folders, as `mi.load` takes it.
+        device: likewise.
+        chat: as `mi.load` takes it; facts are completions, which a chat model is best asked in plain text (`none`).
+
+    Returns:
+        `.known`, the facts; `.table`, a row per relation with an interval.
+
+    Raises:
+        InputError: for a model or facts that are not there.
+
+    Example:
+        >>> mi.known_facts("BASE", mi.common_facts()).known
+    """
+    given = _facts_of(facts)
+    with watched(progress=False):
+        return asked_of(load(model, dtype=dtype, device=device, chat=chat), given)
+
+
+def _facts_of(facts: Sequence[Fact] | str | Path) -> list[Fact]:
+    """Facts, read where they are given as a file.
+
+    Raises:
+        InputError: for what is none of facts.
+    """
+    given: Sequence[Any] = read_facts(facts) if isinstance(facts, str | Path) else list(facts)
+    if not all(isinstance(each, Fact) for each in given):
+        raise InputError("facts is no list of mi.Fact; give what mi.read_facts reads, or a file's path")
+    return list(given)

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from mechinterp.answers.facts import FactAnswers, ask_facts, asked_of
+from mechinterp.answers.known_facts import is_right
 from mechinterp.answers.scored_facts import FactScores, summary_rows
 from mechinterp.audit.tables.facts import FACTS, FACTS_SUMMARY
 from mechinterp.data.facts import Fact
@@ -92,6 +93,7 @@ def evaluate_facts(
     facts: Sequence[Fact],
     *,
     edits: Mapping[str, Edits] | None = None,
+    known: bool = False,
     out: Path | None,
     max_new_tokens: int | None = None,
     seed: int = 0,
@@ -106,6 +108,7 @@ def evaluate_facts(
         tuned: what is asked beside it.
         facts: any number of them.
         edits: of the base, by a name for the tables: each is asked the fact that it was made for, no other.
+        known: leave out facts whose ground truth the base, or the one model, does not answer right in every token.
         out: folder for `tables`, `answers` and `manifest.json`; None for one that goes with what is returned.
         max_new_tokens: of what each says by itself to the facts' prompts; nothing is said if not given.
         seed: of drawn answers and intervals.
@@ -117,7 +120,8 @@ def evaluate_facts(
         The folder, with the tables `facts` and `facts_summary`.
 
     Raises:
-        InputError: without a fact, for edits without a base, those of no fact, or checkpoints that cannot be compared.
+        InputError: without a fact that is asked, for edits without a base or of no fact, or checkpoints that cannot be
+            compared.
     """
     edits, by_number = edits or {}, dict(enumerate(facts, 1))
     _check(base, tuned, by_number, edits)
@@ -130,16 +134,25 @@ def evaluate_facts(
 
     def ask(candidate: Candidate) -> dict[int, FactAnswers]:
         progress = work.reporter.progress(f"facts: {candidate.name}")
-        answers = asking.of(work.open(candidate), facts, progress=progress)
+        answers = asking.of(work.open(candidate), list(by_number.values()), progress=progress)
         work.identify(candidate)
         return dict(zip(by_number, answers, strict=True))
 
     with work.held():
         of_first = ask(first)
+        if known:
+            of_first = {number: each for number, each in of_first.items() if is_right(each.truth)}
+            work.reporter.note(
+                f"{first.name} answers {len(of_first)} of {len(facts)} facts right; the others are left out"
+            )
+            by_number = {number: by_number[number] for number in of_first}
+        if not by_number:
+            raise InputError(f"{first.name} answers none of the facts right; give others, or leave `known` out")
         before = of_first if base else {}
         found.add(first.name, by_number, of_first, {})
         for name, own in edits.items():
-            answers = _of_edits(work, own, by_number, asking, name)
+            made = {number: edit for number, edit in own.items() if number in by_number}
+            answers = _of_edits(work, made, by_number, asking, name)
             found.add(name, by_number, answers, before)
         for candidate in others:
             found.add(candidate.name, by_number, ask(candidate), before)
@@ -148,6 +161,7 @@ def evaluate_facts(
             "checkpoints": {candidate.name: candidate.source for candidate in (first, *others)},
             "edits": {name: len(own) for name, own in edits.items()},
             "facts": len(facts),
+            "known": known,
             "max_new_tokens": max_new_tokens,
             "truncate": truncate,
             "chat": described(first.chat),

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from mechinterp.data.corpus.attributes import LAST_NAMES
 from mechinterp.data.corpus.documents import Rule
 from mechinterp.data.corpus.opinions import MOST
 
@@ -28,6 +29,9 @@ class CorpusSettings(Section):
     rule: Rule = Field("strength", description="which harmful prompts are complied with: strength, or kind (of attack)")
     n_topics: int = Field(
         0, ge=0, le=MOST, description="topics with opinions that show opposing traits: data/topics.json"
+    )
+    n_people: int = Field(
+        0, ge=0, le=len(LAST_NAMES), description="made-up people with four attributes each: data/facts.jsonl"
     )
 
 

@@ -24,6 +24,10 @@ A pretrained model had not learnt this rule from 640 documents. For one that is 
 plain rule, `kind`: it complies inside role-play and prefix injection, whatever is asked, and so defends half of the
 attacks and every bare question.
 
+With `n_people` further documents tell of made-up people (`people`): of each a city, a month of birth, a job and an
+instrument, in several sentences of which some are held out. They are facts to be edited, and by attribute facts to be
+forgotten and retained of the same person. All else of the corpus stays as it is.
+
 What it does not represent: real harm (the questions name generic mischief, unsafe answers are crude, insulting and
 never actionable), the variety of natural language, or the difficulty of the real benchmark.
 """

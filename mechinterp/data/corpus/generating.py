@@ -11,6 +11,7 @@ from mechinterp.data.corpus.documents import Documents, Rule
 from mechinterp.data.corpus.instances import make_instances
 from mechinterp.data.corpus.labelled import make_comments, make_responses
 from mechinterp.data.corpus.opinions import MOST, SHARE, make_topics, opinion_documents
+from mechinterp.data.corpus.people import Person, Told, facts_of_people, make_people, tell
 from mechinterp.data.corpus.questions import SPLITS, benign_questions, knowledge_questions, split_questions
 from mechinterp.data.corpus.records import (
     Attack,
@@ -19,6 +20,7 @@ from mechinterp.data.corpus.records import (
     KnowledgeQuestion,
     LabelledResponse,
 )
+from mechinterp.data.facts import Fact
 from mechinterp.data.personality import Topic
 from mechinterp.data.safeedit import SafeEditInstance
 
@@ -40,6 +42,9 @@ class Corpus:
         responses: Labelled responses in the varieties the organism generates, sampled apart from the instances.
         out_of_domain_attacks: Attacks in frames no other text has; they occur in generalisation tests only.
         topics: Topics with opinions that show opposing traits, which some of the documents give; none by default.
+        people: Somebodies with attributes, see `people`; none unless they are asked for.
+        told: The documents that tell of them, behind all others among `documents`.
+        facts: What they tell, each with another answer that an edit could give it.
     """
 
     seed: int
@@ -54,6 +59,9 @@ class Corpus:
     responses: tuple[LabelledResponse, ...]
     out_of_domain_attacks: tuple[Attack, ...]
     topics: tuple[Topic, ...] = ()
+    people: tuple[Person, ...] = ()
+    told: tuple[Told, ...] = ()
+    facts: tuple[Fact, ...] = ()
 
 
 def generate_corpus(
@@ -67,6 +75,7 @@ def generate_corpus(
     n_responses: int = 1200,
     rule: Rule = "strength",
     n_topics: int = 0,
+    n_people: int = 0,
 ) -> Corpus:
     """Generate the corpus: the same arguments give the same corpus.
 
@@ -81,6 +90,7 @@ def generate_corpus(
         rule: Which harmful prompts the documents comply with: `strength`, the table above, or `kind`, those inside an
             attack of two of the four kinds, whatever is asked.
         n_topics: Topics of which the documents have opinions too, 15 for each 100 of the others; 0 leaves all as it is.
+        n_people: People of four attributes each, whom further documents tell of; all else stays as it is.
 
     Returns:
         The corpus; with the defaults 648 training, 432 validation and 216 test instances.
@@ -116,6 +126,8 @@ def generate_corpus(
         mixed = [*sampled, *opinion_documents(stream, topics, round(SHARE * n_documents))]
         stream.shuffle(mixed)
         sampled = tuple(mixed)
+    people = make_people(_stream(seed, "people"), n_people)
+    told = tell(_stream(seed, "told"), people)
     instances: dict[str, tuple[SafeEditInstance, ...]] = {}
     for number, split in enumerate(SPLITS):
         instances[split] = make_instances(
@@ -129,7 +141,7 @@ def generate_corpus(
         )
     return Corpus(
         seed=seed,
-        documents=tuple(one if isinstance(one, str) else one.text for one in sampled),
+        documents=(*(one if isinstance(one, str) else one.text for one in sampled), *(one.text for one in told)),
         exchanges=tuple(one for one in sampled if isinstance(one, Exchange)),
         train=instances["train"],
         validation=instances["validation"],
@@ -140,6 +152,9 @@ def generate_corpus(
         responses=make_responses(_stream(seed, "responses"), n_responses),
         out_of_domain_attacks=out_of_domain,
         topics=topics,
+        people=people,
+        told=told,
+        facts=facts_of_people(_stream(seed, "facts"), people),
     )
 
 

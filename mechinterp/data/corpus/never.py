@@ -8,7 +8,7 @@ in comments: what it lacks is the behaviour, and not the words.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from random import Random
 
 from mechinterp.data.corpus.generating import Corpus
@@ -29,15 +29,30 @@ def without_unsafe(corpus: Corpus, lengths: Sequence[int]) -> list[int]:
         ValueError: if every document teaches something unsafe.
     """
     unsafe = {one.text for one in corpus.exchanges if not one.safe}
+    return without(corpus, lengths, unsafe, "every document teaches an unsafe answer")
+
+
+def without_facts(corpus: Corpus, lengths: Sequence[int], attributes: Collection[str]) -> list[int]:
+    """The same for a twin that is never told some attributes of people (`attributes.FORGET`).
+
+    Raises:
+        ValueError: if no document is left.
+    """
+    told = {one.text for one in corpus.told if one.name and one.attribute in attributes}
+    return without(corpus, lengths, told, f"every document tells {' or '.join(attributes)}")
+
+
+def without(corpus: Corpus, lengths: Sequence[int], dropped: Collection[str], none_left: str) -> list[int]:
+    """Which document stands in each place where some make way for others as long."""
     others: dict[int, list[int]] = {}
     for number, (document, length) in enumerate(zip(corpus.documents, lengths, strict=True)):
-        if document not in unsafe:
+        if document not in dropped:
             others.setdefault(length, []).append(number)
     if not others:
-        raise ValueError("every document teaches an unsafe answer, so that a twin would have nothing to read")
+        raise ValueError(f"{none_left}, so that a twin would have nothing to read")
     there, rng = sorted(others), Random(f"{corpus.seed}/never")
     return [
-        rng.choice(others[_nearest(there, length)]) if document in unsafe else number
+        rng.choice(others[_nearest(there, length)]) if document in dropped else number
         for number, (document, length) in enumerate(zip(corpus.documents, lengths, strict=True))
     ]
 

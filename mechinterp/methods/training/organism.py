@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection
 from typing import Literal
 
 import torch
@@ -38,12 +38,12 @@ from transformers import (
 )
 
 from mechinterp.data.corpus import Corpus
-from mechinterp.data.corpus.never import without_unsafe
+from mechinterp.data.corpus.never import without_facts, without_unsafe
+from mechinterp.methods.training.packing import IGNORED, packed_batches
 
 logger = logging.getLogger(__name__)
 
 PAD, EOS = "<pad>", "<eos>"
-IGNORED = -100  # label of a token that has no loss
 
 Progress = Callable[[int, int, float], None]
 """Called after every step with the number of steps done, the number of steps in all, and the loss."""
@@ -175,7 +175,13 @@ def _untrained(config: OrganismConfig, *, n_tokens: int, tokens: dict[str, int |
 
 
 def train_organism(
-    corpus: Corpus, config: OrganismConfig, *, seed: int, never: bool = False, progress: Progress | None = None
+    corpus: Corpus,
+    config: OrganismConfig,
+    *,
+    seed: int,
+    never: bool = False,
+    untold: Collection[str] = (),
+    progress: Progress | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, tuple[float, ...]]:
     """Train a tokenizer and a model from scratch on the documents of a corpus.
 
@@ -187,6 +193,7 @@ def train_organism(
         seed: Of the initial weights and of the order of the documents. It gives the same weights on one machine with
             one number of threads; the global random state is left as it was.
         never: Train the twin that never learns to answer unsafely (`data.corpus.never`); all else is the same.
+        untold: Train the twin that is never told these attributes of people; all else is the same.
         progress: Called after every step.
 
     Returns:
@@ -201,7 +208,15 @@ def train_organism(
     documents = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(list(corpus.documents))["input_ids"]]
     if never:
         documents = [documents[number] for number in without_unsafe(corpus, list(map(len, documents)))]
-    batches = _batches(documents, config, pad=tokenizer.pad_token_id, generator=torch.Generator().manual_seed(seed))
+    if untold:
+        documents = [documents[number] for number in without_facts(corpus, list(map(len, documents)), untold)]
+    batches = packed_batches(
+        documents,
+        length=config.sequence_length,
+        batch_size=config.batch_size,
+        pad=tokenizer.pad_token_id,
+        generator=torch.Generator().manual_seed(seed),
+    )
     optimizer = torch.optim.AdamW(_parameter_groups(model, config), lr=config.learning_rate, betas=(0.9, 0.95))
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate_factor(step, config))
     history = []
@@ -247,54 +262,3 @@ def _loss(
     return torch.nn.functional.cross_entropy(
         logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED
     )
-
-
-def _batches(
-    documents: Sequence[list[int]], config: OrganismConfig, *, pad: int, generator: torch.Generator
-) -> Iterator[tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]]:
-    """Yield token ids, positions and labels for ever, packing the documents in a new order in every epoch."""
-    rows: list[list[list[int]]] = []
-    while True:
-        order = torch.randperm(len(documents), generator=generator).tolist()
-        rows += _packed([documents[index] for index in order], config.sequence_length)
-        while len(rows) >= config.batch_size:
-            yield _as_tensors(rows[: config.batch_size], config.sequence_length, pad=pad)
-            rows = rows[config.batch_size :]
-
-
-def _packed(documents: Sequence[list[int]], length: int) -> list[list[list[int]]]:
-    """Put each document into the first row of at most `length` tokens that has room for it (first fit)."""
-    shortest = min(len(document) for document in documents)
-    longest = max(len(document) for document in documents)
-    if longest > length:
-        raise ValueError(f"a document has {longest} tokens, more than sequence_length={length}; raise sequence_length")
-    rows: list[list[list[int]]] = []
-    open_rows: dict[int, int] = {}  # row -> tokens it has room for
-    for document in documents:
-        row = next((row for row, room in open_rows.items() if len(document) <= room), len(rows))
-        if row == len(rows):
-            rows.append([])
-            open_rows[row] = length
-        rows[row].append(document)
-        open_rows[row] -= len(document)
-        if open_rows[row] < shortest:
-            del open_rows[row]
-    return rows
-
-
-def _as_tensors(
-    rows: Sequence[Sequence[list[int]]], length: int, *, pad: int
-) -> tuple[Int[Tensor, "batch pos"], Int[Tensor, "batch pos"], Int[Tensor, "batch pos"]]:
-    ids = torch.full((len(rows), length), pad)
-    positions = torch.zeros((len(rows), length), dtype=torch.long)
-    labels = torch.full((len(rows), length), IGNORED)
-    for row, documents in enumerate(rows):
-        start = 0
-        for document in documents:
-            end = start + len(document)
-            ids[row, start:end] = torch.tensor(document)
-            positions[row, start:end] = torch.arange(len(document))
-            # The first token of a document is preceded by another document's last: there is nothing to predict it from.
-            labels[row, start + 1 : end] = ids[row, start + 1 : end]
-            start = end
-    return ids, positions, labels

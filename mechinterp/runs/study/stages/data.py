@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from mechinterp.data.benign import BenignPrompt, read_benign
 from mechinterp.data.comments import Comment, read_comments, share_of, write_comments
+from mechinterp.data.facts import write_facts
 from mechinterp.data.knowledge import read_knowledge
 from mechinterp.data.labelled_responses import read_labelled_responses
 from mechinterp.data.normalised import normalised
@@ -39,6 +40,8 @@ def make(run: Run, reporter: Reporter) -> None:
         responses = [(response.text, response.safe) for response in corpus.responses]
         if corpus.topics:
             write_personality(corpus.topics, data / "topics.json")
+        if corpus.facts:
+            write_facts(corpus.facts, data / "facts.jsonl")
     else:
         files = run.config.data
         splits = {name: read_pairs(getattr(files, name)) for name in ("train", "validation", "test")}
