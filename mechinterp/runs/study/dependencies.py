@@ -111,13 +111,13 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
             ),
         )
 
-    further = {"topics.json": run.config.corpus.n_topics, "facts.jsonl": run.config.corpus.n_people}
+    by_size = {"topics.json": run.config.corpus.n_topics, "facts.jsonl": run.config.corpus.n_people}
     found = [
         stage(
             "data",
             own_data,
             makes=" ".join(f"data/{name}" for name in DATA),
-            may_make=[] if run.config.data else [f"data/{name}" for name, n in further.items() if n],
+            may_make=[] if run.config.data else [f"data/{name}" for name, n in by_size.items() if n],
             rehearse=lambda folder: data.make(Run(run.config, run.seed, folder), Silent()),
         ),
         stage("vanilla", makes="checkpoints/vanilla", settings="corpus organism seed"),
