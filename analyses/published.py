@@ -31,7 +31,7 @@ METHODS = (
     "dinm_wo_location",
     "dinm_wo_tune",
 )
-LABELS = ("model", "method", "instance", "edited", "suffix", "padding")
+LABELS = ("model", "method", "instance", "edited", "suffix", "padding", "kind")
 """Columns of words; every other one is a number, missing where the paper prints none."""
 
 
@@ -40,7 +40,8 @@ def published(table: str) -> pd.DataFrame:
 
     Args:
         table: `methods`, `ablations`, `all_test`, `instances`, `categories`, `suffixes`, `blocks`, `padding`,
-            `memory` or `mechanism`.
+            `memory` or `mechanism`; of other systems of the group, other models on other data: `conflict_edit`,
+            `round_edit` or `personality_edit`.
 
     Returns:
         Rates in percent, fluency in bits, as the head of `published.yaml` says.
@@ -66,7 +67,7 @@ def notes(table: str) -> tuple[str, ...]:
 
 
 def _entry(table: str) -> dict[str, Any]:
-    tables = _content()["tables"]
+    tables = {**_content()["tables"], **_content()["other_systems"]}
     if table not in tables:
         raise InputError(f"there is no published table {table!r}; the known ones are {', '.join(tables)}")
     return dict(tables[table])

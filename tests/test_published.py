@@ -56,6 +56,20 @@ def test_a_table_is_complete_and_its_averages_follow_from_their_parts(name: str)
     assert _contradictions(name, frame) == pytest.approx(known, abs=0.01)
 
 
+@pytest.mark.parametrize("name", CONTENT["other_systems"])
+def test_a_table_of_another_system_is_complete_and_says_whose_it_is(name: str) -> None:
+    frame, entry = PUBLISHED.published(name), CONTENT["other_systems"][name]
+    assert {len(row) for row in entry["rows"]} == {len(entry["columns"])}
+    assert set(frame["model"]) <= {"GPT2-XL", "GPT-J", "Llama-2-7B-chat"}
+    assert not frame.duplicated(["model", "method", "kind"]).any()
+    assert "https://" in PUBLISHED.source(name)
+    assert PUBLISHED.notes(name)
+    numbers = frame.drop(columns=["model", "method", "kind"])
+    assert numbers.stack().dropna().between(-100, 100).all()
+    if name == "round_edit":  # more than half of them fell: about the share that did
+        assert (numbers["fr"] - numbers["ir"]).abs().max() < 5
+
+
 def test_a_wrong_digit_is_found() -> None:
     frame = PUBLISHED.published("ablations")
     frame.loc[0, "dg_other_a"] += 1
