@@ -5,7 +5,8 @@
 
 h_l is the residual stream after block l, u a random unit vector (entries drawn from 0 to 1), |.|^2 the mean over the
 d_model dimensions. Only the MLPs' second matrices of blocks l-2 to l are trained. Settings for a 7B model: c 6.5, alpha
-1,200, l 7; elsewhere l lies as deep. As the paper is remembered; no released result was at hand.
+1,200, l 7; elsewhere l lies as deep, and c should exceed the length of the states. As the paper is remembered; no
+released result was at hand.
 
 What is forgotten is misled in the middle of the model: nothing shows that it is no longer stored.
 """
@@ -132,4 +133,10 @@ def _work(settings: RmuSettings, texts: Texts) -> Work:
     return work_of(settings, texts, sets=2, references=1)
 
 
-RMU = Recipe(rmu, RmuSettings, organism=ORGANISM, work=_work)
+RMU = Recipe(
+    rmu,
+    RmuSettings,
+    # whose states are ten times as long as those that the paper's c is for
+    organism={**ORGANISM, "learning_rate": 3e-3, "scale": 65.0, "alpha": 100.0},
+    work=_work,
+)
