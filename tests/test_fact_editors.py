@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import MAIN_ARCHITECTURES, PROMPTS, RESPONSES, tiny_checkpoint
+from conftest import CONFIGS, MAIN_ARCHITECTURES, PROMPTS, RESPONSES, byte_tokenizer, tiny_checkpoint
 from golden_models import golden, golden_checkpoint, off_by
+from transformers import AutoModelForCausalLM
 
 from mechinterp.data.facts import Fact
 from mechinterp.errors import InputError
@@ -264,13 +265,24 @@ def test_contexts_depend_on_the_seed_and_stand_in_the_edit() -> None:
 
 def test_the_last_token_needs_no_subject() -> None:
     checkpoint = tiny_checkpoint("qwen2")
-    request = Request(7, PROMPTS[0], None, RESPONSES[2])
+    request = Request.of(7, Fact("", PROMPTS[0], RESPONSES[2]))
     found = rome(checkpoint, request, settings=quick(checkpoint, fact_token="last"), contexts=CONTEXTS)
     assert found.instance == 7
     for one in placed(checkpoint, request, CONTEXTS, "last", target=request.target):
         assert one.place == one.text.prompt_length - 1
     with pytest.raises(InputError, match="no subject to edit at"):
         rome(checkpoint, request, settings=quick(checkpoint), contexts=CONTEXTS)
+
+
+def test_a_norm_after_the_addition_is_refused() -> None:
+    config = CONFIGS["opt"]()
+    config.do_layer_norm_before = False
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config).eval()
+    checkpoint = Checkpoint("after", model, byte_tokenizer(), "after")
+    with pytest.raises(InputError, match="a norm after the addition"):
+        rome(checkpoint, REQUESTS[0], settings=quick(checkpoint), contexts=CONTEXTS)
 
 
 def test_default_blocks_are_at_the_published_depth() -> None:

@@ -46,13 +46,15 @@ class Request:
 
     @classmethod
     def of(cls, number: int, fact: Fact) -> Request:
-        """From a fact that is to be changed.
+        """From a fact that is to be changed; one without a subject is edited at the prompt's last token alone.
 
         Raises:
             InputError: if its subject is not in its prompt, or it has no new target.
         """
         if not fact.target_new.strip():
             raise InputError(f"fact {number}, {fact.text!r:.80}: it has no new target to write; give `target_new`")
+        if not fact.subject.strip():
+            return cls(number, fact.text, None, fact.target_new)
         return cls(number, fact.template, fact.subject, fact.target_new)
 
     @property
