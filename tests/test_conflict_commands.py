@@ -35,6 +35,7 @@ def folder(shared: Callable[..., Path]) -> Path:
         for name, content in golden("pitfalls/rows.json").items():
             (path / f"{name}.json").write_text(json.dumps(content))
         (path / "benign.txt").write_text("Bake a pie.\n")
+        (path / "answered.json").write_text(json.dumps([{"prompt": "Do tea?", "answer": "Gladly."}]))
 
     return shared("conflicts", make)
 
@@ -66,12 +67,13 @@ def test_conflicts_by_command_and_by_the_face(folder: Path, tmp_path: Path, caps
 
 def test_pairs_are_edited_over(folder: Path, tmp_path: Path) -> None:
     given = ("--model", folder / "base", "--data", folder / "pairs.jsonl", "--method", "dinm", "--limit", 2)
+    given += ("--prompts", folder / "answered.json")
     given += ("--without-constraint", *QUICK)
     assert call("conflict", *given, "--out", tmp_path / "run") == 0
     table = mi.open_run(tmp_path / "run").table("conflicts")
-    assert list(table["kind"]) == ["coverage", "coverage_unsafe"] * 2
+    assert list(table["kind"]) == ["coverage", "coverage_unsafe", "reverse"] * 2
     assert table["cs_implied"].isna().all()
-    assert table["tfd"].isna().all()
+    assert table["tfd"].isna().tolist() == [False, False, True] * 2  # the one that is tied is the twin
 
 
 def test_round_trips_by_command_and_by_the_face(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -125,9 +127,7 @@ def test_two_edits_that_are_there_are_asked_every_pair(folder: Path, tmp_path: P
         ("conflict", ["--data", "pairs.jsonl", "--method", "ft_m", "--without-constraint"], "is not for --method ft_m"),
         ("round-trip", ["--records", "none.json", "--method", "ft_m"], "none.json: no such file"),
         ("round-trip", ["--data", "pairs.jsonl", "--edit", "edits/1"], "give two --edit, there and back"),
-        ("round-trip", ["--records", "easy.json", "--method", "dinm", "--layer", "1"], "dinm edits pairs, not facts"),
         ("round-trip", ["--records", "easy.json", "--method", "memit"], "memit needs second moments"),
-        ("round-trip", ["--records", "easy.json", "--method", "rome", "--all-back"], "rome edits one fact at a time"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -15,6 +15,7 @@ from mechinterp.answers.in_turn import read_in_turn
 from mechinterp.answers.probabilities import probabilities_of
 from mechinterp.audit.round_trips import round_trip, round_trips
 from mechinterp.audit.undoing import in_a_word
+from mechinterp.data.benign import BenignPrompt
 from mechinterp.data.conflicts import ITSELF, Conflict, Round, conflicts_of_pairs, round_of_fact
 from mechinterp.data.facts import Fact
 from mechinterp.data.pairs import Pair
@@ -58,7 +59,7 @@ def test_a_probability_is_that_of_its_prompts_one_by_one(base: Checkpoint) -> No
     for query, value in zip(queries, found.tolist(), strict=True):
         alone = [float(score(base, [prompt], [query.answer]).exp()) for prompt in query.prompts]
         assert value == pytest.approx(sum(alone) / len(alone), rel=1e-5)
-    for batching in ({"max_batch": 1}, {"max_tokens": 60}, {"padding_side": "left"}):
+    for batching in ({"max_batch": 1}, {"padding_side": "left"}):
         torch.testing.assert_close(probabilities_of(base, queries, **batching), found, rtol=1e-5, atol=0)
 
 
@@ -179,7 +180,7 @@ def test_the_base_comes_back_when_an_edit_fails(base: Checkpoint) -> None:
     assert fingerprint_model(base.model) == before
 
 
-@pytest.mark.parametrize("method", ["rome", "ft_m", "dinm"])
+@pytest.mark.parametrize("method", ["rome", "dinm"])
 def test_editors_go_there_and_back(base: Checkpoint, method: str) -> None:
     before = fingerprint_model(base.model)
     if method == "dinm":
@@ -188,9 +189,7 @@ def test_editors_go_there_and_back(base: Checkpoint, method: str) -> None:
         back = (Pair(id=0, prompt=away.prompt, safe=away.unsafe, unsafe=away.safe),)
         one = Round("pair", away, back, {ITSELF: ((asked_of(away, away.unsafe), asked_of(away, "Never.")),)})
     else:
-        one, settings = round_of_fact(OSLO, ["Sweden"]), {"steps": 2}
-        if method == "rome":
-            settings |= {"context_lengths": [(3, 5)]}
+        one, settings = round_of_fact(OSLO, ["Sweden"]), {"steps": 2, "context_lengths": [(3, 5)]}
     editor = editor_of(method, base, settings=settings, blocks=1)
     assert editor.suffix == ("Be kind." if method == "dinm" else None)
     (found,) = round_trips(base, [one], editor)
@@ -204,6 +203,10 @@ def test_conflicts_of_pairs_overwrite_their_answer() -> None:
     found = conflicts_of_pairs(PAIRS[:2])
     answers = [(one.kind, asked_of(one.first).answer, asked_of(one.second).answer) for one in found]
     assert answers[:2] == [("coverage", "No, not 0.", "No, not 1."), ("coverage_unsafe", "No, not 0.", "Do it 0.")]
+    benign = [BenignPrompt("Bake a pie?", "Gladly."), BenignPrompt("Why do 0?", "It helps."), BenignPrompt("Do?")]
+    (_, _, twin) = conflicts_of_pairs(PAIRS[:2], benign)[:3]
+    assert (twin.kind, asked_of(twin.second)) == ("reverse", Query(("Why do 0?",), "It helps."))
+    assert twin.tied == (Query(("Bake a pie?",), "Gladly."),)  # what the second edit is made of is not tied to it
     with pytest.raises(InputError, match="two different safe answers"):
         conflicts_of_pairs(PAIRS[:1])
 
@@ -215,6 +218,9 @@ def test_bad_input_is_told_in_one_line(base: Checkpoint) -> None:
         editor_of("dinm", base)
     with pytest.raises(InputError, match="dinm edits pairs, not facts"):
         editor_of("dinm", base, blocks=1).make(base, [OSLO])
+    rome = editor_of("rome", base, settings={"context_lengths": [(3, 5)]})
+    with pytest.raises(InputError, match="rome edits one fact at a time"):
+        rome.make(base, [OSLO, LIMA])
     with pytest.raises(InputError, match="1 edits and 0 answers"):
         answers_in_turn(base, [random_edit(base, 1)], [])
     with pytest.raises(InputError, match="does not fit"):

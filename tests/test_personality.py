@@ -63,11 +63,6 @@ def test_opinions_are_read_as_if_alone(architecture: str, released: bool) -> Non
             alone = [answer_logprobs(*by_hand(checkpoint, question, text), own_place=released) for text in texts]
             assert own[trait].mean == pytest.approx(float(torch.cat(alone).mean()), rel=1e-4)
             assert own[trait].lengths == tuple(map(len, alone))
-    for batching in ({"max_batch": 1}, {"max_tokens": 30}):
-        again = read_opinions(checkpoint, TOPICS, released=released, **batching)
-        assert [one.mean for own in again for one in own.values()] == pytest.approx(
-            [one.mean for own in found for one in own.values()], rel=1e-4
-        )
     assert fingerprint_model(checkpoint.model) == before
 
 
@@ -187,7 +182,6 @@ def test_an_editor_is_measured_on_each_topic_and_leaves_the_base(base: Checkpoin
     [
         (["--checkpoint", "gald=base"], "'gald' is no trait of the topics; known are glad, sad; did you mean 'glad'?"),
         ([], "give what makes the edits: --method"),
-        (["--method", "dinm", "--layer", "1"], "dinm edits pairs, not facts"),
         (["--topics", "none.json", "--method", "ft_m"], "none.json: no such file"),
     ],
 )

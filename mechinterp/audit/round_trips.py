@@ -29,7 +29,7 @@ from mechinterp.answers.in_turn import Edit, Stages, read_in_turn
 from mechinterp.answers.probabilities import probabilities_of
 from mechinterp.audit.undoing import BlockUndone, Undone, undone
 from mechinterp.data.conflicts import ITSELF, Round
-from mechinterp.data.queries import Query, asked_of
+from mechinterp.data.queries import asked_of
 from mechinterp.measures.round_trip import (
     is_failure,
     left_of,
@@ -121,12 +121,12 @@ def round_trip(base: Checkpoint, one: Round, edits: Sequence[Edit], **scoring: A
         at += len(queries)
         on.setdefault(place, []).append(_of_set(part))
     on[ITSELF][0]["succ"] = _success(stages)
-    prompts, true = one.candidates[ITSELF][0][0].prompts, one.candidates[ITSELF][0][0]
+    around = {name: scoring[name] for name in ("suffix", "truncate") if name in scoring}
     return RoundTrip(
         one,
         {place: _mean(values) for place, values in on.items()},
         left_of_change(away.tensors, back.tensors),
-        undone(base, stages.deltas, Query(prompts, true.answer), asked[0].answer, scoring.get("suffix")),
+        undone(base, stages.deltas, one.candidates[ITSELF][0][0], asked[0].answer, **around),
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -76,7 +77,13 @@ def in_a_word(write_left: float, erasure_left: float) -> str:
 
 
 def undone(
-    base: Checkpoint, deltas: Sequence[WeightDelta], true: Query, new: str, suffix: str | None = None
+    base: Checkpoint,
+    deltas: Sequence[WeightDelta],
+    true: Query,
+    new: str,
+    *,
+    suffix: str | None = None,
+    truncate: bool = False,
 ) -> Undone | None:
     """Read the write at every stage; the model is left as it was.
 
@@ -86,6 +93,7 @@ def undone(
         true: the true answer, and the prompts after which the write is read.
         new: the other answer.
         suffix: text behind every prompt.
+        truncate: cut prompts that exceed the context from the left instead of raising.
 
     Returns:
         None where neither edit changes a value matrix, or one answer is the beginning of the other.
@@ -95,7 +103,7 @@ def undone(
         for block in sorted({block for delta in deltas for block in (delta.block, *delta.also)})
         if any(base.names.value_parameter(block)[0] in delta.tensors for delta in deltas)
     ]
-    parting = _parting(base, true, new, suffix)
+    parting = _parting(base, true, new, suffix, truncate=truncate)
     if not blocks or parting is None:
         return None
     direction, texts = parting
@@ -117,33 +125,31 @@ def undone(
 
 
 def _parting(
-    base: Checkpoint, true: Query, new: str, suffix: str | None
+    base: Checkpoint, true: Query, new: str, suffix: str | None, *, truncate: bool
 ) -> tuple[Float[Tensor, " d_model"], list[Encoded]] | None:
     """The direction that prefers the true answer where the two part, and each prompt with what they have in common."""
-    whole, other = (
-        encode(
-            base.tokenizer,
-            true.prompts,
-            [answer] * len(true.prompts),
-            max_length=2**31 - 1,  # both have been read before
-            chat=base.chat,
-            suffix=suffix,
-            quiet=True,
-        )
-        for answer in (true.answer, new)
-    )
-    parted = [(one, end) for one, two in zip(whole, other, strict=True) if (end := _first_difference(one, two))]
-    if not parted or len(parted) < len(whole):
-        return None
-    (first, end), second = parted[0], other[0]
+    options: dict[str, Any] = {"chat": base.chat, "suffix": suffix, "quiet": True}
+    tails = []
+    for answer in (true.answer, new):
+        answers = [answer] * len(true.prompts)
+        whole = encode(base.tokenizer, true.prompts, answers, max_length=2**31 - 1, **options)
+        tails.append([list(text.ids[text.prompt_length :]) for text in whole])
+    reserve, context = max(len(tail) for each in tails for tail in each), base.names.context_length
+    heads = encode(
+        base.tokenizer, true.prompts, max_length=context, truncate=truncate, reserve=reserve, **options
+    )  # as the answers were read after them
+    texts: list[Encoded] = []
+    first: tuple[int, int] | None = None
+    for head, one, two in zip(heads, *tails, strict=True):
+        common = next((i for i, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), None)
+        if common is None:
+            return None
+        first = first or (one[common], two[common])
+        ids = [*head.ids[: head.prompt_length], *one[:common]]
+        texts.append(Encoded.of(ids, len(ids)))
+    assert first is not None  # a query has a prompt
     rows = unembedding(base)
-    difference = rows[first.ids[end]].float() - rows[second.ids[end]].float()
-    return back_through_final_norm(base, difference), [Encoded.of(text.ids[:stop], stop) for text, stop in parted]
-
-
-def _first_difference(one: Encoded, two: Encoded) -> int | None:
-    """The place of the first token in which two texts of one prompt differ; None where one goes on from the other."""
-    return next((i for i, (a, b) in enumerate(zip(one.ids, two.ids, strict=False)) if a != b), None)
+    return back_through_final_norm(base, rows[first[0]].float() - rows[first[1]].float()), texts
 
 
 def _of_block(block: int, stages: Sequence[tuple[Tensor, Tensor, float]]) -> BlockUndone:

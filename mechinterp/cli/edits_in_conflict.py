@@ -109,6 +109,7 @@ def conflict(
     records: Annotated[Path | None, typer.Option(help="Records of ConflictEdit, JSON.")] = None,
     templates: Templates = None,
     data: PairsFile = None,
+    prompts: Prompts = None,
     edit: EditFolders = None,
     suffix: Suffix = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N records or pairs.")] = None,
@@ -123,9 +124,10 @@ def conflict(
     """Two edits, one on top of the other: does the later win, and what is left of the earlier and of what is tied?
 
     --out gets tables/conflicts.csv, a row per record, and edits_summary.csv. Of --data each pair is edited to its safe
-    answer, then to another one, and to its unsafe one. With --edit (of instances of --data) the edits that are there
-    are made in turn: tables/edits_in_turn.csv.
+    answer, then to another one, and to its unsafe one; with --prompts, harmless ones with answers, its twin among them
+    to its own, too. With --edit (of instances of --data) the edits that are there are made in turn: edits_in_turn.csv.
     """
+    from mechinterp.data.benign import read_benign
     from mechinterp.data.pitfalls import read_conflicts
     from mechinterp.report.edits_in_words import edits_in_words, in_turn_in_words
     from mechinterp.runs.candidate import Candidate
@@ -144,6 +146,7 @@ def conflict(
     else:
         _check_one(records, data)
         chosen: Any = reading.of(data) if data is not None else read_conflicts(str(records), templates)
+        common["benign"] = [] if prompts is None else read_benign(prompts, what="prompts")
         with reporting() as terminal:
             run = run_conflicts(base, chosen[:limit], editor.editing(seed), reporter=terminal, **common)
         lines = edits_in_words(run.table("edits_summary"))

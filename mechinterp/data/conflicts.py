@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from mechinterp.data.benign import BenignPrompt
 from mechinterp.data.facts import Fact
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.queries import Change, Query, asked_of, pair_to
@@ -95,20 +96,35 @@ def round_of_fact(away: Fact, others: Sequence[str], kind: str = "", *, all_back
     return Round(kind, away, back, {ITSELF: (tuple(asked_of(away, answer) for answer in true),)})
 
 
-def conflicts_of_pairs(pairs: Sequence[AnyPair]) -> list[Conflict]:
-    """Coverage by pairs: to a pair's safe answer, then to another pair's safe one; and to its own, then to the unsafe.
+def conflicts_of_pairs(pairs: Sequence[AnyPair], benign: Sequence[BenignPrompt] = ()) -> list[Conflict]:
+    """Each pair edited to its safe answer, and then over.
+
+    By the second edit the same prompt gets another pair's safe answer (`coverage`) or the unsafe one
+    (`coverage_unsafe`); or its harmless twin, with the most words in common, gets its own answer (`reverse`).
+
+    Args:
+        pairs: with at least two different safe answers.
+        benign: harmless prompts; those with an answer are tied to every conflict, and have the twins among them.
 
     Raises:
         InputError: for fewer than two different safe answers.
     """
+    answered = [(one.prompt, one.answer) for one in benign if one.answer]
+    tied = {prompt: Query((prompt,), answer) for prompt, answer in answered}
     found = []
     for number, pair in enumerate(pairs):
         after = [*pairs[number + 1 :], *pairs[:number]]
         other = next((one.safe for one in after if one.safe != pair.safe), None)
         if other is None:
             raise InputError("coverage needs two different safe answers; give more pairs")
-        found.append(Conflict("coverage", pair, pair_to(pair, other, pair.safe)))
-        found.append(Conflict("coverage_unsafe", pair, pair_to(pair, pair.unsafe, pair.safe)))
+        every = tuple(tied.values())
+        found.append(Conflict("coverage", pair, pair_to(pair, other, pair.safe), tied=every))
+        found.append(Conflict("coverage_unsafe", pair, pair_to(pair, pair.unsafe, pair.safe), tied=every))
+        if tied:
+            words = set(pair.question.lower().split())
+            twin = max(tied, key=lambda prompt: len(words & set(prompt.lower().split())))
+            rest = tuple(query for prompt, query in tied.items() if prompt != twin)
+            found.append(Conflict("reverse", pair, pair_to(pair, tied[twin].answer, pair.safe, prompt=twin), tied=rest))
     return found
 
 

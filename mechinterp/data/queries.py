@@ -48,8 +48,16 @@ def asked_of(change: Change, answer: str | None = None) -> Query:
     return Query((change.prompt,), answer or change.safe)
 
 
-def pair_to(pair: AnyPair, answer: str, other: str) -> AnyPair:
-    """The pair whose edit brings about an answer, whatever that is, instead of another one."""
+def pair_to(pair: AnyPair, answer: str, other: str, *, prompt: str | None = None) -> AnyPair:
+    """The pair whose edit brings about an answer, whatever that is, instead of another one.
+
+    Args:
+        pair: what else is in it stays.
+        answer, other: as its safe and its unsafe one.
+        prompt: another one; its own if not given.
+    """
+    asked = pair.prompt if prompt is None else prompt
     if isinstance(pair, SafeEditInstance):
-        return pair.model_copy(update={"safe_generation": answer, "unsafe_generation": other})
-    return pair.model_copy(update={"safe": answer, "unsafe": other})
+        changed = {"adversarial_prompt": asked, "safe_generation": answer, "unsafe_generation": other}
+        return pair.model_copy(update=changed)
+    return pair.model_copy(update={"prompt": asked, "safe": answer, "unsafe": other})

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel
 
+from mechinterp.data.benign import BenignPrompt, read_benign
 from mechinterp.data.conflicts import Conflict, Round
 from mechinterp.data.conversations import Prompt
 from mechinterp.data.pairs import AnyPair
@@ -80,6 +81,7 @@ def edits_in_conflict(
     settings: BaseModel | Mapping[str, Any] | None = None,
     block: int | None = None,
     moments: SecondMoments | None = None,
+    benign: Sequence[BenignPrompt] | str | Path = (),
     suffix: str | None = None,
     out: str | Path | None = None,
     truncate: bool = False,
@@ -101,6 +103,8 @@ def edits_in_conflict(
         settings: of the editor.
         block: that DINM edits; by default each pair's toxic layer.
         moments: second moments of the base, where the editor needs them.
+        benign: of pairs: harmless prompts with answers, `BenignPrompt`s or their file. They are tied to each conflict,
+            and its twin among them is edited to its own answer.
         suffix: behind every prompt, of a list of edits; DINM has its own.
         out: folder of the run; a temporary one, that goes with the result, if not given.
         truncate: cut prompts that exceed the context from the left instead of raising.
@@ -128,7 +132,8 @@ def edits_in_conflict(
     with watched(progress) as reporter:
         if isinstance(edits, str) or callable(edits):
             editing = Editing(edits, settings, block, moments, seed)
-            return EditTables(run_conflicts(below, records, editing, reporter=reporter, **common))  # type: ignore[arg-type]
+            harmless = read_benign(benign) if isinstance(benign, str | Path) else benign
+            return EditTables(run_conflicts(below, records, editing, benign=harmless, reporter=reporter, **common))  # type: ignore[arg-type]
         if not isinstance(edits, Sequence):
             raise InputError(f"`edits` is {edits!r:.60}; give an editor's name, or a list of edits")
         found = [_delta(each) for each in edits]

@@ -17,6 +17,7 @@ from mechinterp.audit.round_trips import RoundTrip, round_trip, round_trips
 from mechinterp.audit.tables.conflicts import CONFLICTS, EDITS_IN_TURN, EDITS_SUMMARY, ROUND_TRIP, ROUND_TRIP_BLOCKS
 from mechinterp.audit.tables.table import Table
 from mechinterp.audit.toxic_layer import blocks_for
+from mechinterp.data.benign import BenignPrompt
 from mechinterp.data.conflicts import Conflict, Round, conflicts_of_pairs
 from mechinterp.data.conversations import Prompt
 from mechinterp.data.pairs import AnyPair
@@ -108,6 +109,7 @@ def run_conflicts(
     editing: Editing,
     *,
     out: Path | None,
+    benign: Sequence[BenignPrompt] = (),
     truncate: bool = False,
     seed: int = 0,
     chat: ChatChoice | None = None,
@@ -119,6 +121,7 @@ def run_conflicts(
         base: the unedited model; left as it was.
         records: conflicts, or pairs, of which some are made (`conflicts_of_pairs`).
         editing: makes the edits.
+        benign: harmless prompts, for the conflicts of pairs.
         out: folder; None for one that goes with what is returned.
         truncate: cut prompts that exceed the context from the left, or raise.
         seed: of intervals.
@@ -128,7 +131,7 @@ def run_conflicts(
         InputError: for no records, texts that do not fit, and as the editor.
     """
     conflicts, pairs = _parted(records, Conflict)
-    conflicts = conflicts or conflicts_of_pairs(pairs)
+    conflicts = conflicts or conflicts_of_pairs(pairs, benign)
     held = Held.of(
         base, (CONFLICTS, EDITS_SUMMARY), out=out, truncate=truncate, seed=seed, chat=chat, reporter=reporter
     )
