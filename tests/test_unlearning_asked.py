@@ -83,6 +83,29 @@ def test_questions_are_read_of_every_kind_of_file(tmp_path: Path) -> None:
         read_scopes(tmp_path / "nowhere.json")
 
 
+def test_of_facts_about_the_same_people_some_relations_are_forgotten(tmp_path: Path) -> None:
+    rows = [
+        {
+            "prompt": f"{name} {relation}",
+            "subject": name,
+            "ground_truth": f"{relation[-2:]} {name}",
+            "relation": relation,
+        }
+        for name in ("Ann", "Bo")
+        for relation in ("lives in", "wrote")
+    ]
+    path = saved(tmp_path / "facts.jsonl", *rows)
+    found = read_scopes(path, relations=("lives in",))
+    assert [prompt for prompt, _ in found.forget] == ["Ann lives in", "Bo lives in"]
+    assert [prompt for prompt, _ in found.retain] == ["Ann wrote", "Bo wrote"]
+    more = saved(tmp_path / "more.json", {"prompt": "Hi.", "answer": "Hello."})
+    assert read_scopes(path, more, relations=("wrote",)).retain[-1] == ("Hi.", "Hello.")
+    with pytest.raises(
+        InputError, match=r"no fact has the relation 'lives on'; there are 'lives in', 'wrote'; did you"
+    ):
+        read_scopes(path, relations=("lives on",))
+
+
 def test_what_is_to_be_forgotten_and_kept_at_once_is_said(caplog: pytest.LogCaptureFixture) -> None:
     Scopes((("a", "b"), ("c", "d")), (("A ", "b"), ("e", "f")))
     assert "1 answers are to be forgotten and to be kept at once" in caplog.text

@@ -46,16 +46,20 @@ Forget = Annotated[
 ]
 Retain = Annotated[Path | None, typer.Option(help="What is to be kept, likewise.")]
 Part = Annotated[PartName, typer.Option(help="Which rows of scopes of KnowUnDo.")]
+Relation = Annotated[
+    list[str] | None,
+    typer.Option(help="Of the facts of --forget only those of this relation; the others are kept. Repeatable."),
+]
 Separator = Annotated[
     str | None,
     typer.Option(help=r"Between prompt and answer, and part of the answer; KnowUnDo has two line ends, '\n\n'."),
 ]
 
 
-def _scopes(forget: Path, retain: Path | None, part: PartName) -> Scopes:
+def _scopes(forget: Path, retain: Path | None, part: PartName, relation: list[str] | None) -> Scopes:
     from mechinterp.data.question_files import read_scopes
 
-    return read_scopes(forget, retain, part.value)
+    return read_scopes(forget, retain, part.value, relations=relation or ())
 
 
 def _read(separator: str | None) -> str | None:
@@ -74,6 +78,7 @@ def unlearn(
     out: Annotated[Path, typer.Option(help="Folder of the new checkpoint, new or empty.")],
     retain: Retain = None,
     part: Part = PartName.train,
+    relation: Relation = None,
     seed: Seed = 0,
     *,
     given: dict[str, Any],
@@ -88,7 +93,7 @@ def unlearn(
     if find_method(method).name not in UNLEARNING:
         raise InputError(f"{method} is no method of unlearning; known are {', '.join(UNLEARNING)}")
     settings = {method: settings_for(method, given)}
-    scopes = _scopes(forget, retain, part)
+    scopes = _scopes(forget, retain, part, relation)
     check_writable(out, kind="folder")
     check_replaceable(out)
     with reporting() as terminal:
@@ -108,7 +113,7 @@ def unlearn(
 def locate_gradients(
     model: Model,
     forget: Forget,
-    retain: Annotated[Path, typer.Option(help="What is to be kept, likewise.")],
+    retain: Retain = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the table and the list of what is located.")] = None,
     per: Annotated[PerName, typer.Option(help="What is located.")] = PerName.tensor,
     cosine: Annotated[float, typer.Option(help="Located lies below it: a quantile, see --absolute.")] = 0.5,
@@ -125,6 +130,7 @@ def locate_gradients(
     copies: Annotated[int, typer.Option(min=1, help="Of each text.")] = 3,
     separator: Separator = None,
     part: Part = PartName.both,
+    relation: Relation = None,
     seed: Seed = 0,
     *,
     loading: Loading,
@@ -146,7 +152,7 @@ def locate_gradients(
     fed = {"adapter": adapter, "only": only or (), "freeze": freeze or (), "separator": _read(separator)}
     settings = checked_settings("locate-gradients", UnlearningSettings, fed)
     thresholds = Thresholds(cosine, magnitude, not absolute)
-    scopes = _scopes(forget, retain, part)
+    scopes = _scopes(forget, retain, part, relation)
     if out is not None:
         check_writable(out / "gradient_region.csv", kind="file")
         check_free(out / "located.json")
@@ -185,6 +191,7 @@ def evaluate_unlearning(
     prefix: Annotated[str | None, typer.Option(help="Text before every prompt, as an instruction to refuse.")] = None,
     separator: Separator = None,
     part: Part = PartName.val,
+    relation: Relation = None,
     truncate: Truncate = False,
     seed: Seed = 0,
     *,
@@ -205,7 +212,7 @@ def evaluate_unlearning(
     named = [label_and_path(text) for text in model]
     if len({name for name, _ in named}) < len(named):
         raise InputError("two models have the same name; give NAME=PATH")
-    scopes = _scopes(forget, retain, part)
+    scopes = _scopes(forget, retain, part, relation)
     if out is not None:
         check_writable(out / "unlearning.csv", kind="file")
         check_free(out / "unlearning_answers.csv")

@@ -6,7 +6,7 @@ A scope of KnowUnDo; JSON lines or a list of pairs (the unsafe answers), of beni
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mechinterp.data.benign import read_benign
@@ -51,17 +51,23 @@ def read_questions(path: str | Path, part: Part = "train") -> list[Question]:
     return [question_of(fact) for fact in read_facts(path)]
 
 
-def read_scopes(forget: str | Path, retain: str | Path | None = None, part: Part = "train") -> Scopes:
+def read_scopes(
+    forget: str | Path, retain: str | Path | None = None, part: Part = "train", *, relations: Sequence[str] = ()
+) -> Scopes:
     """Read what is to be forgotten and what is to be kept.
 
     Args:
         forget: a file of `read_questions`; of facts that say it themselves (Sanitation) also what is kept.
         retain: likewise; None for nothing, or for what the first file has of it.
         part: of scopes of KnowUnDo.
+        relations: the first file has facts, and those of these relations are forgotten; the others are kept.
 
     Raises:
-        InputError: as `read_questions`; and if both are the same.
+        InputError: as `read_questions`; if both are the same; for a relation that no fact has.
     """
+    if relations:
+        found = Scopes.of_relations(read_facts(forget), relations)
+        return found if retain is None else Scopes(found.forget, (*found.retain, *read_questions(retain, part)))
     first = next((row for _, row in read_json_rows(forget, WANTED)), None)
     if retain is None and isinstance(first, Mapping) and is_sanitation(first):
         return Scopes.of_facts(read_facts(forget))

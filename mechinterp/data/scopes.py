@@ -14,7 +14,7 @@ from mechinterp.data.conversations import Prompt, asked
 from mechinterp.data.facts import Fact
 from mechinterp.data.normalised import normalised
 from mechinterp.data.pairs import AnyPair, knowledge_of
-from mechinterp.errors import InputError
+from mechinterp.errors import InputError, near
 
 _logger = logging.getLogger(__name__)
 
@@ -75,6 +75,22 @@ class Scopes:
             if any(parted):
                 retain = [fact for fact, kept in zip(forget, parted, strict=True) if kept]
                 forget = [fact for fact, kept in zip(forget, parted, strict=True) if not kept]
+        return cls(_distinct(map(question_of, forget)), _distinct(map(question_of, retain)))
+
+    @classmethod
+    def of_relations(cls, facts: Sequence[Fact], relations: Sequence[str]) -> Scopes:
+        """Of facts about the same subjects: those of some relations are forgotten, all others are kept.
+
+        Raises:
+            InputError: for a relation that no fact has.
+        """
+        known = list(dict.fromkeys(fact.relation for fact in facts))
+        for relation in relations:
+            if relation not in known:
+                there = ", ".join(map(repr, known))
+                raise InputError(f"no fact has the relation {relation!r}; there are {there}{near(relation, known)}")
+        forget = [fact for fact in facts if fact.relation in relations]
+        retain = [fact for fact in facts if fact.relation not in relations]
         return cls(_distinct(map(question_of, forget)), _distinct(map(question_of, retain)))
 
     def kept(self, name: str) -> tuple[Question, ...]:
