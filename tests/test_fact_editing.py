@@ -216,6 +216,18 @@ def test_settings_files_that_cannot_be_read_are_told(change: dict[str, Any], sai
     assert str(path) in str(told.value)
 
 
+@pytest.mark.parametrize(
+    "text", ["", "a: [", "- 1", "day: 2020-13-45", "alg_name: [1]", "alg_name: LoRA\ntarget_modules: 3"]
+)
+def test_files_of_anything_are_told_or_read(text: str, tmp_path: Path) -> None:
+    (tmp_path / "any.yaml").write_text(text)
+    if "LoRA" in text:
+        assert read_easyedit(tmp_path / "any.yaml").module == ("3",)
+        return
+    with pytest.raises(InputError, match=r"any\.yaml"):
+        read_easyedit(tmp_path / "any.yaml")
+
+
 def test_settings_of_another_model_are_told(tmp_path: Path) -> None:
     names = golden_checkpoint("llama").names
     with pytest.raises(InputError, match="settings of another model"):

@@ -121,7 +121,7 @@ def read_easyedit(path: str | Path) -> EasyEdit:
     text = read_text(path, _WANTED)
     try:
         content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none; brackets without end
         raise InputError(f"{path}: not YAML ({' '.join(str(error).split()):.120}); give {_WANTED}") from error
     if not isinstance(content, Mapping) or "alg_name" not in content:
         raise InputError(f"{path}: has no `alg_name`; give {_WANTED}")
@@ -136,7 +136,7 @@ def read_easyedit(path: str | Path) -> EasyEdit:
     model = str(content.get("model_name", ""))
     if algorithm in _ADAPTERS:
         targets = content.get("target_modules") or ["q_proj", "v_proj"]
-        ends = tuple([targets] if isinstance(targets, str) else map(str, targets))
+        ends = tuple(map(str, targets if isinstance(targets, list) else [targets]))
         rank = _number(content.get("rank", content.get("r")))
         return EasyEdit(str(path), algorithm, "", None, model, layers, ends, rank if isinstance(rank, int) else None)
     if not layers or "{}" not in str(content.get("rewrite_module_tmp", "")):
