@@ -1,4 +1,4 @@
-"""The numbers that Wang et al. 2024 print, to stand beside ours; read from `published.yaml`, in the paper's units.
+"""The numbers that Wang et al. 2024 and other systems print, to stand beside ours; of `published.yaml`, in its units.
 
 They are another model's on another set: a difference from ours is no error of either. What the source does not print
 as a number is missing here, never guessed; printed averages that do not follow from their printed parts are kept as
@@ -31,7 +31,7 @@ METHODS = (
     "dinm_wo_location",
     "dinm_wo_tune",
 )
-LABELS = ("model", "method", "instance", "edited", "suffix", "padding", "kind")
+LABELS = ("model", "method", "instance", "edited", "suffix", "padding", "kind", "set", "hop")
 """Columns of words; every other one is a number, missing where the paper prints none."""
 
 
@@ -41,7 +41,8 @@ def published(table: str) -> pd.DataFrame:
     Args:
         table: `methods`, `ablations`, `all_test`, `instances`, `categories`, `suffixes`, `blocks`, `padding`,
             `memory` or `mechanism`; of other systems of the group, other models on other data: `conflict_edit`,
-            `round_edit` or `personality_edit`.
+            `round_edit`, `personality_edit`, `circuits`, `circuit_overlap`, `circuit_heads`, `circuit_edges`,
+            `knowedit` or `zsre`.
 
     Returns:
         Rates in percent, fluency in bits, as the head of `published.yaml` says.

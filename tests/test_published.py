@@ -16,7 +16,8 @@ from mechinterp.errors import InputError
 
 SCRIPT = Path(__file__).parents[1] / "analyses" / "published.py"
 CONTENT = yaml.safe_load(SCRIPT.with_suffix(".yaml").read_text(encoding="utf-8"))
-TABLES = CONTENT["tables"]
+TABLES, OTHERS = CONTENT["tables"], CONTENT["other_systems"]
+OF_EDITS = ("conflict_edit", "round_edit", "personality_edit")
 ROUNDING = 0.02
 
 
@@ -56,7 +57,7 @@ def test_a_table_is_complete_and_its_averages_follow_from_their_parts(name: str)
     assert _contradictions(name, frame) == pytest.approx(known, abs=0.01)
 
 
-@pytest.mark.parametrize("name", CONTENT["other_systems"])
+@pytest.mark.parametrize("name", OF_EDITS)
 def test_a_table_of_another_system_is_complete_and_says_whose_it_is(name: str) -> None:
     frame, entry = PUBLISHED.published(name), CONTENT["other_systems"][name]
     assert {len(row) for row in entry["rows"]} == {len(entry["columns"])}
@@ -112,6 +113,29 @@ def test_categories_are_ours_and_the_edited_one_is_defended_best() -> None:
         matrix = matrix.set_index("edited")[list(CATEGORIES)]
         assert tuple(matrix.index) == CATEGORIES
         assert all(matrix.loc[category].max() == matrix.at[category, category] for category in CATEGORIES)
+
+
+@pytest.mark.parametrize("name", [name for name in OTHERS if name not in OF_EDITS])
+def test_a_table_of_another_system_is_complete_and_says_that_it_is_of_another_model(name: str) -> None:
+    frame = PUBLISHED.published(name)
+    assert name not in TABLES
+    assert {len(row) for row in OTHERS[name]["rows"]} == {len(OTHERS[name]["columns"])}
+    assert OTHERS[name].keys() >= {"number", "title", "source"}
+    assert frame["model"].str.len().gt(0).all()
+    assert not frame.duplicated([column for column in frame if column in PUBLISHED.LABELS]).any()
+    assert "https://" in PUBLISHED.source(name)
+    beyond = ("fluency", "edges", "seconds", "memory_gb") if name in ("knowedit", "circuit_edges") else ()
+    rates = frame.drop(columns=[column for column in frame if column in (*PUBLISHED.LABELS, *beyond)])
+    assert rates.stack().dropna().between(0, 100).all()
+
+
+def test_knowedit_has_five_methods_on_six_sets() -> None:
+    frame = PUBLISHED.published("knowedit")
+    assert frame.groupby("set")["method"].apply(tuple).to_dict() == dict.fromkeys(
+        ("wiki_recent", "zsre", "wikibio", "wiki_counterfact", "convsent", "sanitation"),
+        ("rome", "memit", "ft_l", "ft_m", "adalora"),
+    )
+    assert frame.set_index("set").loc["wiki_recent", "fluency"].between(500, 600).all()
 
 
 def test_what_was_not_seen_is_missing() -> None:
