@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from golden_cases import GOLDEN, golden
+from golden_cases import GOLDEN, golden, golden_checkpoint
 from safetensors.torch import load_file
 
+from mechinterp.answers.probabilities import probabilities_of
 from mechinterp.data.conflicts import ITSELF
 from mechinterp.data.pitfalls import read_conflicts, read_rounds, read_templates
-from mechinterp.data.queries import asked_of
+from mechinterp.data.queries import Query, asked_of
 from mechinterp.errors import InputError
 from mechinterp.measures.conflict import is_more_probable, lost_share
 from mechinterp.measures.personality import answer_logprobs, drawdown, edit_success
@@ -115,6 +116,25 @@ def test_personality_scores_as_released() -> None:
     assert edit_success(-1.0, -1.0, -1.0) == 0.5
     assert edit_success(-1e4, 0.0, -1.0) == 0
     assert math.isnan(edit_success(math.nan, 0.0, 0.0))
+
+
+def test_probabilities_are_those_of_the_released_recipe() -> None:
+    """Prompt, blank, object in one text; as many tokens as the object has alone; the mean over the prompts that fit."""
+    checkpoint, rows = golden_checkpoint("rome/gpt2"), golden("pitfalls/rows.json")
+    templates = {relation: tuple(prompts) for relation, prompts in rows["conflict_prompts"].items()}
+    edit = rows["coverage_edit"][0]["edits"][0]
+    subject, answer = edit["subject"]["label"], edit["new_object"]["label"]
+    asked = [text.replace("{}", subject) for text in (edit["relation"]["prompt"], *templates[edit["relation"]["id"]])]
+    asked = [one for one in asked if len(checkpoint.tokenizer(f"{one} {answer}")["input_ids"]) <= 64]
+    assert len(asked) > 1
+    length, values = len(checkpoint.tokenizer(f" {answer}")["input_ids"]), []
+    for prompt in asked:
+        ids = torch.tensor([checkpoint.tokenizer(f"{prompt} {answer}")["input_ids"]])
+        with torch.no_grad():
+            logprobs = checkpoint.model(ids).logits[0, :-1].log_softmax(1)
+        values.append(float(logprobs.gather(1, ids[0, 1:, None])[-length:].mean().exp()))
+    (found,) = probabilities_of(checkpoint, [Query(tuple(asked), answer)]).tolist()
+    assert found == pytest.approx(sum(values) / len(values), rel=1e-5)
 
 
 @pytest.fixture
