@@ -22,7 +22,8 @@ from mechinterp.audit.certificate import KINDS
 from mechinterp.audit.evidence import Baseline
 from mechinterp.audit.origins.asking import Asked
 from mechinterp.audit.origins.measuring import origins_of
-from mechinterp.audit.tables.reading import interval_of, where
+from mechinterp.audit.tables.reading import interval_of
+from mechinterp.audit.tables.reading import rows as rows_of
 from mechinterp.cli.terminal import terminal
 from mechinterp.data.storage.tables import read_table, write_table
 from mechinterp.errors import InputError
@@ -55,10 +56,8 @@ def measured(study: Study, kinds: list[str], reporter: Any) -> pd.DataFrame:
         if subject.kind not in kinds or subject.name in known:
             continue
         made, told = subject.make(), reporter.progress(f"origins: {subject.name}")
-        found = origins_of(
-            base, made, asked, method=subject.name, settings=settings, seed=study.seed, progress=told
-        ).tables["origins"]
-        row = dict(next(where(found, way="exact game", group="mlp.out").itertuples(index=False))._asdict())
+        found = origins_of(base, made, asked, method=subject.name, settings=settings, seed=study.seed, progress=told)
+        row = next(rows_of(found.tables, "origins", way="exact game", group="mlp.out"))
         share, change, expected = interval_of(row, "share"), interval_of(row, "change"), KINDS[subject.kind].where
         said = where_it_sits(share)
         rows.append(
