@@ -132,11 +132,14 @@ def edit(
         several = mode is Mode.each and len(chosen_facts) > 1
         _check_kept(mode, merged, rank, several=several)
         check_places(out, merged, list(chosen_facts), many=several, log=False)
-        checkpoint = loading.of(model, chat)
-        settings = facts.settings(checkpoint, given)
-        found = edit_chosen(checkpoint, chosen_facts, facts, settings, mode=mode.value, out=out, rank=rank)
-        if merged is not None and is_main():
-            found.merged(checkpoint, name=merged.name).save(merged)
+        kept: dict[str, Any] = {"mode": mode.value, "out": out, "rank": rank}
+        with reporting() as terminal:
+            checkpoint = loading.of(model, chat)
+            settings = facts.settings(checkpoint, given)
+            edit, what = edit_chosen(checkpoint, chosen_facts, facts, settings, terminal, **kept)
+            if merged is not None and is_main():
+                edit.merged(checkpoint, name=merged.name).save(merged)
+        say(what)
         return
     if data is None:
         raise InputError("Missing option '--data'.")

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from mechinterp.cli.added import adding
-from mechinterp.cli.common import is_main, reporting, say
+from mechinterp.cli.common import is_main
 from mechinterp.errors import InputError
 
 if TYPE_CHECKING:
+    from mechinterp.cli.terminal import Terminal
     from mechinterp.data.facts import Fact
     from mechinterp.methods.facts.editing import Editor, Mode
     from mechinterp.methods.facts.settings import EditorSettings
@@ -152,44 +153,40 @@ def edit_chosen(
     facts: Mapping[int, Fact],
     options: FactEditing,
     settings: EditorSettings,
+    terminal: Terminal,
     *,
     mode: str,
     out: Path,
     rank: int | None,
-) -> WeightDelta:
-    """Edit facts into OUT, each of several into OUT/NUMBER/, and say so; gives the last edit."""
+) -> tuple[WeightDelta, str]:
+    """Edit facts into OUT, each of several into OUT/NUMBER/; gives the last edit, and what there is to say."""
     from mechinterp.methods.facts.editing import edit_facts
     from mechinterp.methods.facts.requests import Request
 
     requests = [Request.of(number, fact) for number, fact in facts.items()]
     several = mode == "each" and len(requests) > 1
+    moments = _moments(checkpoint, options, settings, terminal.progress("second moments"))
     found: WeightDelta | None = None
-    with reporting() as terminal:
-        moments = _moments(checkpoint, options, settings, terminal.progress("second moments"))
-        for found in edit_facts(
-            checkpoint,
-            requests,
-            cast("Editor", options.method.value),
-            mode=cast("Mode", mode),
-            settings=settings,
-            moments=moments,
-            seed=options.seed,
-            progress=terminal.progress("editing"),
-        ):
-            if is_main():
-                found.save(out / str(found.instance) if several else out, rank=rank)
+    for found in edit_facts(
+        checkpoint,
+        requests,
+        cast("Editor", options.method.value),
+        mode=cast("Mode", mode),
+        settings=settings,
+        moments=moments,
+        seed=options.seed,
+        progress=terminal.progress("editing"),
+    ):
+        if is_main():
+            found.save(out / str(found.instance) if several else out, rank=rank)
     assert found is not None
     blocks = ", ".join(f"layer {block + 1} (block {block})" for block in (found.block, *found.also))
     if len(requests) > 1:
         which = "edits" if several else "one edit"
-        say(f"{which} of {len(requests)} facts by {options.method.value} at {blocks}: {out}")
-        return found
+        return found, f"{which} of {len(requests)} facts by {options.method.value} at {blocks}: {out}"
     first, last = found.log[0].loss_edit, found.log[-1].loss_edit
-    say(
-        f"edit of fact {found.instance} by {options.method.value} at {blocks}, loss of the target {first:.3f} -> "
-        f"{last:.3f}: {out}"
-    )
-    return found
+    loss = f"loss of the target {first:.3f} -> {last:.3f}"
+    return found, f"edit of fact {found.instance} by {options.method.value} at {blocks}, {loss}: {out}"
 
 
 def _moments(
