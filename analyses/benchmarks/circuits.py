@@ -6,7 +6,6 @@ A 30-block shape of SmolLM2's size with random weights, pairs of prompts that di
 
 scores_over_forward        every edge scored, 5 steps / one forward pass of the clean prompts: in passes, of which a
                            step's backward pass takes two.
-scores_flops_over_forward  the same in multiplications and additions, as torch counts them.
 alone_over_forward         one circuit of 5% of the edges run alone, what it needs for it too / one forward pass.
 split_over_scores          scores of two models with their difference split / those of one.
 seconds_a_pair             of scoring; pairs share batches.
@@ -24,7 +23,6 @@ from dataclasses import replace
 import torch
 from random_models import SEVEN_BILLION, TINY, Shape, random_checkpoint, uniform_lengths
 from timing import interleave, paired_ratio, report, time_rows
-from torch.utils.flop_counter import FlopCounterMode
 
 from mechinterp.audit.circuits.batches import TokenPair, pair_batches
 from mechinterp.audit.circuits.faithfulness import run_alone
@@ -87,16 +85,10 @@ def main() -> None:
         "alone": lambda: run_alone(base, pairs, [circuit]),
         "split": lambda: split_circuit(base, tuned, pairs),
     }
-    counted = {}
-    for name in ("forward", "scores"):
-        with FlopCounterMode(display=False) as counter:
-            sides[name]()
-        counted[name] = counter.get_total_flops()
     settle = torch.cuda.synchronize if arguments.device == "cuda" else lambda: None
     seconds = interleave(sides, repeats, warm_up=0, settle=settle)
     ratios = {
         "scores_over_forward": paired_ratio(seconds, "scores", "forward"),
-        "scores_flops_over_forward": counted["scores"] / counted["forward"],
         "alone_over_forward": paired_ratio(seconds, "alone", "forward"),
         "split_over_scores": paired_ratio(seconds, "split", "scores"),
         "seconds_a_pair": statistics.median(seconds["scores"]) / n_pairs,

@@ -132,7 +132,10 @@ def behaviour_pairs(
     safe = tuple(token.id for token in read if token.token_set == "safe")
     if not (unsafe and safe):
         raise InputError("unsafe or safe answers have no first token of their own; give answers that start otherwise")
-    prompts = list({str(prompt): prompt for prompt in (*_prompts(pairs), *others)}.values())
+    distinct: dict[str, Prompt] = {}
+    for prompt in (*_prompts(pairs), *others):
+        distinct.setdefault(str(prompt), prompt)  # of a conversation the messages, not the text that it reads as
+    prompts = list(distinct.values())
     texts = _encoded(base, prompts, truncate=truncate)
     flags = _unsafe(base, texts, unsafe, safe)
     if all(flags) or not any(flags):

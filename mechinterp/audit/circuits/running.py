@@ -97,7 +97,7 @@ class _Run:
         feeds_none = ~self.graph.entries[writing].any(0)  # what such a reader's node writes, no kept edge carries
         self.cut[:, feeds_none] = False
         self.missing = torch.zeros_like(replaced.writes)
-        self.stream: Tensor | None = None
+        self.normed: dict[int, Tensor] = {}  # what the norm in front makes of each corrected stream of a block
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
@@ -113,7 +113,7 @@ class _Run:
 
             before(places.first, self._begins)
             for number, block in enumerate(places.blocks):
-                before(block.attention_norm, self._remembers)
+                before(block.attention_norm, partial(self._streams, number))
                 by_module: dict[str, list[tuple[str, Projection]]] = {}
                 for letter in LETTERS:
                     projection = block.projections[letter]
@@ -156,8 +156,16 @@ class _Run:
 
     # -- what is read -------------------------------------------------------------------------------------------
 
-    def _remembers(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        self.stream = self._part(_first(args, kwargs))
+    def _streams(self, block: int, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        """A stream for each query, key and value of a block that has one of its own, through the norm."""
+        first = self.graph.reader(block)
+        own = self.cut[:, first : first + self.graph.readers_of_attention].any(0).nonzero().flatten()
+        self.normed = {}
+        if len(own):
+            stream = self._part(_first(args, kwargs))
+            corrected = stream + self._correction(own + first).to(stream)
+            normed = self.places.normed(self.places.blocks[block].attention_norm, corrected)
+            self.normed = dict(zip((own + first).tolist(), normed, strict=True))
 
     def _corrects(self, reader: int, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         """The stream in front of a norm, corrected for its one reader."""
@@ -176,29 +184,23 @@ class _Run:
         changed: Tensor | None = None
         for letter, projection in projections:
             first = self.graph.reader(block, letter)
-            readers = torch.arange(first, first + projection.heads)
-            heads = self.cut[:, readers].any(0).nonzero().flatten()
+            heads = [head for head in range(projection.heads) if first + head in self.normed]
             silent = [head for head in range(projection.heads) if first + head in self.silenced]
-            if not len(heads) and not silent:
-                continue
-            if changed is None:
+            if changed is None and (heads or silent):
                 changed = output.reshape(*self.shape, -1).clone()
-            if len(heads):
-                projection.of(changed)[:, self.columns, heads.to(changed.device)] = self._anew(
-                    block, projection, readers[heads], heads
-                ).to(changed)
-            for head in silent:
+            if changed is not None and heads:
+                anew = self._anew(projection, first, heads)
+                projection.of(changed)[:, self.columns, heads] = anew.to(changed)
+            for head in silent if changed is not None else ():
                 projection.of(changed)[:, :, head] = self.silenced[first + head].to(changed)
         return None if changed is None else changed.reshape(output.shape)
 
-    def _anew(self, block: int, projection: Projection, readers: Tensor, heads: Tensor) -> Tensor:
-        """Queries, keys or values of some heads from their corrected streams, [pair, pos, head, width]."""
-        assert self.stream is not None
-        own = self.stream + self._correction(readers).to(self.stream)
-        normed = self.places.normed(self.places.blocks[block].attention_norm, own)
+    def _anew(self, projection: Projection, first: int, heads: list[int]) -> Float[Tensor, "pair pos head width"]:
+        """Queries, keys or values of some heads, from streams of their own."""
+        normed = torch.stack([self.normed[first + head] for head in heads])
         rows, bias = projection.rows(normed.dtype), projection.bias(normed.dtype)
-        found = torch.einsum("hbtd,hwd->bthw", normed, rows[heads.to(rows.device)])
-        return found if bias is None else found + bias[heads.to(bias.device)]
+        found = torch.einsum("hbtd,hwd->bthw", normed, rows[heads])
+        return found if bias is None else found + bias[heads]
 
 
 def _first(args: Any, kwargs: dict[str, Any]) -> Tensor:

@@ -91,7 +91,7 @@ def plot_circuit_nodes(circuit_nodes: pd.DataFrame) -> Figure:
     methods = list(dict.fromkeys(rows["method"]))
     blocks = int(rows["block"].max()) + 1
     maps = {method: finite(where(rows, method=method)["score"]).reshape(blocks, -1) for method in methods}
-    largest = max(float(np.nanmax(np.abs(each))) for each in maps.values()) or 1.0
+    largest = float(np.nan_to_num(np.abs(finite(rows["score"]))).max()) or 1.0
     with matplotlib.rc_context(STYLE):
         figure = new_figure(wide(len(methods)), min(7.0, 1.4 + 0.16 * blocks))
         grid = figure.subplots(1, len(methods), squeeze=False, sharey=True)[0]
