@@ -186,13 +186,15 @@ class _Run:
             first = self.graph.reader(block, letter)
             heads = [head for head in range(projection.heads) if first + head in self.normed]
             silent = [head for head in range(projection.heads) if first + head in self.silenced]
-            if changed is None and (heads or silent):
+            if not (heads or silent):
+                continue
+            if changed is None:
                 changed = output.reshape(*self.shape, -1).clone()
-            if changed is not None and heads:
-                anew = self._anew(projection, first, heads)
-                projection.of(changed)[:, self.columns, heads] = anew.to(changed)
-            for head in silent if changed is not None else ():
-                projection.of(changed)[:, :, head] = self.silenced[first + head].to(changed)
+            theirs = projection.of(changed)  # a view
+            if heads:
+                theirs[:, self.columns, heads] = self._anew(projection, first, heads).to(changed)
+            for head in silent:
+                theirs[:, :, head] = self.silenced[first + head].to(changed)
         return None if changed is None else changed.reshape(output.shape)
 
     def _anew(self, projection: Projection, first: int, heads: list[int]) -> Float[Tensor, "pair pos head width"]:
