@@ -31,17 +31,17 @@ if TYPE_CHECKING:
     from mechinterp.audit.weights_alone.difference import Difference
     from mechinterp.audit.weights_alone.regions import RegionTables
     from mechinterp.data.comments import Comment, read_comments, write_comments
-    from mechinterp.data.common_facts import common_facts
     from mechinterp.data.concepts import Concept
-    from mechinterp.data.conflicts import Conflict, Round
-    from mechinterp.data.fact_files import read_facts
-    from mechinterp.data.facts import Fact, write_facts
+    from mechinterp.data.facts.common import common_facts
+    from mechinterp.data.facts.conflicts import Conflict, Round
+    from mechinterp.data.facts.fact import Fact, write_facts
+    from mechinterp.data.facts.files import read_facts
+    from mechinterp.data.facts.pitfalls import read_conflicts, read_rounds
+    from mechinterp.data.facts.queries import Query
     from mechinterp.data.pair_files import Columns, read_pairs, write_pairs
     from mechinterp.data.pairs import Pair
     from mechinterp.data.personality import Topic, read_personality, trait_concept, write_personality
-    from mechinterp.data.pitfalls import read_conflicts, read_rounds
     from mechinterp.data.prompt_pairs import PromptPair
-    from mechinterp.data.queries import Query
     from mechinterp.data.question_files import read_questions, read_scopes
     from mechinterp.data.safeedit import read_safeedit, write_safeedit
     from mechinterp.data.scopes import Scopes
@@ -100,14 +100,14 @@ _HOMES = {
     "audit.weights_alone.difference": ("Difference",),
     "audit.weights_alone.regions": ("RegionTables",),
     "data.comments": ("Comment", "read_comments", "write_comments"),
-    "data.common_facts": ("common_facts",),
+    "data.facts.common": ("common_facts",),
     "data.concepts": ("Concept",),
-    "data.fact_files": ("read_facts",),
-    "data.facts": ("Fact", "write_facts"),
-    "data.conflicts": ("Conflict", "Round"),
+    "data.facts.files": ("read_facts",),
+    "data.facts.fact": ("Fact", "write_facts"),
+    "data.facts.conflicts": ("Conflict", "Round"),
     "data.personality": ("Topic", "read_personality", "trait_concept", "write_personality"),
-    "data.pitfalls": ("read_conflicts", "read_rounds"),
-    "data.queries": ("Query",),
+    "data.facts.pitfalls": ("read_conflicts", "read_rounds"),
+    "data.facts.queries": ("Query",),
     "data.pair_files": ("Columns", "read_pairs", "write_pairs"),
     "data.pairs": ("Pair",),
     "data.question_files": ("read_questions", "read_scopes"),

@@ -12,7 +12,7 @@ from golden_cases import golden, golden_checkpoint
 
 from mechinterp.answers.facts import FactAnswers, Said, ask_facts
 from mechinterp.answers.scored_facts import FactScores, summary_rows
-from mechinterp.data.facts import Fact
+from mechinterp.data.facts.fact import Fact
 from mechinterp.errors import InputError
 from mechinterp.measures.facts import mean_of_shares, mean_over_kinds, says, share_equal, share_kept
 from mechinterp.measures.fluency import entropy_of_ngrams

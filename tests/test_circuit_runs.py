@@ -19,7 +19,7 @@ from mechinterp.audit.circuits.matching import behaviour_pairs, fact_pairs, give
 from mechinterp.audit.circuits.ranks import component_lens, target_ranks
 from mechinterp.audit.circuits.scores import EdgeScores
 from mechinterp.audit.tables.registry import TABLES
-from mechinterp.data.facts import Fact, write_facts
+from mechinterp.data.facts.fact import Fact, write_facts
 from mechinterp.data.prompt_pairs import read_prompt_pairs
 from mechinterp.data.safeedit import write_safeedit
 from mechinterp.errors import InputError

@@ -12,7 +12,7 @@ from conftest import PROMPTS, RESPONSES, tiny_checkpoint
 
 from mechinterp.audit.evidence import gather_evidence
 from mechinterp.audit.tables import compare
-from mechinterp.data.facts import Fact
+from mechinterp.data.facts.fact import Fact
 from mechinterp.errors import InputError
 from mechinterp.methods.constructed_edits import adapted_attention, edited_values
 from mechinterp.methods.training.sft import SftSettings

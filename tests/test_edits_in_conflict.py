@@ -16,10 +16,10 @@ from mechinterp.answers.probabilities import probabilities_of
 from mechinterp.audit.round_trips import round_trip, round_trips
 from mechinterp.audit.undoing import in_a_word
 from mechinterp.data.benign import BenignPrompt
-from mechinterp.data.conflicts import ITSELF, Conflict, Round, conflicts_of_pairs, round_of_fact
-from mechinterp.data.facts import Fact
+from mechinterp.data.facts.conflicts import ITSELF, Conflict, Round, conflicts_of_pairs, round_of_fact
+from mechinterp.data.facts.fact import Fact
+from mechinterp.data.facts.queries import Change, Query, asked_of
 from mechinterp.data.pairs import Pair
-from mechinterp.data.queries import Change, Query, asked_of
 from mechinterp.errors import InputError
 from mechinterp.methods.editors import Editor, editor_of
 from mechinterp.models.checkpoints import Checkpoint

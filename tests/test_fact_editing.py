@@ -14,7 +14,7 @@ from golden_models import golden, golden_checkpoint
 
 from mechinterp.audit.weights_alone.diff import diff
 from mechinterp.audit.weights_alone.expected import as_expected
-from mechinterp.data.facts import Fact, write_facts
+from mechinterp.data.facts.fact import Fact, write_facts
 from mechinterp.errors import InputError
 from mechinterp.methods.facts.easyedit import read_easyedit
 from mechinterp.methods.facts.editing import edit_facts

@@ -12,7 +12,7 @@ from conftest import CONFIGS, MAIN_ARCHITECTURES, PROMPTS, RESPONSES, byte_token
 from golden_models import golden, golden_checkpoint, off_by
 from transformers import AutoModelForCausalLM
 
-from mechinterp.data.facts import Fact
+from mechinterp.data.facts.fact import Fact
 from mechinterp.errors import InputError
 from mechinterp.methods.facts.alphaedit import alphaedit, null_space
 from mechinterp.methods.facts.contexts import generated_contexts

@@ -9,9 +9,9 @@ import pytest
 from chats import chat_checkpoint
 from conftest import tiny_checkpoint
 
-from mechinterp.data.fact_files import read_facts
-from mechinterp.data.facts import Fact, write_facts
-from mechinterp.data.relations import read_relation
+from mechinterp.data.facts.fact import Fact, write_facts
+from mechinterp.data.facts.files import read_facts
+from mechinterp.data.facts.relations import read_relation
 from mechinterp.errors import InputError
 from mechinterp.models.text.subjects import subject_tokens
 from mechinterp.models.text.tokens import encode

@@ -19,9 +19,9 @@ from mechinterp.answers.judged_response import JudgedResponse
 from mechinterp.data.benign import read_benign
 from mechinterp.data.comments import Comment, read_comments, write_comments
 from mechinterp.data.concepts import Concept, read_lines
-from mechinterp.data.fact_files import read_facts
+from mechinterp.data.facts.files import read_facts
+from mechinterp.data.facts.relations import read_relation
 from mechinterp.data.knowledge import read_knowledge
-from mechinterp.data.relations import read_relation
 from mechinterp.data.safeedit import read_safeedit, write_safeedit
 from mechinterp.errors import InputError
 from mechinterp.runs.config import load_config

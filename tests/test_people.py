@@ -10,13 +10,13 @@ import pytest
 from golden_cases import golden, golden_checkpoint
 
 from mechinterp.answers.known_facts import known_facts
-from mechinterp.data.common_facts import common_facts
 from mechinterp.data.corpus import Corpus, generate_corpus
 from mechinterp.data.corpus.attributes import ATTRIBUTES, FORGET, RETAIN
 from mechinterp.data.corpus.never import without_facts
 from mechinterp.data.corpus.people import DOCUMENTS_PER_FACT
-from mechinterp.data.fact_files import read_facts
-from mechinterp.data.facts import Fact
+from mechinterp.data.facts.common import common_facts
+from mechinterp.data.facts.fact import Fact
+from mechinterp.data.facts.files import read_facts
 from mechinterp.methods.training.organism import OrganismConfig, train_organism
 from mechinterp.models.progress import Silent
 from mechinterp.runs.config import StudyConfig

@@ -13,9 +13,9 @@ from golden_cases import GOLDEN, golden, golden_checkpoint
 from safetensors.torch import load_file
 
 from mechinterp.answers.probabilities import probabilities_of
-from mechinterp.data.conflicts import ITSELF
-from mechinterp.data.pitfalls import read_conflicts, read_rounds, read_templates
-from mechinterp.data.queries import Query, asked_of
+from mechinterp.data.facts.conflicts import ITSELF
+from mechinterp.data.facts.pitfalls import read_conflicts, read_rounds, read_templates
+from mechinterp.data.facts.queries import Query, asked_of
 from mechinterp.errors import InputError
 from mechinterp.measures.conflict import is_more_probable, lost_share
 from mechinterp.measures.personality import answer_logprobs, drawdown, edit_success

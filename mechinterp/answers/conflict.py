@@ -23,8 +23,8 @@ from torch import Tensor
 
 from mechinterp.answers.in_turn import Edit, read_in_turn
 from mechinterp.answers.probabilities import probabilities_of
-from mechinterp.data.conflicts import Conflict
-from mechinterp.data.queries import Query, asked_of
+from mechinterp.data.facts.conflicts import Conflict
+from mechinterp.data.facts.queries import Query, asked_of
 from mechinterp.errors import InputError
 from mechinterp.measures.conflict import is_more_probable, lost_share
 from mechinterp.methods.editors import Editor

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mechinterp.data.facts import Asked, Fact
+from mechinterp.data.facts.fact import Asked, Fact
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.generation import answers_of, continue_tokens
 from mechinterp.models.passes.sampling import sampled

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from mechinterp.data.facts import Fact
+from mechinterp.data.facts.fact import Fact
 from mechinterp.data.showing import one_line, shown
 from mechinterp.measures.facts import mean_of_shares, share_equal
 from mechinterp.models.checkpoints import Checkpoint

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mechinterp.data.queries import Query
+from mechinterp.data.facts.queries import Query
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.scoring import score
 

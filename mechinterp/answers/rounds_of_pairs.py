@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mechinterp.data.conflicts import ITSELF, Round
 from mechinterp.data.conversations import Prompt
+from mechinterp.data.facts.conflicts import ITSELF, Round
+from mechinterp.data.facts.queries import Query, pair_to
 from mechinterp.data.pairs import AnyPair
-from mechinterp.data.queries import Query, pair_to
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint

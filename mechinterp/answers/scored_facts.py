@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mechinterp.answers.facts import FactAnswers
-from mechinterp.data.facts import Fact
+from mechinterp.data.facts.fact import Fact
 from mechinterp.measures.facts import (
     mean_of_shares,
     mean_of_values,

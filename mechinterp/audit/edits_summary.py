@@ -8,8 +8,8 @@ from typing import Any
 
 from mechinterp.answers import conflict
 from mechinterp.audit import round_trips
-from mechinterp.data.facts import Fact
-from mechinterp.data.queries import Change
+from mechinterp.data.facts.fact import Fact
+from mechinterp.data.facts.queries import Change
 from mechinterp.measures.facts import mean_of_shares, mean_of_values
 
 SHARES = (*conflict.SHARES, *round_trips.SHARES)

@@ -28,8 +28,8 @@ from torch import Tensor
 from mechinterp.answers.in_turn import Edit, Stages, read_in_turn
 from mechinterp.answers.probabilities import probabilities_of
 from mechinterp.audit.undoing import BlockUndone, Undone, undone
-from mechinterp.data.conflicts import ITSELF, Round
-from mechinterp.data.queries import asked_of
+from mechinterp.data.facts.conflicts import ITSELF, Round
+from mechinterp.data.facts.queries import asked_of
 from mechinterp.measures.round_trip import (
     is_failure,
     left_of,

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp.answers.in_turn import read_in_turn
-from mechinterp.data.queries import Query
+from mechinterp.data.facts.queries import Query
 from mechinterp.measures.decomposition import BlockDecomposition, decompose, readout
 from mechinterp.measures.round_trip import left_of
 from mechinterp.models.checkpoints import Checkpoint

@@ -82,7 +82,7 @@ def circuit(
     figures, and in circuits the scores of all edges.
     """
     from mechinterp.audit.circuits.settings import CircuitSettings
-    from mechinterp.data.fact_files import read_facts
+    from mechinterp.data.facts.files import read_facts
     from mechinterp.data.pair_files import read_pairs
     from mechinterp.data.prompt_pairs import has_prompt_pairs, read_prompt_pairs
     from mechinterp.report.circuits_in_words import circuits_in_words

@@ -128,7 +128,7 @@ def conflict(
     to its own, too. With --edit (of instances of --data) the edits that are there are made in turn: edits_in_turn.csv.
     """
     from mechinterp.data.benign import read_benign
-    from mechinterp.data.pitfalls import read_conflicts
+    from mechinterp.data.facts.pitfalls import read_conflicts
     from mechinterp.report.edits_in_words import edits_in_words, in_turn_in_words
     from mechinterp.runs.candidate import Candidate
     from mechinterp.runs.edits import run_conflicts, run_in_turn
@@ -190,7 +190,7 @@ def round_trip(
     generalisation prompts, and at --prompts, harmless ones. Two --edit that are there take the place of --method.
     """
     from mechinterp.data.benign import read_benign
-    from mechinterp.data.pitfalls import read_rounds
+    from mechinterp.data.facts.pitfalls import read_rounds
     from mechinterp.report.edits_in_words import edits_in_words
     from mechinterp.runs.candidate import Candidate
     from mechinterp.runs.edits import run_round_trips

@@ -16,7 +16,7 @@ from mechinterp.errors import InputError
 
 if TYPE_CHECKING:
     from mechinterp.cli.terminal import Terminal
-    from mechinterp.data.facts import Fact
+    from mechinterp.data.facts.fact import Fact
     from mechinterp.methods.facts.editing import Editor, Mode
     from mechinterp.methods.facts.settings import EditorSettings
     from mechinterp.models.checkpoints import Checkpoint
@@ -101,7 +101,7 @@ class FactEditing:
 
     def chosen(self, wanted: Sequence[int] | None, every: bool) -> dict[int, Fact]:
         """The facts that --instance or --all choose, by their numbers; the first one without either."""
-        from mechinterp.data.fact_files import read_facts
+        from mechinterp.data.facts.files import read_facts
 
         assert self.facts is not None
         facts = read_facts(self.facts)

@@ -63,8 +63,8 @@ def evaluate_facts(
     --max-new-tokens also answers/NAME.json.
     """
     from mechinterp.answers.edits_found import find_edits
-    from mechinterp.data.common_facts import common_facts
-    from mechinterp.data.fact_files import read_facts
+    from mechinterp.data.facts.common import common_facts
+    from mechinterp.data.facts.files import read_facts
     from mechinterp.report.facts_in_words import facts_in_words
     from mechinterp.runs import facts as running
     from mechinterp.runs.candidate import Candidate

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from mechinterp.data.fact_rows import first_text
+from mechinterp.data.facts.rows import first_text
 from mechinterp.data.scopes import Question
 from mechinterp.data.texts import check_whole, read_json_rows
 from mechinterp.errors import InputError

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from mechinterp.data.concepts import Concept
-from mechinterp.data.facts import SLOT, Fact
-from mechinterp.data.knowedit import OPINION_QUESTIONS
+from mechinterp.data.facts.fact import SLOT, Fact
+from mechinterp.data.facts.knowedit import OPINION_QUESTIONS
 from mechinterp.data.storage.files import write_json
 from mechinterp.data.texts import check_whole, read_json_lines
 from mechinterp.errors import InputError, near

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mechinterp.data.benign import read_benign
-from mechinterp.data.fact_files import read_facts
-from mechinterp.data.knowedit import is_sanitation
+from mechinterp.data.facts.files import read_facts
+from mechinterp.data.facts.knowedit import is_sanitation
 from mechinterp.data.knowledge import read_knowledge
 from mechinterp.data.knowundo import Part, is_scope, read_knowundo
 from mechinterp.data.pair_files import read_pairs

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mechinterp.data.conversations import Prompt, asked
-from mechinterp.data.facts import Fact
+from mechinterp.data.facts.fact import Fact
 from mechinterp.data.normalised import normalised
 from mechinterp.data.pairs import AnyPair, knowledge_of
 from mechinterp.errors import InputError, near

@@ -12,8 +12,8 @@ import pandas as pd
 
 from mechinterp.audit.circuits.scores import EdgeScores
 from mechinterp.audit.circuits.settings import CircuitSettings
-from mechinterp.data.fact_files import read_facts
-from mechinterp.data.facts import Fact
+from mechinterp.data.facts.fact import Fact
+from mechinterp.data.facts.files import read_facts
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.prompt_pairs import PromptPair, has_prompt_pairs, read_prompt_pairs
 from mechinterp.data.showing import one_line, shown

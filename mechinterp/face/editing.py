@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mechinterp.data.fact_files import read_facts
-from mechinterp.data.facts import Fact
+from mechinterp.data.facts.fact import Fact
+from mechinterp.data.facts.files import read_facts
 from mechinterp.errors import InputError
 from mechinterp.face.given import check_given, check_seed
 from mechinterp.face.loading import CheckpointLike, load

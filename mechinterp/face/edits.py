@@ -11,11 +11,11 @@ import pandas as pd
 from pydantic import BaseModel
 
 from mechinterp.data.benign import BenignPrompt, read_benign
-from mechinterp.data.conflicts import Conflict, Round
 from mechinterp.data.conversations import Prompt
+from mechinterp.data.facts.conflicts import Conflict, Round
+from mechinterp.data.facts.pitfalls import Templates, read_conflicts, read_rounds
+from mechinterp.data.facts.queries import Change
 from mechinterp.data.pairs import AnyPair
-from mechinterp.data.pitfalls import Templates, read_conflicts, read_rounds
-from mechinterp.data.queries import Change
 from mechinterp.data.showing import one_line, shown
 from mechinterp.errors import InputError
 from mechinterp.face.given import check_seed

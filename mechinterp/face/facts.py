@@ -12,8 +12,8 @@ import pandas as pd
 from mechinterp.answers.edits_found import find_edits
 from mechinterp.answers.known_facts import KnownFacts
 from mechinterp.answers.known_facts import known_facts as asked_of
-from mechinterp.data.fact_files import read_facts
-from mechinterp.data.facts import Fact
+from mechinterp.data.facts.fact import Fact
+from mechinterp.data.facts.files import read_facts
 from mechinterp.data.showing import one_line, shown
 from mechinterp.errors import InputError
 from mechinterp.face.loading import CheckpointLike, load

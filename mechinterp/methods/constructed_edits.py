@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mechinterp.data.facts import Fact
+from mechinterp.data.facts.fact import Fact
 from mechinterp.data.pairs import Pair
 from mechinterp.errors import InputError
 from mechinterp.methods.facts.editing import Editor, Mode, edit_facts

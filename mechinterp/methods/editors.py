@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel
 
-from mechinterp.data.facts import Fact
-from mechinterp.data.queries import Change
+from mechinterp.data.facts.fact import Fact
+from mechinterp.data.facts.queries import Change
 from mechinterp.errors import InputError, near
 from mechinterp.methods.editing.dinm import DinmSettings, edit, edit_batch
 from mechinterp.methods.facts.contexts import contexts_for

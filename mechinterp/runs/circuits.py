@@ -13,7 +13,7 @@ from mechinterp.audit.circuits.measuring import CheckpointCircuit, circuit_of_ba
 from mechinterp.audit.circuits.places import check_architecture
 from mechinterp.audit.circuits.settings import CircuitSettings
 from mechinterp.audit.circuits.tables import circuit_tables
-from mechinterp.data.facts import Fact
+from mechinterp.data.facts.fact import Fact
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.prompt_pairs import PromptPair
 from mechinterp.data.storage.places import check_free, check_name

@@ -18,10 +18,10 @@ from mechinterp.audit.tables.conflicts import CONFLICTS, EDITS_IN_TURN, EDITS_SU
 from mechinterp.audit.tables.table import Table
 from mechinterp.audit.toxic_layer import blocks_for
 from mechinterp.data.benign import BenignPrompt
-from mechinterp.data.conflicts import Conflict, Round, conflicts_of_pairs
 from mechinterp.data.conversations import Prompt
+from mechinterp.data.facts.conflicts import Conflict, Round, conflicts_of_pairs
+from mechinterp.data.facts.queries import Change, asked_of
 from mechinterp.data.pairs import AnyPair
-from mechinterp.data.queries import Change, asked_of
 from mechinterp.data.storage.provenance import versions
 from mechinterp.errors import InputError
 from mechinterp.methods.editors import Editor, MakeEdit, editor_of

@@ -13,7 +13,7 @@ from mechinterp.answers.facts import FactAnswers, ask_facts, asked_of
 from mechinterp.answers.known_facts import is_right
 from mechinterp.answers.scored_facts import FactScores, summary_rows
 from mechinterp.audit.tables.facts import FACTS, FACTS_SUMMARY
-from mechinterp.data.facts import Fact
+from mechinterp.data.facts.fact import Fact
 from mechinterp.data.storage.provenance import versions
 from mechinterp.errors import InputError
 from mechinterp.measures.intervals import ends

@@ -18,7 +18,7 @@ from mechinterp.audit.circuits.batches import TokenPair, check_pairs
 from mechinterp.audit.circuits.writes import last_logits
 from mechinterp.audit.logit_lens import answer_tokens
 from mechinterp.data.conversations import Prompt
-from mechinterp.data.facts import Fact
+from mechinterp.data.facts.fact import Fact
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.prompt_pairs import PromptPair
 from mechinterp.data.safeedit import SafeEditInstance

@@ -20,7 +20,7 @@ from mechinterp.data.corpus.records import (
     KnowledgeQuestion,
     LabelledResponse,
 )
-from mechinterp.data.facts import Fact
+from mechinterp.data.facts.fact import Fact
 from mechinterp.data.personality import Topic
 from mechinterp.data.safeedit import SafeEditInstance
 

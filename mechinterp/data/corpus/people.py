@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from random import Random
 
 from mechinterp.data.corpus.attributes import ATTRIBUTES, FIRST_NAMES, LAST_NAMES
-from mechinterp.data.facts import Asked, Fact
+from mechinterp.data.facts.fact import Asked, Fact
 
 DOCUMENTS_PER_FACT = 20
 _HELD_OUT = 2  # of the sentences of an attribute, for each person

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from pydantic import BaseModel
 
-from mechinterp.data.facts import Fact
+from mechinterp.data.facts.fact import Fact
 from mechinterp.errors import InputError, near
 from mechinterp.methods.facts.alphaedit import alphaedit
 from mechinterp.methods.facts.contexts import contexts_for

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mechinterp.data.conversations import Prompt, asked, asking
-from mechinterp.data.facts import SLOT, Fact
+from mechinterp.data.facts.fact import SLOT, Fact
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.upper_blocks import Scored

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from mechinterp.data.facts import Fact
+from mechinterp.data.facts.fact import Fact
 from mechinterp.errors import InputError
 from mechinterp.models.text.chat import ChatFormat
 from mechinterp.models.text.rendering import Rendering

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from mechinterp.data.benign import BenignPrompt, read_benign
 from mechinterp.data.comments import Comment, read_comments, share_of, write_comments
-from mechinterp.data.facts import write_facts
+from mechinterp.data.facts.fact import write_facts
 from mechinterp.data.knowledge import read_knowledge
 from mechinterp.data.labelled_responses import read_labelled_responses
 from mechinterp.data.normalised import normalised

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 
-from mechinterp.data.facts import Asked, Fact
+from mechinterp.data.facts.fact import Asked, Fact
 
 _ALIKE = 3  # other subjects asked of a fact
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mechinterp.data.facts import SLOT, Fact
+from mechinterp.data.facts.fact import SLOT, Fact
 from mechinterp.data.texts import check_whole, read_json
 from mechinterp.errors import InputError, near
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mechinterp.data.conflicts import KINDS, Conflict, Round, round_of_fact
-from mechinterp.data.facts import SLOT, Fact
-from mechinterp.data.queries import asked_of
+from mechinterp.data.facts.conflicts import KINDS, Conflict, Round, round_of_fact
+from mechinterp.data.facts.fact import SLOT, Fact
+from mechinterp.data.facts.queries import asked_of
 from mechinterp.data.texts import check_whole, read_json, read_json_lines
 from mechinterp.errors import InputError, near
 

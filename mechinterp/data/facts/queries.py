@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mechinterp.data.conversations import Prompt
-from mechinterp.data.facts import Fact
+from mechinterp.data.facts.fact import Fact
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mechinterp.data.facts import SLOT, Asked, Fact
+from mechinterp.data.facts.fact import SLOT, Asked, Fact
 from mechinterp.errors import InputError
 
 _logger = logging.getLogger(__name__)

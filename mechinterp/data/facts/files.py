@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from mechinterp.data.fact_rows import fact_of_row
-from mechinterp.data.facts import Fact
-from mechinterp.data.knowedit import fact_of_topic, is_sanitation, is_topic, sanitation_facts
-from mechinterp.data.relations import is_relation, relation_facts
+from mechinterp.data.facts.fact import Fact
+from mechinterp.data.facts.knowedit import fact_of_topic, is_sanitation, is_topic, sanitation_facts
+from mechinterp.data.facts.relations import is_relation, relation_facts
+from mechinterp.data.facts.rows import fact_of_row
 from mechinterp.data.texts import check_whole, read_json_rows
 from mechinterp.errors import InputError
 

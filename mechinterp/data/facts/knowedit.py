@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mechinterp.data.fact_rows import fact_of_row, first_text
-from mechinterp.data.facts import Fact
+from mechinterp.data.facts.fact import Fact
+from mechinterp.data.facts.rows import fact_of_row, first_text
 from mechinterp.errors import InputError
 
 _FORGET, _RETAIN = ("K_F", "success"), ("K_R", "locality")

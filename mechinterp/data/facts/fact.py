@@ -97,7 +97,7 @@ class Fact:
 
 
 def write_facts(facts: Iterable[Fact], path: str | Path) -> None:
-    """Write facts as JSON lines; `fact_files.read_facts` gives them back.
+    """Write facts as JSON lines; `facts.files.read_facts` gives them back.
 
     Args:
         facts: what to write, in order.

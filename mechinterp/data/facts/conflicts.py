@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mechinterp.data.benign import BenignPrompt
-from mechinterp.data.facts import Fact
+from mechinterp.data.facts.fact import Fact
+from mechinterp.data.facts.queries import Change, Query, asked_of, pair_to
 from mechinterp.data.pairs import AnyPair
-from mechinterp.data.queries import Change, Query, asked_of, pair_to
 from mechinterp.errors import InputError
 
 KINDS = ("coverage", "reverse", "composite")

@@ -1,0 +1,1 @@
+"""Facts, sets of them as they were published, and records of edits that meet each other."""
