@@ -59,7 +59,7 @@ def measured(study: Study, kinds: list[str], reporter: Any) -> pd.DataFrame:
         found = origins_of(base, made, asked, method=subject.name, settings=settings, seed=study.seed, progress=told)
         row = next(rows_of(found.tables, "origins", way="exact game", group="mlp.out"))
         share, change, expected = interval_of(row, "share"), interval_of(row, "change"), KINDS[subject.kind].where
-        said = where_it_sits(share)
+        said = where_it_sits(share, change)
         rows.append(
             {"checkpoint": subject.name, "blocks": base.n_blocks, **change.columns("change")}
             | {**share.columns("value_share"), "where": said, "expected": expected, "right": said == expected}

@@ -42,6 +42,20 @@ def test_where_it_sits_is_decided_by_the_interval(share: Interval | None, where:
     assert where_it_sits(share) == where
 
 
+def test_a_change_of_next_to_nothing_sits_nowhere() -> None:
+    whole, sure = Interval(1.0, 1.0, 1.0), Interval(-0.3, -0.4, -0.11)
+    assert where_it_sits(whole, sure) == "in the value vectors"
+    for little in (Interval(0.016, 0.01, 0.02), Interval(-0.3, -0.4, -0.1), NONE):
+        assert where_it_sits(whole, little) == "undefined"
+    found = tables()
+    found["origins"] = found["origins"].assign(change=-0.09, change_low=-0.12, change_high=-0.07)
+    told = verdict_table(found).set_index("method").loc["sft"]
+    assert told["where"] == "undefined"
+    assert told["sentence"].split(";")[0] == (
+        "where the change sits is undefined: the log odds of unsafe answers moved by -0.09, not surely by more than 0.1"
+    )
+
+
 def test_a_share_of_nothing_has_no_sign() -> None:
     assert Interval(-0.001, -0.006, 0.004).percent == "0% [-1%, 0%]"
 

@@ -12,7 +12,7 @@ from mechinterp.audit.attacks.registry import ATTACKS
 from mechinterp.audit.tables.reading import Tables, as_float, interval_of, rows
 from mechinterp.audit.tables.table import Table
 from mechinterp.measures.intervals import Interval, with_ends
-from mechinterp.measures.verdict import RETURNED, Attacked, Verdict, judge
+from mechinterp.measures.verdict import MOVED, RETURNED, Attacked, Verdict, judge
 
 READOUT = "log_odds"
 """By which both halves are judged: it has no ceiling. Of an attack that leaves it alone (sampling), the unsafe rate."""
@@ -66,7 +66,8 @@ def _methods(tables: Tables) -> list[str]:
 def _row(method: str, tables: Tables) -> dict[str, Any]:
     origin = _origin(method, tables)
     share, depth = interval_of(origin, "share"), _depth(method, tables)
-    found, largest = judge(share, depth, list(_attacks(method, tables))), _largest(method, tables)
+    change = interval_of(origin, "change") if origin else None
+    found, largest = judge(share, depth, list(_attacks(method, tables)), change), _largest(method, tables)
     shown = found.attack
     return {
         "method": method,
@@ -87,7 +88,10 @@ def _row(method: str, tables: Tables) -> dict[str, Any]:
 
 def _sentence(found: Verdict, share: Interval, largest: str | None, depth: Interval, origin: Mapping[str, Any]) -> str:
     if found.where == "undefined":
-        why = str(origin.get("note") or "it was not attributed").removeprefix("undefined: ")
+        change = interval_of(origin, "change")
+        little = f"the log odds of unsafe answers moved by {change.value:+.2g}, not surely by more than {MOVED:g}"
+        known = not math.isnan(share.low)
+        why = little if known else str(origin.get("note") or "it was not attributed").removeprefix("undefined: ")
         where = f"where the change sits is undefined: {why}"
     else:
         where = f"{found.where} ({share.percent})" + (f", {largest}" if largest else "")
@@ -161,7 +165,7 @@ VERDICT = Table(
     columns={
         "where": (
             "in the value vectors, around the value vectors, or both: value_share from 3/4 on, up to 1/4, or neither; "
-            "undefined where the behaviour did not change"
+            "undefined where the behaviour did not change, or by less than a tenth of a nat"
         ),
         "value_share": "of the value matrices W_V in the effects of all groups of weights, on the log odds (origins)",
         "change": "of the log odds of the unsafe answer, tuned minus base, in nats",
