@@ -21,6 +21,7 @@ from conftest import N_BLOCKS, PROMPTS, RESPONSES, tiny_checkpoint
 
 import mechinterp as mi
 from mechinterp.audit.relapse.results import RelapseTest
+from mechinterp.data.facts.conflicts import round_of_fact
 from mechinterp.data.showing import shown
 from mechinterp.face.loading import weights_of
 from mechinterp.models.quiet import quieted
@@ -206,6 +207,24 @@ def test_a_line_says_what_each_noun_is(folder: Path, own_runs: Path) -> None:
     nouns += [mi.Pair(prompt="How?", unsafe="So.", safe="No.")]
     nouns += [mi.AttackSettings(), mi.OriginsSettings(), mi.OriginTables(mi.open_run(run))]
     nouns += [mi.Depths(mi.open_run(run).table("depth"), pd.DataFrame())]
+    nouns += [
+        mi.CircuitSettings(),
+        mi.Scopes((("Where?", "here"),) * 100),
+        mi.Topic("tea", {"pos": ("good",), "neg": ("bad",)}),
+    ]
+    nouns += [mi.PromptPair(clean="A B", corrupted="A C", right="D", wrong="E")]
+    nouns += [noun(mi.open_run(run)) for noun in (mi.Circuits, mi.EditTables, mi.FactTables, mi.TraitTables)]
+    fact = mi.Fact("France", "The capital of {} is", "Rome")
+    nouns += [fact, mi.Query(("Where?",) * 100, "here"), mi.Conflict("coverage", fact, fact)]
+    nouns += [
+        round_of_fact(mi.Fact("France", "The capital of {} is", "Rome", "Paris"), []),
+        mi.KnownFacts("base", (fact,) * 100, ()),
+    ]
+    nouns += [mi.GradientRegion(pd.DataFrame({"located": [True]}), ("w",), 0.9, 0.1)]
+    nouns += [
+        mi.SecondMoments({0: torch.eye(4)}, 100, "ab12"),
+        mi.UnlearningTables(pd.DataFrame({"quantity": []}), pd.DataFrame()),
+    ]
     public = {name for name in mi.__all__ if isinstance(getattr(mi, name), type)}
     assert public <= {type(noun).__name__ for noun in nouns}
     more = [

@@ -17,12 +17,14 @@ from made_checkpoints import probe_of
 import mechinterp as mi
 from mechinterp.cli.app import app
 from mechinterp.data.comments import Comment, write_comments
+from mechinterp.data.facts.fact import write_facts
 from mechinterp.data.safeedit import write_safeedit
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.progress import Silent
 from mechinterp.runs.config import load_config
 from mechinterp.runs.study import Study
 
+UNLEARNING = ("ga", "ga_kl", "grad_diff", "memflex", "npo", "random_label", "rmu", "simnpo")
 TAKES = {
     "train sft": "--model {model} --data {there}/train.json --out {out}",
     "train dpo": "--model {model} --data {there}/train.json --out {out}",
@@ -44,9 +46,19 @@ TAKES = {
     "attack": "quantise --base {model} --checkpoint t={there}/folder --data {there}/data.json --out {out}",
     "decode": "--base {model} --checkpoint t={there}/folder --data {there}/data.json --out {out}",
     "circuit": "--base {model} --checkpoint t={there}/folder --pairs {there}/data.json --out {out}",
+    "evaluate-facts": "--model {model} --facts {there}/facts.jsonl --out {out}",
+    "conflict": "--model {model} --method dinm --data {there}/data.json --layer 1 --steps 1 --out {out}",
+    "round-trip": "--model {model} --method dinm --data {there}/data.json --layer 1 --steps 1 --out {out}",
+    "traits": "--base {model} --checkpoint pos={there}/folder --topics {there}/topics.json --out {out}",
+    "unlearn": "ga --model {model} --forget {there}/facts.jsonl --steps 8 --out {out}",
+    "locate-gradients": "--model {model} --forget {there}/facts.jsonl --retain {there}/others.jsonl --out {out}",
+    "evaluate-unlearning": "--model {model} --forget {there}/facts.jsonl --out {out}",
+    **{f"train {name}": "--model {model} --data {there}/train.json --steps 8 --out {out}" for name in UNLEARNING},
     "evaluate": "--model {model} --data {there}/data.json --max-new-tokens 2 --device cpu --out {out}",
 }
 SLOW = {
+    *(f"train {name}" for name in UNLEARNING),
+    *("evaluate-facts", "conflict", "round-trip", "traits", "unlearn", "locate-gradients", "evaluate-unlearning"),
     "train sft",
     "train dpo",
     "train ext_sub",
@@ -72,6 +84,13 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_safeedit([i.model_copy(update={"generalization_test": None}) for i in INSTANCES], folder / "train.json")
     comments = [Comment(f"you {w} {i}", w == "fool") for i in range(12) for w in ("fool", "dear")]
     write_comments(comments, folder / "comments.csv")
+    for name, town in (("facts", "Rome"), ("others", "Bonn")):
+        write_facts(
+            [mi.Fact(f"F{n}", "The capital of {} is", ground_truth=town) for n in (1, 2)], folder / f"{name}.jsonl"
+        )
+    (folder / "topics.json").write_text(
+        json.dumps([{"ent": n, "pos": ["good"], "neg": ["bad"]} for n in ("tea", "ink")])
+    )
     probe_of(64, Checkpoint.load(whole, device="cpu").fingerprint).save(folder / "probe.safetensors")
     return folder
 

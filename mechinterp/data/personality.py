@@ -17,6 +17,7 @@ from typing import Any
 from mechinterp.data.concepts import Concept
 from mechinterp.data.facts.fact import SLOT, Fact
 from mechinterp.data.facts.knowedit import OPINION_QUESTIONS
+from mechinterp.data.showing import one_line
 from mechinterp.data.storage.files import write_json
 from mechinterp.data.texts import check_whole, read_json_lines
 from mechinterp.errors import InputError, near
@@ -54,6 +55,10 @@ class Topic:
                 raise InputError(f"the topic {self.name!r:.40} has no opinion that shows {trait!r:.40}, or a blank one")
         if self.target:
             self.check(self.target)
+
+    def __repr__(self) -> str:
+        counts = (f"{len(texts)} {trait}" for trait, texts in self.opinions.items())
+        return one_line(self, f"{self.name:.60}", *counts, self.target and f"towards {self.target}")
 
     def check(self, trait: str) -> None:
         """Raise `InputError` for a trait that no opinion shows."""

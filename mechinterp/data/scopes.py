@@ -14,6 +14,7 @@ from mechinterp.data.conversations import Prompt, asked
 from mechinterp.data.facts.fact import Fact
 from mechinterp.data.normalised import normalised
 from mechinterp.data.pairs import AnyPair, knowledge_of
+from mechinterp.data.showing import one_line
 from mechinterp.errors import InputError, near
 
 _logger = logging.getLogger(__name__)
@@ -50,6 +51,9 @@ class Scopes:
             if forget == retain:
                 raise InputError("what is to be forgotten is also all that is to be kept; give other texts to keep")
             _logger.warning("%d answers are to be forgotten and to be kept at once; leave them out of one", shared)
+
+    def __repr__(self) -> str:
+        return one_line(self, f"{len(self.forget)} to forget", f"{len(self.retain)} to keep")
 
     @classmethod
     def of_pairs(cls, pairs: Sequence[AnyPair], retain: Iterable[Question] = ()) -> Scopes:

@@ -19,6 +19,7 @@ from mechinterp.data.benign import BenignPrompt
 from mechinterp.data.facts.fact import Fact
 from mechinterp.data.facts.queries import Change, Query, asked_of, pair_to
 from mechinterp.data.pairs import AnyPair
+from mechinterp.data.showing import one_line
 from mechinterp.errors import InputError
 
 KINDS = ("coverage", "reverse", "composite")
@@ -46,6 +47,12 @@ class Conflict:
     implied: Query | None = None
     tied: tuple[Query, ...] = ()
     rule: str = ""
+
+    def __repr__(self) -> str:
+        edits = (
+            f"{asked_of(one).prompts[0]!r:.80} to {asked_of(one).answer!r:.60}" for one in (self.first, self.second)
+        )
+        return one_line(self, self.kind, " and then ".join(edits))
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,10 @@ class Round:
                     raise InputError(
                         f"the answer {repeated[0]!r:.60} stands twice among those of one prompt; leave one"
                     )
+
+    def __repr__(self) -> str:
+        away = asked_of(self.away)
+        return one_line(self, self.kind, f"{away.prompts[0]!r:.80} to {away.answer!r:.60} and back")
 
 
 def round_of_fact(away: Fact, others: Sequence[str], kind: str = "", *, all_back: bool = False) -> Round:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from mechinterp.data.showing import one_line
 from mechinterp.data.storage.files import write_json_lines
 from mechinterp.errors import InputError
 
@@ -45,6 +46,10 @@ class Fact:
     portability: Mapping[str, tuple[Asked, ...]] = field(default_factory=dict)
     locality: Mapping[str, tuple[Asked, ...]] = field(default_factory=dict)
     relation: str = ""
+
+    def __repr__(self) -> str:
+        before = self.ground_truth and f"before {self.ground_truth!r:.60}"
+        return one_line(self, f"{self.prompt!r:.80} of {self.subject!r:.60}", f"{self.answer!r:.60}", before)
 
     def __post_init__(self) -> None:
         if not self.prompt.strip():

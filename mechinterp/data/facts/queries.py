@@ -8,6 +8,7 @@ from mechinterp.data.conversations import Prompt
 from mechinterp.data.facts.fact import Fact
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.safeedit import SafeEditInstance
+from mechinterp.data.showing import one_line
 from mechinterp.errors import InputError
 
 Change = Fact | AnyPair
@@ -34,6 +35,13 @@ class Query:
             raise InputError(f"the answer {self.answer!r:.60} has no prompt; give at least one")
         if not self.answer.strip():
             raise InputError(f"{self.prompts[0]!r:.80} has a blank answer; give what is read after it")
+
+    def __repr__(self) -> str:
+        return one_line(self, f"{self.answer!r:.60} after {self.prompts[0]!r:.80}", _more(len(self.prompts) - 1))
+
+
+def _more(count: int) -> str:
+    return f"and {count} more prompts" if count else ""
 
 
 def asked_of(change: Change, answer: str | None = None) -> Query:

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp.data.scopes import FORGET, RETAIN, Question, Scopes
+from mechinterp.data.showing import one_line
 from mechinterp.errors import InputError, near
 from mechinterp.measures.gradient_region import Agreement, Thresholds
 from mechinterp.methods.training.trained_parameters import trained_parameters
@@ -55,6 +56,9 @@ class GradientRegion:
     parameters: tuple[str, ...]
     cosine: float
     magnitude: float
+
+    def __repr__(self) -> str:
+        return one_line(self, f"{int(self.table['located'].sum())} of {len(self.table)} located")
 
     @property
     def names(self) -> list[str]:

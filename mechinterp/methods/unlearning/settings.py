@@ -46,7 +46,7 @@ class UnlearningSettings(BaseModel):
     @model_validator(mode="after")
     def _check_warmup(self) -> Self:
         if self.warmup_steps >= self.steps:
-            raise ValueError(f"warmup_steps ({self.warmup_steps}) must be below steps ({self.steps})")
+            raise ValueError(f"warmup_steps ({self.warmup_steps}) must be below steps ({self.steps}); lower it too")
         return self
 
     @model_validator(mode="after")
