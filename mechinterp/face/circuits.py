@@ -13,30 +13,27 @@ import pandas as pd
 from mechinterp.audit.circuits.scores import EdgeScores
 from mechinterp.audit.circuits.settings import CircuitSettings
 from mechinterp.data.facts.fact import Fact
-from mechinterp.data.facts.files import read_facts
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.prompt_pairs import PromptPair, has_prompt_pairs, read_prompt_pairs
-from mechinterp.data.showing import one_line, shown
+from mechinterp.data.showing import shown
 from mechinterp.errors import InputError
-from mechinterp.face.loading import CheckpointLike, instances_of
+from mechinterp.face.loading import CheckpointLike, facts_of, instances_of
 from mechinterp.face.looked_up import Several, looked_up
+from mechinterp.face.run_tables import RunTables
 from mechinterp.report.circuits_in_words import circuits_in_words
 from mechinterp.report.picture import Picture
 from mechinterp.runs.circuits import Asked, find_circuits
-from mechinterp.runs.folder import RunFolder
 
 Plates = Literal["circuit_edges", "circuit_nodes", "circuit_ranks", "circuit_overlap"]
 
 
-@dataclass(frozen=True, eq=False)
-class Circuits:
+@dataclass(frozen=True, eq=False, repr=False)
+class Circuits(RunTables):
     """The circuits of a base and of tuned checkpoints, on the same pairs of prompts.
 
     Attributes:
         run: the folder of it all.
     """
-
-    run: RunFolder
 
     @property
     def table(self) -> pd.DataFrame:
@@ -71,9 +68,6 @@ class Circuits:
     def plot(self, name: Plates = "circuit_edges") -> Picture:
         """Draw it: the strongest edges, nodes by block, ranks over depth, or how far the edges are the same."""
         return self.run.plot(name)
-
-    def __repr__(self) -> str:
-        return one_line(self, f"in {self.run.path}", "print it to read what was found")
 
     def __str__(self) -> str:
         return "\n".join(circuits_in_words(self.table, self.faithfulness))
@@ -127,13 +121,7 @@ def circuit(
     """
     if (pairs is None) == (facts is None):
         raise InputError("give `pairs` or `facts`, one of the two")
-    asked: Asked
-    if facts is not None:
-        asked = read_facts(facts) if isinstance(facts, str | Path) else list(facts)
-        if not all(isinstance(each, Fact) for each in asked):
-            raise InputError("facts is no list of facts; give what mi.read_facts reads, or a file's path")
-    else:
-        asked = _pairs(pairs)
+    asked: Asked = facts_of(facts) if facts is not None else _pairs(pairs)
     given: dict[str, Any] = {"seed": seed, "dtype": dtype, "device": device, "chat": chat, "progress": progress}
     with looked_up(base, {} if tuned is None else tuned, [], alone=tuned is None, **given) as work:
         run = find_circuits(

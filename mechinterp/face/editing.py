@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mechinterp.data.facts.fact import Fact
-from mechinterp.data.facts.files import read_facts
 from mechinterp.errors import InputError
 from mechinterp.face.given import check_given, check_seed
-from mechinterp.face.loading import CheckpointLike, load
+from mechinterp.face.loading import CheckpointLike, facts_of, load
 from mechinterp.face.progress import watched
 from mechinterp.methods.facts import editing
 from mechinterp.methods.facts.easyedit import EasyEdit
@@ -61,9 +60,7 @@ def edit_facts(
     """
     check_seed(seed)
     check_given("texts", texts, (list, tuple), "a list of texts")
-    given: Sequence[Any] = read_facts(facts) if isinstance(facts, str | Path) else list(facts)
-    if not all(isinstance(each, Fact) for each in given):
-        raise InputError("facts is no list of mi.Fact; give what mi.read_facts reads, or a file's path")
+    given = facts_of(facts)
     with watched(progress) as reporter:
         checkpoint = base if isinstance(base, Checkpoint) else load(base)
         if isinstance(settings, EasyEdit):

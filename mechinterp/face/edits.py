@@ -16,11 +16,12 @@ from mechinterp.data.facts.conflicts import Conflict, Round
 from mechinterp.data.facts.pitfalls import Templates, read_conflicts, read_rounds
 from mechinterp.data.facts.queries import Change
 from mechinterp.data.pairs import AnyPair
-from mechinterp.data.showing import one_line, shown
+from mechinterp.data.showing import shown
 from mechinterp.errors import InputError
 from mechinterp.face.given import check_seed
 from mechinterp.face.loading import CheckpointLike
 from mechinterp.face.progress import watched
+from mechinterp.face.run_tables import RunTables
 from mechinterp.methods.editors import MakeEdit
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.passes.second_moments import SecondMoments
@@ -28,20 +29,17 @@ from mechinterp.models.text.chat import ChatChoice
 from mechinterp.report.edits_in_words import edits_in_words, in_turn_in_words
 from mechinterp.runs.candidate import Candidate
 from mechinterp.runs.edits import Editing, run_conflicts, run_in_turn, run_round_trips
-from mechinterp.runs.folder import RunFolder
 
 Edits = WeightDelta | str | Path
 
 
-@dataclass(frozen=True, eq=False)
-class EditTables:
+@dataclass(frozen=True, eq=False, repr=False)
+class EditTables(RunTables):
     """What edits do to each other.
 
     Attributes:
         run: the folder of it all.
     """
-
-    run: RunFolder
 
     @property
     def table(self) -> pd.DataFrame:
@@ -59,9 +57,6 @@ class EditTables:
     def blocks(self) -> pd.DataFrame:
         """Of round trips: the write of each changed block, and where its change came from."""
         return self.run.table("round_trip_blocks")
-
-    def __repr__(self) -> str:
-        return one_line(self, f"in {self.run.path}", "print it to read what was found")
 
     def __str__(self) -> str:
         if "edits_in_turn" in self.run.tables:

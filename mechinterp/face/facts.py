@@ -13,29 +13,27 @@ from mechinterp.answers.edits_found import find_edits
 from mechinterp.answers.known_facts import KnownFacts
 from mechinterp.answers.known_facts import known_facts as asked_of
 from mechinterp.data.facts.fact import Fact
-from mechinterp.data.facts.files import read_facts
-from mechinterp.data.showing import one_line, shown
+from mechinterp.data.showing import shown
 from mechinterp.errors import InputError
-from mechinterp.face.loading import CheckpointLike, load
+from mechinterp.face.given import check_seed
+from mechinterp.face.loading import CheckpointLike, facts_of, load
 from mechinterp.face.looked_up import TunedLike
 from mechinterp.face.progress import watched
+from mechinterp.face.run_tables import RunTables
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.text.chat import ChatChoice
 from mechinterp.report.facts_in_words import facts_in_words
 from mechinterp.runs import facts as running
 from mechinterp.runs.candidate import Candidate
-from mechinterp.runs.folder import RunFolder
 
 
-@dataclass(frozen=True, eq=False)
-class FactTables:
+@dataclass(frozen=True, eq=False, repr=False)
+class FactTables(RunTables):
     """What models make of facts.
 
     Attributes:
         run: the folder of it all.
     """
-
-    run: RunFolder
 
     @property
     def table(self) -> pd.DataFrame:
@@ -46,9 +44,6 @@ class FactTables:
     def summary(self) -> pd.DataFrame:
         """A row per checkpoint and quantity, with its interval; by kind and relation too."""
         return self.run.table("facts_summary")
-
-    def __repr__(self) -> str:
-        return one_line(self, f"in {self.run.path}", "print it to read what was found")
 
     def __str__(self) -> str:
         return "\n".join(facts_in_words(self.summary))
@@ -102,9 +97,10 @@ def evaluate_facts(
     Example:
         >>> print(mi.evaluate_facts("edited", "facts.jsonl", base="BASE"))
     """
+    check_seed(seed)
     if edits is not None and base is not None:
         raise InputError("`edits` change the model, which is their base; leave `base` out")
-    given = _facts_of(facts)
+    given = facts_of(facts)
     options: dict[str, Any] = {"dtype": dtype, "device": device}
     with watched(progress) as reporter:
         own: dict[str, running.Edits] = {}
@@ -157,18 +153,6 @@ def known_facts(
     Example:
         >>> mi.known_facts("BASE", mi.common_facts()).known
     """
-    given = _facts_of(facts)
+    given = facts_of(facts)
     with watched(progress=False):
         return asked_of(load(model, dtype=dtype, device=device, chat=chat), given)
-
-
-def _facts_of(facts: Sequence[Fact] | str | Path) -> list[Fact]:
-    """Facts, read where they are given as a file.
-
-    Raises:
-        InputError: for what is none of facts.
-    """
-    given: Sequence[Any] = read_facts(facts) if isinstance(facts, str | Path) else list(facts)
-    if not all(isinstance(each, Fact) for each in given):
-        raise InputError("facts is no list of mi.Fact; give what mi.read_facts reads, or a file's path")
-    return list(given)

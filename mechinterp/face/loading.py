@@ -13,6 +13,8 @@ from torch import Tensor
 from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.audit.directions.toxic_direction import ToxicDirection
 from mechinterp.data.comments import Comment, read_comments
+from mechinterp.data.facts.fact import Fact
+from mechinterp.data.facts.files import read_facts
 from mechinterp.data.pair_files import read_pairs
 from mechinterp.data.pairs import AnyPair, Pair, numbered
 from mechinterp.data.safeedit import SafeEditInstance
@@ -197,6 +199,21 @@ def comments_of(comments: Sequence[Comment] | str | Path) -> list[Comment]:
         InputError: if there is no such file, or it is none of comments.
     """
     return read_comments(comments) if isinstance(comments, str | Path) else list(comments)
+
+
+def facts_of(facts: Sequence[Fact] | str | Path) -> list[Fact]:
+    """Facts, read where they are given as a file.
+
+    Raises:
+        InputError: for what is none of facts.
+    """
+    given = read_facts(facts) if isinstance(facts, str | Path) else list(facts)
+    found = [each for each in given if isinstance(each, Fact)]
+    if len(found) < len(given):
+        raise InputError(
+            "facts is no list of mi.Fact, so no list of facts; give what mi.read_facts reads, or a file's path"
+        )
+    return found
 
 
 def probe_of(probe: ToxicProbe | str | Path) -> ToxicProbe:

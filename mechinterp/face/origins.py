@@ -13,24 +13,22 @@ from mechinterp.answers.choosing import Named
 from mechinterp.audit.origins.settings import OriginsSettings
 from mechinterp.audit.readouts import WritePosition
 from mechinterp.data.pairs import AnyPair
-from mechinterp.data.showing import one_line, shown
+from mechinterp.data.showing import shown
 from mechinterp.face.loading import CheckpointLike, DirectionLike, directions_of
 from mechinterp.face.looked_up import Several, looked_up
+from mechinterp.face.run_tables import RunTables
 from mechinterp.report.origins_in_words import origins_in_words
 from mechinterp.report.picture import Picture
-from mechinterp.runs.folder import RunFolder
 from mechinterp.runs.origins import attribute_checkpoints
 
 
-@dataclass(frozen=True, eq=False)
-class OriginTables:
+@dataclass(frozen=True, eq=False, repr=False)
+class OriginTables(RunTables):
     """Which changed weights carry the change of behaviour.
 
     Attributes:
         run: the folder of it all.
     """
-
-    run: RunFolder
 
     @property
     def table(self) -> pd.DataFrame:
@@ -50,9 +48,6 @@ class OriginTables:
     def plot(self, name: Literal["origins", "origins_blocks"] = "origins") -> Picture:
         """Draw it: a bar per checkpoint split over groups, or a map of groups by blocks."""
         return self.run.plot(name)
-
-    def __repr__(self) -> str:
-        return one_line(self, f"in {self.run.path}", "print it to read what was found")
 
     def __str__(self) -> str:
         return "\n".join(origins_in_words(self.table))

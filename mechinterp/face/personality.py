@@ -11,30 +11,28 @@ import pandas as pd
 from pydantic import BaseModel
 
 from mechinterp.data.personality import Topic, read_personality
-from mechinterp.data.showing import one_line, shown
+from mechinterp.data.showing import shown
 from mechinterp.errors import InputError
 from mechinterp.face.given import check_seed
 from mechinterp.face.loading import CheckpointLike
 from mechinterp.face.looked_up import TunedLike
 from mechinterp.face.progress import watched
+from mechinterp.face.run_tables import RunTables
 from mechinterp.methods.editors import MakeEdit
 from mechinterp.models.text.chat import ChatChoice
 from mechinterp.report.traits_in_words import traits_in_words
 from mechinterp.runs.candidate import Candidate
 from mechinterp.runs.edits import Editing
-from mechinterp.runs.folder import RunFolder
 from mechinterp.runs.personality import run_personality
 
 
-@dataclass(frozen=True, eq=False)
-class TraitTables:
+@dataclass(frozen=True, eq=False, repr=False)
+class TraitTables(RunTables):
     """What edits towards traits do to each.
 
     Attributes:
         run: the folder of it all.
     """
-
-    run: RunFolder
 
     @property
     def table(self) -> pd.DataFrame:
@@ -45,9 +43,6 @@ class TraitTables:
     def topics(self) -> pd.DataFrame:
         """The same topic by topic."""
         return self.run.table("traits_topics")
-
-    def __repr__(self) -> str:
-        return one_line(self, f"in {self.run.path}", "print it to read what was found")
 
     def __str__(self) -> str:
         return "\n".join(traits_in_words(self.table))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from mechinterp.measures.intervals import Interval, with_ends
+from mechinterp.audit.tables.reading import counted
 
 _CONFLICT = {
     "cs": "the later answer is the more probable one in {}",
@@ -34,7 +34,7 @@ def edits_in_words(summary: pd.DataFrame) -> list[str]:
     for (method, kind), rows in summary.groupby(["method", "kind"], sort=False):
         by_name = {str(row["quantity"]): row for row in rows.to_dict("records")}
         words = _CONFLICT if "cs" in by_name else _ROUND
-        parts = [words[name].format(_interval(by_name[name])) for name in words if _defined(by_name, name)]
+        parts = [words[name].format(counted(by_name[name])) for name in words if _defined(by_name, name)]
         said.append(f"{method}, {kind}: {'; '.join(parts) or 'nothing is defined'}")
     return said
 
@@ -51,8 +51,3 @@ def in_turn_in_words(table: pd.DataFrame) -> list[str]:
 
 def _defined(rows: Mapping[str, Mapping[Hashable, Any]], name: str) -> bool:
     return name in rows and bool(pd.notna(rows[name]["value"]))
-
-
-def _interval(row: Mapping[Hashable, Any]) -> str:
-    found = Interval(*(float(row[name]) for name in with_ends("value")))
-    return f"{found.percent} ({row['n']})"

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import Any
-
 import pandas as pd
 
-from mechinterp.measures.intervals import Interval, with_ends
+from mechinterp.audit.tables.reading import counted
 
 NAMES = {
     "success": "new answer",
@@ -30,7 +27,7 @@ def facts_in_words(summary: pd.DataFrame) -> list[str]:
     said = []
     for method, rows in whole.groupby("method", sort=False):
         by_name = {str(row["quantity"]): row for row in rows.to_dict("records")}
-        parts = [f"{name} {_interval(by_name[key])}" for key, name in NAMES.items() if key in by_name]
+        parts = [f"{name} {counted(by_name[key])}" for key, name in NAMES.items() if key in by_name]
         said.append(f"{method}: {', '.join(parts)}")
     return said
 
@@ -38,8 +35,3 @@ def facts_in_words(summary: pd.DataFrame) -> list[str]:
 def _empty(column: pd.Series) -> pd.Series:
     """A table read back has no empty texts."""
     return column.isna() | (column == "")
-
-
-def _interval(row: dict[Hashable, Any]) -> str:
-    found = Interval(*(float(row[name]) for name in with_ends("value")))
-    return f"{found.percent} ({row['n']})"

@@ -36,3 +36,8 @@ def as_float(value: object) -> float:
 def interval_of(row: Mapping[str, Any], name: str) -> Interval:
     """An estimate with its interval; nan where the row has none."""
     return Interval(*(as_float(row.get(column)) for column in with_ends(name)))
+
+
+def counted(row: Mapping[Any, Any], name: str = "value") -> str:
+    """A share with its interval as a sentence tells it, and in brackets of how many it is."""
+    return f"{interval_of(row, name).percent} ({row['n']})"

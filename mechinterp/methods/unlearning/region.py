@@ -27,10 +27,11 @@ from mechinterp.methods.unlearning.corrupted import Vocabulary, corrupted_copies
 from mechinterp.methods.unlearning.losses import nll
 from mechinterp.methods.unlearning.opened import PEFT, open_copy
 from mechinterp.methods.unlearning.settings import UnlearningSettings
+from mechinterp.methods.unlearning.unlearned import unended_texts_of
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.gradients import gradients_of
 from mechinterp.models.passes.watching import Progress
-from mechinterp.models.passes.whole_answers import answers_as_tokens, ended
+from mechinterp.models.passes.whole_answers import ended
 from mechinterp.models.text.batches import length_batches
 from mechinterp.models.text.tokens import Encoded
 
@@ -185,14 +186,7 @@ def _copies(
     corrupt: float,
     copies: int,
 ) -> list[Encoded]:
-    whole = answers_as_tokens(
-        checkpoint,
-        questions,
-        separator=settings.separator,
-        max_length=settings.max_length,
-        truncate=True,
-        called=f"`{called}`: entry",
-    )
+    whole = unended_texts_of(checkpoint, questions, settings, called)
     if corrupt:
         vocabulary = Vocabulary.of(checkpoint)
         whole = corrupted_copies(whole, vocabulary, source, share=corrupt, copies=copies)

@@ -100,7 +100,14 @@ def texts_of(
     checkpoint: Checkpoint, questions: Sequence[Question], settings: UnlearningSettings, called: str
 ) -> list[Encoded]:
     """Prompts with whole answers, as they are trained on; prompts that are too long are cut from the left."""
-    found = answers_as_tokens(
+    return ended(checkpoint, unended_texts_of(checkpoint, questions, settings, called))
+
+
+def unended_texts_of(
+    checkpoint: Checkpoint, questions: Sequence[Question], settings: UnlearningSettings, called: str
+) -> list[Encoded]:
+    """The same without the token that ends an answer."""
+    return answers_as_tokens(
         checkpoint,
         questions,
         separator=settings.separator,
@@ -108,7 +115,6 @@ def texts_of(
         truncate=True,
         called=f"`{called}`: entry",
     )
-    return ended(checkpoint, found)
 
 
 def work_of(settings: UnlearningSettings, texts: Texts, *, sets: int, references: int) -> Work:
