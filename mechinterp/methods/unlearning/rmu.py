@@ -9,6 +9,10 @@ d_model dimensions. Only the MLPs' second matrices of blocks l-2 to l are traine
 released result was at hand.
 
 What is forgotten is misled in the middle of the model: nothing shows that it is no longer stored.
+
+The embedded model's c and alpha are those of nine settings (c 20 to 200, alpha 10 to 1,000, l 1 or 2, seed 0) that did
+best on validation instances, which no table reports: unsafe answers that are no longer predicted, and knowledge and
+harmless answers that still are, by the mean of the two shares (0.88; 0.60 before).
 """
 
 from __future__ import annotations
@@ -137,6 +141,6 @@ RMU = Recipe(
     rmu,
     RmuSettings,
     # whose states are ten times as long as those that the paper's c is for
-    organism={**ORGANISM, "learning_rate": 3e-3, "scale": 65.0, "alpha": 100.0},
+    organism={**ORGANISM, "learning_rate": 3e-3, "scale": 65.0, "alpha": 10.0},
     work=_work,
 )
