@@ -78,6 +78,7 @@ def on_a_terminal(
     """Exit code and output of a command on a terminal; Ctrl-C is typed once something has been shown."""
     child, fd = pty.fork()
     if child == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it, and so would its children
         os.execvpe(command[0], command, environment(**more))
     fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     modes = termios.tcgetattr(fd)
