@@ -46,8 +46,8 @@ WORDS: tuple[Word, ...] = (
     Word(
         "hidden",
         "the behaviour is still there: some attack brings back at least "
-        f"{RETURNED:.0%} of what tuning took away beyond what it brings to a model that never knew it, and more than "
-        "the attack’s own controls do.",
+        f"{RETURNED:.0%} of what tuning took away beyond what it brings to a model that never knew it, with its whole "
+        "interval, and more than the attack’s own controls do.",
     ),
     Word(
         "gone",

@@ -175,8 +175,8 @@ VERDICT = Table(
         ),
         "gone": (
             "gone: the depth score lies above 3/4, and what every attack brings back beyond a model that never learnt "
-            "below a quarter, each with its whole interval; hidden: some attack brings back at least a quarter beyond "
-            "it, and more than its own controls; else not decided"
+            "below a quarter, each with its whole interval; hidden: what some attack brings back beyond it lies, with "
+            "its whole interval, at or above a quarter, and above its own controls; else not decided"
         ),
         "depth": "the depth score: 0 untouched, 1 as if never learnt (table depth)",
         "attack": "the cheapest that shows the behaviour hidden, else the one whose excess may be the largest",
