@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from made_methods import make_methods
 
 from mechinterp.audit.tables.verdicts import with_verdict
 
@@ -77,6 +78,7 @@ def _made(tuned: tuple[str, ...], seed: int) -> dict[str, pd.DataFrame]:
         "decodability": _decodability(tuned),
         **_circuits(tuned),
         "certificate": make_certificate(),
+        "all_methods": make_methods(tuned),
         "edits": pd.DataFrame(
             [
                 {

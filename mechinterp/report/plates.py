@@ -21,6 +21,7 @@ from mechinterp.data.storage.files import replacing
 from mechinterp.data.storage.places import check_free
 from mechinterp.data.storage.saved_tables import SavedTables
 from mechinterp.errors import InputError, near
+from mechinterp.report.plotting.all_methods import ALL_METHODS
 from mechinterp.report.plotting.attacks import ATTACKS, ATTACKS_OVERVIEW
 from mechinterp.report.plotting.certificate import CERTIFICATE
 from mechinterp.report.plotting.circuits import CIRCUIT_EDGES, CIRCUIT_NODES, CIRCUIT_OVERLAP, CIRCUIT_RANKS
@@ -56,6 +57,7 @@ _logger = logging.getLogger(__name__)
 PLATES: Mapping[str, Plate] = {
     plate.name: plate
     for plate in (
+        ALL_METHODS,
         ORIGINS,
         ORIGINS_BLOCKS,
         ATTACKS_OVERVIEW,

@@ -1,4 +1,4 @@
-"""Tables over several checkpoints of one kind: the steps of a training run, and checkpoints whose truth is known."""
+"""Tables over several runs or checkpoints: the steps of a training run, what is known by construction, every method."""
 
 from __future__ import annotations
 
@@ -40,6 +40,44 @@ CERTIFICATE = Table(
         "gone, attack, missing, sentence": "as in the table verdict",
     },
     intervals=("local_share", "value_share", "depth"),
+    optional=True,
+    printed=False,
+)
+ALL_METHODS = Table(
+    name="all_methods",
+    title="Every method side by side",
+    row="a method over one study or several; first the base, then the model that never learnt",
+    keys=("method",),
+    columns={
+        "runs": "studies that have it, each of another seed: shares and scores are means over them, and intervals "
+        "reach from the lowest to the highest end of their own",
+        "defense": "share of safe answers to the adversarial prompts of the edited instances, of edits each on its own",
+        "unsafe": (
+            "share of unsafe answers to other prompts, which the base answers unsafely; from here on, of edits the one "
+            "that stands for the method"
+        ),
+        "degenerate": "share of those answers that only look like answers (table flags)",
+        "log_odds": "of the unsafe answer against the safe one, in nats",
+        "forgotten": "1 less the share of unsafe answers’ tokens that are still predicted, teacher-forced",
+        "kept": "that share of answers to knowledge questions and harmless prompts (table unlearning)",
+        "perplexity": "of those answers",
+        "knowledge": "share of knowledge questions answered right, in phrasings never seen",
+        "over_refusal": "share of harmless prompts that are refused",
+        "value_share": "of the value matrices W_V in the effects of all groups of weights (origins)",
+        "where": "the verdict’s first half; where runs differ, each with its count",
+        "depth": "the depth score: 0 of the base and 1 of the model that never learnt, by definition",
+        "gone": "the verdict’s second half, likewise",
+        "attack": "the cheapest that shows the behaviour hidden, likewise; empty where none does",
+        "recovery, excess": (
+            "what it brings back of the change, and how much of that beyond a model that never learnt; where none "
+            "shows anything, of the attack whose excess may be the largest"
+        ),
+    },
+    intervals=(
+        *("defense", "unsafe", "log_odds", "forgotten", "kept", "perplexity", "knowledge", "over_refusal"),
+        *("value_share", "depth", "recovery", "excess"),
+    ),
+    decides=("where", "depth", "gone", "attack"),
     optional=True,
     printed=False,
 )

@@ -32,7 +32,7 @@ from mechinterp.audit.tables.mechanism import MECHANISM, MECHANISM_NEVER, MIDDLE
 from mechinterp.audit.tables.methods import DINM_RATES, EDITS, EDITS_OF_ANOTHER, TRAINING
 from mechinterp.audit.tables.neurons import NEURON_CURVE, NEURON_GROUPS
 from mechinterp.audit.tables.origins import ORIGINS, ORIGINS_BLOCKS, ORIGINS_CONTROLS, ORIGINS_NEURONS
-from mechinterp.audit.tables.over_runs import CERTIFICATE, TRAJECTORY
+from mechinterp.audit.tables.over_runs import ALL_METHODS, CERTIFICATE, TRAJECTORY
 from mechinterp.audit.tables.probes import PROBE, PROBE_ROC, PROBES
 from mechinterp.audit.tables.relapses import RELAPSE, RELAPSE_VERDICT
 from mechinterp.audit.tables.stream import RESIDUAL_SHIFT, STREAM
@@ -112,6 +112,7 @@ TABLES: Mapping[str, Table] = {
         LOCATED,
         TRAINING,
         CERTIFICATE,
+        ALL_METHODS,
         DIFF_BLOCKS,
         DIFF,
         REGION,

@@ -66,10 +66,11 @@ class MemFlexSettings(GradDiffSettings):
 
 def memflex(checkpoint: Checkpoint, task: Task) -> Iterator[Treatment]:
     """One checkpoint in which only what forgetting needs, and keeping does not, was trained."""
-    return unlearned("memflex", checkpoint, task, MemFlexSettings, terms_of, keeps=needs_kept, region=_region)
+    return unlearned("memflex", checkpoint, task, MemFlexSettings, terms_of, keeps=needs_kept, region=region_of)
 
 
-def _region(checkpoint: Checkpoint, scopes: Scopes, settings: MemFlexSettings, task: Task) -> Collection[str] | None:
+def region_of(checkpoint: Checkpoint, scopes: Scopes, settings: MemFlexSettings, task: Task) -> Collection[str] | None:
+    """Names of the tensors that are trained: those of `region`, or those located now; None for all."""
     if not settings.locate:
         return None
     if settings.region:

@@ -111,7 +111,7 @@ def _draw(
         if apart:
             _draw_marks(axes, x, shown, value, colours[method], number / len(roles))
         else:
-            draw_curve(axes, x, shown, value, colours[method], _LINES[roles[method]])
+            draw_curve(axes, x, shown, value, colours[method], _LINES[roles[method]], beside=len(roles))
 
 
 def plot_attacks_overview(attacks: pd.DataFrame) -> Figure:

@@ -39,8 +39,8 @@ def plot_depth(depth_blocks: pd.DataFrame) -> Figure:
             layers = own["block"].to_numpy(float) + 1
             if not number:  # of the reference, the same beside every checkpoint
                 draw_curve(drops, layers, own, "never", FAINT, "--")
-            draw_curve(drops, layers, own, "tuned", colours[str(method)])
-            draw_curve(ratios, layers, own, "ratio", colours[str(method)])
+            draw_curve(drops, layers, own, "tuned", colours[str(method)], beside=len(colours))
+            draw_curve(ratios, layers, own, "ratio", colours[str(method)], beside=len(colours))
         drops.axhline(0, color=INK, linewidth=0.6)
         ratios.axhline(0, color=INK, linewidth=0.6)
         ratios.axhline(1, color=FAINT, linestyle="--")

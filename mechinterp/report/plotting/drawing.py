@@ -28,6 +28,9 @@ from mechinterp.report.plotting.style import (
     method_label,
 )
 
+BANDS = 8
+"""Curves in a panel, above which their bands would hide each other: their ends are in the tables."""
+
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of a size in inches, whose parts make room for each other."""
@@ -138,10 +141,12 @@ def only(table: pd.DataFrame, name: str, column: str, value: str) -> pd.DataFram
     return rows
 
 
-def draw_curve(axes: Axes, x: np.ndarray, rows: pd.DataFrame, value: str, colour: str, line: str = "-") -> None:
-    """Draw a column over x, with its interval as a band where the table has one."""
+def draw_curve(
+    axes: Axes, x: np.ndarray, rows: pd.DataFrame, value: str, colour: str, line: str = "-", *, beside: int = 1
+) -> None:
+    """Draw a column over x, with its interval as a band where the table has one, and no more than `BANDS` lie there."""
     axes.plot(x, finite(rows[value]), color=colour, linestyle=line, marker="o", markersize=2)
-    if has_ends(value, rows):
+    if beside <= BANDS and has_ends(value, rows):
         low, high = (finite(rows[end]) for end in ends(value))
         axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0, gid="interval")
 

@@ -90,7 +90,7 @@ def plot_relapse(relapse: pd.DataFrame) -> Figure:
                         x, finite(own["defense"]), color=colour, linestyle="--", marker="x", markersize=3, gid="control"
                     )
                 else:
-                    draw_curve(axes, x, own, "defense", colours[str(method)])
+                    draw_curve(axes, x, own, "defense", colours[str(method)], beside=len(colours))
             axes.set_xticks(range(len(places)), [_dose(treatment, dose) for dose in places])
             axes.set_title(_label(treatment))
             axes.set_xlim(-0.3, len(places) - 0.7)

@@ -1,0 +1,94 @@
+"""Every method side by side, over studies of `configs/organism-methods.yaml`: one table and one figure.
+
+    python analyses/all_methods.py runs/methods/seed0 runs/methods/seed1 runs/methods/seed2 --out runs/methods
+
+Asks each checkpoint what a study does not ask: the unsafe answers that should be forgotten, knowledge and harmless
+answers that should be kept, as `mechinterp evaluate-unlearning` does (`tables/unlearning.csv` of each run; what is
+there is not asked again without --again). All else is read from the runs' tables. Writes into --out
+`tables/all_methods.csv`, `all_methods.md` and `figures/all_methods.png` and `.pdf`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from tables import pipes
+
+from mechinterp.answers.unlearned import ask_scopes, summary_rows
+from mechinterp.audit.all_methods import BASE, NEVER, all_methods, in_words
+from mechinterp.cli.terminal import terminal
+from mechinterp.data.pairs import knowledge_of
+from mechinterp.data.scopes import Scopes
+from mechinterp.data.storage.files import write_text
+from mechinterp.data.storage.saved_tables import SavedTables
+from mechinterp.data.storage.tables import write_table
+from mechinterp.errors import InputError
+from mechinterp.models.progress import Reporter
+from mechinterp.report.plates import draw_figure, save_figure
+from mechinterp.report.plotting import method_label
+from mechinterp.runs.study import Study
+
+
+def scopes_of(study: Study) -> Scopes:
+    """The unsafe answers of the evaluated test instances; of the same their knowledge, and harmless prompts."""
+    pairs = study.edit_instances()
+    known = [(each.prompt, each.answer) for pair in pairs if (each := knowledge_of(pair)) is not None]
+    harmless = [(one.prompt, one.answer) for one in study.benign if one.answer]
+    kept = dict.fromkeys([*known, *harmless])
+    return Scopes(tuple((pair.prompt, pair.unsafe) for pair in pairs), tuple(kept))
+
+
+def ask(study: Study, reporter: Reporter) -> pd.DataFrame:
+    """The table `unlearning` of a study's checkpoints, its base and the model that never learnt."""
+    scopes, rows = scopes_of(study), []
+    for name in (BASE, *([NEVER] if study.config.has_never else []), *study.config.studied):
+        reporter.note(f"{study.folder}: asking {name}")
+        with study.opened(name) as checkpoint:
+            answers = ask_scopes(
+                checkpoint, scopes, max_new_tokens=study.config.max_new_tokens, truncate=study.config.truncate
+            )
+            rows += summary_rows(name, answers, seed=study.seed)
+    return pd.DataFrame(rows)
+
+
+def write_all(table: pd.DataFrame, runs: Sequence[Path], out: Path) -> str:
+    """The table, its page, which is returned, and its figure."""
+    write_table(out / "tables" / "all_methods.csv", table)
+    save_figure(draw_figure("all_methods", {"all_methods": table}), out / "figures", "all_methods")
+    shown = in_words(table)
+    names = {BASE: "base", NEVER: "never learnt"}
+    shown["method"] = [names.get(name) or method_label(name) for name in table["method"]]
+    told = f"Over {', '.join(map(str, runs))}: means, and the widest reach of the runs' own 95% intervals."
+    page = "\n\n".join(["# Every method side by side", told, pipes(shown), ""])
+    write_text(out / "all_methods.md", page)
+    return page
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Ask what is missing, and collect."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder that `mechinterp reproduce` wrote")
+    parser.add_argument("--out", type=Path, default=Path("runs/methods"))
+    parser.add_argument("--again", action="store_true", help="ask, whether or not it was asked before")
+    arguments = parser.parse_args(given)
+    try:
+        with terminal() as shown:
+            for study in map(Study.open, arguments.runs):
+                if not study.place_of("verdict").is_file():
+                    raise InputError(f"{study.folder}: its study has not come to its end; run it first")
+                if arguments.again or not study.place_of("unlearning").is_file():
+                    study.write_table("unlearning", ask(study, shown))
+        table = all_methods([SavedTables(run) for run in arguments.runs])
+        sys.stdout.write(write_all(table, arguments.runs, arguments.out))
+    except InputError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

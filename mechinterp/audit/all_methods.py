@@ -1,0 +1,156 @@
+"""Methods side by side over one study or several, each study of a seed of its own: a row for each method.
+
+Shares and scores are means over the runs; an interval reaches from the lowest to the highest end of the runs' own.
+Verdicts are counted. First the base and the model that never learnt, as far as a quantity is of them; their depth
+scores, 0 and 1, are what the score's scale is made of.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from mechinterp.audit.tables.over_runs import ALL_METHODS
+from mechinterp.audit.tables.reading import Tables, as_float, interval_of, rows
+from mechinterp.errors import InputError
+from mechinterp.measures.intervals import Interval
+
+BASE, NEVER = "vanilla", "never"
+NEEDED = ("verdict", "attacks", "depth", "defense", "unlearning")
+"""Tables of every run."""
+
+_NOTHING = Interval(math.nan, math.nan, math.nan)
+_ASKED = {"forgotten": ("forget", "success"), "kept": ("retain", "success"), "perplexity": ("retain", "perplexity")}
+
+
+def all_methods(runs: Sequence[Tables]) -> pd.DataFrame:
+    """The table `all_methods`.
+
+    Args:
+        runs: the tables of each, by name.
+
+    Raises:
+        InputError: for no run, one that lacks a table, or runs of which no two have a method.
+    """
+    if not runs:
+        raise InputError("no run to compare methods of; give at least one folder of a study")
+    for number, tables in enumerate(runs, 1):
+        if missing := [name for name in NEEDED if name not in tables]:
+            raise InputError(f"run {number} of {len(runs)} has no tables/{missing[0]}.csv; run its study to the end")
+    methods = dict.fromkeys(str(row["method"]) for tables in runs for row in rows(tables, "verdict"))
+    return pd.DataFrame([_row(name, runs) for name in (BASE, NEVER, *methods)])
+
+
+def together(intervals: Iterable[Interval]) -> Interval:
+    """Mean of those that are defined, from the lowest to the highest end."""
+    found = [one for one in intervals if not math.isnan(one.value)]
+    if not found:
+        return _NOTHING
+    low, high = min(one.low for one in found), max(one.high for one in found)
+    return Interval(sum(one.value for one in found) / len(found), low, high)
+
+
+def counted(words: Iterable[Any]) -> str | None:
+    """A word that all runs share; else every one with its count, the most frequent first; None for no word."""
+    found = Counter(str(word) for word in words if not pd.isna(word))
+    if len(found) < 2:
+        return next(iter(found), None)
+    return "; ".join(f"{word} ({count} of {found.total()})" for word, count in found.most_common())
+
+
+def _row(name: str, runs: Sequence[Tables]) -> dict[str, Any]:
+    there = [tables for tables in runs if any(True for _ in _plain(name, tables))]
+    plain = {quantity: list(_plain(name, *there, quantity=quantity)) for quantity in ("unsafe", "log_odds")}
+    verdicts = [row for tables in there for row in rows(tables, "verdict", method=name)]
+    hidden = [row for row in verdicts if row["gone"] == "hidden"]
+    defended = [row for tables in there for row in rows(tables, "defense", method=name)]
+    asked = {
+        column: together(
+            interval_of(row, "value")
+            for tables in there
+            for row in rows(tables, "unlearning", method=name, scope=scope, quantity=quantity)
+        )
+        for column, (scope, quantity) in _ASKED.items()
+    }
+    return {
+        "method": name,
+        "runs": len(there),
+        **together(interval_of(row, "ds") for row in defended).columns("defense"),
+        **together(interval_of(row, "value") for row in plain["unsafe"]).columns("unsafe"),
+        "degenerate": _mean(row["degenerate"] for row in plain["unsafe"]),
+        **together(interval_of(row, "value") for row in plain["log_odds"]).columns("log_odds"),
+        **{key: value for column, found in asked.items() for key, value in found.columns(column).items()},
+        **together(interval_of(row, "knowledge") for row in plain["unsafe"]).columns("knowledge"),
+        **together(interval_of(row, "over_refusal") for row in plain["unsafe"]).columns("over_refusal"),
+        **together(interval_of(row, "value_share") for row in verdicts).columns("value_share"),
+        "where": counted(row["where"] for row in verdicts),
+        **_depth(name, there).columns("depth"),
+        "gone": counted(row["gone"] for row in verdicts),
+        "attack": counted(row["attack"] for row in hidden),
+        **together(interval_of(row, "recovery") for row in hidden or verdicts).columns("recovery"),
+        **together(interval_of(row, "excess") for row in hidden or verdicts).columns("excess"),
+    }
+
+
+def _plain(name: str, *runs: Tables, quantity: str = "unsafe") -> Iterable[Mapping[str, Any]]:
+    """A checkpoint as it is, in the table of attacks, where the base is called so."""
+    called = "base" if name == BASE else name
+    for tables in runs:
+        yield from rows(tables, "attacks", attack="none", method=called, quantity=quantity)
+
+
+def _depth(name: str, runs: Sequence[Tables]) -> Interval:
+    if name in (BASE, NEVER):
+        known = float(name == NEVER)
+        return Interval(known, known, known) if runs else _NOTHING
+    return together(interval_of(row, "score") for tables in runs for row in rows(tables, "depth", method=name))
+
+
+def _mean(values: Iterable[Any]) -> float:
+    found = [value for value in map(as_float, values) if not math.isnan(value)]
+    return sum(found) / len(found) if found else math.nan
+
+
+def in_words(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as a page prints it: rates in percent, intervals in brackets, names as figures have them."""
+    return pd.DataFrame([{title: _cell(row, column) for column, title in _PRINTED.items()} for row in _records(table)])
+
+
+_PRINTED = {
+    "method": "method",
+    "defense": "defense (%)",
+    "unsafe": "unsafe (%)",
+    "degenerate": "degenerate (%)",
+    "forgotten": "forgotten (%)",
+    "kept": "kept (%)",
+    "knowledge": "knowledge (%)",
+    "over_refusal": "over-refusal (%)",
+    "value_share": "in the value matrices (%)",
+    "depth": "depth score",
+    "gone": "verdict",
+    "attack": "cheapest attack that shows it",
+    "recovery": "brings back (%)",
+    "excess": "beyond never learnt (%)",
+}
+_NUMBERS = ("depth",)
+_WORDS = ("method", "gone", "attack")
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+
+
+def _cell(row: Mapping[str, Any], column: str) -> str:
+    if column in _WORDS:
+        return "" if pd.isna(row[column]) else str(row[column])
+    found = interval_of(row, column)
+    if math.isnan(found.value):
+        return ""
+    told = (f"{value:z.2f}" if column in _NUMBERS else f"{100 * value:z.0f}" for value in vars(found).values())
+    value, low, high = told
+    bounded = column in ALL_METHODS.intervals and not math.isnan(found.low)
+    return f"{value} [{low}, {high}]" if bounded and low != high else value
