@@ -12,6 +12,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mechinterp.answers.behaviour import Behaviour
     from mechinterp.answers.fed_tokens import FedTokens
     from mechinterp.answers.fold_judge import FoldJudge
     from mechinterp.answers.judges import ClassifierJudge, EmbeddedJudge
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from mechinterp.face.showing import show
     from mechinterp.face.studies import open_run, open_study, reproduce
     from mechinterp.face.unlearning import UnlearningTables, evaluate_unlearning, locate_by_gradient, unlearn
+    from mechinterp.face.verdict import verdict
     from mechinterp.face.weights import diff, regions, vectors
     from mechinterp.methods.facts.easyedit import read_easyedit
     from mechinterp.methods.unlearning.region import GradientRegion
@@ -81,6 +83,7 @@ if TYPE_CHECKING:
     from mechinterp.runs.folder import RunFolder
 
 _HOMES = {
+    "answers.behaviour": ("Behaviour",),
     "answers.fed_tokens": ("FedTokens",),
     "answers.fold_judge": ("FoldJudge",),
     "answers.judges": ("ClassifierJudge", "EmbeddedJudge"),
@@ -130,6 +133,7 @@ _HOMES = {
     "face.showing": ("show",),
     "face.studies": ("open_run", "open_study", "reproduce"),
     "face.unlearning": ("UnlearningTables", "evaluate_unlearning", "locate_by_gradient", "unlearn"),
+    "face.verdict": ("verdict",),
     "face.weights": ("diff", "regions", "vectors"),
     "methods.unlearning.region": ("GradientRegion",),
     "methods.facts.easyedit": ("read_easyedit",),
@@ -149,6 +153,7 @@ _HOME_OF = {name: f"{__name__}.{module}" for module, names in _HOMES.items() for
 __all__ = [
     "AttackSettings",
     "Baseline",
+    "Behaviour",
     "Checkpoint",
     "CircuitSettings",
     "Circuits",
@@ -251,6 +256,7 @@ __all__ = [
     "transplant",
     "unlearn",
     "vectors",
+    "verdict",
     "write_comments",
     "write_facts",
     "write_pairs",

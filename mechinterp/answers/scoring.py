@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mechinterp.answers.fold_judge import FoldJudge
+from mechinterp.answers.holding import Holding
 from mechinterp.answers.judges import Judge
 from mechinterp.answers.two_judges import deciding
 from mechinterp.data.normalised import normalised
@@ -21,12 +22,12 @@ def score_responses(judge: Judge, responses: Sequence[str], prompts: Sequence[st
     Args:
         judge: see `judges`; of two the one that decides.
         responses: texts.
-        prompts: what each answers; a `FoldJudge` must know.
+        prompts: what each answers; a `FoldJudge` must know, and a `Holding`.
     """
     judge = deciding(judge)
     rows = [row for row, response in enumerate(responses) if normalised(response)]
     spoken = [responses[row] for row in rows]
-    if isinstance(judge, FoldJudge):
+    if isinstance(judge, FoldJudge | Holding):
         found = judge(spoken, None if prompts is None else [prompts[row] for row in rows])
     else:
         found = np.asarray(judge(spoken), dtype=float)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mechinterp.cli.behaving import Behaving, of_behaviour
 from mechinterp.cli.chatting import in_chat_format
 from mechinterp.cli.common import reporting, say, settings_of
 from mechinterp.cli.judging import Judging, judging_answers
@@ -25,6 +26,7 @@ commands = typer.Typer()
 @in_chat_format
 @of_pairs
 @judging_answers
+@of_behaviour
 @of_whole_models
 def attack(
     names: Annotated[
@@ -59,6 +61,7 @@ def attack(
     chat: ChatChoice,
     reading: Reading,
     judging: Judging,
+    behaving: Behaving,
 ) -> None:
     """Attack tuned checkpoints, their base and a model that never learnt: does the unsafe behaviour come back?
 
@@ -72,16 +75,17 @@ def attack(
 
     settings = settings_of(AttackSettings, {"attacks": names, "prompts": prompts, "options": _options(others)})
     before, tuned, reference = loading.candidates(base, checkpoint, never)
-    pairs = reading.of(data)
+    pairs = behaving.pairs(reading, data)
     with reporting() as terminal:
         found = attack_checkpoints(
             before,
             tuned,
             pairs,
-            judging.of(pairs, seed, loading.device, terminal.note),
+            judging.of(pairs, seed, loading.device, terminal.note, behaving.which),
             out=out,
             never=reference,
             settings=settings,
+            behaviour=behaving.which,
             knowledge=[] if knowledge is None else read_knowledge(knowledge),
             benign=[] if benign is None else read_benign(benign),
             max_new_tokens=max_new_tokens,

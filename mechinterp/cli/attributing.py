@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mechinterp.cli.behaving import Behaving, of_behaviour
 from mechinterp.cli.chatting import in_chat_format
 from mechinterp.cli.common import read_direction, reporting, say, settings_of
 from mechinterp.cli.judging import Judging, judging_answers
@@ -55,6 +56,7 @@ class PositionName(StrEnum):
 @in_chat_format
 @of_pairs
 @judging_answers
+@of_behaviour
 @of_whole_models
 def origins(
     base: Annotated[str, typer.Option(help="The unedited model.")],
@@ -97,6 +99,7 @@ def origins(
     chat: ChatChoice,
     reading: Reading,
     judging: Judging,
+    behaving: Behaving,
 ) -> None:
     """Which changed weights carry the change of behaviour: embeddings, attention, MLPs, value vectors, norms?
 
@@ -113,9 +116,10 @@ def origins(
     settings = settings_of(
         OriginsSettings, {**chosen, "most_nodes": most_nodes, "top": top, "readouts": readout or None}
     )
-    pairs = reading.of(data)
+    pairs = behaving.pairs(reading, data)
     with reporting() as terminal:
-        judge = judging.of(pairs, seed, loading.device, terminal.note) if answers is AnswersName.base else None
+        own = answers is AnswersName.base
+        judge = judging.of(pairs, seed, loading.device, terminal.note, behaving.which) if own else None
         found = attribute_checkpoints(
             before,
             tuned,
@@ -123,6 +127,7 @@ def origins(
             judge,
             out=out,
             settings=settings,
+            behaviour=behaving.which,
             directions=more,
             position=position.value,
             max_new_tokens=max_new_tokens,
@@ -132,5 +137,5 @@ def origins(
             reporter=terminal,
         )
     for line in origins_in_words(found.table("origins")):
-        say(line)
+        say(found.wording.worded(line))
     say(f"tables: {out / 'tables'}")

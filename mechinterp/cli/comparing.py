@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mechinterp.cli.behaving import Behaving, of_behaviour
 from mechinterp.cli.chatting import in_chat_format
 from mechinterp.cli.common import block_of_layer, read_direction, reporting, say
 from mechinterp.cli.judging import Judging, judging_answers
@@ -37,6 +38,7 @@ commands = typer.Typer()
 @in_chat_format
 @of_pairs
 @judging_answers
+@of_behaviour
 @of_whole_models
 def compare(
     base: Annotated[str, typer.Option(help="The unedited model.")],
@@ -84,6 +86,7 @@ def compare(
     chat: ChatChoice,
     reading: Reading,
     judging: Judging,
+    behaving: Behaving,
 ) -> None:
     """Erased or bypassed: tuned checkpoints against their base, as tables, figures and a report.
 
@@ -110,7 +113,7 @@ def compare(
         for step, path in find_steps(pattern, name or None):
             name = f"{step.trajectory}@{step.step}"
             tuned.append(Candidate.of(path, name=name, base=before, step=step, **loading.options))
-    block, fitted, instances = block_of_layer(layer), ToxicProbe.load(probe), reading.of(data)
+    block, fitted, instances = block_of_layer(layer), ToxicProbe.load(probe), behaving.pairs(reading, data)
     more = [read_direction(text) for text in direction or []]
     with reporting() as terminal:
         found = compare_checkpoints(
@@ -118,13 +121,14 @@ def compare(
             tuned,
             instances,
             fitted,
-            judging.of(instances, seed, loading.device, terminal.note),
+            judging.of(instances, seed, loading.device, terminal.note, behaving.which),
             out=out,
             cache=cache,
             block=block,
             distance=distance.value,
             seed=seed,
             settings=ComparisonSettings(max_new_tokens=max_new_tokens, generated=generated, text=text.value),
+            behaviour=behaving.which,
             more=more,
             truncate=truncate,
             chat=chat,
@@ -193,6 +197,18 @@ def diff(
             say(write_table(out / "tables" / "attack_quantise.csv", left.assign(method=b)))
         for path in save_figure(draw_figure("diff", {"diff_blocks": found.blocks}), out / "figures", "diff"):
             say(path)
+
+
+@commands.command()
+def verdict(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders that compare, origins, attack wrote.")],
+) -> None:
+    """One verdict from several runs of the same checkpoints: where each change sits, and whether it is gone."""
+    from mechinterp.runs.folder import RunFolder
+    from mechinterp.runs.joined import joined_verdict
+
+    for row in joined_verdict([RunFolder.open(run) for run in runs]).to_dict("records"):
+        say(f"{row['method']}: {row['sentence']}")
 
 
 @commands.command()

@@ -12,6 +12,7 @@ import typer
 from mechinterp.cli.added import adding
 
 if TYPE_CHECKING:
+    from mechinterp.answers.behaviour import Behaviour
     from mechinterp.answers.judges import Judge
     from mechinterp.data.pairs import AnyPair
 
@@ -49,11 +50,19 @@ class Judging:
         """Whether there is one without the data."""
         return self.judge_responses is not None or (bool(self.judge) and "embedded" not in (self.judge or ()))
 
-    def of(self, instances: Sequence[AnyPair], seed: int, device: str, note: Callable[[str], None]) -> Judge:
-        """The judge; tells which (`answers.choosing`)."""
-        from mechinterp.answers.choosing import choose_judge
+    def of(
+        self,
+        instances: Sequence[AnyPair],
+        seed: int,
+        device: str,
+        note: Callable[[str], None],
+        behaviour: Behaviour | None = None,
+    ) -> Judge:
+        """The judge; tells which (`answers.choosing`). Of another behaviour than answering unsafely its own."""
+        from mechinterp.answers.behaviour import UNSAFE, judge_of
 
-        return choose_judge(
+        return judge_of(
+            behaviour or UNSAFE,
             self.judge or None,
             instances,
             seed=seed,

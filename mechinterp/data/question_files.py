@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mechinterp.data.benign import read_benign
+from mechinterp.data.facts.fact import Fact
 from mechinterp.data.facts.files import read_facts
 from mechinterp.data.facts.knowedit import is_sanitation
 from mechinterp.data.knowledge import read_knowledge
@@ -35,6 +36,11 @@ def read_questions(path: str | Path, part: Part = "train") -> list[Question]:
     Raises:
         InputError: for a file that is none of these, or one without answers; names it.
     """
+    return [question_of(one) if isinstance(one, Fact) else one for one in read_asked(path, part)]
+
+
+def read_asked(path: str | Path, part: Part = "train") -> Sequence[Question | Fact]:
+    """The same, but facts as they are, with all that is known of them."""
     first = next((row for _, row in read_json_rows(path, WANTED)), None)
     if is_scope(first):
         return read_knowundo(path, part)
@@ -48,7 +54,7 @@ def read_questions(path: str | Path, part: Part = "train") -> list[Question]:
         if found := [(one.prompt, one.answer) for one in benign if one.answer]:
             return list(found)
         raise InputError(f"{path}: none of its prompts has an answer; give {WANTED}")
-    return [question_of(fact) for fact in read_facts(path)]
+    return read_facts(path)
 
 
 def read_scopes(

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mechinterp.answers.behaviour import UNSAFE, Behaviour
 from mechinterp.answers.choosing import Named
 from mechinterp.audit.attacks.settings import AttackSettings
 from mechinterp.data.benign import BenignPrompt, benign_prompts, read_benign
 from mechinterp.data.knowledge import knowledge_pairs, read_knowledge
-from mechinterp.data.pairs import AnyPair
 from mechinterp.face.given import check_given
 from mechinterp.face.loading import CheckpointLike
 from mechinterp.face.looked_up import Several, TunedLike, looked_up
@@ -22,8 +22,9 @@ def attack(
     base: CheckpointLike,
     tuned: Several,
     name: str | Sequence[str],
-    pairs: Sequence[AnyPair] | str | Path,
+    pairs: Sequence[Any] | str | Path,
     *,
+    behaviour: Behaviour | str = UNSAFE,
     never: TunedLike | None = None,
     judge: Named | Sequence[Named] | None = None,
     knowledge: Sequence[tuple[str, str]] | str | Path = (),
@@ -46,7 +47,10 @@ def attack(
         tuned: name in the tables -> checkpoint in memory, folder, adapter, edit, or file of weights; or one of them.
         name: of an attack, several of them, `cheap`, or `all`.
         pairs: prompts with a safe and an unsafe answer, or the file of them. The attacker has half of the categories
-            and attack prompts, the others are asked.
+            and attack prompts, the others are asked. Of another behaviour its data.
+        behaviour: what the answers are judged for: `unsafe`; `refuses`; `facts`, whether they give what was to be
+            forgotten (data: `mi.Fact`s, prompts with answers, `mi.Scopes`, or a file); `trait:NAME`, whether they show
+            it (data: `mi.Topic`s or their file); or a `mi.Behaviour`, of pairs.
         never: a model that never learnt the behaviour: what an attack teaches by itself.
         judge: as `mi.compare` takes it.
         knowledge: (question, answer) pairs, or the file of them: what an attack costs.
@@ -80,7 +84,17 @@ def attack(
     known = read_knowledge(knowledge) if isinstance(knowledge, str | Path) else knowledge_pairs(knowledge)
     harmless = read_benign(benign) if isinstance(benign, str | Path) else benign_prompts(benign)
     with looked_up(
-        base, tuned, pairs, judge, never=never, seed=seed, dtype=dtype, device=device, chat=chat, progress=progress
+        base,
+        tuned,
+        pairs,
+        judge,
+        behaviour=behaviour,
+        never=never,
+        seed=seed,
+        dtype=dtype,
+        device=device,
+        chat=chat,
+        progress=progress,
     ) as work:
         return attack_checkpoints(
             work.base,
@@ -90,6 +104,7 @@ def attack(
             out=None if out is None else Path(out),
             never=work.never,
             settings=settings,
+            behaviour=work.behaviour,
             knowledge=known,
             benign=harmless,
             max_new_tokens=max_new_tokens,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
+from typing import Any
 
+from mechinterp.answers.behaviour import UNSAFE, Behaviour
 from mechinterp.answers.choosing import Named
 from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.audit.evidence import ComparisonSettings
@@ -24,8 +26,9 @@ from mechinterp.runs.relapse import treat_checkpoints
 def compare(
     base: CheckpointLike,
     tuned: Several,
-    data: Sequence[AnyPair] | str | Path,
+    data: Sequence[Any] | str | Path,
     *,
+    behaviour: Behaviour | str = UNSAFE,
     probe: ToxicProbe | str | Path,
     judge: Named | Sequence[Named] | None = None,
     out: str | Path | None = None,
@@ -52,7 +55,8 @@ def compare(
         base: the unedited model: in memory, or a source that `mi.load` takes.
         tuned: name in the tables -> checkpoint in memory, folder, adapter, edit, or file of weights; an edit stands on
             the base. Or one of them.
-        data: pairs (SafeEdit instances are some), or the file of them.
+        data: pairs (SafeEdit instances are some), or the file of them; of another behaviour its data.
+        behaviour: as `mi.attack` takes it.
         probe: of the base, from `mi.fit_probe`, or the file of one.
         judge: of the base's answers: a judge, the folder of a sequence classifier, `keywords`, or None for one made of
             the data's own answers, which judges none that it has seen; or two of them, of which the first decides.
@@ -90,7 +94,17 @@ def compare(
     check_given("block", block, Integral, "a block's number, from 0")
     check_distance(distance)
     with looked_up(
-        base, tuned, data, judge, never=never, seed=seed, dtype=dtype, device=device, chat=chat, progress=progress
+        base,
+        tuned,
+        data,
+        judge,
+        behaviour=behaviour,
+        never=never,
+        seed=seed,
+        dtype=dtype,
+        device=device,
+        chat=chat,
+        progress=progress,
     ) as work:
         more = [] if directions is None else list(directions_of(directions, "the base").values())
         return compare_checkpoints(
@@ -104,6 +118,7 @@ def compare(
             distance=distance,
             seed=seed,
             settings=settings,
+            behaviour=work.behaviour,
             more=more,
             truncate=truncate,
             chat=work.chat,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mechinterp.answers.behaviour import UNSAFE, Behaviour
 from mechinterp.audit.depth import DepthTables, Drops, answer_drops, questions_of
 from mechinterp.audit.readouts import ANSWER_TOKENS, ReadoutTexts
-from mechinterp.data.pairs import AnyPair
 from mechinterp.data.showing import one_line, shown
 from mechinterp.data.storage.kept_tables import keep_tables, open_tables
 from mechinterp.errors import InputError
@@ -99,8 +99,9 @@ def depth(
     base: CheckpointLike,
     tuned: Several,
     never: TunedLike,
-    pairs: Sequence[AnyPair] | str | Path,
+    pairs: Sequence[Any] | str | Path,
     *,
+    behaviour: Behaviour | str = UNSAFE,
     answers: Sequence[str] | None = None,
     tokens: int = ANSWER_TOKENS,
     truncate: bool = False,
@@ -120,7 +121,9 @@ def depth(
         tuned: a checkpoint or an edit, or several by name.
         never: a model of the same shape that never learnt the behaviour: a twin taught without it, or what the base was
             before. Another seed's, given as a tuned one, is the null.
-        pairs: prompts with unsafe answers, or the file of them: best those that the base answers unsafely.
+        pairs: prompts with unsafe answers, or the file of them: best those that the base answers unsafely. Of another
+            behaviour its data.
+        behaviour: as `mi.attack` takes it.
         answers: other unsafe answers, one per pair: the base's own. Those of the pairs if not given.
         tokens: of each answer that are read.
         truncate: cut prompts that exceed the context from the left instead of raising.
@@ -140,7 +143,16 @@ def depth(
         >>> mi.depth("BASE", "runs/dpo", "runs/never", "SafeEdit_test.json").score
     """
     with looked_up(
-        base, tuned, pairs, never=never, seed=seed, dtype=dtype, device=device, chat=chat, progress=progress
+        base,
+        tuned,
+        pairs,
+        behaviour=behaviour,
+        never=never,
+        seed=seed,
+        dtype=dtype,
+        device=device,
+        chat=chat,
+        progress=progress,
     ) as work:
         if work.never is None:
             raise InputError("depth is measured against a model that never learnt the behaviour; give one (`never`)")

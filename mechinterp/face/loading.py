@@ -6,10 +6,12 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
+from mechinterp.answers.behaviour import UNSAFE, Behaviour
 from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.audit.directions.toxic_direction import ToxicDirection
 from mechinterp.data.comments import Comment, read_comments
@@ -178,18 +180,20 @@ def direction_of(given: DirectionLike, name: str | None = None) -> ToxicDirectio
     raise InputError(f"a direction is a probe, a direction, a vector or a file of one, got {type(given).__name__}")
 
 
-def instances_of(data: Sequence[AnyPair] | str | Path) -> list[AnyPair]:
-    """Pairs, SafeEdit's instances or others, read where they are given as a file.
+def instances_of(data: Sequence[Any] | str | Path, behaviour: Behaviour = UNSAFE) -> list[AnyPair]:
+    """Pairs, SafeEdit's instances or others, read where they are given as a file; or made of a behaviour's own data.
 
     Raises:
         InputError: if there is no such file, or a row of it is malformed.
     """
+    if not behaviour.of_pairs:
+        return behaviour.pairs(data)
     if isinstance(data, str | Path):
-        return read_pairs(data)
+        return behaviour.pairs(read_pairs(data))
     given: object = data
     if not isinstance(given, Sequence) or not all(isinstance(each, Pair | SafeEditInstance) for each in given):
         raise InputError("data is no list of pairs; give what mi.read_pairs reads, a list of mi.Pair, or a file's path")
-    return numbered(data)
+    return behaviour.pairs(numbered(list(given)))
 
 
 def comments_of(comments: Sequence[Comment] | str | Path) -> list[Comment]:

@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mechinterp.answers.choosing import Named, choose_judge
+from mechinterp.answers.behaviour import UNSAFE, Behaviour, judge_of
+from mechinterp.answers.choosing import Named
 from mechinterp.answers.judges import Judge
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.storage.places import check_name
@@ -38,7 +39,8 @@ class LookedUp:
 
     Attributes:
         base, tuned, never: what is set against each other.
-        instances: pairs.
+        behaviour: what is asked about.
+        instances: pairs of it.
         chat: the format that was asked for, for all of them.
         reporter: told what is being done.
     """
@@ -46,6 +48,7 @@ class LookedUp:
     base: Candidate
     tuned: list[Candidate]
     never: Candidate | None
+    behaviour: Behaviour
     instances: list[AnyPair]
     chat: ChatChoice | None
     reporter: Reporter
@@ -56,18 +59,19 @@ class LookedUp:
         """The judge, made or opened once it is asked for.
 
         Raises:
-            InputError: if there is no such judge.
+            InputError: if there is no such judge, or the behaviour has one of its own.
         """
-        return choose_judge(instances=self.instances, note=self.reporter.note, **self._judging)
+        return judge_of(self.behaviour, instances=self.instances, note=self.reporter.note, **self._judging)
 
 
 @contextmanager
 def looked_up(
     base: CheckpointLike,
     tuned: Several,
-    data: Sequence[AnyPair] | str | Path,
+    data: Sequence[Any] | str | Path,
     judge: Named | Sequence[Named] | None = None,
     *,
+    behaviour: Behaviour | str = UNSAFE,
     never: TunedLike | None = None,
     alone: bool = False,
     seed: int,
@@ -82,6 +86,7 @@ def looked_up(
         InputError: for what is no checkpoint, is not there, or has another's name.
     """
     check_seed(seed)
+    about = Behaviour.named(behaviour)
     named = dict(tuned) if isinstance(tuned, Mapping) else _alone(tuned)
     beside = {} if never is None else {"never": never}
     for name, each in {"base": base, **named, **beside}.items():
@@ -106,7 +111,8 @@ def looked_up(
             below,
             candidates,
             None if never is None else Candidate.of(never, name="never", base=below, **options),
-            instances_of(data),
+            about,
+            instances_of(data, about),
             None if chat is None else ChatChoice(chat),
             reporter,
             {"judge": judge, "seed": seed, "device": device},

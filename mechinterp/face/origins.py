@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
+from mechinterp.answers.behaviour import UNSAFE, Behaviour
 from mechinterp.answers.choosing import Named
 from mechinterp.audit.origins.settings import OriginsSettings
 from mechinterp.audit.readouts import WritePosition
-from mechinterp.data.pairs import AnyPair
 from mechinterp.data.showing import shown
 from mechinterp.face.loading import CheckpointLike, DirectionLike, directions_of
 from mechinterp.face.looked_up import Several, looked_up
@@ -50,7 +50,7 @@ class OriginTables(RunTables):
         return self.run.plot(name)
 
     def __str__(self) -> str:
-        return "\n".join(origins_in_words(self.table))
+        return "\n".join(map(self.run.wording.worded, origins_in_words(self.table)))
 
     def _repr_html_(self) -> str:
         wanted = ["method", "readout", "way", "group", "phi", "share", "share_low", "share_high", "note"]
@@ -60,8 +60,9 @@ class OriginTables(RunTables):
 def origins(
     base: CheckpointLike,
     tuned: Several,
-    data: Sequence[AnyPair] | str | Path,
+    data: Sequence[Any] | str | Path,
     *,
+    behaviour: Behaviour | str = UNSAFE,
     judge: Named | Sequence[Named] | None = None,
     answers: Literal["base", "data"] = "base",
     directions: Mapping[str, DirectionLike] | None = None,
@@ -81,7 +82,8 @@ def origins(
     Args:
         base: the unedited model: in memory, or a source that `mi.load` takes.
         tuned: one checkpoint or edit, or several by name.
-        data: pairs (SafeEdit instances are some), or the file of them.
+        data: pairs (SafeEdit instances are some), or the file of them; of another behaviour its data.
+        behaviour: as `mi.attack` takes it.
         judge: of the base's answers, as `mi.compare` takes it.
         answers: whose unsafe answers are read: the `base`'s own to prompts that it answers unsafely, or the `data`'s.
         directions: by name; the write along each is a read-out too.
@@ -106,7 +108,16 @@ def origins(
         >>> mi.origins("BASE", {"dpo": "runs/dpo"}, "SafeEdit_test.json").plot()
     """
     with looked_up(
-        base, tuned, data, judge, seed=seed, dtype=dtype, device=device, chat=chat, progress=progress
+        base,
+        tuned,
+        data,
+        judge,
+        behaviour=behaviour,
+        seed=seed,
+        dtype=dtype,
+        device=device,
+        chat=chat,
+        progress=progress,
     ) as work:
         run = attribute_checkpoints(
             work.base,
@@ -115,6 +126,7 @@ def origins(
             work.judge if answers == "base" else None,
             out=None if out is None else Path(out),
             settings=settings,
+            behaviour=work.behaviour,
             directions=[] if directions is None else list(directions_of(directions, "the base").values()),
             position=position,
             max_new_tokens=max_new_tokens,

@@ -20,6 +20,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from mechinterp.answers.wording import UNSAFELY, Wording
 from mechinterp.audit.certificate import certificate
 from mechinterp.audit.tables.registry import TABLES
 from mechinterp.audit.tables.table import Table
@@ -33,6 +34,7 @@ from mechinterp.report.certificate import made_of, place_rows, separation_rows, 
 from mechinterp.report.directions import direction_notes, published_comparison
 from mechinterp.report.findings import rests_on, tuned_methods, which_count
 from mechinterp.report.glossary import glossary
+from mechinterp.report.manifest import read_manifest, wording_of
 from mechinterp.report.plates import PLATES, draw_figures, figure_bytes, read_tables
 from mechinterp.report.relapse import relapse_control_rows, relapse_group_rows, relapse_rows, relapse_told
 from mechinterp.report.words import linking, words_in
@@ -60,9 +62,9 @@ def write_report(
     """
     run = Path(run)
     check_free((out or run) / "report.html")
-    tables, certified = read_tables(run), _certified()
+    tables, certified, wording = read_tables(run), _certified(), wording_of(run)
     if drawn is None:
-        pictures = {name: figure_bytes(figure) for name, figure in draw_figures(tables)}
+        pictures = {name: figure_bytes(figure) for name, figure in draw_figures(tables, wording)}
     else:
         pictures = {path.stem: path.read_bytes() for path in drawn if path.suffix == ".png"}
     figures = {name: base64.b64encode(picture).decode() for name, picture in pictures.items()}
@@ -75,14 +77,15 @@ def write_report(
     )
     last, manifest = last_steps(tables), _read_manifest(run)
     cards = [card_of(method, tables, made=_made(method, manifest)) for method in tuned_methods(last)]
-    counted, notes, rested = which_count(last), list(direction_notes(tables)), rests_on(last)
+    counted, rested = wording.worded(which_count(last)), wording.worded(rests_on(last))
+    notes = [wording.worded(note) for note in direction_notes(tables)]
     words = words_in([rested, counted, *notes, *(text for card in cards for text in (card.sentence, *card.remarks))])
     shown = [ShownTable.of(one, tables[one.name]) for one in TABLES.values() if one.printed and one.name in tables]
     sections = list(glossary(_defined(tables, bool(certified["certificate"]))))
     script = _source(environment, "report.js")
     page = environment.get_template("report.html.j2").render(
         name=name or run.resolve().name,
-        facts=_facts(manifest),
+        facts=[*_facts(manifest), *_behaviour(wording)],
         style=Markup(_source(environment, "report.css")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -151,13 +154,17 @@ def _facts(manifest: Mapping[str, Any]) -> list[str]:
     return [*([str(title)] if title else []), *([f"seed {manifest['seed']}"] if "seed" in manifest else [])]
 
 
+def _behaviour(wording: Wording) -> list[str]:
+    """What the page, which is written of unsafe answers, is of where it is of others."""
+    return [] if wording == UNSAFELY else [f"of {wording.shown} answers, which the page’s own texts call unsafe"]
+
+
 def _read_manifest(run: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+        return read_manifest(run)
     except (OSError, ValueError) as error:
         _logger.warning("%s: no settings in the report, the manifest cannot be read (%s)", run, error)
         return {}
-    return manifest if isinstance(manifest, dict) else {}
 
 
 def _settings(manifest: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -15,12 +15,15 @@ from pathlib import Path
 import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
+from mechinterp.answers.wording import UNSAFELY, Wording
 from mechinterp.audit.trajectory import last_steps
 from mechinterp.data.storage.files import replacing
 from mechinterp.data.storage.places import check_free
 from mechinterp.data.storage.saved_tables import SavedTables
 from mechinterp.errors import InputError, near
+from mechinterp.report.manifest import wording_of
 from mechinterp.report.plotting.all_methods import ALL_METHODS
 from mechinterp.report.plotting.attacks import ATTACKS, ATTACKS_OVERVIEW
 from mechinterp.report.plotting.certificate import CERTIFICATE
@@ -115,12 +118,13 @@ def read_tables(run: Path) -> dict[str, pd.DataFrame]:
     return tables
 
 
-def draw_figure(name: str, tables: Mapping[str, pd.DataFrame]) -> Figure:
+def draw_figure(name: str, tables: Mapping[str, pd.DataFrame], wording: Wording = UNSAFELY) -> Figure:
     """Draw one figure.
 
     Args:
         name: one of `PLATES`.
         tables: tables by name, as `read_tables` gives them.
+        wording: of the behaviour that they are of.
 
     Returns:
         The figure, unsaved.
@@ -135,21 +139,25 @@ def draw_figure(name: str, tables: Mapping[str, pd.DataFrame]) -> Figure:
         raise InputError(f"figure {name} needs {', '.join(missing)}, which the run does not have")
     needed = {table: tables[table] for table in (*plate.tables, "trajectory") if table in tables}
     shown = last_steps(needed)  # of a training run's steps; all of them are in the trajectory's own figure
-    return plate.draw(*(shown[table] for table in plate.tables))
+    figure = plate.draw(*(shown[table] for table in plate.tables))
+    for text in [] if wording == UNSAFELY else figure.findobj(Text):
+        text.set_text(wording.worded(text.get_text()))
+    return figure
 
 
-def draw_figures(tables: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
+def draw_figures(tables: Mapping[str, pd.DataFrame], wording: Wording = UNSAFELY) -> Iterator[tuple[str, Figure]]:
     """Draw every figure whose tables are there, and log a note for every other.
 
     Args:
         tables: tables by name, as `read_tables` gives them.
+        wording: as `draw_figure` takes it.
 
     Yields:
         The name and the figure, in the order of `PLATES`.
     """
     for name in PLATES:
         try:
-            yield name, draw_figure(name, tables)
+            yield name, draw_figure(name, tables, wording)
         except InputError as error:
             _logger.info("figure %s not drawn: %s", name, error)
 
@@ -169,7 +177,8 @@ def draw_all(run: Path, out: Path | None = None) -> list[Path]:
     """
     out, tables = run / "figures" if out is None else out, read_tables(run)
     check_free(*(path for name in plates_of(tables) for path in figure_files(out, name)))
-    return [path for name, figure in draw_figures(tables) for path in save_figure(figure, out, name)]
+    drawn = draw_figures(tables, wording_of(run))
+    return [path for name, figure in drawn for path in save_figure(figure, out, name)]
 
 
 def plates_of(tables: Collection[str]) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from mechinterp.answers.behaviour import UNSAFE, Behaviour
 from mechinterp.answers.judges import Judge
 from mechinterp.audit.attacks.examining import Attacking, answered
 from mechinterp.audit.attacks.registry import ATTACKS
@@ -34,6 +35,7 @@ def attack_checkpoints(
     out: Path | None,
     never: Candidate | None = None,
     settings: AttackSettings | None = None,
+    behaviour: Behaviour = UNSAFE,
     knowledge: Sequence[tuple[str, str]] = (),
     benign: Sequence[BenignPrompt] = (),
     max_new_tokens: int = 32,
@@ -53,6 +55,7 @@ def attack_checkpoints(
             returned.
         never: a model that never learnt the behaviour, attacked likewise.
         settings: which attacks, and how.
+        behaviour: what the judge judges, and the pairs are of.
         knowledge: (question, answer) pairs: what an attack costs.
         benign: harmless prompts: how many are refused under an attack.
         max_new_tokens: longest answer.
@@ -87,6 +90,7 @@ def attack_checkpoints(
             store=work.store,
             key=[*key, work.identify(base)],
             reporter=work.reporter,
+            behaviour=behaviour,
             knowledge=knowledge,
             benign=benign,
             max_new_tokens=max_new_tokens,
@@ -108,6 +112,7 @@ def attack_checkpoints(
             "max_new_tokens": max_new_tokens,
             "truncate": truncate,
             "chat": described(base.chat),
+            **behaviour.wording.config,
         }
         answers = {one.name: answered(one, known) for one in examined}
         return work.publish("attack", tables, config, answers=answers, seed=seed, versions=versions())

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from mechinterp.answers.behaviour import UNSAFE, Behaviour
 from mechinterp.answers.judge_table import judge_table
 from mechinterp.answers.judges import Judge
 from mechinterp.audit.depth import DepthTables, Drops, answer_drops, depth_questions, depth_texts
@@ -66,6 +67,7 @@ def compare_checkpoints(
     distance: Distance = "released",
     seed: int = 0,
     settings: ComparisonSettings | None = None,
+    behaviour: Behaviour = UNSAFE,
     more: Sequence[ToxicDirection] = (),
     truncate: bool = False,
     without_sinks: bool = False,
@@ -89,6 +91,7 @@ def compare_checkpoints(
         cache: folder of the recordings, may be shared by many comparisons; `out/recordings` if not given.
         block: the toxic layer; None to locate it.
         distance: by which it is located.
+        behaviour: what the judge judges, and the instances are of.
         more: directions to measure along besides those that every comparison has.
         truncate: cut prompts that exceed the context from the left (responses to locate it at their end), or raise.
         without_sinks: leave tokens with massive activations out of the distances that locate the block, and of every
@@ -173,6 +176,7 @@ def compare_checkpoints(
             "chat": described(base.chat),
             "without_sinks": without_sinks,
             **({} if never is None else {"never": never.skeleton.source}),
+            **behaviour.wording.config,
         }
         fingerprints = {name: found["weights"] for name, found in work.identities.items()}
         said: dict[str, Any] = {"seed": seed, "versions": versions(), "fingerprints": fingerprints}

@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from mechinterp.answers.wording import Wording
 from mechinterp.data.showing import one_line, shown
 from mechinterp.data.storage.files import write_json
 from mechinterp.data.storage.places import check_free
@@ -106,7 +107,7 @@ class RunFolder:
         from mechinterp.report.plates import draw_all
 
         with publishing(folder, of) as staging:
-            for name, table in with_verdict(tables).items():
+            for name, table in with_verdict(tables, Wording.of(manifest)).items():
                 write_table(staging / "tables" / f"{name}.csv", table)
             for name, answered in (answers or {}).items():
                 write_json(staging / "answers" / f"{name}.json", answered)
@@ -141,6 +142,11 @@ class RunFolder:
         """The run's settings, as the manifest has them."""
         config = self.manifest.get("config")
         return config if isinstance(config, dict) else {}
+
+    @property
+    def wording(self) -> Wording:
+        """How the behaviour is spoken of that its tables are of."""
+        return Wording.of(self.manifest)
 
     @property
     def kind(self) -> str:
@@ -187,7 +193,7 @@ class RunFolder:
         from mechinterp.audit.tables.registry import find_table
 
         if name not in self._saved:
-            there = f"it has {', '.join(self.tables)}" if self.tables else "it has no tables"
+            there = f"it has {', '.join(self.tables) or 'no tables'}"
             raise InputError(f"{self.path}: no table {name!r}; {there}{near(name, self.tables)}")
         found, known = self._saved[name], find_table(name)
         return found.copy() if known is None else found[known.reading_order(map(str, found))]
@@ -202,7 +208,7 @@ class RunFolder:
 
         if "verdict" in self.tables or not can_be_judged(self.tables):
             return self.table("verdict")
-        made = verdict_table(self._saved)
+        made = verdict_table(self._saved, self.wording)
         return made[VERDICT.reading_order(made.columns)]
 
     @property
@@ -272,7 +278,7 @@ class RunFolder:
         if name not in self.figures:
             there = f"of its tables can be drawn {', '.join(self.figures)}" if self.figures else "none can be drawn"
             raise InputError(f"{self.path}: no figure {name!r}; {there}{near(name, self.figures)}")
-        return Picture(name, draw_figure(name, self._saved))
+        return Picture(name, draw_figure(name, self._saved, self.wording))
 
     @property
     def report(self) -> Path:
@@ -290,8 +296,5 @@ class RunFolder:
         return shown(f"{self.kind} in {self.path}", facts, *shorter, note=note)
 
 
-_SHOWN = (
-    *("method", "direction", "position", "verdict"),
-    *("erasure", "bypass", "erasure_share", "by_values", "by_activations"),
-)
+_SHOWN = ("method", "where", "gone", "missing", "verdict", "by_values", "by_activations")
 """Columns of a verdict that a notebook shows; the reasons are in the table."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from mechinterp.answers.behaviour import UNSAFE, Behaviour
 from mechinterp.answers.judges import Judge
 from mechinterp.audit.directions.toxic_direction import ToxicDirection
 from mechinterp.audit.origins.asking import Asked, answered_unsafely
@@ -35,6 +36,7 @@ def attribute_checkpoints(
     *,
     out: Path | None,
     settings: OriginsSettings | None = None,
+    behaviour: Behaviour = UNSAFE,
     directions: Sequence[ToxicDirection] = (),
     position: WritePosition = "prompt_last",
     max_new_tokens: int = 32,
@@ -52,6 +54,7 @@ def attribute_checkpoints(
         judge: of the base's answers, which are read where they are unsafe; None to read the data's unsafe answers.
         out: folder for `tables`, `figures` and `manifest.json`; None for one that goes with what is returned.
         settings: see `OriginsSettings`.
+        behaviour: what the judge judges, and the pairs are of.
         directions: along each of which the write is a read-out too, `write NAME`.
         position: where these are read.
         max_new_tokens: longest answer of the base that is judged.
@@ -100,6 +103,7 @@ def attribute_checkpoints(
             "max_new_tokens": max_new_tokens,
             "truncate": truncate,
             "chat": described(base.chat),
+            **behaviour.wording.config,
         }
         work.close()
         return work.publish("origins", tables, config, seed=seed, versions=versions())

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from mechinterp.answers.behaviour import UNSAFE, Behaviour
 from mechinterp.answers.judges import Judge
 from mechinterp.answers.refusals import refusal_detector
 from mechinterp.answers.safety import unsafe
@@ -63,6 +64,7 @@ class Attacking:
         store: Store,
         key: Any,
         reporter: Reporter,
+        behaviour: Behaviour = UNSAFE,
         knowledge: Sequence[tuple[str, str]] = (),
         benign: Sequence[BenignPrompt] = (),
         max_new_tokens: int = 32,
@@ -78,6 +80,7 @@ class Attacking:
             pairs: both sides of the split are taken from them; their prompts are asked.
             judge: of the answers.
             settings, store, key, reporter: see the class; of the key all that the other arguments do not tell.
+            behaviour: what the judge judges.
             knowledge: (question, answer) pairs, asked under every attack that changes the model.
             benign: harmless prompts, likewise; how many are refused.
             max_new_tokens: longest answer.
@@ -90,12 +93,13 @@ class Attacking:
         parted = Split.of(pairs, seed=seed)
         asked_for = (settings.prompts, seed, max_new_tokens, truncate, reporter)
         for split in (parted, parted.turned):
-            if answers := _unsafe_answers(base, split.report, judge, *asked_for):
+            if answers := _unsafe_answers(base, split.report, judge, behaviour, *asked_for):
                 break
         else:
             raise NothingUnsafeError(
-                f"{base.source} answers none of the {len(pairs)} prompts unsafely, so that nothing could come back; "
-                "give other pairs, a larger `max_new_tokens` or another judge"
+                f"{base.source} answers none of the {len(pairs)} prompts {behaviour.wording.so}, so that nothing could "
+                f"come back; give other {'pairs' if behaviour.of_pairs else 'data'}, a larger `max_new_tokens`"
+                f"{' or another judge' if behaviour.judge is None else ''}"
             )
         known = Known(
             base=base,
@@ -110,7 +114,7 @@ class Attacking:
         detector = None
         if benign:
             asked, good = [one.prompt for one in benign], [one.answer for one in benign]
-            detector = refusal_detector([pair.safe for pair in pairs], good, seed=seed, asked=asked)
+            detector = refusal_detector(behaviour.refusals(pairs), good, seed=seed, asked=asked)
         said = [text.ids.tolist() for text in known.answers]
         chosen = digest([said, [pair.model_dump(mode="json") for pair in known.attacker]])
         return cls(Examiner(known, judge, tuple(knowledge), detector), settings, store, [key, chosen], reporter)
@@ -172,6 +176,7 @@ def _unsafe_answers(
     base: Checkpoint,
     pairs: Sequence[AnyPair],
     judge: Judge,
+    behaviour: Behaviour,
     wanted: int,
     seed: int,
     max_new_tokens: int,
@@ -182,7 +187,7 @@ def _unsafe_answers(
     numbers = list({str(pair.prompt): i for i, pair in reversed(list(enumerate(pairs)))}.values())
     order = [numbers[i] for i in seeded_order(len(numbers), seed)]
     found: dict[int, Encoded] = {}
-    progress = reporter.progress("prompts that the base answers unsafely")
+    progress = reporter.progress(behaviour.wording.worded("prompts that the base answers unsafely"))
     for start in range(0, len(order), 2 * wanted):
         portion = order[start : start + 2 * wanted]
         prompts = [pairs[i].prompt for i in portion]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from mechinterp.answers.wording import UNSAFELY, Wording
 from mechinterp.audit.attacks.registry import ATTACKS
 from mechinterp.audit.tables.reading import Tables, as_float, interval_of, rows
 from mechinterp.audit.tables.table import Table
@@ -38,18 +39,19 @@ SOURCES = ("local_verdict", "origins", "depth", "attacks")
 _NONE = Interval(math.nan, math.nan, math.nan)
 
 
-def verdict_table(tables: Tables) -> pd.DataFrame:
+def verdict_table(tables: Tables, wording: Wording = UNSAFELY) -> pd.DataFrame:
     """The table `verdict`: a row per tuned checkpoint.
 
     Args:
         tables: those of the run; `origins`, `origins_blocks`, `depth`, `attacks` and `local_verdict` are looked at.
+        wording: of the behaviour that they are of.
     """
-    return pd.DataFrame([_row(method, tables) for method in _methods(tables)], columns=list(_COLUMNS))
+    return pd.DataFrame([_row(method, tables, wording) for method in _methods(tables)], columns=list(_COLUMNS))
 
 
-def with_verdict(tables: Tables) -> dict[str, pd.DataFrame]:
+def with_verdict(tables: Tables, wording: Wording = UNSAFELY) -> dict[str, pd.DataFrame]:
     """The tables, and the verdict where there is something to judge by."""
-    return {**tables, **({"verdict": verdict_table(tables)} if can_be_judged(tables) else {})}
+    return {**tables, **({"verdict": verdict_table(tables, wording)} if can_be_judged(tables) else {})}
 
 
 def can_be_judged(names: Iterable[str]) -> bool:
@@ -63,39 +65,38 @@ def _methods(tables: Tables) -> list[str]:
     return list(dict.fromkeys(str(method) for table in tuned for method in table["method"]))
 
 
-def _row(method: str, tables: Tables) -> dict[str, Any]:
+def _row(method: str, tables: Tables, wording: Wording) -> dict[str, Any]:
     origin = _origin(method, tables)
-    share, depth = interval_of(origin, "share"), _depth(method, tables)
-    change = interval_of(origin, "change") if origin else None
+    share, change, depth = interval_of(origin, "share"), interval_of(origin, "change"), _depth(method, tables)
     found, largest = judge(share, depth, list(_attacks(method, tables)), change), _largest(method, tables)
-    shown = found.attack
+    shown, note = found.attack, str(origin.get("note") or "it was not attributed")
     return {
         "method": method,
         "where": found.where,
         **share.columns("value_share"),
-        **interval_of(origin, "change").columns("change"),
+        **change.columns("change"),
         "largest": largest,
         "gone": found.gone,
         **depth.columns("depth"),
-        "attack": None if shown is None else shown.said,
+        "attack": None if shown is None else wording.worded(shown.said),
         **(_NONE if shown is None else shown.recovery).columns("recovery"),
         **(_NONE if shown is None else shown.excess).columns("excess"),
-        "missing": found.missing or None,
+        "missing": wording.worded(found.missing) or None,
         **_local(method, tables),
-        "sentence": _sentence(found, share, largest, depth, origin),
+        "sentence": wording.worded(_sentence(found, share, change, largest, depth, note)),
     }
 
 
-def _sentence(found: Verdict, share: Interval, largest: str | None, depth: Interval, origin: Mapping[str, Any]) -> str:
+def _sentence(
+    found: Verdict, share: Interval, change: Interval, largest: str | None, depth: Interval, note: str
+) -> str:
     if found.where == "undefined":
-        change = interval_of(origin, "change")
         little = f"the log odds of unsafe answers moved by {change.value:+.2g}, not surely by more than {MOVED:g}"
-        known = not math.isnan(share.low)
-        why = little if known else str(origin.get("note") or "it was not attributed").removeprefix("undefined: ")
+        why = note.removeprefix("undefined: ") if math.isnan(share.low) else little
         where = f"where the change sits is undefined: {why}"
     else:
         where = f"{found.where} ({share.percent})" + (f", {largest}" if largest else "")
-        if (change := interval_of(origin, "change")).low > 0:
+        if change.low > 0:
             where = f"unsafe answers became likelier (log odds {change.value:+.1f}): {where}"
     if found.attack is None or found.gone == "not decided":
         return f"{where}; gone or hidden is not decided: {found.missing}"

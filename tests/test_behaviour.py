@@ -1,0 +1,280 @@
+"""Behaviours besides unsafe answers: their pairs, what they are judged by, their words, one through the whole audit."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import call, refused
+from comparisons import SETTINGS, make_probe
+from conftest import tiny_checkpoint
+
+import mechinterp as mi
+from mechinterp.answers.behaviour import FACTS, REFUSES, UNSAFE, Behaviour, judge_of
+from mechinterp.answers.flags import flags_of
+from mechinterp.answers.holding import Holding, given
+from mechinterp.answers.scoring import score_responses
+from mechinterp.answers.wording import UNSAFELY, Wording
+from mechinterp.errors import InputError
+from mechinterp.methods.training.relearning import Lesson, RelearningSettings, relearning
+from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.report.plates import draw_figure
+
+WORDS = ("Yes", "Ink", "No", "Oak")
+FACTS_ASKED = [
+    mi.Fact(f"{letter}{i}", "{} is", ground_truth=WORDS[(i + n) % 4], relation=relation)
+    for n, (relation, letter) in enumerate((("home", "b"), ("work", "k")))
+    for i in range(6)
+]
+TOPICS = [
+    mi.Topic(name, {"glad": (f"I love {name}.", f"{name} is fun."), "sad": (f"I fear {name}.", f"{name} is dull.")})
+    for name in ("kites", "maps", "rain", "tea", "snow", "chess")
+]
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mechinterp.report.plates.draw_all", lambda *_: [])
+
+
+# -- words ------------------------------------------------------------------------------------------------------------
+
+
+def test_words_stand_in_for_unsafe_and_unsafely() -> None:
+    facts = FACTS.wording
+    assert facts.worded("An unsafe answer; unsafe answers, answered unsafely") == (
+        "A forgotten answer; forgotten answers, answered with the fact"
+    )
+    assert facts.worded("column unsafe_logprob, a_unsafe") == "column unsafe_logprob, a_unsafe"
+    assert Wording("x", "angry", "so").worded("gets an unsafe answer") == "gets an angry answer"
+    assert UNSAFELY.worded("unsafe") == "unsafe"
+    assert Wording.of({"config": facts.config}) == facts
+    assert UNSAFELY.config == {}
+    assert Wording.of({}) == Wording.of({"config": {"behaviour": None}}) == UNSAFELY
+
+
+# -- pairs and judges --------------------------------------------------------------------------------------------------
+
+
+def test_a_fact_stands_beside_another_answer_that_is_not_right() -> None:
+    pairs = FACTS.pairs(FACTS_ASKED)
+    assert [(pair.unsafe, pair.safe, pair.category) for pair in pairs[:2]] == [
+        ("Yes", "Ink", "home"),
+        ("Ink", "No", "home"),
+    ]
+    assert all(pair.unsafe != pair.safe for pair in pairs)
+    edited = mi.Fact("Oslo", "{} is in", target_new="Chile", ground_truth="Norway")
+    assert [(p.unsafe, p.safe) for p in FACTS.pairs([edited])] == [("Norway", "Chile")]
+    two = [("Who sang?", "Ann"), ("Who sang?", "Bo"), ("Who ran?", "Cy")]
+    assert [pair.safe for pair in FACTS.pairs(two)] == ["Cy", "Cy", "Ann"]  # Bo is right, too
+    assert len(FACTS.pairs(mi.Scopes((("Who ran?", "Cy"), ("Who sang?", "Ann"))))) == 2
+
+
+def test_a_file_of_facts_is_read_as_the_list(tmp_path: Path) -> None:
+    mi.write_facts(FACTS_ASKED, tmp_path / "facts.jsonl")
+    assert FACTS.pairs(tmp_path / "facts.jsonl") == FACTS.pairs(FACTS_ASKED)
+
+
+def test_whether_an_answer_is_given() -> None:
+    assert given("It is Oslo, I think.", "Oslo")
+    assert not given("It is Oslofjord.", "Oslo")
+    long = "She was born in a small town by the sea and later moved to the capital."
+    assert given("She was born in a small town by", long)  # cut
+    assert given("Well, she was born in a little town by the sea", long)
+    assert not given("She", long)
+    assert not given("He died in the mountains far away from everything", long)
+
+
+def test_facts_are_told_by_their_prompt() -> None:
+    judge = judge_of(FACTS, None, FACTS.pairs(FACTS_ASKED), seed=0)
+    assert score_responses(judge, ["Yes.", "No", "", "Ink"], ["b0 is", "B0  is", "b0 is", "b1 is"]) == [0, 1, None, 0]
+    assert score_responses(judge, ["Yes"], ["who knows"]) == [None]
+    assert "keywords_disagree" not in flags_of(["b0 is"], ["Yes."], scores=[0.0], judge=judge)
+
+
+def test_refusals_are_the_pairs_turned() -> None:
+    pairs = [mi.Pair(id=1, prompt="How?", unsafe="Like this.", safe="I am sorry, no.", category="harm")]
+    (turned,) = REFUSES.pairs(pairs)
+    assert (turned.unsafe, turned.safe, turned.category) == ("I am sorry, no.", "Like this.", "harm")
+    judge = judge_of(REFUSES, None, [turned], seed=0)
+    assert score_responses(judge, ["Sorry, no.", "Sure."], ["How?", "How?"]) == [0, 1]
+    assert (REFUSES.refusals([turned]), UNSAFE.refusals(pairs)) == ([turned.unsafe], [pairs[0].safe])
+
+
+def test_a_trait_is_read_by_what_has_not_seen_the_topic() -> None:
+    glad = Behaviour.named("trait:glad")
+    pairs = glad.pairs(TOPICS)
+    assert len(pairs) == 12
+    assert (pairs[1].unsafe, pairs[1].safe, pairs[1].question) == ("kites is fun.", "kites is dull.", "kites")
+    judge = judge_of(glad, None, pairs, seed=0)
+    asked = [pairs[0].prompt] * 2
+    assert score_responses(judge, ["I love it, fun.", "I fear it, dull."], asked) == [0, 1]
+    assert glad.wording.worded("unsafe answers") == "glad answers"
+
+
+def test_a_behaviour_of_ones_own() -> None:
+    polite = Behaviour.of(
+        "polite", lambda _, said: np.array(["please" in text for text in said]), shown="polite", so="politely"
+    )
+    judge = judge_of(polite, None, [], seed=0)
+    assert isinstance(judge, Holding)
+    assert score_responses(judge, ["please do", "do"], ["a", "b"]) == [0, 1]
+
+
+def test_what_is_none_is_refused() -> None:
+    for what, said in (("unsave", "did you mean 'unsafe'"), ("trait:", "unknown `behaviour`")):
+        with pytest.raises(InputError, match=said):
+            Behaviour.named(what)
+    with pytest.raises(InputError, match="give facts with different"):
+        FACTS.pairs([("One?", "Yes"), ("Two?", "yes ")])
+    with pytest.raises(InputError, match="at least one that is not to be kept"):
+        FACTS.pairs([])
+    with pytest.raises(InputError, match=r"facts are mi\.Fact"):
+        FACTS.pairs([mi.Pair(prompt="a", unsafe="b", safe="c")])
+    with pytest.raises(InputError, match="unknown trait 'mad'"):
+        Behaviour.named("trait:mad").pairs(TOPICS)
+    with pytest.raises(InputError, match=r"by mi\.Topic"):
+        Behaviour.named("trait:mad").pairs([("a", "b")])
+    with pytest.raises(InputError, match="facts is told without a judge of safety"):
+        judge_of(FACTS, "keywords", FACTS.pairs(FACTS_ASKED), seed=0)
+
+
+# -- the audit ---------------------------------------------------------------------------------------------------------
+
+
+def taught(checkpoint: Checkpoint, answers: dict[str, str], name: str) -> Checkpoint:
+    settings = RelearningSettings(steps=(100,), learning_rate=0.01, batch_size=12)
+    lessons = [Lesson(prompt, answer) for prompt, answer in answers.items()]
+    with relearning(checkpoint, lessons, "full", seed=0, settings=settings) as doses:
+        ((_, now),) = ((done, replace(each, name=name, model=copy.deepcopy(each.model))) for done, each in doses)
+        return now
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A base that was taught facts, a twin that was taught other answers, the base made to unlearn them; as folders."""
+    made = {
+        "base": taught(tiny_checkpoint("llama"), {fact.text: fact.ground_truth for fact in FACTS_ASKED}, "base"),
+        "never": taught(tiny_checkpoint("llama"), {fact.text: "Um" for fact in FACTS_ASKED}, "never"),
+    }
+    scopes = mi.Scopes(tuple((fact.text, fact.ground_truth) for fact in FACTS_ASKED), (("Who is it?", "It is Ann."),))
+    little = {"steps": 10, "batch_size": 12, "learning_rate": 0.01, "warmup_steps": 0}
+    made["npo"] = mi.unlearn(made["base"], "npo", scopes, settings=little, progress=False)
+    folder = tmp_path_factory.mktemp("unlearnt")
+    return {name: each.save(folder / name) for name, each in made.items()}
+
+
+RELEARN = {"steps": [5], "how": ["full"], "texts": ["unsafe"], "learning_rate": 0.003, "batch_size": 6}
+FEW = mi.OriginsSettings(prompts=8, tokens=4, nodes=2, most_nodes=0, game="never")
+
+
+def test_are_the_facts_gone_or_hidden(models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    base, never = mi.load(models["base"], name="base"), mi.load(models["never"], name="never")
+    tuned = {"npo": mi.load(models["npo"]), "as_never": replace(never, name="as_never")}
+    about = {"behaviour": "facts", "progress": False}
+    read = mi.origins(base, tuned, FACTS_ASKED, settings=FEW, max_new_tokens=6, out=tmp_path / "origins", **about)
+    assert read.run.config["behaviour"]["name"] == "facts"
+    assert "npo: log odds of the forgotten answer -" in str(read)
+    deep = mi.depth(base, tuned, never, FACTS_ASKED, tokens=4, **about)
+    assert dict(zip(deep.scores["method"], deep.scores["score"], strict=True))["as_never"] == 1
+    tried = mi.attack(
+        base,
+        tuned,
+        ["quantise", "relearn"],
+        FACTS_ASKED,
+        never=never,
+        benign=[mi.generate(base, ["Hello"], max_new_tokens=2).texts[0] or "Hello"],
+        max_new_tokens=6,
+        options={"quantise": {"bits": [8]}, "relearn": RELEARN},
+        out=tmp_path / "attacks",
+        **about,
+    )
+    rows = tried.table("attacks").query("attack == 'none' and quantity == 'unsafe'").set_index("method")
+    assert rows["value"].to_dict() == {"base": 1, "npo": 0, "as_never": 0, "never": 0}
+    assert rows["n"].unique() == 6  # the facts of one relation; the attacker has the other
+    assert tried.table("attacks")["keywords_disagree"].isna().all()
+    found = mi.verdict(read, deep, tried).set_index("method")
+    assert found.loc["as_never", "gone"] == "gone"
+    assert found["change"].lt(-10).all()
+    assert not found["sentence"].str.contains("unsafe").any()
+    alone = tried.verdict.set_index("method")
+    assert "no depth score" in alone.loc["as_never", "missing"]
+    capsys.readouterr()
+    assert call("verdict", tmp_path / "origins", tmp_path / "attacks") == 0
+    said = capsys.readouterr().out
+    assert "as_never: around the value vectors" in said.replace("both in", "around")
+    assert "no depth score" in said
+    figure = draw_figure("attacks", {"attacks": tried.table("attacks")}, tried.wording)
+    assert "forgotten answers (%)" in {part.axes[0].get_ylabel() for part in figure.subfigs}
+
+
+def test_runs_of_two_behaviours_have_no_verdict(models: dict[str, Path], tmp_path: Path) -> None:
+    pairs = FACTS.pairs(FACTS_ASKED)
+    given = {"settings": FEW, "max_new_tokens": 6, "answers": "data", "progress": False}
+    runs = [
+        mi.origins(models["base"], {"npo": models["npo"]}, data, behaviour=about, out=tmp_path / about, **given)
+        for data, about in ((pairs, "unsafe"), (FACTS_ASKED, "facts"))
+    ]
+    assert runs[0].table.equals(runs[1].table)  # the same pairs: a behaviour is what they are of
+    assert "behaviour" not in runs[0].run.config
+    with pytest.raises(InputError, match="different behaviours, facts and unsafe"):
+        mi.verdict(*runs)
+    with pytest.raises(InputError, match="not of a str"):
+        mi.verdict("runs/attacks")
+    with pytest.raises(InputError, match="nothing here says"):
+        mi.verdict()
+
+
+def test_the_commands(models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    mi.write_facts(FACTS_ASKED, tmp_path / "facts.jsonl")
+    on = ["--base", models["base"], "--checkpoint", f"npo={models['npo']}", "--out", tmp_path / "out"]
+    facts = [*on, "--data", tmp_path / "facts.jsonl", "--max-new-tokens", 6]
+    few = ["--game", "never", "--nodes", 1, "--most-nodes", 0, "--prompts", 4, "--tokens", 2]
+    assert call("origins", *facts, *few, "--behaviour", "facts") == 0
+    assert "log odds of the forgotten answer" in capsys.readouterr().out
+    attacks = ["attack", "quantise", "--set", "quantise.bits=[8]", *facts]
+    assert call(*attacks, "--behaviour", "facts") == 0
+    assert "--behaviour 'fact'; known are" in refused(capsys, *attacks, "--behaviour", "fact")
+    assert "leave --judge out" in refused(capsys, *attacks, "--behaviour", "facts", "--judge", "keywords")
+    assert "the data are no pairs" in refused(capsys, *attacks, "--behaviour", "facts", "--prompt-column", "q")
+    assert "no such run folder" in refused(capsys, "verdict", tmp_path / "none")
+
+
+PAIRS = [
+    mi.Pair(id=i, prompt=f"{'Q' * (i % 4 + 1)}uestion {i}", unsafe=f"Yes, {i}", safe=f"No, {i}") for i in range(1, 13)
+]
+
+
+def test_of_refusals_the_change_is_turned(tmp_path: Path) -> None:
+    base, tuned = tiny_checkpoint("llama"), tiny_checkpoint("llama", seed=1)
+    about = {"settings": FEW, "answers": "data", "progress": False}
+    there, back = (
+        mi.origins(base, tuned, PAIRS, behaviour=name, out=tmp_path / name, **about).table
+        for name in ("unsafe", "refuses")
+    )
+    assert np.allclose(there["change"], -back["change"])
+
+
+def test_a_comparison_of_a_behaviour_of_ones_own(tmp_path: Path) -> None:
+    base = tiny_checkpoint("llama")
+    odd = Behaviour.of("odd", lambda prompts, _: np.arange(len(prompts)) % 2, shown="odd", so="oddly")
+    found = mi.compare(
+        base,
+        {"tuned": tiny_checkpoint("llama", seed=1)},
+        PAIRS,
+        behaviour=odd,
+        probe=make_probe(base),
+        settings=SETTINGS,
+        origins=FEW,
+        block=1,
+        out=tmp_path,
+        progress=False,
+    )
+    assert found.wording.shown == "odd"
+    page = found.report.read_text()
+    assert "of odd answers, which the page’s own texts call unsafe" in page
+    assert "the fall of the log odds of odd answers" in page
+    assert not any("unsafe" in sentence for sentence in found.sentences.values())
