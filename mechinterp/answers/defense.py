@@ -21,9 +21,10 @@ from mechinterp.data.storage.provenance import digest
 from mechinterp.errors import InputError, near
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.passes.feeding import ANY_LENGTH, as_fed
 from mechinterp.models.passes.side_by_side import changed_parameters
 from mechinterp.models.passes.watching import Progress
-from mechinterp.models.text.tokens import encode, wrapped
+from mechinterp.models.text.tokens import wrapped
 
 TOKENS = 16384  # padded tokens in a batch that several edits answer
 
@@ -147,7 +148,7 @@ def _groups(
     Only edits of the same parameters share one: of what one of them changes, every other would need a copy, too.
     """
     texts = [wrapped(prompt, ask.prefix, ask.suffix) for i in instances for prompt in prompts_by_kind(i).values()]
-    encoded = encode(checkpoint.tokenizer, texts, chat=checkpoint.chat, max_length=2**31, quiet=True)
+    encoded = as_fed(checkpoint, texts, max_length=ANY_LENGTH, quiet=True)
     tokens = max(len(text.ids) for text in encoded)
     longest = min(tokens, checkpoint.names.context_length) + ask.max_new_tokens
     rows = len(KINDS) + len(ask.knowledge)

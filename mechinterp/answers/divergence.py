@@ -27,10 +27,11 @@ from mechinterp.measures.intervals import Interval
 from mechinterp.measures.statistics import bootstrap
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.passes.feeding import as_fed
 from mechinterp.models.passes.positions import reading
 from mechinterp.models.passes.watching import Progress, evaluating
 from mechinterp.models.text.batches import length_batches, pad
-from mechinterp.models.text.tokens import Encoded, encode
+from mechinterp.models.text.tokens import Encoded
 from mechinterp.models.unembedding import unembedded_at
 
 Opened = Callable[[], AbstractContextManager[Checkpoint]]
@@ -107,7 +108,7 @@ def next_token_divergence(
         raise InputError("the divergence along responses needs an answer for every prompt")
     with open_base() as base:
         tokens = partial(
-            encode,
+            as_fed,
             prompts=prompts,
             responses=answers if position == "response" else None,
             max_length=base.names.context_length,
@@ -115,7 +116,7 @@ def next_token_divergence(
             prefix=prefix,
             suffix=suffix,
         )
-        texts = tokens(base.tokenizer, chat=base.chat)
+        texts = tokens(base)
         vocabulary, apart = base.model.config.get_text_config().vocab_size, base.names.short_context
         tokenizer, pad_id = base.tokenizer, base.padding_id
     rows = [_predicting(text, position) for text in texts]
@@ -129,7 +130,7 @@ def next_token_divergence(
         with open_base() as base:
             kept = [logits_at(base, [texts[i] for i in order], [rows[i] for i in order], pad_id) for order in group]
         with open_tuned() as tuned:
-            if tuned.tokenizer is not tokenizer and tokens(tuned.tokenizer, chat=tuned.chat) != texts:
+            if tuned.tokenizer is not tokenizer and tokens(tuned) != texts:
                 raise InputError(f"{tuned.source}: its tokenizer makes other tokens of the prompts than the base's")
             tokenizer = tuned.tokenizer  # the next groups need not look again
             for order in group:

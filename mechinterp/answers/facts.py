@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 from mechinterp.data.facts.fact import Asked, Fact
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.passes.feeding import as_fed
 from mechinterp.models.passes.generation import answers_of, continue_tokens
 from mechinterp.models.passes.sampling import sampled
 from mechinterp.models.passes.teacher_forced import Forced, force
 from mechinterp.models.passes.watching import Progress
-from mechinterp.models.text.tokens import encode
 
 TOP = 5
 """Fluency is of texts drawn from that many of the most probable tokens, as in the released code."""
@@ -102,11 +102,9 @@ def asked_of(fact: Fact) -> list[Asked]:
 def say(checkpoint: Checkpoint, prompts: Sequence[str], *, max_new_tokens: int, seed: int, cut: bool) -> list[Said]:
     """What a model says to prompts, the most probable answer and one that is drawn; each prompt once."""
     unique = list(dict.fromkeys(prompts))
-    heads = encode(
-        checkpoint.tokenizer,
+    heads = as_fed(
+        checkpoint,
         unique,
-        max_length=checkpoint.names.context_length,
-        chat=checkpoint.chat,
         reserve=max_new_tokens,
         truncate=cut,
     )

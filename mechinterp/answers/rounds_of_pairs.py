@@ -15,9 +15,9 @@ from mechinterp.data.pairs import AnyPair
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.passes.feeding import as_fed
 from mechinterp.models.passes.generation import answers_of, continue_tokens
 from mechinterp.models.passes.sampling import sampled
-from mechinterp.models.text.tokens import encode
 
 GENERALISATION, BENIGN = "generalisation", "benign"
 """Where a pair's round trip is asked besides at its own prompt."""
@@ -52,11 +52,9 @@ def rounds_of_pairs(
     if not pairs:
         raise InputError("there are no pairs to edit and edit back; give at least one")
     prompts = list(dict.fromkeys([*benign, *(prompt for pair in pairs for prompt in (pair.prompt, *_general(pair)))]))
-    heads = encode(
-        base.tokenizer,
+    heads = as_fed(
+        base,
         prompts,
-        max_length=base.names.context_length,
-        chat=base.chat,
         suffix=suffix,
         reserve=max_new_tokens,
         truncate=truncate,

@@ -24,11 +24,12 @@ from mechinterp.measures.facts import mean_of_shares, mean_of_values, says, shar
 from mechinterp.measures.intervals import Interval
 from mechinterp.measures.rouge import rouge_l
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.passes.feeding import as_fed
 from mechinterp.models.passes.generation import answers_of, continue_tokens
 from mechinterp.models.passes.teacher_forced import UNDEFINED, Forced, force_tokens
 from mechinterp.models.passes.watching import Progress
 from mechinterp.models.passes.whole_answers import answers_as_tokens, ended
-from mechinterp.models.text.tokens import Encoded, encode
+from mechinterp.models.text.tokens import Encoded
 
 UNITS = {"logprob": "nats", "perplexity": "1", "perplexity_of_tokens": "1"}
 """Of quantities that are no shares."""
@@ -135,11 +136,9 @@ def _said(
     checkpoint: Checkpoint, questions: Sequence[Question], separator: str | None, new: int, fed: dict[str, Any]
 ) -> list[str]:
     """Greedy answers, behind the separator where there is one."""
-    heads = encode(
-        checkpoint.tokenizer,
+    heads = as_fed(
+        checkpoint,
         [prompt if separator is None else f"{prompt}{separator}" for prompt, _ in questions],
-        max_length=checkpoint.names.context_length,
-        chat=checkpoint.chat,
         reserve=new,
         **fed,
     )

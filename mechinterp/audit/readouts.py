@@ -28,12 +28,13 @@ from mechinterp.errors import InputError, near
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.interventions.changing import unit_vector
+from mechinterp.models.passes.feeding import ANY_LENGTH, as_fed
 from mechinterp.models.passes.positions import reading
 from mechinterp.models.passes.scoring import LOGITS, token_logprobs
 from mechinterp.models.passes.sequences import OnDevices
 from mechinterp.models.passes.watching import Progress, evaluating, watching
 from mechinterp.models.text.batches import length_batches, pad, to_device, token_budget
-from mechinterp.models.text.tokens import Encoded, encode
+from mechinterp.models.text.tokens import Encoded
 from mechinterp.models.unembedding import unembedded_at
 
 WritePosition = Literal["prompt_last", "response"]
@@ -87,17 +88,15 @@ class ReadoutTexts:
         if unsafe is not None and len(unsafe) != len(pairs):
             raise InputError(f"{len(pairs)} pairs but {len(unsafe)} unsafe answers")
         prompts = [pair.prompt for pair in pairs]
-        heads = encode(
-            base.tokenizer,
+        heads = as_fed(
+            base,
             prompts,
-            max_length=base.names.context_length,
-            chat=base.chat,
             truncate=truncate,
             reserve=tokens,
         )
 
         def after(responses: Sequence[str]) -> list[Sequence[int]]:  # the prompts are whole here, cut in `heads`
-            wholes = encode(base.tokenizer, prompts, responses, max_length=2**31 - 1, chat=base.chat, quiet=True)
+            wholes = as_fed(base, prompts, responses, max_length=ANY_LENGTH, quiet=True)
             return [_answer(whole) for whole in wholes]
 
         given = [pair.unsafe for pair in pairs] if unsafe is None else list(unsafe)

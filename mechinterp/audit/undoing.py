@@ -22,8 +22,9 @@ from mechinterp.measures.round_trip import left_of
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.names import h_down
+from mechinterp.models.passes.feeding import ANY_LENGTH, as_fed
 from mechinterp.models.passes.recording import record_all
-from mechinterp.models.text.tokens import Encoded, encode
+from mechinterp.models.text.tokens import Encoded
 from mechinterp.models.unembedding import back_through_final_norm, unembedding
 
 QUARTER = 0.25
@@ -128,15 +129,15 @@ def _parting(
     base: Checkpoint, true: Query, new: str, suffix: str | None, *, truncate: bool
 ) -> tuple[Float[Tensor, " d_model"], list[Encoded]] | None:
     """The direction that prefers the true answer where the two part, and each prompt with what they have in common."""
-    options: dict[str, Any] = {"chat": base.chat, "suffix": suffix, "quiet": True}
+    options: dict[str, Any] = {"suffix": suffix, "quiet": True}
     tails = []
     for answer in (true.answer, new):
         answers = [answer] * len(true.prompts)
-        whole = encode(base.tokenizer, true.prompts, answers, max_length=2**31 - 1, **options)
+        whole = as_fed(base, true.prompts, answers, max_length=ANY_LENGTH, **options)
         tails.append([list(text.ids[text.prompt_length :]) for text in whole])
-    reserve, context = max(len(tail) for each in tails for tail in each), base.names.context_length
-    heads = encode(
-        base.tokenizer, true.prompts, max_length=context, truncate=truncate, reserve=reserve, **options
+    reserve = max(len(tail) for each in tails for tail in each)
+    heads = as_fed(
+        base, true.prompts, truncate=truncate, reserve=reserve, **options
     )  # as the answers were read after them
     texts: list[Encoded] = []
     first: tuple[int, int] | None = None

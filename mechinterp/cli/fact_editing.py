@@ -135,13 +135,8 @@ class FactEditing:
             more["block"] = blocks[0]
         if self.settings_file is None:
             return default_settings(self.method.value, checkpoint, more)
-        released = read_easyedit(self.settings_file)
-        if released.method.replace("ft_l", "ft_m") != self.method.value or released.settings is None:
-            raise InputError(
-                f"{self.settings_file}: settings of {released.algorithm}, not of --method {self.method.value}"
-            )
-        released.changes(checkpoint.names)
-        return default_settings(self.method.value, checkpoint, {**released.settings.model_dump(), **more})
+        released = read_easyedit(self.settings_file).settings_of(self.method.value, checkpoint.names)
+        return default_settings(self.method.value, checkpoint, {**released, **more})
 
 
 of_facts = adding("facts", OPTIONS, FactEditing, vars(FactEditing()))
@@ -194,9 +189,8 @@ def _moments(
 ) -> SecondMoments | None:
     """Those of the file, or made of texts and kept there; None where the method needs none."""
     from mechinterp.data.texts import read_text_lines
-    from mechinterp.methods.facts.editing import needs_moments
-    from mechinterp.methods.facts.settings import FtMSettings
-    from mechinterp.models.passes.second_moments import SecondMoments, second_moments
+    from mechinterp.methods.facts.editing import moments_for, needs_moments
+    from mechinterp.models.passes.second_moments import SecondMoments
 
     if not needs_moments(settings):
         if options.moments or options.texts:
@@ -204,11 +198,9 @@ def _moments(
         return None
     if options.moments is not None and options.moments.exists():
         return SecondMoments.load(options.moments)
-    if options.texts is None:
-        return None  # which the editor refuses
-    texts = [line for _, line in read_text_lines(options.texts, "texts, one a line") if line.strip()]
-    blocks = () if isinstance(settings, FtMSettings) else settings.edited
-    found = second_moments(checkpoint, texts, blocks, progress=progress)
-    if options.moments is not None and is_main():
+    lines = [] if options.texts is None else read_text_lines(options.texts, "texts, one a line")
+    texts = [line for _, line in lines] or None
+    found = moments_for(checkpoint, texts, settings, progress=progress)
+    if found is not None and options.moments is not None and is_main():
         found.save(options.moments)
     return found

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from mechinterp.data.facts.fact import Fact
-from mechinterp.errors import InputError
 from mechinterp.face.given import check_given, check_seed
 from mechinterp.face.loading import CheckpointLike, facts_of, load
 from mechinterp.face.progress import watched
@@ -16,7 +15,7 @@ from mechinterp.methods.facts.easyedit import EasyEdit
 from mechinterp.methods.facts.settings import EditorSettings, default_settings
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
-from mechinterp.models.passes.second_moments import SecondMoments, second_moments
+from mechinterp.models.passes.second_moments import SecondMoments
 
 
 def edit_facts(
@@ -64,17 +63,13 @@ def edit_facts(
     with watched(progress) as reporter:
         checkpoint = base if isinstance(base, Checkpoint) else load(base)
         if isinstance(settings, EasyEdit):
-            settings.changes(checkpoint.names)
-            if settings.settings is None or settings.method.replace("ft_l", "ft_m") != method:
-                raise InputError(f"{settings.file}: settings of {settings.algorithm}, not of {method}")
-            settings = settings.settings.model_dump()
+            settings = settings.settings_of(method, checkpoint.names)
         if settings is None or isinstance(settings, Mapping):
             settings = default_settings(method, checkpoint, settings)
         if isinstance(moments, str | Path):
             moments = SecondMoments.load(moments)
-        if moments is None and texts is not None and editing.needs_moments(settings):
-            blocks = getattr(settings, "edited", ())
-            moments = second_moments(checkpoint, texts, blocks, progress=reporter.progress("second moments"))
+        if moments is None:
+            moments = editing.moments_for(checkpoint, texts, settings, progress=reporter.progress("second moments"))
         return list(
             editing.edit_facts(
                 checkpoint,

@@ -24,7 +24,8 @@ from mechinterp.data.validation import UsersSettings
 from mechinterp.measures.statistics import seeded_order
 from mechinterp.methods.training.relearning import Lesson
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.text.tokens import encode, plain_text
+from mechinterp.models.passes.feeding import ANY_LENGTH, as_fed
+from mechinterp.models.text.tokens import plain_text
 
 _logger = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ def _examples(known: Known, kind: str, number: int) -> list[Lesson]:
 
 def _missing(target: Checkpoint, known: Known, prompts: Sequence[Prompt]) -> int:
     """How many tokens the longest prompt has too many, with room for an answer; 0 where all fit."""
-    texts = encode(target.tokenizer, prompts, max_length=2**31 - 1, chat=target.chat, quiet=True)
+    texts = as_fed(target, prompts, max_length=ANY_LENGTH, quiet=True)
     room = target.names.context_length - max(known.max_new_tokens, ANSWER_TOKENS)
     return max(0, max(len(text.ids) for text in texts) - room)
 

@@ -24,9 +24,10 @@ from mechinterp.data.prompt_pairs import PromptPair
 from mechinterp.data.safeedit import SafeEditInstance
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.passes.feeding import ANY_LENGTH, as_fed
 from mechinterp.models.passes.watching import evaluating
 from mechinterp.models.text.batches import length_batches, pad, token_budget
-from mechinterp.models.text.tokens import Encoded, encode
+from mechinterp.models.text.tokens import Encoded
 from mechinterp.models.unembedding import token_texts
 
 _SAME = 4
@@ -174,14 +175,13 @@ def _prompts(pairs: Iterable[AnyPair]) -> Iterable[Prompt]:
 
 
 def _encoded(checkpoint: Checkpoint, prompts: Sequence[Prompt], *, truncate: bool = False) -> list[Encoded]:
-    context = checkpoint.names.context_length
-    return encode(checkpoint.tokenizer, prompts, max_length=context, chat=checkpoint.chat, truncate=truncate)
+    return as_fed(checkpoint, prompts, truncate=truncate)
 
 
 def _first_tokens(checkpoint: Checkpoint, prompt: Prompt, answers: Sequence[str]) -> tuple[int, ...]:
     """The first token of each answer to a prompt, each once."""
     prompts = [prompt] * len(answers)
-    wholes = encode(checkpoint.tokenizer, prompts, answers, max_length=2**31 - 1, chat=checkpoint.chat, quiet=True)
+    wholes = as_fed(checkpoint, prompts, answers, max_length=ANY_LENGTH, quiet=True)
     return tuple(dict.fromkeys(whole.ids[whole.prompt_length] for whole in wholes))
 
 

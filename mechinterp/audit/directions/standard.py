@@ -26,7 +26,7 @@ from mechinterp.audit.directions.toxic_direction import ToxicDirection
 from mechinterp.data.pairs import AnyPair
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.text.tokens import encode
+from mechinterp.models.passes.feeding import ANY_LENGTH, as_fed
 from mechinterp.models.unembedding import back_through_final_norm, unembedding
 
 DIRECTIONS = ("probe", "answer", "class_means")
@@ -59,7 +59,7 @@ def first_tokens(checkpoint: Checkpoint, instances: Sequence[AnyPair], responses
     """The first token of each response after the adversarial prompt of its instance."""
     prompts = [instance.prompt for instance in instances]
     # the context is no limit here: nothing is run
-    texts = encode(checkpoint.tokenizer, prompts, responses, chat=checkpoint.chat, max_length=2**31)
+    texts = as_fed(checkpoint, prompts, responses, max_length=ANY_LENGTH)
     return [text.ids[text.prompt_length] for text in texts]
 
 

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from mechinterp.data.pairs import AnyPair, knowledge_of
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.passes.feeding import ANY_LENGTH, as_fed
 from mechinterp.models.passes.upper_blocks import Scored
 from mechinterp.models.text.cutting import keep_right
 from mechinterp.models.text.special_tokens import Around, SpelledOut
@@ -133,7 +134,7 @@ def say_of_texts(checkpoint: Checkpoint, instances: Sequence[AnyPair], settings:
             spelled.look(name, text, _ids(tokenizer, text))
         spelled.warn()
         return
-    texts = encode(tokenizer, prompts, responses, chat=checkpoint.chat, max_length=2**31, called=names)
+    texts = as_fed(checkpoint, prompts, responses, max_length=ANY_LENGTH, called=names)
     if cut := [name for name, text in zip(names, texts, strict=True) if text.prompt_length > settings.max_input_tokens]:
         logger.warning(
             "%d of %d prompts are cut on the left to max_input_tokens, %d, the first is that of %s",

@@ -77,6 +77,21 @@ class EasyEdit:
     rank: int | None
     loss_layer: int | None = None
 
+    def settings_of(self, method: str, names: HookNames) -> dict[str, Any]:
+        """The settings of one of our editors on a model, by their names.
+
+        Args:
+            method: the editor.
+            names: of the model.
+
+        Raises:
+            InputError: if they are another method's or another model's.
+        """
+        if self.settings is None or self.method.replace("ft_l", "ft_m") != method:
+            raise InputError(f"{self.file}: settings of {self.algorithm}, not of `method={method}`")
+        self.changes(names)
+        return self.settings.model_dump()
+
     def changes(self, names: HookNames) -> list[str]:
         """The parameters that an edit by these settings changes.
 

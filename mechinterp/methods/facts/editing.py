@@ -27,7 +27,7 @@ from mechinterp.methods.facts.settings import (
 )
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
-from mechinterp.models.passes.second_moments import SecondMoments
+from mechinterp.models.passes.second_moments import SecondMoments, second_moments
 from mechinterp.models.passes.watching import Progress
 
 Editor = Literal["rome", "memit", "alphaedit", "ft_m"]
@@ -37,6 +37,19 @@ Mode = Literal["each", "sequential", "batch"]
 def needs_moments(settings: BaseModel) -> bool:
     """Whether an editor with these settings is nothing without second moments."""
     return isinstance(settings, MemitSettings | AlphaEditSettings) or getattr(settings, "use_moments", False)
+
+
+def moments_for(
+    checkpoint: Checkpoint, texts: Sequence[str] | None, settings: BaseModel, *, progress: Progress | None = None
+) -> SecondMoments | None:
+    """Second moments of texts at the blocks that an editor with these settings edits.
+
+    Returns:
+        None where it needs none, and where there are no texts, which the editor refuses.
+    """
+    if texts is None or not needs_moments(settings):
+        return None
+    return second_moments(checkpoint, texts, getattr(settings, "edited", ()), progress=progress)
 
 
 def edit_facts(

@@ -16,10 +16,11 @@ from mechinterp.data.conversations import Prompt, asked, asking
 from mechinterp.data.facts.fact import SLOT, Fact
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.passes.feeding import as_fed
 from mechinterp.models.passes.upper_blocks import Scored
 from mechinterp.models.text.special_tokens import Around
 from mechinterp.models.text.subjects import part_tokens
-from mechinterp.models.text.tokens import Encoded, encode
+from mechinterp.models.text.tokens import Encoded
 
 FactToken = Literal["subject_last", "last"]
 """Where an edit acts: at the last token of the subject, or of the prompt (for texts that have no subject)."""
@@ -104,12 +105,10 @@ def placed(
     texts = [
         f"{context[:shift]}{own}{context[shift + len(BARE) :]}" for context, shift in zip(contexts, before, strict=True)
     ]
-    read = encode(
-        checkpoint.tokenizer,
+    read = as_fed(
+        checkpoint,
         [asking(whole, text) for text in texts],
         None if target is None else [target] * len(texts),
-        max_length=checkpoint.names.context_length,
-        chat=checkpoint.chat,
         called=[f"fact {request.id}"] * len(texts),
         quiet=True,
     )

@@ -16,10 +16,11 @@ from mechinterp.data.conversations import Prompt
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.answer_ends import end_tokens, say_of_ends
+from mechinterp.models.passes.feeding import as_fed
 from mechinterp.models.passes.positions import reading
 from mechinterp.models.passes.watching import Progress, evaluating
 from mechinterp.models.text.batches import length_batches, pad
-from mechinterp.models.text.tokens import Encoded, encode
+from mechinterp.models.text.tokens import Encoded
 from mechinterp.models.unembedding import last_unembedded
 
 
@@ -172,11 +173,9 @@ def _continue(
     progress: Progress | None = None,
 ) -> None:
     """Give `see` the continuations of each batch of this process's share, but for batches that are wholly done."""
-    sequences = encode(
-        checkpoint.tokenizer,
+    sequences = as_fed(
+        checkpoint,
         prompts,
-        max_length=checkpoint.names.context_length,
-        chat=checkpoint.chat,
         reserve=max_new_tokens,
         truncate=truncate,
         prefix=prefix,

@@ -20,10 +20,11 @@ from mechinterp.data.conversations import Prompt
 from mechinterp.errors import InputError, near
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.passes.feeding import as_fed
 from mechinterp.models.passes.positions import reading
 from mechinterp.models.passes.watching import Progress, evaluating
 from mechinterp.models.text.batches import length_batches, pad, to_device, token_budget
-from mechinterp.models.text.tokens import Encoded, encode
+from mechinterp.models.text.tokens import Encoded
 from mechinterp.models.unembedding import unembedded_at
 
 Reduction = Literal["mean", "sum", "first"]
@@ -87,12 +88,10 @@ def score(
     if not prompts:
         return torch.empty(0, dtype=torch.float64)
     if continuations is None:
-        texts: Sequence[Encoded] = encode(
-            checkpoint.tokenizer,
+        texts: Sequence[Encoded] = as_fed(
+            checkpoint,
             prompts,
             responses,
-            max_length=checkpoint.names.context_length,
-            chat=checkpoint.chat,
             truncate=truncate,
             prefix=prefix,
             suffix=suffix,

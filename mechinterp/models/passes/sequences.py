@@ -13,8 +13,9 @@ from torch import Tensor
 from mechinterp.data.conversations import Prompt
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.passes.feeding import as_fed
 from mechinterp.models.text.batches import Batch, to_device
-from mechinterp.models.text.tokens import Encoded, Position, encode, generated_tokens, of_prompt
+from mechinterp.models.text.tokens import Encoded, Position, generated_tokens, of_prompt
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,7 @@ def readings(
             raise InputError("position 'response' needs responses")
     in_prompt = tuple(position for position in positions if of_prompt(position))
     of_whole = tuple(position for position in positions if not of_prompt(position))
-    context = checkpoint.names.context_length
-    tokens = partial(
-        encode, checkpoint.tokenizer, max_length=context, chat=checkpoint.chat, truncate=truncate, called=called
-    )
+    tokens = partial(as_fed, checkpoint, truncate=truncate, called=called)
     followed = responses is not None or continuations is not None
     alone = tokens(prompts) if in_prompt or not followed else None
     if not (of_whole and followed):

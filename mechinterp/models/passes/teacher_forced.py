@@ -17,9 +17,10 @@ import torch
 
 from mechinterp.data.conversations import Prompt
 from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.passes.feeding import as_fed
 from mechinterp.models.passes.scoring import answer_logits, in_batches, widened
 from mechinterp.models.text.batches import to_device
-from mechinterp.models.text.tokens import Encoded, encode
+from mechinterp.models.text.tokens import Encoded
 
 UNDEFINED = -1
 """Stands for the most probable token where a logit is not a number."""
@@ -74,12 +75,10 @@ def force(
     Raises:
         InputError: for an empty or too long text.
     """
-    texts = encode(
-        checkpoint.tokenizer,
+    texts = as_fed(
+        checkpoint,
         prompts,
         answers,
-        max_length=checkpoint.names.context_length,
-        chat=checkpoint.chat,
         truncate=truncate,
         prefix=prefix,
         suffix=suffix,

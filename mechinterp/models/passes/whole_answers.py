@@ -13,9 +13,10 @@ from mechinterp.data.conversations import Prompt
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.answer_ends import answer_end
+from mechinterp.models.passes.feeding import as_fed
 from mechinterp.models.text.cutting import Cut, keep_right
 from mechinterp.models.text.special_tokens import Around
-from mechinterp.models.text.tokens import Encoded, encode, plain_text, wrapped
+from mechinterp.models.text.tokens import Encoded, plain_text, wrapped
 
 
 def answers_as_tokens(
@@ -46,12 +47,11 @@ def answers_as_tokens(
     length = min(context, max_length or context) - (answer_end(checkpoint) is not None)
     names = [f"{called} {number}" for number in range(len(questions))]
     if separator is None:
-        return encode(
-            checkpoint.tokenizer,
+        return as_fed(
+            checkpoint,
             [prompt for prompt, _ in questions],
             [answer for _, answer in questions],
             max_length=length,
-            chat=checkpoint.chat,
             truncate=truncate,
             prefix=prefix,
             called=names,
