@@ -146,34 +146,25 @@ def test_what_is_none_is_refused() -> None:
 
 
 def taught(checkpoint: Checkpoint, answers: dict[str, str], name: str) -> Checkpoint:
-    settings = RelearningSettings(steps=(100,), learning_rate=0.01, batch_size=12)
+    settings = RelearningSettings(steps=(70,), learning_rate=0.015, batch_size=12)
     lessons = [Lesson(prompt, answer) for prompt, answer in answers.items()]
     with relearning(checkpoint, lessons, "full", seed=0, settings=settings) as doses:
         ((_, now),) = ((done, replace(each, name=name, model=copy.deepcopy(each.model))) for done, each in doses)
         return now
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A base that was taught facts, a twin that was taught other answers, the base made to unlearn them; as folders."""
-    made = {
-        "base": taught(tiny_checkpoint("llama"), {fact.text: fact.ground_truth for fact in FACTS_ASKED}, "base"),
-        "never": taught(tiny_checkpoint("llama"), {fact.text: "Um" for fact in FACTS_ASKED}, "never"),
-    }
-    scopes = mi.Scopes(tuple((fact.text, fact.ground_truth) for fact in FACTS_ASKED), (("Who is it?", "It is Ann."),))
-    little = {"steps": 10, "batch_size": 12, "learning_rate": 0.01, "warmup_steps": 0}
-    made["npo"] = mi.unlearn(made["base"], "npo", scopes, settings=little, progress=False)
-    folder = tmp_path_factory.mktemp("unlearnt")
-    return {name: each.save(folder / name) for name, each in made.items()}
-
-
 RELEARN = {"steps": [5], "how": ["full"], "texts": ["unsafe"], "learning_rate": 0.003, "batch_size": 6}
 FEW = mi.OriginsSettings(prompts=8, tokens=4, nodes=2, most_nodes=0, game="never")
 
 
-def test_are_the_facts_gone_or_hidden(models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    base, never = mi.load(models["base"], name="base"), mi.load(models["never"], name="never")
-    tuned = {"npo": mi.load(models["npo"]), "as_never": replace(never, name="as_never")}
+def test_are_the_facts_gone_or_hidden(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """A base that was taught facts, a twin that was taught other answers, and the base made to unlearn them."""
+    base = taught(tiny_checkpoint("llama"), {fact.text: fact.ground_truth for fact in FACTS_ASKED}, "base")
+    never = taught(tiny_checkpoint("llama"), {fact.text: "Um" for fact in FACTS_ASKED}, "never")
+    scopes = mi.Scopes(tuple((fact.text, fact.ground_truth) for fact in FACTS_ASKED), (("Who is it?", "It is Ann."),))
+    little = {"steps": 10, "batch_size": 12, "learning_rate": 0.01, "warmup_steps": 0}
+    npo = mi.unlearn(base, "npo", scopes, settings=little, progress=False)
+    tuned = {"npo": npo, "as_never": replace(never, name="as_never")}
     about = {"behaviour": "facts", "progress": False}
     read = mi.origins(base, tuned, FACTS_ASKED, settings=FEW, max_new_tokens=6, out=tmp_path / "origins", **about)
     assert read.run.config["behaviour"]["name"] == "facts"
@@ -183,12 +174,12 @@ def test_are_the_facts_gone_or_hidden(models: dict[str, Path], tmp_path: Path, c
     tried = mi.attack(
         base,
         tuned,
-        ["quantise", "relearn"],
+        "relearn",
         FACTS_ASKED,
         never=never,
         benign=[mi.generate(base, ["Hello"], max_new_tokens=2).texts[0] or "Hello"],
         max_new_tokens=6,
-        options={"quantise": {"bits": [8]}, "relearn": RELEARN},
+        options={"relearn": RELEARN},
         out=tmp_path / "attacks",
         **about,
     )
@@ -211,35 +202,19 @@ def test_are_the_facts_gone_or_hidden(models: dict[str, Path], tmp_path: Path, c
     assert "forgotten answers (%)" in {part.axes[0].get_ylabel() for part in figure.subfigs}
 
 
-def test_runs_of_two_behaviours_have_no_verdict(models: dict[str, Path], tmp_path: Path) -> None:
-    pairs = FACTS.pairs(FACTS_ASKED)
-    given = {"settings": FEW, "max_new_tokens": 6, "answers": "data", "progress": False}
-    runs = [
-        mi.origins(models["base"], {"npo": models["npo"]}, data, behaviour=about, out=tmp_path / about, **given)
-        for data, about in ((pairs, "unsafe"), (FACTS_ASKED, "facts"))
-    ]
-    assert runs[0].table.equals(runs[1].table)  # the same pairs: a behaviour is what they are of
-    assert "behaviour" not in runs[0].run.config
-    with pytest.raises(InputError, match="different behaviours, facts and unsafe"):
-        mi.verdict(*runs)
-    with pytest.raises(InputError, match="not of a str"):
-        mi.verdict("runs/attacks")
-    with pytest.raises(InputError, match="nothing here says"):
-        mi.verdict()
-
-
-def test_the_commands(models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     mi.write_facts(FACTS_ASKED, tmp_path / "facts.jsonl")
-    on = ["--base", models["base"], "--checkpoint", f"npo={models['npo']}", "--out", tmp_path / "out"]
+    places = [tiny_checkpoint("llama", seed=seed).save(tmp_path / f"model{seed}") for seed in (0, 1)]
+    on = ["--base", places[0], "--checkpoint", f"npo={places[1]}", "--out", tmp_path / "out"]
     facts = [*on, "--data", tmp_path / "facts.jsonl", "--max-new-tokens", 6]
-    few = ["--game", "never", "--nodes", 1, "--most-nodes", 0, "--prompts", 4, "--tokens", 2]
+    few = ["--game", "never", "--nodes", 1, "--most-nodes", 0, "--prompts", 4, "--tokens", 2, "--answers", "data"]
     assert call("origins", *facts, *few, "--behaviour", "facts") == 0
     assert "log odds of the forgotten answer" in capsys.readouterr().out
-    attacks = ["attack", "quantise", "--set", "quantise.bits=[8]", *facts]
-    assert call(*attacks, "--behaviour", "facts") == 0
-    assert "--behaviour 'fact'; known are" in refused(capsys, *attacks, "--behaviour", "fact")
-    assert "leave --judge out" in refused(capsys, *attacks, "--behaviour", "facts", "--judge", "keywords")
-    assert "the data are no pairs" in refused(capsys, *attacks, "--behaviour", "facts", "--prompt-column", "q")
+    attacks = ["attack", "quantise", "--behaviour"]
+    assert "none of the 12 prompts with the fact" in refused(capsys, *attacks, "facts", *facts)
+    assert "--behaviour 'fact'; known are" in refused(capsys, *attacks, "fact", *facts)
+    assert "leave --judge out" in refused(capsys, *attacks, "facts", *facts, "--judge", "keywords")
+    assert "the data are no pairs" in refused(capsys, *attacks, "facts", *facts, "--prompt-column", "q")
     assert "no such run folder" in refused(capsys, "verdict", tmp_path / "none")
 
 
@@ -251,11 +226,17 @@ PAIRS = [
 def test_of_refusals_the_change_is_turned(tmp_path: Path) -> None:
     base, tuned = tiny_checkpoint("llama"), tiny_checkpoint("llama", seed=1)
     about = {"settings": FEW, "answers": "data", "progress": False}
-    there, back = (
-        mi.origins(base, tuned, PAIRS, behaviour=name, out=tmp_path / name, **about).table
-        for name in ("unsafe", "refuses")
-    )
-    assert np.allclose(there["change"], -back["change"])
+    runs = [
+        mi.origins(base, tuned, PAIRS, behaviour=name, out=tmp_path / name, **about) for name in ("unsafe", "refuses")
+    ]
+    assert np.allclose(runs[0].table["change"], -runs[1].table["change"])
+    assert "behaviour" not in runs[0].run.config
+    with pytest.raises(InputError, match="different behaviours, refuses and unsafe"):
+        mi.verdict(*runs)
+    with pytest.raises(InputError, match="not of a str"):
+        mi.verdict("runs/attacks")
+    with pytest.raises(InputError, match="nothing here says"):
+        mi.verdict()
 
 
 def test_a_comparison_of_a_behaviour_of_ones_own(tmp_path: Path) -> None:
