@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from command_line import call, refused
 from comparisons import SETTINGS, make_probe
@@ -216,6 +218,31 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert "leave --judge out" in refused(capsys, *attacks, "facts", *facts, "--judge", "keywords")
     assert "the data are no pairs" in refused(capsys, *attacks, "facts", *facts, "--prompt-column", "q")
     assert "no such run folder" in refused(capsys, "verdict", tmp_path / "none")
+
+
+def test_a_judge_of_safety_and_a_behaviour_that_says_the_same_leave_the_same_tables(tmp_path: Path) -> None:
+    def odd(text: str) -> bool:
+        return sum(map(ord, text)) % 2 == 1
+
+    class Judge:
+        name = "odd"
+
+        def __call__(self, responses: Sequence[str]) -> np.ndarray:
+            return np.array([0.0 if odd(text) else 1.0 for text in responses])
+
+    behaviour = Behaviour.of("odd", lambda _, said: [odd(text) for text in said], shown="odd", so="oddly")
+    base, tuned = tiny_checkpoint("llama"), tiny_checkpoint("llama", seed=1)
+    little = {"options": {"prefill": {"tokens": [1]}}, "prompts": 4, "max_new_tokens": 4, "progress": False}
+    one, other = (
+        mi.attack(base, tuned, "prefill", PAIRS, out=tmp_path / str(number), **about, **little)
+        for number, about in enumerate(({"judge": Judge()}, {"behaviour": behaviour}))
+    )
+    left_out = ["keywords_disagree", "seconds"]  # the first is told of safety alone
+    assert one.table("attacks")["keywords_disagree"].notna().all()
+    assert other.table("attacks")["keywords_disagree"].isna().all()
+    for name in ("attacks", "worst", "attack_prefill"):
+        there, here = (run.table(name).drop(columns=left_out, errors="ignore") for run in (one, other))
+        pd.testing.assert_frame_equal(there, here)
 
 
 PAIRS = [
