@@ -104,6 +104,7 @@ def start(arguments: list[str], log: Path) -> int:
         return number
     code = 1
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
         with log.open("a") as sink:
             os.dup2(sink.fileno(), 1)
             os.dup2(sink.fileno(), 2)
