@@ -15,29 +15,24 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_notebook
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NAMES = ("01_erase_or_bypass", "02_probe_your_checkpoint", "03_neurons_and_relapse")
-FIGURES = """
-def _(events):
-    def before_the_first_cell(*_):
-        events.unregister("pre_run_cell", before_the_first_cell)
-        import warnings
+ANEW = """
+%reset -f
+import gc
+import mechinterp.report.picture  # what is shown is rendered
+from mechinterp.report import plates
 
-        with warnings.catch_warnings():  # of libraries, about notebooks
-            warnings.simplefilter("ignore")
-            import mechinterp.report.picture  # what is shown is rendered
-            from mechinterp.report import plates
-
-        render = plates.figure_bytes
-        plates.figure_bytes = lambda figure, kind="png": render(figure) if kind in {kinds} else kind.encode()
-
-    events.register("pre_run_cell", before_the_first_cell)
-
-_(get_ipython().events)
-del _
+plates.rendered = getattr(plates, "rendered", plates.figure_bytes)
+plates.figure_bytes = lambda figure, kind="png", render=plates.rendered: (
+    render(figure) if kind in {kinds} else kind.encode()
+)
+gc.freeze()  # the libraries are not looked through whenever garbage is collected
+%reset -f
 """
-"""Run before a lesson: of the figures that it writes to files only some kinds are rendered, the rest are stand-ins."""
+"""Run before a lesson: it has no name of another, and of the figures that it writes to files only some are rendered."""
 REMARKS = re.compile(r"^\d+ of (the )?\d+ .*(they are neutral|each text counts once)$", re.MULTILINE)
 """What is said of a study as small as the tests' own, and not of the one whose outputs are committed."""
 
@@ -112,21 +107,31 @@ def test_lessons_are_written_on_the_face() -> None:
         assert set(modules).isdisjoint({"os", "pathlib", "pandas", "IPython.display", "matplotlib"})
 
 
+@pytest.fixture(scope="module")
+def executed(small_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, NotebookNode]:
+    """The lessons, each run from beginning to end, one after the other in one kernel, which imports the libraries once.
+
+    On a small study that is finished; `make notebooks` runs each on its own, on the default one. The second lesson
+    compares two checkpoints and has every plate of them rendered.
+    """
+    folder = tmp_path_factory.mktemp("lessons")
+    shutil.copytree(small_runs, folder / "runs")
+    for place in ("notebooks", "analyses/configs"):  # the lessons' paths lead from their own folder to these
+        (folder / place).mkdir(parents=True)
+    shutil.copy(small_runs / "small.yaml", folder / "analyses" / "configs" / "organism.yaml")
+    lessons = {name: read(name) for name in NAMES}
+    whole = new_notebook()
+    for name, lesson in lessons.items():
+        kinds_rendered = ["png"] if name == NAMES[1] else []
+        whole.cells += [new_code_cell(ANEW.format(kinds=kinds_rendered)), *lesson.cells]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("IPYTHONDIR", str(folder / "ipython"))
+        executor()(whole, folder / "notebooks")  # raises at the first cell that does
+    return lessons
+
+
 @pytest.mark.filterwarnings("ignore")  # the client's own; those of the cells would be outputs
 @pytest.mark.parametrize("name", NAMES)
-def test_runs_from_beginning_to_end(name: str, own_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a small study that is finished; `make notebooks` runs them on the default one.
-
-    The second lesson compares two checkpoints and has every plate of them rendered.
-    """
-    startup = tmp_path / "ipython" / "profile_default" / "startup"
-    startup.mkdir(parents=True)
-    (startup / "figures.py").write_text(FIGURES.format(kinds=["png"] if name == NAMES[1] else []))
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    for folder in ("notebooks", "analyses/configs"):  # the lessons' paths lead from their own folder to these
-        (tmp_path / folder).mkdir(parents=True)
-    shutil.copy(own_runs / "small.yaml", tmp_path / "analyses" / "configs" / "organism.yaml")
-    notebook = read(name)
-    committed = [(kinds(cell), headings(cell)) for cell in code(notebook)]
-    executor()(notebook, tmp_path / "notebooks")  # raises at the first cell that does
-    assert [(kinds(cell), headings(cell)) for cell in code(notebook)] == committed
+def test_runs_from_beginning_to_end(name: str, executed: dict[str, NotebookNode]) -> None:
+    found, committed = ([(kinds(cell), headings(cell)) for cell in code(each)] for each in (executed[name], read(name)))
+    assert found == committed
