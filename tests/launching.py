@@ -1,6 +1,7 @@
 """Two processes (gloo, CPU) that know of each other, started once for every test that needs them.
 
-`make_together` writes what they read and starts this file under accelerate; each process does the jobs one after the
+`make_together` writes what they read and starts this file, which launches itself as `accelerate launch` does, but that
+its processes are forked from the launcher, where everything is imported. Each process does the jobs one after the
 other, in the same order, and keeps what it told during each. The last job ends them.
 """
 
@@ -18,6 +19,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
+from accelerate.commands import launch
 from command_line import call
 from conftest import N_BLOCKS, PROMPTS, RESPONSES, make_instance, tiny_checkpoint
 from made_checkpoints import edits_in
@@ -37,7 +39,7 @@ from mechinterp.models.passes.recorded import Recording
 from mechinterp.models.passes.recording import record_positions
 
 # On a machine without a GPU `accelerate launch` starts several processes only if it is told that they are several.
-LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+LAUNCH = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
 LAUNCH += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
 SECONDS = 1200  # on a busy machine
 
@@ -116,7 +118,7 @@ def make_together(folder: Path) -> None:
     make_evaluated(folder / "evaluated")
     for name in JOBS:
         (folder / "told" / name).mkdir(parents=True)
-    command = [sys.executable, *LAUNCH, __file__, str(folder)]
+    command = [sys.executable, __file__, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert all((folder / "told" / name / "1.code").exists() for name in JOBS), done.stderr
 
@@ -219,6 +221,15 @@ def _work(folder: Path) -> None:
         processes.wait()
 
 
+def _launch(folder: Path) -> None:
+    given = launch.launch_command_parser().parse_args([*LAUNCH, __file__, str(folder)])
+    given.start_method, given.run_path = "fork", True  # torch's own options, which accelerate passes on
+    launch.launch_command(given)
+
+
 if __name__ == "__main__":
-    with stand_ins(), quick_comparisons():
-        _work(Path(sys.argv[1]))
+    if processes.launched():
+        with stand_ins(), quick_comparisons():
+            _work(Path(sys.argv[1]))
+    else:
+        _launch(Path(sys.argv[1]))
