@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import tempfile
 
+gc.set_threshold(50_000, 20, 20)  # what a test leaves is little; to look for it often takes a tenth of the time
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
 # One thread for each process: tests run in several, and the numbers do not depend on the machine. Before torch is
 # imported; processes that tests start have it too.
@@ -34,7 +37,6 @@ def _checked_once(**options):
 jaxtyping.jaxtyped = _checked_once
 
 import copy
-import gc
 import shutil
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -183,10 +185,21 @@ def make_instance(number: int = 0, **changes: object) -> SafeEditInstance:
     return SafeEditInstance.model_validate({**fields, **changes})
 
 
-LONGEST = ("test_study", "test_killed", "test_relapse", "test_plotting", "test_processes", "test_notebooks")
-LONGEST += ("test_tables", "test_taught", "test_comparison", "test_comparing", "test_interventions", "test_users_files")
-LONGEST += ("test_gguf", "test_stage_dependencies", "test_fuzz_models", "test_candidate", "test_face", "test_report")
+LONGEST = ("test_study", "test_killed", "test_plotting", "test_processes", "test_notebooks", "test_face_readme")
+LONGEST += ("test_origins", "test_taught", "test_comparing", "test_comparison", "test_tables", "test_relapse")
+LONGEST += ("test_benchmarks", "test_candidate", "test_meta_evaluation", "test_fuzz_readers", "test_wheel")
+LONGEST += ("test_interventions", "test_users_files", "test_gguf", "test_stage_dependencies", "test_fuzz_models")
+LONGEST += ("test_face", "test_report", "test_circuit_runs", "test_chat_study", "test_chat_commands")
 """Started first, so that no process ends with a long file while the others have nothing left to do."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A folder in which all processes of the tests note what they have drawn."""
+    if "DRAWN" not in os.environ:
+        folder = tempfile.TemporaryDirectory()
+        os.environ["DRAWN"] = folder.name
+        config.add_cleanup(folder.cleanup)
+        config.add_cleanup(lambda: os.environ.pop("DRAWN"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -196,6 +209,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def _quick_collections() -> None:
     """What is in memory by now, the libraries above all, is not looked through whenever a command collects garbage."""
+    gc.collect()
     gc.freeze()
 
 
@@ -211,6 +225,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[
             path, made = root / name, root / f"{name}.made"
             if not made.exists():
                 path.mkdir()
+                gc.freeze()  # it may be made before a module's own fixtures
                 make(path)
                 made.touch()
         return path

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from unittest.mock import patch
 
 import pandas as pd
@@ -12,24 +15,28 @@ from matplotlib.figure import Figure
 from mechinterp.report import plates
 
 _draw_figures = plates.draw_figures
-_DRAWN: set[Hashable] = set()
 
 
-def _kind(table: pd.DataFrame) -> Hashable:
+def _kind(table: pd.DataFrame) -> tuple[object, ...]:
     """Columns, which of them are empty, and how much there is to tell apart; numbers and names may be others."""
     told = tuple(table[name].nunique() for name in ("method", "direction", "position") if name in table)
     return tuple(table.columns), tuple(table.isna().all()), told, table.empty
 
 
 def drawn_once(tables: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
-    """Every figure of the tables; an empty one where such tables have been drawn before in this process."""
+    """Every figure of the tables; an empty one where such tables have been drawn before, in any process of the tests.
+
+    What has been drawn is noted by empty files in the folder that conftest names.
+    """
     for name, plate in list(plates.PLATES.items()):
-        kind = name, *(_kind(tables[each]) for each in (*plate.tables, "trajectory") if each in tables)
+        kinds = [_kind(tables[each]) for each in (*plate.tables, "trajectory") if each in tables]
+        note = Path(os.environ["DRAWN"]) / hashlib.sha256(repr((name, kinds)).encode()).hexdigest()
         found: list[tuple[str, Figure]] = [(name, Figure())]
-        if kind not in _DRAWN:
+        if not note.exists():
             with patch.dict(plates.PLATES, {name: plate}, clear=True):
                 found = list(_draw_figures(tables))
-        _DRAWN.update([kind] * len(found))
+            if found:
+                note.touch()
         yield from found
 
 

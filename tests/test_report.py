@@ -11,12 +11,12 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
-from unittest.mock import patch
 
 import pandas as pd
 import pytest
 from markupsafe import escape
 from matplotlib.figure import Figure
+from stand_ins import stand_ins
 from synthetic_run import MANIFEST, TUNED, make_run, make_tables
 
 from mechinterp.audit.tables.registry import TABLES
@@ -29,7 +29,7 @@ from mechinterp.report import write_report
 from mechinterp.report.directions import direction_notes
 from mechinterp.report.findings import rests_on, sentences, which_count
 from mechinterp.report.glossary import anchor_of
-from mechinterp.report.plates import PLATES
+from mechinterp.report.plates import PLATES, draw_figures, figure_bytes
 from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.relapse import relapse_control_rows, relapse_group_rows, relapse_sentences
 from mechinterp.report.words import linking, words_in
@@ -83,21 +83,10 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def full_page(tmp_path_factory: pytest.TempPathFactory) -> Page:
-    """The page of a whole run; its pictures are stand-ins, as of `quick_pictures`."""
+    """The page of a whole run; its pictures are stand-ins, as in every test."""
     run = make_run(tmp_path_factory.mktemp("full") / "run")
-    with patch("mechinterp.report.page.figure_bytes", lambda figure: b"a picture"):
+    with stand_ins():
         return Page(write_report(run).read_text(encoding="utf-8"))
-
-
-@pytest.fixture
-def undrawn() -> None:
-    """Here figures are rendered, unless a test asks for `quick_pictures`."""
-
-
-@pytest.fixture
-def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put stand-ins for the pictures, which take most of the time, into the page."""
-    monkeypatch.setattr(report, "figure_bytes", lambda figure: b"a picture")
 
 
 def answer_tables(tuned: tuple[str, ...] = TUNED) -> dict[str, pd.DataFrame]:
@@ -107,7 +96,7 @@ def answer_tables(tuned: tuple[str, ...] = TUNED) -> dict[str, pd.DataFrame]:
 
 
 @pytest.fixture
-def page_of(tmp_path: Path, quick_pictures: None) -> Callable[[dict[str, pd.DataFrame]], Page]:
+def page_of(tmp_path: Path) -> Callable[[dict[str, pd.DataFrame]], Page]:
     def make(tables: dict[str, pd.DataFrame]) -> Page:
         return Page(write_report(make_run(tmp_path / "run", tables)).read_text(encoding="utf-8"))
 
@@ -178,7 +167,7 @@ def test_both_halves_of_the_verdict_stand_first_with_their_numbers_and_words(pag
 
 
 def test_a_study_says_how_a_checkpoint_was_made_and_a_users_label_says_nothing(
-    tmp_path: Path, quick_pictures: None
+    tmp_path: Path,
 ) -> None:
     line = METHODS["sft"].line
     for studied, folder in ((["sft"], "study"), (None, "comparison")):
@@ -347,7 +336,7 @@ def test_an_edit_of_an_inner_block_is_said_to_be_erasure_there_by_construction(p
     assert "Only the weights of layer 2 (block 1) changed" in page.cards[0]
 
 
-def test_play_is_taken_from_validity_or_called_unchecked(tmp_path: Path, quick_pictures: None) -> None:
+def test_play_is_taken_from_validity_or_called_unchecked(tmp_path: Path) -> None:
     tables = answer_tables()
     tables["local_verdict"] = tables["local_verdict"].drop(columns="in_play")
     with_validity = Page(write_report(make_run(tmp_path / "a", tables)).read_text(encoding="utf-8"))
@@ -358,7 +347,7 @@ def test_play_is_taken_from_validity_or_called_unchecked(tmp_path: Path, quick_p
     assert "whether the directions are in play was not checked" in without.answers[0]
 
 
-def test_everything_from_the_run_is_escaped(tmp_path: Path, quick_pictures: None) -> None:
+def test_everything_from_the_run_is_escaped(tmp_path: Path) -> None:
     attack = "<script>alert(1)</script><img src=x onerror=alert(2)>"
     tables = make_tables((attack, '" onmouseover="x', "ok"))
     tables["local_verdict"] = tables["local_verdict"].assign(reason=attack)
@@ -393,9 +382,7 @@ def test_any_table_may_be_missing(present: tuple[str, ...], page_of: Callable[..
 @pytest.mark.parametrize(
     "names", [("local_verdict",), ("validity",), ("mechanism",), ("defense",), tuple(make_tables())]
 )
-def test_tables_of_other_columns_or_no_rows_do_not_break_the_page(
-    names: tuple[str, ...], tmp_path: Path, quick_pictures: None
-) -> None:
+def test_tables_of_other_columns_or_no_rows_do_not_break_the_page(names: tuple[str, ...], tmp_path: Path) -> None:
     tables = answer_tables() if len(names) == 1 else make_tables()
     made_by_hand = pd.DataFrame({"method": ["sft"], "note": ["not ours"]})
     write_report(make_run(tmp_path / "empty", tables | {name: tables[name].iloc[:0] for name in names}))
@@ -415,7 +402,6 @@ def test_the_settings_are_those_of_the_manifest(full_page: Page) -> None:
     assert "peak_memory_gb 1.73" in text
 
 
-@pytest.mark.usefixtures("quick_pictures")
 @pytest.mark.parametrize("content", [None, "", "not json", "[1]"])
 def test_an_unreadable_manifest_leaves_the_settings_unknown(content: str | None, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", answer_tables())
@@ -425,7 +411,6 @@ def test_an_unreadable_manifest_leaves_the_settings_unknown(content: str | None,
     assert "its settings are unknown" in write_report(run).read_text(encoding="utf-8")
 
 
-@pytest.mark.usefixtures("quick_pictures")
 def test_the_papers_claims_stand_beside_the_runs_numbers(tmp_path: Path) -> None:
     text = Page(write_report(make_run(tmp_path / "a", answer_tables())).read_text(encoding="utf-8")).text
     assert "lower by 2.72%, no interval given reduction 38.2% [−1.8%, 88.2%], p = 0.09" in text
@@ -435,11 +420,12 @@ def test_the_papers_claims_stand_beside_the_runs_numbers(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("names", [("defense",), tuple(answer_tables())])
 def test_the_same_run_gives_the_same_page(
-    names: tuple[str, ...], tmp_path: Path, request: pytest.FixtureRequest
+    names: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With its picture where there is one; with stand-ins where there are many."""
-    if len(names) > 1:
-        request.getfixturevalue("quick_pictures")
+    if len(names) == 1:
+        monkeypatch.setattr(report, "draw_figures", draw_figures)
+        monkeypatch.setattr(report, "figure_bytes", figure_bytes)
     run = make_run(tmp_path / "run", {name: answer_tables()[name] for name in names})
     once = write_report(run).read_bytes()
     assert write_report(run).read_bytes() == once
