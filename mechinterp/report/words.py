@@ -52,7 +52,8 @@ WORDS: tuple[Word, ...] = (
     Word(
         "gone",
         f"as if never learnt: the depth score’s whole interval is above {DEEP:g}, and every attack brings "
-        f"back less than {RETURNED:.0%} beyond what it brings to a model that never knew it, with its whole interval.",
+        f"back less than {RETURNED:.0%} beyond what it brings to a model that never knew it, with its whole interval; "
+        "and the model still answers, where less than half of its answers are empty, looping or an echo.",
     ),
     Word("not decided", "the evidence does not settle which, or some of it is missing; the sentence says what."),
     Word(
