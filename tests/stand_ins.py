@@ -12,6 +12,7 @@ from unittest.mock import patch
 import pandas as pd
 from matplotlib.figure import Figure
 
+from mechinterp.answers.wording import UNSAFELY, Wording
 from mechinterp.report import plates
 
 _draw_figures = plates.draw_figures
@@ -23,7 +24,7 @@ def _kind(table: pd.DataFrame) -> tuple[object, ...]:
     return tuple(table.columns), tuple(table.isna().all()), told, table.empty
 
 
-def drawn_once(tables: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Figure]]:
+def drawn_once(tables: Mapping[str, pd.DataFrame], wording: Wording = UNSAFELY) -> Iterator[tuple[str, Figure]]:
     """Every figure of the tables; an empty one where such tables have been drawn before, in any process of the tests.
 
     What has been drawn is noted by empty files in the folder that conftest names.
@@ -34,7 +35,7 @@ def drawn_once(tables: Mapping[str, pd.DataFrame]) -> Iterator[tuple[str, Figure
         found: list[tuple[str, Figure]] = [(name, Figure())]
         if not note.exists():
             with patch.dict(plates.PLATES, {name: plate}, clear=True):
-                found = list(_draw_figures(tables))
+                found = list(_draw_figures(tables, wording))
             if found:
                 note.touch()
         yield from found
