@@ -37,7 +37,7 @@ def plot_all_methods(all_methods: pd.DataFrame) -> Figure:
     """
     needed = [end for name in ("kept", "depth", "recovery") for end in with_ends(name)]
     require(all_methods, "all_methods", ("method", "gone", "attack", *needed))
-    rows = all_methods.sort_values("depth", kind="stable", na_position="first")
+    rows = all_methods.sort_values(["depth", "kept"], na_position="first")
     tuned = rows[~rows["method"].isin(_REFERENCES)]
     colours = {**method_colours(tuned["method"]), **dict.fromkeys(_REFERENCES, FAINT)}
     with matplotlib.rc_context(STYLE):
