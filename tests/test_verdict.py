@@ -276,6 +276,14 @@ def test_the_overview_gives_the_control_of_what_does_not_beat_it() -> None:
     assert [cell.get_text() for cell in cells] == ["50%\n(+50%)"]
 
 
+def test_the_overview_says_behind_its_name_that_a_model_is_broken() -> None:
+    found = attacked_rows("quantise", {("row", 4.0): 0.4})
+    for share, told in ((0.49, "sft"), (0.96, "sft, 96%\ndegenerate")):
+        plain = attacked_rows("none", {("", 0.0): math.nan}).assign(degenerate=share)
+        (label,) = plot_attacks_overview(pd.concat([found, plain])).axes[0].get_yticklabels()
+        assert label.get_text().lower() == told
+
+
 def test_a_curve_has_amounts_and_no_numbers_of_blocks() -> None:
     points = {("greedy by kind", 1.0): 0.2, ("greedy by kind", 2.0): 0.6, ("put back by block", 5.0): 0.9}
     lower = plot_attacks(attacked_rows("transplant", points)).axes[1]

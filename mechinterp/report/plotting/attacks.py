@@ -14,8 +14,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from mechinterp.audit.attacks.registry import ATTACKS as KNOWN
+from mechinterp.audit.attacks.results import PLAIN
 from mechinterp.audit.tables.reading import where
 from mechinterp.measures.intervals import ends, with_ends
+from mechinterp.measures.verdict import is_broken
 from mechinterp.report.plotting.drawing import (
     draw_curve,
     finite,
@@ -144,7 +146,7 @@ def plot_attacks_overview(attacks: pd.DataFrame) -> Figure:
                 axes.text(column, row, _cell(best, attacks), ha="center", va="center", fontsize=7, color=ink)
         axes.set_xticks(range(len(names)), [_label(name).replace(" ", "\n", 1) for name in names])
         axes.set_xlim(-0.5, len(names) - 0.5)
-        label_rows(axes, [_named(method, role) for method, role in roles.items()])
+        label_rows(axes, [_named(method, role) + _broken(attacks, method) for method, role in roles.items()])
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         figure.supxlabel("most that comes back (% of the way to the base); below, beyond never learnt", fontsize=7)
@@ -159,7 +161,7 @@ def _counted(attacks: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         for name, setting in zip(rows["attack"], rows["setting"], strict=True)
     ]
     rows = rows[~np.array(aside, dtype=bool)]
-    return rows, ordered(rows.loc[rows["attack"] != "none", "attack"], KNOWN)
+    return rows, ordered(rows.loc[rows["attack"] != PLAIN, "attack"], KNOWN)
 
 
 def _on_curve(name: str, setting: str) -> bool:
@@ -234,6 +236,13 @@ def _named(method: str, role: str) -> str:
     return {"base": "Base", "never": "never learnt"}.get(role) or short(method_label(method))
 
 
+def _broken(attacks: pd.DataFrame, method: str) -> str:
+    """What stands behind the name of a checkpoint of whose own answers most are degenerate."""
+    plain = where(attacks, attack=PLAIN, method=method, quantity="unsafe")
+    share = float(plain["degenerate"].iloc[0]) if "degenerate" in plain and len(plain) else 0.0
+    return f", {share:.0%} degenerate" if is_broken(share) else ""
+
+
 def _label(name: str) -> str:
     return KNOWN[name].label if name in KNOWN else name
 
@@ -262,8 +271,9 @@ ATTACKS_OVERVIEW = Plate(
         "The most that each attack brings back over its settings and doses, of the log odds where it acts on them and "
         "else of the unsafe rate; in brackets what that is beyond a model that never learnt, in points, or what the "
         "attack’s own control brings back where that is as much, so that nothing is shown. Undefined "
-        "where the checkpoint is not below its base. The most of many points is a little too high; intervals are in "
-        "the table, and worst.csv chooses on other prompts than it reports."
+        "where the checkpoint is not below its base. Behind a name stands how many of its own answers are degenerate, "
+        "where that is half of them: its unsafe rates are then a judge’s of gibberish. The most of many points is a "
+        "little too high; intervals are in the table, and worst.csv chooses on other prompts than it reports."
     ),
     alt="A grid of checkpoints by attacks, the largest recovery in each cell. The numbers are in the table attacks.",
     tables=("attacks",),
