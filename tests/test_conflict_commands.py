@@ -125,6 +125,18 @@ def test_two_edits_that_are_there_are_asked_every_pair(folder: Path, tmp_path: P
         ("conflict", ["--records", "easy.json", "--data", "pairs.jsonl"], "one of the two"),
         ("conflict", ["--data", "pairs.jsonl", "--method", "dinm", "--layer", "1"], "no general-knowledge"),
         ("conflict", ["--data", "pairs.jsonl", "--method", "ft_m", "--without-constraint"], "is not for --method ft_m"),
+        (
+            "conflict",
+            ["--data", "pairs.jsonl", "--edit", "edits/1", "--steps", "3"],
+            "without --method and its options",
+        ),
+        ("conflict", ["--data", "pairs.jsonl", "--edit", "edits/1", "--limit", "1"], "--limit is not for --edit"),
+        ("conflict", ["--data", "pairs.jsonl", "--method", "ft_m", "--suffix", "x"], "--suffix is not for --method"),
+        (
+            "round-trip",
+            ["--data", "pairs.jsonl", "--method", "ft_m", "--suffix", "x"],
+            "--suffix is for edits that are",
+        ),
         ("round-trip", ["--records", "none.json", "--method", "ft_m"], "none.json: no such file"),
         ("round-trip", ["--data", "pairs.jsonl", "--edit", "edits/1"], "give two --edit, there and back"),
         ("round-trip", ["--records", "easy.json", "--method", "memit"], "memit needs second moments"),

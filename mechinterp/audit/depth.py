@@ -20,13 +20,12 @@ from torch import Tensor
 
 from mechinterp.audit.evidence import Baseline
 from mechinterp.audit.origins.units import Units
+from mechinterp.audit.questions import questions_of
 from mechinterp.audit.readouts import ReadoutTexts
-from mechinterp.data.normalised import normalised
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.storage.files import replacing
 from mechinterp.measures.depth import NO_REFERENCE, Depth
 from mechinterp.measures.intervals import with_ends
-from mechinterp.measures.splitting import groups_of
 from mechinterp.measures.statistics import seeded_order
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
@@ -92,11 +91,6 @@ def depth_texts(
 def depth_questions(baseline: Baseline, instances: Sequence[AnyPair], *, wanted: int = PROMPTS) -> list[int]:
     """Of every prompt of `depth_texts` the number of its question: those of one are drawn together for intervals."""
     return questions_of([instances[i] for i in _chosen(baseline, wanted)])
-
-
-def questions_of(pairs: Sequence[AnyPair]) -> list[int]:
-    """Of every pair the number of its question; pairs of the same prompt have one."""
-    return groups_of([{normalised(pair.question), normalised(pair.prompt)} for pair in pairs])
 
 
 def _chosen(baseline: Baseline, wanted: int) -> list[int]:

@@ -136,8 +136,11 @@ def conflict(
     common: dict[str, Any] = {"out": out, "truncate": truncate, "seed": seed, "chat": chat}
     base = Candidate.of(model, name="base", **loading.options)
     if edit:
-        if editor.method is not None or data is None:
-            raise InputError("--edit goes with --data, whose instances they are of, and without --method")
+        if editor != Method() or data is None:
+            raise InputError(
+                "--edit goes with --data, whose instances they are of, and without --method and its options"
+            )
+        _check_unused("--edit", prompts=prompts, limit=limit)
         deltas = _edits(edit)
         pairs = _pairs_of(deltas, reading.of(data), data)
         with reporting() as terminal:
@@ -145,6 +148,7 @@ def conflict(
         lines = in_turn_in_words(run.table("edits_in_turn"))
     else:
         _check_one(records, data)
+        _check_unused("--method", suffix=suffix)
         chosen: Any = reading.of(data) if data is not None else read_conflicts(str(records), templates)
         common["benign"] = [] if prompts is None else read_benign(prompts, what="prompts")
         with reporting() as terminal:
@@ -198,8 +202,8 @@ def round_trip(
     _check_one(records, data)
     editing: Any
     if edit:
-        if editor.method is not None or len(edit) != 2:
-            raise InputError("give two --edit, there and back, and no --method")
+        if editor != Method() or len(edit) != 2:
+            raise InputError("give two --edit, there and back, and no --method nor its options")
         editing = tuple(_edits(edit))
     else:
         editing = editor.editing(seed)
@@ -228,6 +232,12 @@ def round_trip(
 def _check_one(records: Path | None, data: Path | None) -> None:
     if (records is None) == (data is None):
         raise InputError("give what is edited: --records, or --data with pairs, one of the two")
+
+
+def _check_unused(way: str, **given: object) -> None:
+    """Refuse options that would do nothing."""
+    if found := [name for name, value in given.items() if value is not None]:
+        raise InputError(f"`{found[0]}` is not for {way}")
 
 
 def _edits(folders: list[Path]) -> list[WeightDelta]:

@@ -50,7 +50,7 @@ def traits(
 
     before, tuned, _ = loading.candidates(base, checkpoint or [])
     asked = read_personality(topics)[:limit]
-    editing = editor.editing(seed) if editor.method is not None or not tuned else None
+    editing = editor.editing(seed) if editor != Method() or not tuned else None
     with reporting() as terminal:
         run = run_personality(
             before,

@@ -16,7 +16,7 @@ from mechinterp.cli.options import Model, Seed, Truncate
 from mechinterp.cli.training import OPTIONS as TRAINING
 from mechinterp.cli.training import settings_given
 from mechinterp.errors import InputError
-from mechinterp.methods.registry import UNLEARNING, settings_for
+from mechinterp.methods.registry import UNLEARNING, find_unlearning, settings_for
 
 if TYPE_CHECKING:
     from mechinterp.data.scopes import Scopes
@@ -87,23 +87,17 @@ def unlearn(
 ) -> None:
     """Make a checkpoint that forgets some answers and keeps others; of pairs, `mechinterp train` does it too."""
     from mechinterp.data.storage.places import check_replaceable, check_writable
-    from mechinterp.methods.registry import find_method
-    from mechinterp.methods.task import Task
+    from mechinterp.methods.forgetting import unlearnt
 
-    if find_method(method).name not in UNLEARNING:
-        raise InputError(f"{method} is no method of unlearning; known are {', '.join(UNLEARNING)}")
-    settings = {method: settings_for(method, given)}
+    find_unlearning(method)
+    settings = settings_for(method, given)
     scopes = _scopes(forget, retain, part, relation)
     check_writable(out, kind="folder")
     check_replaceable(out)
     with reporting() as terminal:
-        more = {"forget": scopes.forget, "retain": scopes.retain}
-        work: dict[str, Any] = {"note": terminal.note, "progress": terminal.progress}
-        task = Task((), {}, more=more, settings=settings, seed=seed, **work)
-        (made,) = find_method(method).recipe.make(loading.of(model, chat), task)
-        assert made.checkpoint is not None
+        made = unlearnt(method, loading.of(model, chat), scopes, settings=settings, seed=seed, reporter=terminal)
         if is_main():
-            made.checkpoint.save(out)
+            made.save(out)
     say(f"checkpoint: {out}")
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mechinterp.answers.behaviour import UNSAFE, Behaviour
-from mechinterp.audit.depth import DepthTables, Drops, answer_drops, questions_of
+from mechinterp.audit.depth import DepthTables, Drops, answer_drops
+from mechinterp.audit.questions import questions_of
 from mechinterp.audit.readouts import ANSWER_TOKENS, ReadoutTexts
 from mechinterp.data.showing import one_line, shown
 from mechinterp.data.storage.kept_tables import keep_tables, open_tables

@@ -126,6 +126,8 @@ def edits_in_conflict(
     below = Candidate.of(base, name="base", dtype=dtype, device=device)
     with watched(progress) as reporter:
         if isinstance(edits, str) or callable(edits):
+            if suffix is not None:
+                raise InputError("`suffix` is for edits that are there; what makes edits has its own")
             editing = Editing(edits, settings, block, moments, seed)
             harmless = read_benign(benign) if isinstance(benign, str | Path) else benign
             return EditTables(run_conflicts(below, records, editing, benign=harmless, reporter=reporter, **common))  # type: ignore[arg-type]

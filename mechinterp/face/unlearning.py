@@ -5,32 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from mechinterp.answers.unlearned import ask_scopes, summary_rows
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.scopes import Scopes
 from mechinterp.data.showing import one_line, shown
 from mechinterp.data.storage.kept_tables import keep_tables
-from mechinterp.errors import InputError
 from mechinterp.face.given import check_seed
 from mechinterp.face.loading import CheckpointLike, instances_of, load
 from mechinterp.face.progress import watched
 from mechinterp.measures.gradient_region import Thresholds
-from mechinterp.methods.registry import UNLEARNING, find_method
-from mechinterp.methods.task import Task, checked_settings
+from mechinterp.methods.forgetting import unlearnt
+from mechinterp.methods.registry import find_unlearning
+from mechinterp.methods.task import checked_settings
 from mechinterp.methods.unlearning.region import GradientRegion, Per
 from mechinterp.methods.unlearning.region import locate_by_gradient as located
 from mechinterp.methods.unlearning.settings import UnlearningSettings
 from mechinterp.models.checkpoints import Checkpoint
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 ScopesLike = Scopes | Sequence[AnyPair]
 """What is to be forgotten and kept; of pairs the unsafe answers, and their knowledge."""
-
-
 SeveralLike = CheckpointLike | Mapping[str, CheckpointLike]
 """One checkpoint, or several by name."""
 
@@ -93,17 +90,11 @@ def unlearn(
         >>> mi.unlearn("BASE", "npo", mi.read_scopes("unlearn.json", "retention.json"))
     """
     check_seed(seed)
-    if find_method(method).name not in UNLEARNING:
-        raise InputError(f"{method} is no method of unlearning; known are {', '.join(UNLEARNING)}")
+    find_unlearning(method)
     chosen = scopes_given(scopes)
     with watched(progress) as reporter:
-        more = {"forget": chosen.forget, "retain": chosen.retain}
-        given = {method: dict(settings or {})}
-        work: dict[str, Any] = {"note": reporter.note, "progress": reporter.progress}
-        task = Task((), {}, more=more, settings=given, seed=seed, **work)
-        (made,) = find_method(method).recipe.make(load(checkpoint), task)
-    assert made.checkpoint is not None
-    return made.checkpoint
+        given = dict(settings or {})
+        return unlearnt(method, load(checkpoint), chosen, settings=given, seed=seed, reporter=reporter)
 
 
 def locate_by_gradient(
@@ -212,13 +203,6 @@ def evaluate_unlearning(
             rows += summary_rows(opened.name, found, seed=seed)
             answers += [each.row(opened.name) for each in found]
             del opened  # before the next is loaded
-    return tables_of(rows, answers)
-
-
-def tables_of(rows: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]]) -> UnlearningTables:
-    """Tables of what was measured."""
-    import pandas as pd
-
     return UnlearningTables(pd.DataFrame(rows), pd.DataFrame(answers))
 
 

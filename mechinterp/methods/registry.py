@@ -198,6 +198,17 @@ def find_method(name: str) -> Method:
     return METHODS[name]
 
 
+def find_unlearning(name: str) -> Method:
+    """The method of unlearning of that name.
+
+    Raises:
+        InputError: if there is none, or it does not unlearn.
+    """
+    if find_method(name).name not in UNLEARNING:
+        raise InputError(f"{name} is no method of unlearning; known are {', '.join(UNLEARNING)}")
+    return METHODS[name]
+
+
 def settings_for(name: str, given: Mapping[str, Any] | BaseModel) -> BaseModel:
     """A method's settings from what a user wrote; they go into `Task.settings` under its name.
 

@@ -211,6 +211,8 @@ def run_round_trips(
         InputError: for no records, texts that do not fit, edits of other weights, and as the editor.
     """
     rounds, pairs = _parted(records, Round)
+    if suffix is not None and isinstance(editing, Editing):
+        raise InputError("`suffix` is for edits that are there; what makes edits has its own")
     tables = (ROUND_TRIP, ROUND_TRIP_BLOCKS, EDITS_SUMMARY)
     held = Held.of(base, tables, out=out, truncate=truncate, seed=seed, chat=chat, reporter=reporter)
     rows: list[dict[str, Any]] = []

@@ -19,11 +19,11 @@ from mechinterp.audit.evidence.of_base import SIGNS, Baseline, Steering
 from mechinterp.audit.evidence.recording import gather_evidence
 from mechinterp.audit.evidence.settings import PLACES, ComparisonSettings
 from mechinterp.audit.logit_lens import answer_tokens
+from mechinterp.audit.questions import questions_of, shared_by
 from mechinterp.audit.top_vectors import find_vectors
-from mechinterp.data.normalised import normalised
 from mechinterp.data.pairs import AnyPair
 from mechinterp.errors import InputError
-from mechinterp.measures.splitting import groups_of, half_of
+from mechinterp.measures.splitting import half_of
 from mechinterp.measures.statistics import random_directions, seeded_order
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
@@ -147,16 +147,7 @@ def prepare_baseline(
             degenerate = {kind: shares_of(outcomes[kind].flags(asked))["degenerate"] for kind in SIGNS}
             safely = {kind: ~found.unsafe.bool() for kind, found in outcomes.items()}
             steering[name, at] = Steering(alpha, entry_share, **safely, degenerate=degenerate)
-    return Baseline(inputs, evidence, unsafe, checked, steering, torch.tensor(_groups_of(instances)), answers)
-
-
-def _shared_by(instance: AnyPair) -> set[str]:
-    """What no two instances may share of which one is fitted on and the other checked."""
-    return {normalised(instance.question), normalised(instance.prompt)}
-
-
-def _groups_of(instances: Sequence[AnyPair]) -> list[int]:
-    return groups_of([_shared_by(instance) for instance in instances])
+    return Baseline(inputs, evidence, unsafe, checked, steering, torch.tensor(questions_of(instances)), answers)
 
 
 def fitting_half(instances: Sequence[AnyPair], seed: int) -> list[int]:
@@ -165,7 +156,7 @@ def fitting_half(instances: Sequence[AnyPair], seed: int) -> list[int]:
     Raises:
         InputError: if they all share one question.
     """
-    half = half_of(_groups_of(instances), seed)
+    half = half_of(questions_of(instances), seed)
     if not half:
         raise InputError(
             f"all {len(instances)} instances share one question: directions cannot be fitted on some and checked on "
@@ -176,8 +167,8 @@ def fitting_half(instances: Sequence[AnyPair], seed: int) -> list[int]:
 
 def _apart_from(instances: Sequence[AnyPair], fitting: Sequence[AnyPair]) -> list[AnyPair]:
     """The fitting instances that share no question and no prompt with those that directions are checked on."""
-    checked = set[str]().union(*(_shared_by(instance) for instance in instances))
-    apart = [instance for instance in fitting if not _shared_by(instance) & checked]
+    checked = set[str]().union(*(shared_by(instance) for instance in instances))
+    apart = [instance for instance in fitting if not shared_by(instance) & checked]
     if not apart:
         raise InputError(
             f"the {len(fitting)} instances to fit directions on share their questions with those to check them on; "

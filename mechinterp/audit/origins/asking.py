@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from mechinterp.answers.judges import Judge
 from mechinterp.answers.safety import unsafe
 from mechinterp.answers.scoring import score_responses
+from mechinterp.audit.questions import questions_of
 from mechinterp.audit.readouts import ANSWER_TOKENS, ReadoutTexts
 from mechinterp.data.normalised import normalised
 from mechinterp.data.pairs import AnyPair
 from mechinterp.errors import InputError
-from mechinterp.measures.splitting import groups_of
 from mechinterp.measures.statistics import seeded_order
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
@@ -81,7 +81,7 @@ class Asked:
                 tokens=tokens,
                 truncate=truncate,
             ),
-            questions=tuple(groups_of([{normalised(pairs[i].question), normalised(pairs[i].prompt)} for i in chosen])),
+            questions=tuple(questions_of([pairs[i] for i in chosen])),
             own=len(own),
         )
 
