@@ -18,7 +18,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
-NAMES = ("01_erase_or_bypass", "02_probe_your_checkpoint", "03_neurons_and_relapse")
+NAMES = ("01_erase_or_bypass", "02_probe_your_checkpoint", "03_neurons_and_relapse", "05_unlearning")
 ANEW = """
 %reset -f
 import gc
@@ -118,7 +118,9 @@ def executed(small_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     shutil.copytree(small_runs, folder / "runs")
     for place in ("notebooks", "analyses/configs"):  # the lessons' paths lead from their own folder to these
         (folder / place).mkdir(parents=True)
-    shutil.copy(small_runs / "small.yaml", folder / "analyses" / "configs" / "organism.yaml")
+    shutil.copytree(folder / "runs" / "seed0", folder / "runs" / "organism-methods-seed0")
+    for config in ("organism", "organism-methods"):
+        shutil.copy(small_runs / "small.yaml", folder / "analyses" / "configs" / f"{config}.yaml")
     lessons = {name: read(name) for name in NAMES}
     whole = new_notebook()
     for name, lesson in lessons.items():
