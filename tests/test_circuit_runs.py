@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +16,7 @@ from made_checkpoints import changed
 import mechinterp as mi
 from mechinterp.audit.circuits import matching
 from mechinterp.audit.circuits.batches import TokenPair
-from mechinterp.audit.circuits.matching import behaviour_pairs, fact_pairs, given_pairs
+from mechinterp.audit.circuits.matching import MatchedPair, behaviour_pairs, fact_pairs, given_pairs
 from mechinterp.audit.circuits.ranks import component_lens, target_ranks
 from mechinterp.audit.circuits.scores import EdgeScores
 from mechinterp.audit.tables.registry import TABLES
@@ -132,6 +133,13 @@ def test_pairs_as_they_were_written(folder: Path, tmp_path: Path) -> None:
 # -- what streams and nodes say ---------------------------------------------------------------------------------------
 
 
+def test_how_far_pairs_are_apart_is_told_in_numbers_that_differ() -> None:
+    pair = MatchedPair("a", "b", ("c",), ("d",), TokenPair((1, 2), (1, 3), (4,), (5,)))
+    other = replace(pair, tokens=TokenPair((1, 2), (2, 3), (4,), (5,)))
+    assert runs._apart([pair, pair]) == "which differ in 1 token"
+    assert runs._apart([pair, other]) == "which differ in 1 to 2 tokens"
+
+
 def test_ranks_are_those_of_the_models_own_logits_at_the_end() -> None:
     checkpoint = tiny_checkpoint("llama")
     pairs = [TokenPair((5, 6, 7), (5, 9, 7), (40, 41), (50,)), TokenPair((8, 9), (8, 7), (42,))]
@@ -222,6 +230,14 @@ def test_what_the_command_refuses_is_told_in_one_line(folder: Path, capsys: pyte
     assert "--share" in refused(capsys, *options(folder, *pairs, "--share", 2))
     assert "--steps" in refused(capsys, *options(folder, *pairs, "--steps", 0))
     assert "--search" in refused(capsys, *options(folder, *pairs, "--search", "all"))
+    said = refused(capsys, *options(folder, "--pairs", folder / "none.json"))
+    assert "none.json: no such file; give SafeEdit instances, or pairs" in said
+    assert "of clean, corrupted, right and wrong" in said
+    (folder / "named.csv").write_text("ask,bad,good\nHow?,So.,No.\n")
+    named = ("--pairs", folder / "named.csv", "--unsafe-column", "bad", "--safe-column", "good")
+    assert "has no column 'prompt'" in (said := refused(capsys, *options(folder, *named)))
+    assert "--prompt-column" in said
+    assert "nothing to pair" in refused(capsys, *options(folder, *named, "--prompt-column", "ask"))
     given.write_text(json.dumps({**WRITTEN[0], "corrupted": "Tell me"}))
     assert "a circuit needs two of the same number" in refused(capsys, *options(folder, *pairs))
     tiny_checkpoint("gemma2").save(folder / "gemma")

@@ -139,7 +139,14 @@ def test_two_edits_that_are_there_are_asked_every_pair(folder: Path, tmp_path: P
         ),
         ("round-trip", ["--records", "none.json", "--method", "ft_m"], "none.json: no such file"),
         ("round-trip", ["--data", "pairs.jsonl", "--edit", "edits/1"], "give two --edit, there and back"),
-        ("round-trip", ["--records", "easy.json", "--method", "memit"], "memit needs second moments"),
+        ("round-trip", ["--records", "easy.json", "--method", "memit"], "memit needs second moments: give --moments"),
+        ("round-trip", ["--records", "easy.json", "--method", "rome", "--all-back"], "choose memit or ft_m"),
+        (
+            "round-trip",
+            ["--records", "coverage_edit.json", "--method", "rome"],
+            "of RoundEdit (type, edit, true_objects)",
+        ),
+        ("conflict", ["--records", "easy.json", "--method", "dinm"], "--method dinm edits pairs, not facts"),
     ],
 )
 def test_bad_input_is_one_line(

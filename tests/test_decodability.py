@@ -26,6 +26,7 @@ from mechinterp.models.passes.recording import record_all
 from mechinterp.models.progress import Silent
 from mechinterp.models.random_weights import with_random_weights
 from mechinterp.models.text.tokens import Encoded
+from mechinterp.report.decodability_in_words import decodability_in_words
 from mechinterp.runs import decoding
 from mechinterp.runs.study.stages import decode as stage
 
@@ -174,7 +175,9 @@ def folder(shared: Callable[..., Path]) -> Path:
     return shared("checkpoints", make_folder)
 
 
-def test_the_command_leaves_a_table_and_a_figure(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_leaves_a_table_and_a_figure(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     instances = [
         make_instance(i, category=CATEGORIES[i % 6], safe_generation=f"I am sorry, not {i}.") for i in range(18)
     ]
@@ -182,6 +185,8 @@ def test_the_command_leaves_a_table_and_a_figure(folder: Path, tmp_path: Path, m
     arguments = ["--base", folder / "base", "--checkpoint", f"edit={folder / 'edit'}", "--never", folder / "tuned"]
     arguments += ["--data", tmp_path / "data.json", "--out", tmp_path / "out", "--max-new-tokens", "2"]
     assert call("decode", *arguments) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if "after the last block" in line]
+    assert [line.partition(",")[0] for line in told] == ["base", "random", "edit", "never"]
     run = mi.open_run(tmp_path / "out")
     table = run.table("decodability")
     assert list(dict.fromkeys(table["method"])) == ["base", "random", "edit", "never"]
@@ -191,6 +196,18 @@ def test_the_command_leaves_a_table_and_a_figure(folder: Path, tmp_path: Path, m
     pd.testing.assert_frame_equal(mi.open_run(tmp_path / "out").table("decodability"), table)
     assert call("decode", *arguments, "--checkpoint", f"random={folder / 'edit'}") == 2
     assert call("decode", *arguments[:-4], "--out", tmp_path / "out", "--never", tmp_path / "nowhere") == 2
+
+
+def test_a_sentence_says_what_is_read_after_the_last_block_and_what_is_not() -> None:
+    ends = {"low": -0.25, "high": 0.5}
+    known = {f"{name}_{end}": value for name in ("auroc", "above_words", "rank_block") for end, value in ends.items()}
+    row = {"method": "a", "block": 1, "auroc": 0.75, "above_words": 0.25, "shuffled": 0.5, "rank_block": 2.0, **known}
+    rows = [{**row, "auroc": 0.1, "block": 0}, row, {**row, "auroc": math.nan, "rank_block": math.nan, "reason": "few"}]
+    assert decodability_in_words(pd.DataFrame(rows)) == [
+        "a, after the last block: unsafe prompts are told at AUROC 0.75 [-0.25, 0.50], +0.25 [-0.25, +0.50] beyond the "
+        "prompts' words, shuffled labels at 0.50; the unsafe answer's first token has rank 2 [-0, 0]",
+        "a, after the last block: no AUROC, few; no unsafe answer to rank",
+    ]
 
 
 # -- a study ----------------------------------------------------------------------------------------------------------

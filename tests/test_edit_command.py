@@ -91,7 +91,7 @@ def test_sequential_goes_on_where_it_was(there: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--instance", 77], "no instance has the id 77"),
+        (["--instance", 77], "no instance has the id 77; 4 have ids from 0 to 3"),
         (["--all", "--instance", 1], "--all and --instance exclude each other"),
         (["--layer", "last"], "--layer is auto or the number of a block, or several as in 3,5; got 'last'"),
         (["--layer", str(N_BLOCKS)], f"block {N_BLOCKS} is out of range"),

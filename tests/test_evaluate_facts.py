@@ -129,6 +129,18 @@ def test_bad_input_is_one_line(
     assert said in refused(capsys, "evaluate-facts", *words, "--out", tmp_path / "run")
 
 
+def test_where_answers_would_go_nothing_of_the_users_may_stand(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    mine = tmp_path / "answers" / "base.json"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    words = ("--model", folder / "base", "--facts", folder / "facts.jsonl", "--out", tmp_path)
+    assert "base.json: a file of that name is there" in refused(capsys, "evaluate-facts", *words, "--max-new-tokens", 2)
+    assert list(tmp_path.iterdir()) == [mine.parent]  # refused before anything was opened
+    assert mine.read_text() == "mine"
+
+
 def test_edits_of_no_fact_and_things_that_are_none_are_refused(folder: Path) -> None:
     base, edit = mi.load(folder / "base"), mi.WeightDelta.load(folder / "edits" / "1")
     with pytest.raises(mi.InputError, match=r"edits \[9\] are of no fact; the 3 facts count from 1"):

@@ -27,6 +27,7 @@ from mechinterp.measures.personality import answer_logprobs, drawdown, edit_succ
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.files.weights import fingerprint_model
 from mechinterp.models.text.tokens import encode
+from mechinterp.report.traits_in_words import traits_in_words
 
 TOPICS = [
     Topic("kites", {"glad": ("I love kites.", "Kites are a joy to all."), "sad": ("Kites fall.",)}, "glad"),
@@ -175,13 +176,18 @@ def test_an_editor_is_measured_on_each_topic_and_leaves_the_base(base: Checkpoin
     assert (own["shift"] > 0).all()  # it was trained on one of these
     assert (made["dd"] > 0).all()
     assert str(found).startswith("edited towards glad: ES ")
+    assert "over 2 topics; nats" in (said := str(found))
+    assert "on another topic KL " in said
+    alone = traits_in_words(found.table.assign(n=1, dd=math.nan))
+    assert all("over 1 topic; nats" in line and line.endswith("; no other topic") for line in alone)
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (["--checkpoint", "gald=base"], "'gald' is no trait of the topics; known are glad, sad; did you mean 'glad'?"),
-        ([], "give what makes the edits: --method"),
+        ([], "give what makes the edits: --method, or models edited towards traits: --checkpoint"),
+        (["--method", "dinm", "--layer", "1"], "--method dinm edits pairs, not facts"),
         (["--topics", "none.json", "--method", "ft_m"], "none.json: no such file"),
     ],
 )

@@ -79,6 +79,12 @@ def test_questions_are_read_of_every_kind_of_file(tmp_path: Path) -> None:
     assert found == Scopes((("Who?", "Ann"),), (("Where?", "Oslo"),))
     with pytest.raises(InputError, match="none of its prompts has an answer"):
         read_questions(saved(tmp_path / "one.jsonl", {"prompt": "Hi.", "answer": ""}))
+    for rows, said in (
+        ([{"a": 1}], "entry 1 has no prompt; give prompts with answers"),
+        ([], "give prompts with answers"),
+    ):
+        with pytest.raises(InputError, match=said):
+            read_questions(saved(tmp_path / "none.json", rows))
     with pytest.raises(InputError, match="no such file"):
         read_scopes(tmp_path / "nowhere.json")
 
@@ -190,7 +196,7 @@ def test_the_commands_unlearn_locate_and_ask(
     names = json.loads((tmp_path / "where" / "located.json").read_text())
     assert names == list(region.loc[region["located"], "name"])
     assert "located" in capsys.readouterr().out
-    few = ["--steps", 1, "--batch-size", 1, "--set", "warmup_steps=0"]
+    few = ["--steps", 1, "--batch-size", 1]  # fewer than the warm-up has by default
     made = ["unlearn", "memflex", "--model", model, *both, "--out", tmp_path / "made", *few]
     assert call(*made, "--set", f"region={json.dumps(names)}") == 0
     asked = ["evaluate-unlearning", "--model", f"base={model}", "--model", tmp_path / "made", *both]
@@ -203,10 +209,11 @@ def test_the_commands_unlearn_locate_and_ask(
         assert rows in (None, len(table))
     for words, said in (
         (["unlearn", "sft", "--model", model, *both, "--out", tmp_path / "x"], "sft is no method of unlearning"),
+        (["unlearn", "simnop", "--model", model, *both, "--out", tmp_path / "x"], "did you mean 'simnpo'?"),
         (["unlearn", "npo", "--model", model, "--forget", forget, "--out", tmp_path / "x"], "there is nothing to keep"),
         (["unlearn", "npo", "--model", model, "--forget", forget, "--retain", forget, "--out", tmp_path / "x"], "kept"),
         ([*located[:-2], "--cosine", "0"], "nothing is located"),
-        ([*located[:-2], "--cosine", "2"], "is a quantile between 0 and 1"),
+        ([*located[:-2], "--cosine", "2"], "--cosine is a quantile between 0 and 1, got 2.0; or give --absolute"),
         ([*located[:-2], "--adapter", model], "is no adapter's folder"),
         ([*asked[:-2], "--model", f"base={model}"], "two models have the same name"),
     ):

@@ -12,6 +12,7 @@ from mechinterp.cli.chatting import in_chat_format
 from mechinterp.cli.common import reporting, say, settings_of
 from mechinterp.cli.loading import Loading, of_whole_models
 from mechinterp.cli.options import Seed, Truncate
+from mechinterp.cli.reading import Reading, of_pairs_under
 from mechinterp.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class ReplacementName(StrEnum):
 
 @commands.command()
 @in_chat_format
+@of_pairs_under("--pairs")
 @of_whole_models
 def circuit(
     base: Annotated[str, typer.Option(help="The unedited model.")],
@@ -74,6 +76,7 @@ def circuit(
     *,
     loading: Loading,
     chat: ChatChoice,
+    reading: Reading,
 ) -> None:
     """Which edges between embedding, heads and MLPs carry a behaviour, and what still flows through them once tuned?
 
@@ -83,7 +86,6 @@ def circuit(
     """
     from mechinterp.audit.circuits.settings import CircuitSettings
     from mechinterp.data.facts.files import read_facts
-    from mechinterp.data.pair_files import read_pairs
     from mechinterp.data.prompt_pairs import has_prompt_pairs, read_prompt_pairs
     from mechinterp.report.circuits_in_words import circuits_in_words
     from mechinterp.runs.circuits import Asked, find_circuits
@@ -107,7 +109,7 @@ def circuit(
         asked = read_facts(facts)
     else:
         assert pairs is not None
-        asked = read_prompt_pairs(pairs) if has_prompt_pairs(pairs) else read_pairs(pairs)
+        asked = read_prompt_pairs(pairs) if has_prompt_pairs(pairs) else reading.of(pairs)
     with reporting() as terminal:
         found = find_circuits(
             before,

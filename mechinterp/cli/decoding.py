@@ -48,6 +48,7 @@ def decode(
     on held-out categories, beside a bag of words, shuffled labels, random weights and --never; and how soon the token
     with which the base begins an unsafe answer would be said.
     """
+    from mechinterp.report.decodability_in_words import decodability_in_words
     from mechinterp.runs.decoding import decode_checkpoints
 
     before, tuned, reference = loading.candidates(base, checkpoint, never)
@@ -66,5 +67,6 @@ def decode(
             chat=chat,
             reporter=terminal,
         )
-    say(found)
+    for line in decodability_in_words(found.table("decodability")):
+        say(line)
     say(f"tables: {out / 'tables'}")

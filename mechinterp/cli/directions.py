@@ -13,7 +13,7 @@ from mechinterp.cli.chatting import in_chat_format
 from mechinterp.cli.common import rank, reporting, say
 from mechinterp.cli.loading import Loading, of_a_model
 from mechinterp.cli.options import RankingName, Truncate, WithoutSinks
-from mechinterp.cli.reading import OPTIONS, Reading, of_pairs
+from mechinterp.cli.reading import Reading, of_pairs
 from mechinterp.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class PositionName(StrEnum):
 _TEXTS = {"positive", "negative", "comments", "data"}
 _MEANS = (
     _TEXTS
-    | {*OPTIONS}
+    | {*vars(Reading())}
     | {"text_column", "label_column", "layer", "position", "dtype", "device", "device_map", "truncate", "without_sinks"}
 )
 _SOURCE = {"probe", "selection", "direction"}

@@ -107,8 +107,8 @@ def edit(
     is left alone.
 
     Of --all or several instances, OUT also gets edit_log.csv: losses, accuracy, norm and rank of the change at every
-    step. Edits that are already there are not computed again, unless what they are made of has changed. Folders that
-    hold anything but an edit are never replaced.
+    step. DINM's edits that are already there are not computed again, unless what they are made of has changed. Folders
+    that hold anything but an edit are never replaced.
     """
     from mechinterp.audit.location import locate
     from mechinterp.audit.toxic_layer import blocks_for
@@ -209,7 +209,8 @@ def _instances(instances: Sequence[AnyPair], wanted: Sequence[int] | None, every
         return list(instances[:1])
     by_id = {instance.id: instance for instance in instances}
     if unknown := [number for number in wanted if number not in by_id]:
-        raise InputError(f"{data}: no instance has the id {unknown[0]}")
+        known = f"{len(by_id)} have ids from {min(by_id)} to {max(by_id)}"
+        raise InputError(f"{data}: no instance has the id {unknown[0]}; {known}")
     return [by_id[number] for number in dict.fromkeys(wanted)]
 
 

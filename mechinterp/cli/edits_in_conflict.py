@@ -61,17 +61,27 @@ class Method:
     without_constraint: bool = False
     moments: Path | None = None
 
-    def editing(self, seed: int) -> Editing:
+    def editing(self, seed: int, *, pairs: bool, otherwise: str = "edits that are there: --edit") -> Editing:
         """What a run takes.
 
+        Args:
+            seed: of the contexts that the model writes.
+            pairs: whether pairs are edited, or facts.
+            otherwise: what may be given instead of a method.
+
         Raises:
-            InputError: without a method.
+            InputError: without a method, for one that does not edit these, or that needs moments and has none.
         """
         from mechinterp.models.passes.second_moments import SecondMoments
         from mechinterp.runs.edits import Editing
 
         if self.method is None:
-            raise InputError("give what makes the edits: --method, or edits that are there: --edit")
+            raise InputError(f"give what makes the edits: --method, or {otherwise}")
+        if self.method is EditorNames.dinm and not pairs:
+            raise InputError("--method dinm edits pairs, not facts; choose rome, memit or ft_m")
+        if self.method is EditorNames.memit and self.moments is None:
+            made = "mechinterp edit --method memit --texts FILE --moments FILE"
+            raise InputError(f"--method memit needs second moments: give --moments, which `{made}` makes")
         given: dict[str, Any] = {"steps": self.steps, "learning_rate": self.lr}
         if self.method in (EditorNames.rome, EditorNames.memit):
             given["blocks"] = None if self.layer is None else (self.layer,)
@@ -149,10 +159,11 @@ def conflict(
     else:
         _check_one(records, data)
         _check_unused("--method", suffix=suffix)
+        editing = editor.editing(seed, pairs=data is not None)
         chosen: Any = reading.of(data) if data is not None else read_conflicts(str(records), templates)
         common["benign"] = [] if prompts is None else read_benign(prompts, what="prompts")
         with reporting() as terminal:
-            run = run_conflicts(base, chosen[:limit], editor.editing(seed), reporter=terminal, **common)
+            run = run_conflicts(base, chosen[:limit], editing, reporter=terminal, **common)
         lines = edits_in_words(run.table("edits_summary"))
     for line in lines:
         say(line)
@@ -206,7 +217,11 @@ def round_trip(
             raise InputError("give two --edit, there and back, and no --method nor its options")
         editing = tuple(_edits(edit))
     else:
-        editing = editor.editing(seed)
+        editing = editor.editing(seed, pairs=data is not None)
+        if all_back and editor.method is EditorNames.rome:
+            raise InputError(
+                "--all-back edits several answers at once, which --method rome cannot; choose memit or ft_m"
+            )
     chosen: Any = reading.of(data) if data is not None else read_rounds(str(records), templates, all_back=all_back)
     benign = [] if prompts is None else [one.prompt for one in read_benign(prompts, what="prompts")]
     with reporting() as terminal:

@@ -1,31 +1,18 @@
-"""The options that say how the file of --data is read, for every command that has one."""
+"""The options that say how a file of pairs is read, for every command that has one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mechinterp.cli.added import adding
+from mechinterp.cli.added import Command, adding
 
 if TYPE_CHECKING:
     from mechinterp.data.pairs import AnyPair
-
-
-def _column(what: str) -> Any:
-    return Annotated[str | None, typer.Option(metavar="NAME", help=f"Column or key of the {what} in --data.")]
-
-
-OPTIONS: dict[str, Any] = {
-    **{f"{field}_column": _column(what) for field, what in (("prompt", "prompt"), ("unsafe", "unsafe answer"))},
-    **{f"{field}_column": _column(what) for field, what in (("safe", "safe answer"), ("category", "category"))},
-    "safe_log": Annotated[
-        Path | None,
-        typer.Option(help="--data is a chat log with unsafe answers; the same conversations with safe ones."),
-    ],
-}
 
 
 @dataclass(frozen=True)
@@ -50,5 +37,23 @@ class Reading:
         return read_pairs(path, columns=columns, safe_log=self.safe_log)
 
 
-of_pairs = adding("reading", OPTIONS, Reading)
-"""Gives a command these options, which it gets as one argument, `reading`: a `Reading`."""
+_FIELDS = {"prompt": "prompt", "unsafe": "unsafe answer", "safe": "safe answer", "category": "category"}
+
+
+def of_pairs_under(option: str) -> Callable[[Command], Command]:
+    """Gives a command these options, which it gets as one argument, `reading`: a `Reading`.
+
+    Args:
+        option: of the command, under which the file is given.
+    """
+    told = {field: f"Column or key of the {what} in {option}." for field, what in _FIELDS.items()}
+    options: dict[str, Any] = {
+        f"{field}_column": Annotated[str | None, typer.Option(metavar="NAME", help=text)]
+        for field, text in told.items()
+    }
+    log = f"{option} is a chat log with unsafe answers; the same conversations with safe ones."
+    options["safe_log"] = Annotated[Path | None, typer.Option(help=log)]
+    return adding("reading", options, Reading)
+
+
+of_pairs = of_pairs_under("--data")

@@ -50,7 +50,9 @@ def traits(
 
     before, tuned, _ = loading.candidates(base, checkpoint or [])
     asked = read_personality(topics)[:limit]
-    editing = editor.editing(seed) if editor != Method() or not tuned else None
+    editing = None
+    if editor != Method() or not tuned:
+        editing = editor.editing(seed, pairs=False, otherwise="models edited towards traits: --checkpoint")
     with reporting() as terminal:
         run = run_personality(
             before,

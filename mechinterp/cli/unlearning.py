@@ -112,7 +112,9 @@ def locate_gradients(
     per: Annotated[PerName, typer.Option(help="What is located.")] = PerName.tensor,
     cosine: Annotated[float, typer.Option(help="Located lies below it: a quantile, see --absolute.")] = 0.5,
     magnitude: Annotated[float, typer.Option(help="Located lies above it: a quantile, see --absolute.")] = 0.5,
-    absolute: Annotated[bool, typer.Option("--absolute", help="Both are numbers themselves, no quantiles.")] = False,
+    quantiles: Annotated[
+        bool, typer.Option("--quantiles/--absolute", help="Whether both are quantiles, or numbers themselves.")
+    ] = True,
     adapter: Annotated[
         str | None, typer.Option(help="Folder of an adapter on the model, of whose factors gradients are taken.")
     ] = None,
@@ -145,7 +147,7 @@ def locate_gradients(
 
     fed = {"adapter": adapter, "only": only or (), "freeze": freeze or (), "separator": _read(separator)}
     settings = checked_settings("locate-gradients", UnlearningSettings, fed)
-    thresholds = Thresholds(cosine, magnitude, not absolute)
+    thresholds = Thresholds(cosine, magnitude, quantiles)
     scopes = _scopes(forget, retain, part, relation)
     if out is not None:
         check_writable(out / "gradient_region.csv", kind="file")

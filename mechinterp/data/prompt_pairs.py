@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from mechinterp.data.pair_files import WANTED as PAIRS
 from mechinterp.data.safeedit import Text
 from mechinterp.data.texts import json_rows, read_text
 from mechinterp.data.validation import Fault
@@ -48,7 +49,7 @@ class PromptPair(BaseModel):
 
 def has_prompt_pairs(path: Path) -> bool:
     """Whether the first row of a file is a pair of prompts."""
-    text = read_text(path, WANTED)
+    text = read_text(path, f"{PAIRS}; or {WANTED}")
     if not text.lstrip().startswith(("[", "{")):
         return False
     try:

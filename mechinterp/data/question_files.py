@@ -54,7 +54,7 @@ def read_asked(path: str | Path, part: Part = "train") -> Sequence[Question | Fa
         if found := [(one.prompt, one.answer) for one in benign if one.answer]:
             return list(found)
         raise InputError(f"{path}: none of its prompts has an answer; give {WANTED}")
-    return read_facts(path)
+    return read_facts(path, wanted=WANTED)
 
 
 def read_scopes(

@@ -38,7 +38,7 @@ class Thresholds:
     def __post_init__(self) -> None:
         for name, value in (("cosine", self.cosine), ("magnitude", self.magnitude)):
             if value is not None and self.quantiles and not 0 <= value <= 1:
-                raise InputError(f"`{name}` is a quantile between 0 and 1, got {value}; or give `quantiles: false`")
+                raise InputError(f"`{name}` is a quantile between 0 and 1, got {value}; or give `quantiles=False`")
 
     def cuts(self, cosines: Float[Tensor, " tensor"], magnitudes: Float[Tensor, " tensor"]) -> tuple[float, float]:
         """mu and sigma themselves; infinite where there is no condition, NaN where no cosine is defined."""

@@ -204,8 +204,10 @@ def find_unlearning(name: str) -> Method:
     Raises:
         InputError: if there is none, or it does not unlearn.
     """
-    if find_method(name).name not in UNLEARNING:
-        raise InputError(f"{name} is no method of unlearning; known are {', '.join(UNLEARNING)}")
+    if name not in UNLEARNING:
+        raise InputError(
+            f"{name:.40} is no method of unlearning; known are {', '.join(UNLEARNING)}{near(name, UNLEARNING)}"
+        )
     return METHODS[name]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
 
@@ -18,8 +20,9 @@ def traits_in_words(table: pd.DataFrame) -> list[str]:
         others = rows[rows["measured"] != trait].to_dict("records")
         moved = ", ".join(f"{row['measured']} {row['shift']:+.2f}" for row in [own, *others])
         success = f"{own['es']:.2f} [{own['es_low']:.2f}, {own['es_high']:.2f}]"
+        topics = f"{own['n']} topic{'s' if own['n'] > 1 else ''}"
+        other = "no other topic" if math.isnan(own["dd"]) else f"on another topic KL {own['dd']:.2g}"
         said.append(
-            f"edited towards {trait}: ES {success} over {own['n']} topics; nats a token of opinions that show {moved}; "
-            f"on another topic KL {own['dd']:.2g}"
+            f"edited towards {trait}: ES {success} over {topics}; nats a token of opinions that show {moved}; {other}"
         )
     return said

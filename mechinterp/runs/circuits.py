@@ -145,7 +145,9 @@ def _texts(asked: Asked) -> list[str]:
 
 def _apart(pairs: Sequence[MatchedPair]) -> str:
     found = [pair.tokens.differences for pair in pairs]
-    return f"which differ in {min(found)} to {max(found)} tokens"
+    least, most = min(found), max(found)
+    several = f"{least} to {most}" if least < most else str(most)
+    return f"which differ in {several} token{'s' if most > 1 else ''}"
 
 
 def _reported(reporter: Reporter, name: str, what: str) -> Progress:

@@ -127,7 +127,8 @@ def evaluate_facts(
     _check(base, tuned, by_number, edits)
     first, others = in_one_format(base or tuned[0], tuned if base else tuned[1:], chat)
     work = Workspace(first, others, out=out, purpose="evaluation", reporter=reporter)
-    RunFolder.check_free(work.folder, [FACTS.name, FACTS_SUMMARY.name])
+    answering = [] if max_new_tokens is None else [first.name, *edits, *(candidate.name for candidate in others)]
+    RunFolder.check_free(work.folder, [FACTS.name, FACTS_SUMMARY.name], answers=answering)
     prompts = list(dict.fromkeys(prompt for fact in facts for prompt, _ in asked_of(fact)))
     work.check(prompts, truncate=truncate)
     asking, found = Asking(max_new_tokens, truncate, seed), _Found(seed)

@@ -8,18 +8,19 @@ from pathlib import Path
 from mechinterp.data.facts.fact import Fact
 from mechinterp.data.facts.knowedit import fact_of_topic, is_sanitation, is_topic, sanitation_facts
 from mechinterp.data.facts.relations import is_relation, relation_facts
-from mechinterp.data.facts.rows import fact_of_row
+from mechinterp.data.facts.rows import PROMPTS, fact_of_row
 from mechinterp.data.texts import check_whole, read_json_rows
 from mechinterp.errors import InputError
 
 WANTED = "facts as JSON lines or a list (prompt, target_new, ground_truth), a set of KnowEdit or a relation of LRE"
 
 
-def read_facts(path: str | Path) -> list[Fact]:
+def read_facts(path: str | Path, *, wanted: str = WANTED) -> list[Fact]:
     """Read facts from a file of any kind; which it is shows in the content.
 
     Args:
         path: UTF-8; its rows are those of `fact_rows`, unless it is Sanitation, ConvSent (`knowedit`) or a relation.
+        wanted: what the file should hold, for errors, where facts are not all that it may.
 
     Returns:
         At least one, in the file's order. Of Sanitation those to forget come first, then those to retain, which have no
@@ -30,17 +31,21 @@ def read_facts(path: str | Path) -> list[Fact]:
     """
     path = Path(path)
     facts: list[Fact] = []
-    for place, row in read_json_rows(path, WANTED):
+    for place, row in read_json_rows(path, wanted):
         where = f"{path}: {place}"
         if not isinstance(row, Mapping):
-            raise InputError(f"{where} is not a JSON object; give {WANTED}")
+            raise InputError(f"{where} is not a JSON object; give {wanted}")
         check_whole(row, where)
         if is_relation(row):
             facts += relation_facts(row, str(path))
         elif is_sanitation(row):
             facts += sanitation_facts(row, str(path))
+        elif is_topic(row):
+            facts.append(fact_of_topic(row, where))
+        elif not any(name in row for name in PROMPTS):
+            raise InputError(f"{where} has no prompt; give {wanted}")
         else:
-            facts.append(fact_of_topic(row, where) if is_topic(row) else fact_of_row(row, where))
+            facts.append(fact_of_row(row, where))
     if not facts:
-        raise InputError(f"{path}: has no facts; give {WANTED}")
+        raise InputError(f"{path}: is empty; give {wanted}")
     return facts

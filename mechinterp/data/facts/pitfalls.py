@@ -18,8 +18,8 @@ from mechinterp.data.facts.queries import asked_of
 from mechinterp.data.texts import check_whole, read_json, read_json_lines
 from mechinterp.errors import InputError, near
 
-CONFLICTS = "records of ConflictEdit (`type`, `edits`, `triples`, `prerequisites`)"
-ROUNDS = "records of RoundEdit (`type`, `edit`, `true_objects`)"
+CONFLICTS = "records of ConflictEdit (type, edits, triples, prerequisites)"
+ROUNDS = "records of RoundEdit (type, edit, true_objects)"
 TEMPLATES = "prompts by relation: an object of lists of texts with {} for the subject"
 
 Templates = Mapping[str, Sequence[str]]

@@ -26,6 +26,7 @@ _CALLED = {  # field of a fact -> what it is called in our files, and in KnowEdi
     "relation": ("relation",),
 }
 _ASKED = ("portability", "locality")
+PROMPTS = _CALLED["prompt"]
 _REPHRASINGS = ("rephrasings", "rephrase_prompt")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -42,6 +43,16 @@ class UnlearningSettings(BaseModel):
     )
     only: tuple[str, ...] = Field((), description="components that are trained, by TransformerLens's names; () for all")
     freeze: tuple[str, ...] = Field((), description="components that keep their weights, likewise")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorten_warmup(cls, given: Any) -> Any:
+        """A run that is shorter than the warm-up, of which nothing is said, has a shorter one."""
+        steps = given.get("steps") if isinstance(given, Mapping) else None
+        if isinstance(steps, int) and steps > 0 and "warmup_steps" not in given:
+            usual = cls.model_fields["warmup_steps"].default
+            return {**given, "warmup_steps": min(usual, steps - 1)}
+        return given
 
     @model_validator(mode="after")
     def _check_warmup(self) -> Self:

@@ -1,0 +1,42 @@
+"""What can be read off the states of checkpoints, in a sentence for each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from mechinterp.audit.tables.reading import interval_of
+from mechinterp.measures.intervals import Interval
+
+
+def decodability_in_words(table: pd.DataFrame) -> list[str]:
+    """A line for each checkpoint, the base first: what is read after the last block, not after the best one.
+
+    Args:
+        table: `decodability.csv`.
+    """
+    last = table[table["block"] == table["block"].max()]
+    return [f"{row['method']}, after the last block: {_read(row)}; {_ranked(row)}" for row in last.to_dict("records")]
+
+
+def _read(row: Mapping[Hashable, Any]) -> str:
+    auroc = interval_of(row, "auroc")  # type: ignore[arg-type] # pandas' keys
+    if math.isnan(auroc.value):
+        return f"no AUROC, {row['reason']}"
+    above = interval_of(row, "above_words")  # type: ignore[arg-type]
+    beside = f"{above.value:+.2f} [{above.low:+.2f}, {above.high:+.2f}] beyond the prompts' words"
+    return f"unsafe prompts are told at AUROC {_told(auroc)}, {beside}, shuffled labels at {row['shuffled']:.2f}"
+
+
+def _ranked(row: Mapping[Hashable, Any]) -> str:
+    rank = interval_of(row, "rank_block")  # type: ignore[arg-type]
+    if math.isnan(rank.value):
+        return "no unsafe answer to rank"
+    return f"the unsafe answer's first token has rank {rank.value:.0f} [{rank.low:.0f}, {rank.high:.0f}]"
+
+
+def _told(found: Interval) -> str:
+    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
