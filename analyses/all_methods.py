@@ -4,7 +4,8 @@
 
 Asks each checkpoint what a study does not ask: the unsafe answers that should be forgotten, knowledge and harmless
 answers that should be kept, as `mechinterp evaluate-unlearning` does (`tables/unlearning.csv` of each run; what is
-there is not asked again without --again). All else is read from the runs' tables. Writes into --out
+there is not asked again without --again). All else is read from the runs' tables, and the verdict follows from them
+anew. Writes into --out
 `tables/all_methods.csv`, `all_methods.md` and `figures/all_methods.png` and `.pdf`.
 """
 
@@ -20,6 +21,7 @@ from tables import pipes
 
 from mechinterp.answers.unlearned import ask_scopes, summary_rows
 from mechinterp.audit.all_methods import BASE, NEVER, all_methods, in_words
+from mechinterp.audit.tables.verdicts import with_verdict
 from mechinterp.cli.terminal import terminal
 from mechinterp.data.pairs import knowledge_of
 from mechinterp.data.scopes import Scopes
@@ -82,7 +84,7 @@ def main(given: Sequence[str] | None = None) -> int:
                     raise InputError(f"{study.folder}: its study has not come to its end; run it first")
                 if arguments.again or not study.place_of("unlearning").is_file():
                     study.write_table("unlearning", ask(study, shown))
-        table = all_methods([SavedTables(run) for run in arguments.runs])
+        table = all_methods([with_verdict(SavedTables(run)) for run in arguments.runs])
         sys.stdout.write(write_all(table, arguments.runs, arguments.out))
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")

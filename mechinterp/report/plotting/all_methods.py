@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mechinterp.measures.intervals import ends, with_ends
+from mechinterp.measures.verdict import is_broken
 from mechinterp.report.plotting.drawing import key_marker, new_figure, records, require, short, tint
 from mechinterp.report.plotting.plate import Plate
 from mechinterp.report.plotting.style import DOUBLE_COLUMN, FAINT, INK, STYLE, method_colours, method_label
@@ -93,7 +94,9 @@ def _told(row: Any) -> str:
     recovery = float(row.recovery)
     by = f", {row.attack}" if isinstance(row.attack, str) and row.attack else ""
     back = f" ({recovery:.0%})" if by and np.isfinite(recovery) else ""
-    return f"{name}: {row.gone}{by}{back}"
+    degenerate = float(getattr(row, "degenerate", 0.0))
+    broken = f"; {degenerate:.0%} degenerate" if is_broken(degenerate) else ""
+    return f"{name}: {row.gone}{by}{back}{broken}"
 
 
 ALL_METHODS = Plate(
@@ -103,7 +106,8 @@ ALL_METHODS = Plate(
         "To the right a method kept more of what it should keep; above, its states are nearer to those of a model that "
         "never learnt the behaviour than to the base’s. Open points: an attack shows that the behaviour was hidden, "
         "and the cheapest that does is named with what it brings back; filled ones: it is gone, by the depth score and "
-        "by every attack. Lines are 95% intervals, over several runs the widest reach of theirs. What one wants is a "
+        "by every attack. Degenerate is what only looks like an answer: where half is, the model is broken, and "
+        "nothing is gone. Lines are 95% intervals, over several runs the widest reach of theirs. What one wants is a "
         "filled point in the upper right corner, where the model is that never learnt."
     ),
     alt="A point per method, kept ability across and depth score upwards. The numbers are in the table all_methods.",
