@@ -377,6 +377,8 @@ def test_any_table_may_be_missing(present: tuple[str, ...], page_of: Callable[..
     page = page_of({name: tables[name] for name in present})
     assert "Not drawn, for want of their tables" in page.text
     assert "What this does not establish" in page.text
+    without = present[0] in ("probe", "toxic_layer")  # no checkpoint is in them
+    assert ("No table of this run is one that decides either" in page.text) == without
 
 
 @pytest.mark.parametrize(
