@@ -218,6 +218,8 @@ def test_bad_input_is_told_in_one_line(base: Checkpoint) -> None:
         editor_of("dinm", base)
     with pytest.raises(InputError, match="dinm edits pairs, not facts"):
         editor_of("dinm", base, blocks=1).make(base, [OSLO])
+    with pytest.raises(InputError, match="alphaedit needs second moments"):
+        editor_of("alphaedit", base, settings={"context_lengths": [(3, 5)]})
     rome = editor_of("rome", base, settings={"context_lengths": [(3, 5)]})
     with pytest.raises(InputError, match="rome edits one fact at a time"):
         rome.make(base, [OSLO, LIMA])

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from mechinterp.data.facts.fact import Fact
 from mechinterp.errors import InputError
-from mechinterp.methods.facts.alphaedit import alphaedit, null_space
+from mechinterp.methods.facts.alphaedit import alphaedit, alphaedit_in_turn, null_space
 from mechinterp.methods.facts.contexts import generated_contexts
 from mechinterp.methods.facts.fine_tuning import ft_m
 from mechinterp.methods.facts.memit import memit
@@ -131,6 +131,25 @@ def test_alphaedit_is_the_released_one() -> None:
         before = dict(found.tensors)
     assert number == 1
     assert len(before) == 2
+
+
+def test_alphaedit_one_edit_at_a_time_is_the_released_one() -> None:
+    """Made of the model as it stands, each by the same function, which knows the keys of the one before."""
+    told, tensors = golden("alphaedit", "gpt2_alphaedit")
+    released, base = told["hparams"], golden_checkpoint("gpt2")
+    settings = AlphaEditSettings(
+        **common(released), null_threshold=released["nullspace_threshold"], ridge=released["L2"]
+    )
+    first, second = [[asked(n, one) for one in group] for n, group in enumerate(told["requests_one_after_the_other"])]
+    contexts = [context for group in told["context_templates"] for context in group]
+    edit = alphaedit_in_turn(base, moments=moments_of("gpt2"), settings=settings, contexts=contexts)
+    one = edit(base, first)
+    with one.applied(base) as current:
+        two = edit(current, second)
+    for number, found in enumerate((one, two)):
+        assert all(off_by(value, tensors[f"edit{number}.{name}"]) < TOLERANCE for name, value in found.tensors.items())
+    alone = edit(base, second)  # of the base nothing is known
+    assert any(off_by(value, two.tensors[name]) > TOLERANCE for name, value in alone.tensors.items())
 
 
 @pytest.mark.parametrize("name", ["FT-L", "FT-L_bound", "FT-M"])

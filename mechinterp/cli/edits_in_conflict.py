@@ -31,6 +31,7 @@ class EditorNames(StrEnum):
 
     rome = "rome"
     memit = "memit"
+    alphaedit = "alphaedit"
     ft_m = "ft_m"
     dinm = "dinm"
 
@@ -45,7 +46,8 @@ OPTIONS: dict[str, Any] = {
         typer.Option("--without-constraint", help="Of dinm: no L_c, for pairs without knowledge."),
     ],
     "moments": Annotated[
-        Path | None, typer.Option(help="Second moments for memit (.safetensors), as mechinterp edit makes them.")
+        Path | None,
+        typer.Option(help="Second moments (.safetensors) for memit, alphaedit; mechinterp edit makes them."),
     ],
 }
 
@@ -83,7 +85,7 @@ class Method:
             made = "mechinterp edit --method memit --texts FILE --moments FILE"
             raise InputError(f"--method memit needs second moments: give --moments, which `{made}` makes")
         given: dict[str, Any] = {"steps": self.steps, "learning_rate": self.lr}
-        if self.method in (EditorNames.rome, EditorNames.memit):
+        if self.method in (EditorNames.rome, EditorNames.memit, EditorNames.alphaedit):
             given["blocks"] = None if self.layer is None else (self.layer,)
         elif self.method is EditorNames.ft_m:
             given["block"] = self.layer

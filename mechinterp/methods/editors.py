@@ -1,8 +1,8 @@
 """Editors by name: each makes one change of a model as it stands, of one fact or pair or of several together.
 
 Pairs are edited towards their safe answer, whatever that is. A fact is edited at its subject; a pair has none, so that
-ROME and MEMIT edit it at the last token of its prompt (`fact_token`). AlphaEdit is not among them: its later edits need
-the keys of its earlier ones, see `facts.editing`.
+ROME, MEMIT and AlphaEdit edit it at the last token of its prompt (`fact_token`). AlphaEdit's later edits leave in place
+what its earlier ones made of the same model, as far as one and the same editor made them.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from mechinterp.data.facts.fact import Fact
 from mechinterp.data.facts.queries import Change
 from mechinterp.errors import InputError, near
 from mechinterp.methods.editing.dinm import DinmSettings, edit, edit_batch
+from mechinterp.methods.facts.alphaedit import alphaedit_in_turn
 from mechinterp.methods.facts.contexts import contexts_for
 from mechinterp.methods.facts.editing import edit_facts
 from mechinterp.methods.facts.requests import Request
-from mechinterp.methods.facts.settings import ValueSettings, default_settings
+from mechinterp.methods.facts.settings import AlphaEditSettings, ValueSettings, default_settings
 from mechinterp.methods.task import checked_settings
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.passes.second_moments import SecondMoments
 
-EditorName = Literal["rome", "memit", "ft_m", "dinm"]
+EditorName = Literal["rome", "memit", "alphaedit", "ft_m", "dinm"]
 
 MakeEdit = Callable[[Checkpoint, Sequence[Change]], WeightDelta]
 """One change of a model as it stands, that brings about what is asked; the model is left as it was."""
@@ -60,14 +61,14 @@ def editor_of(
 
     Args:
         name: one of `EditorName`, or what makes an edit.
-        base: the unedited model: it writes the contexts of ROME and MEMIT, once for all edits.
+        base: the unedited model: it writes the contexts of ROME, MEMIT and AlphaEdit, once for all edits.
         settings: of the method; by default those of the architecture's family, or of DINM as published.
         moments: second moments of the base, where the method needs them.
         blocks: of DINM: of each pair by its id, or one for all.
         seed: of the contexts.
 
     Raises:
-        InputError: for an unknown name, settings that do not fit, or DINM without a block.
+        InputError: for an unknown name, settings that do not fit, DINM without a block, or AlphaEdit without moments.
     """
     if callable(name):
         return Editor(getattr(name, "__name__", "own"), name)
@@ -80,6 +81,8 @@ def editor_of(
     contexts = None
     if isinstance(given, ValueSettings):
         contexts = contexts_for(base, None, given.context_lengths, seed)
+    if isinstance(given, AlphaEditSettings):
+        return _alphaedit(base, given, contexts, moments)
 
     def make(current: Checkpoint, changes: Sequence[Change]) -> WeightDelta:
         own = None if moments is None else replace(moments, fingerprint=current.fingerprint)
@@ -95,6 +98,19 @@ def editor_of(
         return found
 
     return Editor(name, make)
+
+
+def _alphaedit(
+    base: Checkpoint, settings: AlphaEditSettings, contexts: Sequence[str] | None, moments: SecondMoments | None
+) -> Editor:
+    if moments is None:
+        raise InputError("alphaedit needs second moments of other texts; give `moments`")
+    edit_in_turn = alphaedit_in_turn(base, moments=moments, settings=settings, contexts=contexts)
+
+    def make(current: Checkpoint, changes: Sequence[Change]) -> WeightDelta:
+        return edit_in_turn(current, [_request(number, change) for number, change in enumerate(changes)])
+
+    return Editor("alphaedit", make)
 
 
 def _dinm(settings: DinmSettings, blocks: Mapping[int, int] | int | None) -> Editor:

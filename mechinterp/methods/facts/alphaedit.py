@@ -9,7 +9,7 @@ released code P is computed once a process, whatever the model, and so is K_p; h
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -20,7 +20,7 @@ from mechinterp.methods.facts.changes import ValueChange, delta_of, noted
 from mechinterp.methods.facts.contexts import contexts_for
 from mechinterp.methods.facts.requests import Request
 from mechinterp.methods.facts.settings import AlphaEditSettings, chosen_settings
-from mechinterp.methods.facts.several_blocks import keys_of, spread
+from mechinterp.methods.facts.several_blocks import Solve, keys_of, spread
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
 from mechinterp.models.passes.second_moments import SecondMoments
@@ -57,15 +57,7 @@ def alphaedit(
     contexts = contexts_for(checkpoint, contexts, settings.context_lengths, seed)
     free = {block: null_space(moments, block, settings.null_threshold) for block in blocks}
     earlier: dict[int, list[Tensor]] = {block: [] for block in blocks}
-    ridge = settings.ridge
-
-    def solve(block: int, keys: Float[Tensor, "d_mlp request"]) -> Float[Tensor, "d_mlp request"]:
-        every, projection = torch.cat([keys, *earlier[block]], 1), free[block]
-        inside = projection @ keys
-        return torch.linalg.solve(
-            (projection @ every) @ every.T + ridge * torch.eye(len(keys), dtype=keys.dtype), inside
-        )
-
+    solve = _solving(free, earlier, settings.ridge)
     note = noted("alphaedit", settings, contexts)
     changes: list[ValueChange] = []
     so_far: list[Request] = []
@@ -82,6 +74,60 @@ def alphaedit(
             for block in blocks:
                 earlier[block].append(keys_of(edited, group, block, contexts, settings))
         yield delta
+
+
+def alphaedit_in_turn(
+    base: Checkpoint,
+    *,
+    moments: SecondMoments,
+    settings: AlphaEditSettings | None = None,
+    contexts: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Callable[[Checkpoint, Sequence[Request]], WeightDelta]:
+    """One edit of a model as it stands; what its own earlier edits made of that model stays as it is.
+
+    It knows them by the weights that they left: their keys are kept beside the fingerprint of the model after each.
+
+    Args:
+        base: the model without any edit; it writes the contexts.
+        moments, settings, contexts, seed: as in `alphaedit`.
+
+    Returns:
+        A function of a model and the facts of one edit, which gives the change of that model alone.
+
+    Raises:
+        InputError: as `alphaedit`.
+    """
+    settings, blocks = chosen_settings("alphaedit", base, settings, AlphaEditSettings)
+    moments.check(base, blocks)
+    contexts = contexts_for(base, contexts, settings.context_lengths, seed)
+    free = {block: null_space(moments, block, settings.null_threshold) for block in blocks}
+    note, kept = noted("alphaedit", settings, contexts), dict[str, Mapping[int, Sequence[Tensor]]]()
+
+    def edit(current: Checkpoint, requests: Sequence[Request]) -> WeightDelta:
+        earlier = kept.get(current.fingerprint, dict.fromkeys(blocks, ()))
+        solve = _solving(free, earlier, settings.ridge)
+        changes, log = spread(current, requests, blocks, settings=settings, contexts=contexts, solve=solve)
+        delta = delta_of(current, changes, requests, settings=note, log=log)
+        with delta.applied(current) as edited:
+            keys = {block: keys_of(edited, requests, block, contexts, settings) for block in blocks}
+            kept[edited.fingerprint] = {block: (*earlier[block], keys[block]) for block in blocks}
+        return delta
+
+    return edit
+
+
+def _solving(free: Mapping[int, Tensor], earlier: Mapping[int, Sequence[Tensor]], ridge: float) -> Solve:
+    """X of a block from its keys, with the keys of earlier edits as they are when it is asked."""
+
+    def solve(block: int, keys: Float[Tensor, "d_mlp request"]) -> Float[Tensor, "d_mlp request"]:
+        every, projection = torch.cat([keys, *earlier[block]], 1), free[block]
+        inside = projection @ keys
+        return torch.linalg.solve(
+            (projection @ every) @ every.T + ridge * torch.eye(len(keys), dtype=keys.dtype), inside
+        )
+
+    return solve
 
 
 def null_space(moments: SecondMoments, block: int, threshold: float) -> Float[Tensor, "d_mlp d_mlp"]:
