@@ -657,7 +657,7 @@ def test_a_folder_without_tables_is_an_input_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick_files")
-@pytest.mark.parametrize("name", plates.PLATES)
+@pytest.mark.parametrize("name", ["erase_or_bypass", "origins_blocks", "probe_roc"])
 def test_the_script_draws_the_plate_of_a_name(
     name: str, tables: dict[str, pd.DataFrame], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
