@@ -31,7 +31,7 @@ def drawn_once(tables: Mapping[str, pd.DataFrame], wording: Wording = UNSAFELY) 
     """
     for name, plate in list(plates.PLATES.items()):
         kinds = [_kind(tables[each]) for each in (*plate.tables, "trajectory") if each in tables]
-        note = Path(os.environ["DRAWN"]) / hashlib.sha256(repr((name, kinds)).encode()).hexdigest()
+        note = Path(os.environ["DRAWN"]) / hashlib.sha256(repr((name, kinds, wording)).encode()).hexdigest()
         found: list[tuple[str, Figure]] = [(name, Figure())]
         if not note.exists():
             with patch.dict(plates.PLATES, {name: plate}, clear=True):
