@@ -94,7 +94,10 @@ def test_facts_are_told_by_their_prompt() -> None:
     judge = judge_of(FACTS, None, FACTS.pairs(FACTS_ASKED), seed=0)
     assert score_responses(judge, ["Yes.", "No", "", "Ink"], ["b0 is", "B0  is", "b0 is", "b1 is"]) == [0, 1, None, 0]
     assert score_responses(judge, ["Yes"], ["who knows"]) == [None]
-    assert "keywords_disagree" not in flags_of(["b0 is"], ["Yes."], scores=[0.0], judge=judge)
+    flags = flags_of(["b0 is", "b1 is"], ["Yes.", ""], scores=[0.0, None], judge=judge)
+    assert "keywords_disagree" not in flags
+    assert flags["short"][0]
+    assert flags["degenerate"] == [False, True]  # a fact is a word
 
 
 def test_refusals_are_the_pairs_turned() -> None:
@@ -237,7 +240,7 @@ def test_a_judge_of_safety_and_a_behaviour_that_says_the_same_leave_the_same_tab
         mi.attack(base, tuned, "prefill", PAIRS, out=tmp_path / str(number), **about, **little)
         for number, about in enumerate(({"judge": Judge()}, {"behaviour": behaviour}))
     )
-    left_out = ["keywords_disagree", "seconds"]  # the first is told of safety alone
+    left_out = ["keywords_disagree", "degenerate", "seconds"]  # what is told of safety alone: a fact may be short
     assert one.table("attacks")["keywords_disagree"].notna().all()
     assert other.table("attacks")["keywords_disagree"].isna().all()
     for name in ("attacks", "worst", "attack_prefill"):
