@@ -3,10 +3,11 @@
     python analyses/places.py runs/smollm2-seed0
     python analyses/places.py runs/seed0 --kinds values_everywhere noise
 
-SFT of the value matrices alone (at the toxic layer's block, at all), SFT of everything but them, and noise of the size
-of the study's SFT: each is made of the run's own base and data, attributed by the exact game, and judged as the verdict
-judges it. It is `analyses/meta_evaluation.py` without the second half, for models on which that takes hours. Prints a
-row per checkpoint and writes RUN/places.csv; a row that is there is not made again.
+SFT of the value matrices alone (at the toxic layer's block, at all), SFT of everything but them, noise of the size of
+the study's SFT; safe answers edited into one W_V by ROME and by FT, into those of three blocks by MEMIT, and SFT by
+LoRA on queries and values: each is made of the run's own base and data, attributed by the exact game, and judged as
+the verdict judges it. It is `analyses/meta_evaluation.py` without the second half, for models on which that takes
+hours. Prints a row per checkpoint and writes RUN/places.csv; a row that is there is not made again.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def measured(study: Study, kinds: list[str], reporter: Any) -> pd.DataFrame:
         truncate=study.config.truncate,
     )
     known = {row["checkpoint"] for row in rows}
-    for subject in Subjects(study, baseline, study.judge, [], MetaSettings(), reporter).placed():
+    subjects = Subjects(study, baseline, study.judge, [], MetaSettings(), reporter)
+    for subject in (*subjects.placed(), *subjects.edited()):
         if subject.kind not in kinds or subject.name in known:
             continue
         made, told = subject.make(), reporter.progress(f"origins: {subject.name}")

@@ -77,6 +77,8 @@ def _made(tuned: tuple[str, ...], seed: int) -> dict[str, pd.DataFrame]:
         "depth_blocks": _depth_blocks(tuned),
         "decodability": _decodability(tuned),
         **_circuits(tuned),
+        **_edited_facts(tuned),
+        **_edited_facts(tuned),
         "certificate": make_certificate(),
         "all_methods": make_methods(tuned),
         "edits": pd.DataFrame(
@@ -670,6 +672,29 @@ def _decodability(tuned: tuple[str, ...]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _edited_facts(tuned: tuple[str, ...]) -> dict[str, pd.DataFrame]:
+    """The methods edit at two blocks; the later one edits the less, and its answer is read from the subject."""
+    rows, ranks = [], []
+    for number, method in enumerate(("base", *tuned)):
+        for edited in (1, 4) if number else (None,):
+            for quantity in ("success", "rephrase", "portability", "locality", "direct"):
+                if number or quantity != "direct":
+                    own = {"method": method, "edited": edited, "quantity": quantity, "kind": "", "n": 6, "subjects": 5}
+                    value = {"value": 0.9**number, "value_low": 0.8**number, "value_high": 1.0}
+                    rows.append({**own, **value})
+            for position in ("last", "subject"):
+                for tokens in ("new", "old"):
+                    for block in (None, *range(N_BLOCKS)):
+                        own = {"method": method, "edited": edited, "position": position, "tokens": tokens, "n": 6}
+                        rank = 100.0 / (1 + (block or 0) * number)
+                        own |= {"block": block, "rank": rank, "rank_first": 0.5 * rank, "rank_third": 2 * rank}
+                        ranks.append({**own, "probability": 1 / rank})
+    for edited in (1, 4):
+        own = {"method": "base", "edited": edited, "quantity": "carried", "kind": "", "n": 6, "subjects": 5}
+        rows.append({**own, "value": 0.5, "value_low": 0.4, "value_high": 0.6})
+    return {"edited_facts": pd.DataFrame(rows), "edited_ranks": pd.DataFrame(ranks)}
+
+
 def _circuits(tuned: tuple[str, ...]) -> dict[str, pd.DataFrame]:
     """The tuned ones use the base's edges, with less and less flowing through them."""
     rows, edges, nodes, ranks, overlap, alone = [], [], [], [], [], []
@@ -700,7 +725,7 @@ def _circuits(tuned: tuple[str, ...]) -> dict[str, pd.DataFrame]:
         for tokens in ("right", "wrong"):
             for block in (None, *range(N_BLOCKS)):
                 rank = 100.0 / (1 + (block or 0)) if tokens == "right" else 50.0 * (1 + number)
-                own = {"method": method, "block": block, "tokens": tokens, "n": 32, "rank": rank}
+                own = {"method": method, "position": "last", "block": block, "tokens": tokens, "n": 32, "rank": rank}
                 ranks.append({**own, "rank_first": 0.5 * rank, "rank_third": 2 * rank, "probability": 1 / rank})
         for share in (0.01, 0.05, 0.1):
             if number:

@@ -99,7 +99,7 @@ def test_prompts_are_paired_with_the_nearest_that_is_refused(monkeypatch: pytest
 
 def test_which_answer_a_prompt_gets_is_what_its_first_token_says() -> None:
     base = tiny_checkpoint("gpt2")
-    texts = matching._encoded(base, ["Tell me", "Say it now, please.", "a"])
+    texts = matching.as_fed(base, ["Tell me", "Say it now, please.", "a"])
     unsafe, safe = [10, 20, 30], [40, 50]
     found = matching._unsafe(base, texts, unsafe, safe)
     for text, flag in zip(texts, found, strict=True):

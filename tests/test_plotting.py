@@ -540,7 +540,7 @@ def test_a_table_of_the_base_alone_is_an_input_error(name: str, tables: dict[str
 )
 def test_numbers_that_are_not_there_are_left_out(name: str, tables: dict[str, pd.DataFrame]) -> None:
     table = plates.PLATES[name].tables[0]
-    kept = ("rank", "block", "neuron", "dose", "draw", "step", "share_of_neurons", "control")
+    kept = ("rank", "block", "edited", "neuron", "dose", "draw", "step", "share_of_neurons", "control")
     numbers = [column for column in tables[table].select_dtypes("number") if column not in kept]
     gaps = tables[table].assign(**dict.fromkeys(numbers, np.nan))
     figure = all_drawn(plates.draw_figure(name, tables | {table: gaps}))

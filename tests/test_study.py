@@ -207,12 +207,18 @@ def test_every_analysis_gives_the_table_of_the_run(
 def test_places_are_found_where_they_were_changed(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
+    edited = ("edited_by_rome", "edited_by_ft", "edited_by_memit", "adapted_attention")
+    kinds = ("values_at_block", "noise", *edited)
     for _ in range(2):  # what is there is not made again
-        assert run_script(REPOSITORY / "analyses" / "places.py", copy, "--kinds", "values_at_block", "noise") == 0
+        assert run_script(REPOSITORY / "analyses" / "places.py", copy, "--kinds", *kinds) == 0
     found = pd.read_csv(copy / "places.csv").set_index("checkpoint")
-    assert list(found.index) == ["values_at_block", "noise_0"]
-    assert list(found["expected"]) == ["in the value vectors", "undefined"]
+    assert list(found.index) == ["values_at_block", "noise_0", *edited]
+    inside, around = "in the value vectors", "around the value vectors"
+    assert list(found["expected"]) == [inside, "undefined", inside, inside, inside, around]
     assert found.loc["values_at_block", "value_share"] == 1
+    shares = found.loc[list(edited[:3]), "value_share"].dropna()  # undefined where nothing moved
+    assert ((shares - 1).abs() < 1e-9).all()
+    assert found.loc["adapted_attention", "value_share"] in (0, pytest.approx(float("nan"), nan_ok=True))
     for _, row in found.iterrows():  # how far a model of seconds moves differs from machine to machine
         share, change = (interval_of(row, name) for name in ("value_share", "change"))
         assert row["where"] == where_it_sits(share, change)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace as replaced
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -55,6 +56,9 @@ def circuit(
     facts: Annotated[
         Path | None, typer.Option(help="Facts, instead of --pairs: each is set beside another of the same template.")
     ] = None,
+    truth: Annotated[
+        bool, typer.Option("--truth", help="Of facts the answer before their change, not the new one.")
+    ] = False,
     most: Annotated[int, typer.Option(min=1, help="At most so many pairs of prompts.")] = 32,
     tokens: Annotated[int, typer.Option(min=1, help="First tokens of unsafe, and of safe, answers, at most.")] = 5,
     steps: Annotated[int, typer.Option(min=1, help="Of the integration (EAP-IG); 1 is plain EAP.")] = 5,
@@ -92,6 +96,8 @@ def circuit(
 
     if (pairs is None) == (facts is None):
         raise InputError("give --pairs or --facts, one of the two")
+    if truth and facts is None:
+        raise InputError("--truth is of facts; give --facts, or leave it out")
     named: dict[str, Any] = {
         "pairs": most,
         "tokens": tokens,
@@ -107,6 +113,8 @@ def circuit(
     asked: Asked
     if facts is not None:
         asked = read_facts(facts)
+        if truth:
+            asked = [replaced(fact, target_new="") for fact in asked if fact.ground_truth]
     else:
         assert pairs is not None
         asked = read_prompt_pairs(pairs) if has_prompt_pairs(pairs) else reading.of(pairs)

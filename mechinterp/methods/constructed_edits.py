@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mechinterp.data.facts.fact import Fact
-from mechinterp.data.pairs import Pair
+from mechinterp.data.pairs import AnyPair, Pair
 from mechinterp.errors import InputError
 from mechinterp.methods.facts.editing import Editor, Mode, edit_facts
 from mechinterp.methods.facts.requests import Request
@@ -29,7 +29,7 @@ _ADAPTED = (("attn.q", "attn.v"), ("attn.qkv",))
 
 def edited_values(
     base: Checkpoint,
-    facts: Sequence[Fact],
+    facts: Sequence[Fact | Request],
     method: Editor,
     *,
     blocks: Sequence[int],
@@ -64,7 +64,7 @@ def edited_values(
 
 def adapted_attention(
     base: Checkpoint,
-    facts: Sequence[Fact],
+    facts: Sequence[Fact | AnyPair],
     *,
     seed: int,
     settings: SftSettings | None = None,
@@ -75,7 +75,7 @@ def adapted_attention(
 
     Args:
         base: left as it was.
-        facts: what is learnt.
+        facts: whose new answers are learnt; or pairs, of which it is the safe ones.
         seed: as in `train_sft`.
         settings: SFT's; their `only` and `freeze` are replaced, and adapters are of rank 8 where they name none.
         name: label.
@@ -90,6 +90,10 @@ def adapted_attention(
     given = settings or SftSettings()
     changes = {"only": parts, "freeze": (), "lora": given.lora or LoraSettings()}
     chosen = SftSettings.model_validate({**given.model_dump(), **changes})
-    requests = [Request.of(number, fact) for number, fact in enumerate(facts, 1)]
-    rows = [Pair(id=one.id, prompt=one.question, safe=one.target, unsafe="-") for one in requests]
+    rows = [_pair(number, fact) if isinstance(fact, Fact) else fact for number, fact in enumerate(facts, 1)]
     return train_sft(base, rows, seed=seed, settings=chosen, name=name or f"{base.name}:attention", **more)[0]
+
+
+def _pair(number: int, fact: Fact) -> Pair:
+    one = Request.of(number, fact)
+    return Pair(id=one.id, prompt=one.question, safe=one.target, unsafe="-")

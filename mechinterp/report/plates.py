@@ -33,6 +33,7 @@ from mechinterp.report.plotting.decomposition import BLOCKS_PROMPT_LAST, BLOCKS_
 from mechinterp.report.plotting.defense import DEFENSE
 from mechinterp.report.plotting.depth import DEPTH
 from mechinterp.report.plotting.difference import DIFF
+from mechinterp.report.plotting.edited_facts import EDITED_FACTS, EDITED_RANKS
 from mechinterp.report.plotting.logit_lens import LOGIT_LENS
 from mechinterp.report.plotting.mechanism import FIG5_MECHANISM
 from mechinterp.report.plotting.middle_shift import FIG8_MIDDLE_SHIFT
@@ -71,6 +72,8 @@ PLATES: Mapping[str, Plate] = {
         CIRCUIT_EDGES,
         CIRCUIT_NODES,
         CIRCUIT_RANKS,
+        EDITED_FACTS,
+        EDITED_RANKS,
         ERASE_OR_BYPASS,
         BLOCKS_PROMPT_LAST,
         BLOCKS_RESPONSE,

@@ -36,12 +36,14 @@ class TokenPair:
         corrupted: one that does not.
         right: tokens that the clean prompt calls for.
         wrong: those that the corrupted one calls for; may be empty.
+        subject: positions of what the clean prompt is about; empty where that is not known.
     """
 
     clean: tuple[int, ...]
     corrupted: tuple[int, ...]
     right: tuple[int, ...]
     wrong: tuple[int, ...] = ()
+    subject: tuple[int, ...] = ()
 
     @property
     def first_difference(self) -> int:

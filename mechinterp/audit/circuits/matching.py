@@ -27,6 +27,7 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.feeding import ANY_LENGTH, as_fed
 from mechinterp.models.passes.watching import evaluating
 from mechinterp.models.text.batches import length_batches, pad, token_budget
+from mechinterp.models.text.subjects import subject_tokens
 from mechinterp.models.text.tokens import Encoded
 from mechinterp.models.unembedding import token_texts
 
@@ -56,17 +57,17 @@ def given_pairs(checkpoint: Checkpoint, pairs: Sequence[PromptPair]) -> list[Mat
     Raises:
         InputError: for no pairs, or prompts of different numbers of tokens.
     """
-    cleans = _encoded(checkpoint, [pair.clean for pair in pairs])
-    others = _encoded(checkpoint, [pair.corrupted for pair in pairs])
+    cleans = as_fed(checkpoint, [pair.clean for pair in pairs])
+    others = as_fed(checkpoint, [pair.corrupted for pair in pairs])
     found = []
     for pair, clean, corrupted in zip(pairs, cleans, others, strict=True):
-        right, wrong = (_first_tokens(checkpoint, pair.clean, answers) for answers in (pair.right, pair.wrong))
+        right, wrong = (first_tokens(checkpoint, pair.clean, answers) for answers in (pair.right, pair.wrong))
         if both := set(right) & set(wrong):
             raise InputError(
                 f"{pair.clean!s:.60}: right and wrong answers start with the same token, "
                 f"{token_texts(checkpoint.tokenizer, sorted(both))[0]!r}; give answers that part at their first token"
             )
-        found.append(_matched(checkpoint, pair.clean, pair.corrupted, clean, corrupted, right, wrong))
+        found.append(matched(checkpoint, pair.clean, pair.corrupted, clean, corrupted, right, wrong))
     check_pairs([one.tokens for one in found])
     return found
 
@@ -84,8 +85,9 @@ def fact_pairs(checkpoint: Checkpoint, facts: Sequence[Fact], *, most: int = 32)
     """
     if not facts:
         raise InputError("there are no facts to pair; give at least two of one template")
-    texts = _encoded(checkpoint, [fact.text for fact in facts])
-    answers = [_first_tokens(checkpoint, fact.text, [fact.answer])[0] for fact in facts]
+    texts = as_fed(checkpoint, [fact.text for fact in facts])
+    answers = [first_tokens(checkpoint, fact.text, [fact.answer])[0] for fact in facts]
+    subjects = subjects_of(checkpoint, facts)
     alike: dict[tuple[str, int], list[int]] = defaultdict(list)
     for number, (fact, text) in enumerate(zip(facts, texts, strict=True)):
         alike[fact.template, len(text.ids)].append(number)
@@ -94,9 +96,9 @@ def fact_pairs(checkpoint: Checkpoint, facts: Sequence[Fact], *, most: int = 32)
         others = [other for other in alike[fact.template, len(text.ids)] if answers[other] != answers[number]]
         if not others or len(found) == most:
             continue
-        other = min(others, key=lambda one: (_differences(text.ids, texts[one].ids), one))
-        right, wrong = (answers[number],), (answers[other],)
-        found.append(_matched(checkpoint, fact.text, facts[other].text, text, texts[other], right, wrong))
+        other = min(others, key=lambda one: (differences(text.ids, texts[one].ids), one))
+        tokens = (answers[number],), (answers[other],), subjects[number]
+        found.append(matched(checkpoint, fact.text, facts[other].text, text, texts[other], *tokens))
     if not found:
         raise InputError(
             f"none of {len(facts)} facts has another of the same template beside it whose subject has as many tokens "
@@ -137,7 +139,7 @@ def behaviour_pairs(
     for prompt in (*_prompts(pairs), *others):
         distinct.setdefault(str(prompt), prompt)  # of a conversation the messages, not the text that it reads as
     prompts = list(distinct.values())
-    texts = _encoded(base, prompts, truncate=truncate)
+    texts = as_fed(base, prompts, truncate=truncate)
     flags = _unsafe(base, texts, unsafe, safe)
     if all(flags) or not any(flags):
         said = "unsafely" if flags[0] else "safely"
@@ -150,7 +152,7 @@ def behaviour_pairs(
             "no prompt that is answered unsafely has as many tokens as one that is refused; give more pairs"
         )
     return [
-        _matched(base, str(prompts[one]), str(prompts[other]), texts[one], texts[other], unsafe, safe)
+        matched(base, str(prompts[one]), str(prompts[other]), texts[one], texts[other], unsafe, safe)
         for one, other in _chosen([text.ids for text in texts], nearest)[:most]
     ]
 
@@ -174,18 +176,14 @@ def _prompts(pairs: Iterable[AnyPair]) -> Iterable[Prompt]:
             yield from pair.generalization_test.model_dump().values()
 
 
-def _encoded(checkpoint: Checkpoint, prompts: Sequence[Prompt], *, truncate: bool = False) -> list[Encoded]:
-    return as_fed(checkpoint, prompts, truncate=truncate)
-
-
-def _first_tokens(checkpoint: Checkpoint, prompt: Prompt, answers: Sequence[str]) -> tuple[int, ...]:
+def first_tokens(checkpoint: Checkpoint, prompt: Prompt, answers: Sequence[str]) -> tuple[int, ...]:
     """The first token of each answer to a prompt, each once."""
     prompts = [prompt] * len(answers)
     wholes = as_fed(checkpoint, prompts, answers, max_length=ANY_LENGTH, quiet=True)
     return tuple(dict.fromkeys(whole.ids[whole.prompt_length] for whole in wholes))
 
 
-def _matched(
+def matched(
     checkpoint: Checkpoint,
     clean: Prompt,
     corrupted: Prompt,
@@ -193,10 +191,19 @@ def _matched(
     corrupted_text: Encoded,
     right: tuple[int, ...],
     wrong: tuple[int, ...],
+    subject: Sequence[int] = (),
 ) -> MatchedPair:
-    pair = TokenPair(tuple(clean_text.ids), tuple(corrupted_text.ids), right, wrong)
+    """A pair of two prompts, given as texts and as tokens."""
+    pair = TokenPair(tuple(clean_text.ids), tuple(corrupted_text.ids), right, wrong, tuple(subject))
     named = [tuple(token_texts(checkpoint.tokenizer, ids)) for ids in (right, wrong)]
     return MatchedPair(str(clean), str(corrupted), named[0], named[1], pair)
+
+
+def subjects_of(checkpoint: Checkpoint, facts: Sequence[Fact]) -> list[Sequence[int]]:
+    """Which tokens of each fact's prompt are its subject's; none where the tokenizer tells no offsets."""
+    if not checkpoint.tokenizer.is_fast:
+        return [()] * len(facts)
+    return list(subject_tokens(checkpoint.tokenizer, facts, chat=checkpoint.chat))
 
 
 @torch.no_grad()
@@ -231,5 +238,6 @@ def _nearest(texts: Sequence[Sequence[int]], flags: Sequence[bool]) -> Mapping[i
     return found
 
 
-def _differences(one: Sequence[int], other: Sequence[int]) -> int:
+def differences(one: Sequence[int], other: Sequence[int]) -> int:
+    """At how many places two sequences of tokens of one length differ."""
     return sum(a != b for a, b in zip(one, other, strict=True))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import torch
@@ -29,9 +30,9 @@ from mechinterp.models.passes.watching import evaluating
 from mechinterp.models.unembedding import top_tokens
 
 _LOGITS = 2**24  # held at a time: 64 MB in float32
+_MIDDLE = ("rank", "rank_first", "rank_third", "probability")
 
 
-@torch.no_grad()
 def target_ranks(checkpoint: Checkpoint, pairs: Sequence[TokenPair]) -> pd.DataFrame:
     """How soon in depth the right and the wrong tokens come up, on the clean prompts.
 
@@ -40,34 +41,61 @@ def target_ranks(checkpoint: Checkpoint, pairs: Sequence[TokenPair]) -> pd.DataF
         pairs: whose clean prompts are read.
 
     Returns:
-        A row per point of the stream and set of tokens: block (none for the embedding), tokens (right or wrong), n,
-        rank (median over pairs of the best rank of the set), rank_first and rank_third quartile, probability (mean over
-        pairs of the set's sum).
+        A row per position (last, and subject where pairs have one), point of the stream and set of tokens: position,
+        block (none for the embedding), tokens (right or wrong), n, rank (median over pairs of the best rank of the set,
+        of the subject's tokens the best), rank_first and rank_third quartile, probability (mean over pairs of the set's
+        sum, of the subject's tokens the largest).
     """
+    tables = []
+    for position, table in ranks_of_pairs(checkpoint, pairs).groupby("position", sort=False):
+        for tokens in ("right", "wrong"):
+            own = table[table["tokens"] == tokens]
+            if len(own):
+                tables.append(middle_of_ranks(own).assign(position=position, tokens=tokens))
+    found = pd.concat(tables, ignore_index=True)
+    return found[["position", "block", "tokens", "n", *_MIDDLE]]
+
+
+def middle_of_ranks(ranks: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `ranks_of_pairs` of one position and set of tokens, the pairs of each block together."""
+    by_block = ranks.assign(block=ranks["block"].fillna(-1)).groupby("block")
+    quartiles = {
+        name: by_block["rank"].quantile(share) for name, share in zip(_MIDDLE, (0.5, 0.25, 0.75), strict=False)
+    }
+    found = pd.DataFrame({"n": by_block.size(), **quartiles, "probability": by_block["probability"].mean()})
+    found = found.reset_index()
+    return found.assign(block=found["block"].where(found["block"] >= 0).astype("Int64"))
+
+
+@torch.no_grad()
+def ranks_of_pairs(checkpoint: Checkpoint, pairs: Sequence[TokenPair]) -> pd.DataFrame:
+    """What `target_ranks` is of: a row per pair, position, block and set of tokens, with rank and probability."""
     check_pairs(pairs)
     graph, dtype = Places.of(checkpoint).graph, checkpoint.model.dtype
     points = [EMBEDDING, *(resid_post(block) for block in range(checkpoint.n_blocks))]
     sites = [checkpoint.names.site(point) for point in points]
-    found: list[tuple[int, list[list[tuple[float, float]]]]] = []
+    found: list[dict[str, Any]] = []
     for batch in pair_batches(checkpoint, graph, pairs):
-        rows, columns = map(torch.tensor, batch.lasts(batch.clean))
-        streams = streams_at(checkpoint, batch.clean, sites, rows, columns)
+        lasts = [(row, column, "last") for row, column in zip(*batch.lasts(batch.clean), strict=True)]
+        inside = [(row, column, "subject") for row, pair in enumerate(batch.pairs) for column in pair.subject]
+        rows, columns, at = zip(*lasts, *inside, strict=True)
+        streams = streams_at(checkpoint, batch.clean, sites, torch.tensor(rows), torch.tensor(columns))
+        asked = [batch.pairs[row] for row in rows]
         with evaluating(checkpoint.model), unembedding(checkpoint) as unembed:
-            seen = [_of_sets(unembed, dtype, streams.pop(point), batch.pairs) for point in points]
-        found += zip(batch.numbers, map(list, zip(*seen, strict=True)), strict=True)
-    of_pairs = [values for _, values in sorted(processes.gather(found))]
-    rows_of_table = []
-    for which, name in enumerate(("right", "wrong")):
-        for number, _ in enumerate(points):
-            own = pd.DataFrame([values[number][which] for values in of_pairs], columns=["rank", "probability"]).dropna()
-            if own.empty:
-                continue
-            first, median, third = own["rank"].quantile([0.25, 0.5, 0.75])
-            place = {"block": number - 1 if number else None, "tokens": name, "n": len(own)}
-            middle = {"rank": median, "rank_first": first, "rank_third": third}
-            rows_of_table.append({**place, **middle, "probability": own["probability"].mean()})
-    table = pd.DataFrame(rows_of_table)
-    return table.assign(block=table["block"].astype("Int64"))
+            for number, point in enumerate(points):
+                seen = _of_sets(unembed, dtype, streams.pop(point), asked)
+                for row, position, sets in zip(rows, at, seen, strict=True):
+                    own = {"pair": batch.numbers[row], "position": position, "block": number - 1 if number else None}
+                    for tokens, (rank, probability) in zip(("right", "wrong"), sets, strict=True):
+                        found.append({**own, "tokens": tokens, "rank": rank, "probability": probability})
+    gathered: list[Any] = processes.gather(found)
+    table = pd.DataFrame(gathered).dropna(subset=["rank"])
+    table["block"] = table["block"].astype("Int64")
+    keys = ["position", "tokens", "block", "pair"]
+    best = table.groupby(keys, dropna=False, as_index=False).agg(
+        rank=("rank", "min"), probability=("probability", "max")
+    )
+    return best.sort_values(["position", "tokens", "pair", "block"], na_position="first", ignore_index=True)
 
 
 @torch.no_grad()

@@ -87,14 +87,20 @@ def find_circuit(
 
 
 def edge_scores(
-    checkpoint: Checkpoint, places: Places, scores: Matrix, metrics: list[tuple[int, float, float]], steps: int
+    checkpoint: Checkpoint,
+    places: Places,
+    scores: Matrix,
+    metrics: list[tuple[int, float, float]],
+    steps: int,
+    *,
+    quiet: bool = False,
 ) -> EdgeScores:
-    """The result of some scores, with a warning where they are not complete."""
+    """The result of some scores, with a warning where they are not complete, unless it is to be quiet."""
     if not bool(torch.isfinite(scores).all()):
         raise InputError(f"{checkpoint.source}: scores are not finite; use a wider type (`dtype=float32`)")
     _, clean, corrupted = map(tuple, zip(*sorted(metrics), strict=True))
     found = EdgeScores(places.graph, scores, clean, corrupted, steps, checkpoint.name, checkpoint.fingerprint)
-    if not found.complete:
+    if not (found.complete or quiet):
         logger.warning(
             "%s: the edges out of the input make up %.2f of the metric's gap of %.3g; take more `steps`",
             checkpoint.name,

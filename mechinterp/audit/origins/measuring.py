@@ -115,6 +115,20 @@ def origins_of(
     return Origins({name: table_of(name, [{"method": method, **row} for row in own]) for name, own in rows.items()})
 
 
+def exact_shares(
+    base: Checkpoint, tuned: Checkpoint | WeightDelta, asked: Asked, *, readout: str = "log_odds", seed: int = 0
+) -> pd.DataFrame:
+    """The game alone, without the path: the rows of `origins`, but for the method.
+
+    Args:
+        base, tuned, asked, seed: as `origins_of` takes them.
+        readout: what is shared out.
+    """
+    change, units = Change.of(base, tuned), Units.of(asked.questions)
+    game = play(change, asked.texts, READOUTS[readout], units, ends=_ends(change, asked, READOUTS[readout]), seed=seed)
+    return pd.DataFrame(game_rows(game, units, asked, readout, seed))
+
+
 def _warn_of_incompleteness(method: str, readout: str, complete: float) -> None:
     if complete < COMPLETE[0] or complete > COMPLETE[1]:  # neither where there is no change to make up
         logger.warning(

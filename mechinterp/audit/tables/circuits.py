@@ -99,9 +99,10 @@ CIRCUIT_NODES = Table(
 CIRCUIT_RANKS = Table(
     name="circuit_ranks",
     title="How soon the answer comes up",
-    row="a point of a checkpoint’s residual stream on the clean prompts, at the last token, and a set of tokens",
+    row="a point of a checkpoint’s residual stream on the clean prompts, a position and a set of tokens",
     keys=("method", "block", "n"),
     columns={
+        "position": "last (token of the prompt) or, of facts, subject (the best of its tokens)",
         "tokens": "right (what the clean prompt calls for) or wrong",
         "rank, rank_first, rank_third": "best rank of the set in the vocabulary: median over pairs, and quartiles",
         "probability": "of the set together, mean over pairs",

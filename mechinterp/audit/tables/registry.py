@@ -25,6 +25,7 @@ from mechinterp.audit.tables.conflicts import CONFLICTS, EDITS_IN_TURN, EDITS_SU
 from mechinterp.audit.tables.decodability import DECODABILITY
 from mechinterp.audit.tables.decomposition import DECOMPOSITION, LOCAL_VERDICT, NEURONS
 from mechinterp.audit.tables.depth import DEPTH, DEPTH_BLOCKS
+from mechinterp.audit.tables.edited_facts import EDITED_FACTS, EDITED_FACTS_EACH, EDITED_RANKS, EDITED_SETTINGS
 from mechinterp.audit.tables.facts import FACTS, FACTS_SUMMARY
 from mechinterp.audit.tables.lens import LOGIT_LENS
 from mechinterp.audit.tables.located import LOCATED, TOXIC_LAYER
@@ -84,6 +85,10 @@ TABLES: Mapping[str, Table] = {
         DECODABILITY,
         FACTS_SUMMARY,
         FACTS,
+        EDITED_FACTS,
+        EDITED_FACTS_EACH,
+        EDITED_RANKS,
+        EDITED_SETTINGS,
         EDITS_SUMMARY,
         CONFLICTS,
         EDITS_IN_TURN,

@@ -123,6 +123,8 @@ def plot_circuit_ranks(circuit_ranks: pd.DataFrame) -> Figure:
     """
     columns = ("method", "block", "tokens", "rank", "rank_first", "rank_third", "probability")
     require(circuit_ranks, "circuit_ranks", columns)
+    if "position" in circuit_ranks:
+        circuit_ranks = where(circuit_ranks, position="last")
     methods = list(dict.fromkeys(circuit_ranks["method"]))
     tuned = [method for method in methods if method != "base"]
     colours = {**method_colours(tuned), "base": FAINT}

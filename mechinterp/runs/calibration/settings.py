@@ -51,6 +51,10 @@ class MetaSettings(BaseModel):
         (0.5, 0.75, 1.0, 1.5, 2.0), description="of what is written, in gaps: the first at which the model refuses"
     )
     silenced: tuple[str, ...] = Field(("stream",), description="directions that nothing writes along")
+    edited: int = Field(6, ge=1, description="training pairs whose safe answers are edited in")
+    editor: dict[str, Any] = Field(
+        {"steps": 10, "context_lengths": ()}, description="of ROME and MEMIT, in place of the architecture's own"
+    )
     noises: int = Field(1, ge=0, description="draws of noise of the size of SFT's change")
     steps: tuple[float, ...] = Field((1.0,), description="t of the interpolations between the base and SFT")
     attack: AttackSettings = AttackSettings.model_validate(ATTACKS)

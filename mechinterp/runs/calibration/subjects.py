@@ -18,14 +18,19 @@ from mechinterp.answers.safety import unsafe
 from mechinterp.answers.scoring import score_responses
 from mechinterp.audit.certificate import REFUSES
 from mechinterp.audit.evidence import Baseline
+from mechinterp.data.conversations import asked
 from mechinterp.data.pairs import AnyPair
 from mechinterp.methods.constructed import interpolate, perturb_like, silenced, train_values, train_without_values
+from mechinterp.methods.constructed_edits import adapted_attention, edited_values
+from mechinterp.methods.facts.editing import Editor
+from mechinterp.methods.facts.requests import Request
 from mechinterp.methods.hidden import refuse_along, train_gate
 from mechinterp.methods.training.sft import SftSettings, train_sft
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.names import resid_post
 from mechinterp.models.passes.generation import generate
 from mechinterp.models.passes.recording import record_all
+from mechinterp.models.passes.second_moments import second_moments
 from mechinterp.models.progress import Reporter
 from mechinterp.runs.calibration.settings import MetaSettings
 from mechinterp.runs.calibration.twins import twin_name
@@ -90,6 +95,9 @@ class Subjects:
         wanted = self.settings.kinds
         for subject in (*self._gone(), *self._hidden(), *self.placed()):
             if wanted is None or subject.kind in wanted:
+                yield subject
+        for subject in self.edited():  # only where they are asked for by name
+            if wanted is not None and subject.kind in wanted:
                 yield subject
 
     # -- never learnt ---------------------------------------------------------------------------------------------
@@ -190,6 +198,41 @@ class Subjects:
             yield Subject(f"noise_{draw}", "noise", partial(self._noise, 1000 * self.run.seed + draw))
         for t in settings.steps:
             yield Subject(f"sft_{t:g}", "sft" if t == 1 else "interpolation", partial(self._between, t))
+
+    def edited(self) -> Iterator[Subject]:
+        """Those that editors of facts make of the first training pairs, and adapters on the attention."""
+        settings, block = self.settings, self.baseline.inputs.block
+        last = self._of("vanilla").n_blocks - 1
+        of_memit = tuple(range(max(0, min(block - 1, last - 2)), min(block + 1, last) + 1))
+        editors: dict[str, tuple[Editor, tuple[int, ...]]] = {
+            "edited_by_rome": ("rome", (block,)),
+            "edited_by_ft": ("ft_m", (block,)),
+            "edited_by_memit": ("memit", of_memit),
+        }
+        for kind, (method, blocks) in editors.items():
+            depends = [settings.edited, settings.editor, blocks]
+            yield Subject(kind, kind, partial(self._edited_by, method, blocks), depends)
+        sft = self.run.config.sft.model_dump(mode="json")
+        yield Subject("adapted_attention", "adapted_attention", self._adapted, sft)
+
+    def _edited_by(self, method: Editor, blocks: Sequence[int]) -> Checkpoint:
+        """The safe answers written in at the prompts' last tokens."""
+        base, pairs = self._of("vanilla"), self.train[: self.settings.edited]
+        requests = [Request(pair.id, pair.prompt, None, pair.safe) for pair in pairs]
+        more: dict[str, Any] = {"progress": self.reporter.progress(f"{method}: editing")}
+        given = {} if method == "ft_m" else {**self.settings.editor, "fact_token": "last"}
+        if method == "memit":
+            texts = [text for pair in self.train for text in (asked(pair.prompt), pair.safe, pair.unsafe)]
+            more["moments"] = second_moments(base, texts, blocks)
+        return edited_values(base, requests, method, blocks=blocks, settings=given, seed=self.run.seed, **more)
+
+    def _adapted(self) -> Checkpoint:
+        base, settings, progress = (
+            self._of("vanilla"),
+            self.run.config.sft,
+            self.reporter.progress("adapters: training"),
+        )
+        return adapted_attention(base, self.train, seed=self.run.seed, settings=settings, progress=progress)
 
     def _placed_by(self, kind: str, train: Callable[..., Checkpoint]) -> Checkpoint:
         progress = self.reporter.progress(f"{kind}: training")
