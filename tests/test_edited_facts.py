@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -161,12 +163,16 @@ def test_facts_are_edited_block_by_block_once(folder: Path, tmp_path: Path, monk
         below = own[own["block"].fillna(-1) < edited].merge(unedited, on=keys)
         assert len(below) == 4 * (edited + 1)
         assert (below["rank_x"] == below["rank_y"]).all()
-    parts = found.table("edited_facts").set_index(["method", "edited", "quantity"])["value"]
-    for method, edited in places:
-        assert sum(parts.loc[(method, edited, part)] for part in ("direct", "heads", "mlps", "rest")) == pytest.approx(
-            1
-        )
-    assert parts.loc[("rome", 2, "heads")] == 0  # nothing is above the last block
+    parts = each.pivot_table(index=["method", "edited", "fact"], columns="quantity", values="value")
+    parts = parts.dropna(subset=["to_logits"])
+    assert len(parts) == 2 * 4
+    sums = parts[["direct", "heads", "mlps", "rest"]].sum(axis=1)
+    np.testing.assert_allclose(sums, parts["to_logits"], rtol=1e-5, atol=1e-9)
+    assert parts.xs(2, level="edited")["heads"].eq(0).all()  # nothing is above the last block
+    means = found.table("edited_facts").set_index(["method", "edited", "quantity"])["value"]
+    for place in places:  # a share of next to nothing is not told
+        whole = sum(means.loc[(*place, part)] for part in ("direct", "heads", "mlps", "rest"))
+        assert math.isnan(whole) or whole == pytest.approx(1)
     monkeypatch.setattr("mechinterp.runs.edited_facts.edited_facts", None)  # nothing is edited again
     pd.testing.assert_frame_equal(run().table("edited_facts_each"), each)
 
