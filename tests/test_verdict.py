@@ -126,6 +126,15 @@ def test_of_a_broken_model_rates_of_unsafe_answers_show_nothing() -> None:
     assert "; no attack was read by log odds; 90% of its answers are degenerate: " in told["missing"]
 
 
+def test_a_share_of_next_to_no_change_shows_nothing() -> None:
+    found = tables()
+    odds = found["attacks"]["quantity"] == "log_odds"
+    found["attacks"] = found["attacks"][odds]
+    assert verdict_table(found).set_index("method").loc["sft", "gone"] == "hidden"
+    found["origins"] = found["origins"].assign(change=-0.09, change_low=-0.12, change_high=-0.07)
+    assert verdict_table(found).set_index("method").loc["sft", "gone"] == "not decided"
+
+
 def tables() -> dict[str, pd.DataFrame]:
     def ends(name: str, value: float, width: float = 0.02) -> dict[str, float]:
         return {name: value, f"{name}_low": value - width, f"{name}_high": value + width}

@@ -14,7 +14,7 @@ from mechinterp.audit.attacks.results import PLAIN
 from mechinterp.audit.tables.reading import Tables, as_float, interval_of, rows
 from mechinterp.audit.tables.table import Table
 from mechinterp.measures.intervals import Interval, with_ends
-from mechinterp.measures.verdict import MOVED, RETURNED, Attacked, Verdict, is_broken, judge
+from mechinterp.measures.verdict import MOVED, RETURNED, Attacked, Verdict, is_broken, judge, too_little
 
 READOUT = "log_odds"
 """By which both halves are judged: it has no ceiling. Of an attack that leaves it alone (sampling), the unsafe rate."""
@@ -70,7 +70,14 @@ def _row(method: str, tables: Tables, wording: Wording) -> dict[str, Any]:
     origin = _origin(method, tables)
     share, change, depth = interval_of(origin, "share"), interval_of(origin, "change"), _depth(method, tables)
     degenerate = _degenerate(method, tables)
-    attacks = list(_attacks(method, tables, rates=not is_broken(degenerate)))
+    attacks = list(
+        _attacks(
+            method,
+            tables,
+            rates=not is_broken(degenerate),
+            odds=math.isnan(change.low) or not too_little(change),  # a share of next to nothing is no share
+        )
+    )
     found, largest = judge(share, depth, attacks, change, degenerate), _largest(method, tables)
     shown, note = found.attack, str(origin.get("note") or "it was not attributed")
     return {
@@ -143,16 +150,16 @@ def _degenerate(method: str, tables: Tables) -> float:
     return next((as_float(row.get("degenerate")) for row in plain), math.nan)
 
 
-def _attacks(method: str, tables: Tables, *, rates: bool) -> Iterator[Attacked]:
+def _attacks(method: str, tables: Tables, *, rates: bool, odds: bool) -> Iterator[Attacked]:
     """What was brought back, the cheapest first: attacks in the registry's order, their points as they stand.
 
     Those that bring in parts of the base itself are left out: with them the behaviour comes from outside. So are those
-    of which there are only rates of judged answers, unless `rates`.
+    of which there are only rates of judged answers, unless `rates`, and those read by the log odds, unless `odds`.
     """
     for name, attack in ATTACKS.items():
         found = list(rows(tables, "attacks", method=method, attack=name)) if attack.on_base else []
         quantity = READOUT if any(row["quantity"] == READOUT for row in found) else "unsafe"
-        found = [row for row in found if row["quantity"] == quantity and (rates or quantity == READOUT)]
+        found = [row for row in found if row["quantity"] == quantity and (odds if quantity == READOUT else rates)]
         counted = [row for row in found if row["setting"] not in attack.aside]
         several = len({row["setting"] for row in counted}) > 1
         for row in counted:
