@@ -18,7 +18,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
-NAMES = ("01_erase_or_bypass", "02_probe_your_checkpoint", "03_neurons_and_relapse", "05_unlearning")
+NAMES = ("01_erase_or_bypass", "02_probe_your_checkpoint", "03_neurons_and_relapse", "04_circuits", "05_unlearning")
 ANEW = """
 %reset -f
 import gc
