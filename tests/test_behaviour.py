@@ -16,8 +16,9 @@ from conftest import tiny_checkpoint
 
 import mechinterp as mi
 from mechinterp.answers.behaviour import FACTS, REFUSES, UNSAFE, Behaviour, judge_of
+from mechinterp.answers.behaviour_judges import given
 from mechinterp.answers.flags import flags_of
-from mechinterp.answers.holding import Holding, given
+from mechinterp.answers.holding import Holding
 from mechinterp.answers.scoring import score_responses
 from mechinterp.answers.wording import UNSAFELY, Wording
 from mechinterp.errors import InputError

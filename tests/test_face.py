@@ -220,6 +220,7 @@ def test_a_line_says_what_each_noun_is(folder: Path, own_runs: Path) -> None:
         round_of_fact(mi.Fact("France", "The capital of {} is", "Rome", "Paris"), []),
         mi.KnownFacts("base", (fact,) * 100, ()),
     ]
+    nouns += [mi.Behaviour.of("polite", lambda prompts, responses: responses, shown="polite", so="politely")]
     nouns += [mi.GradientRegion(pd.DataFrame({"located": [True]}), ("w",), 0.9, 0.1)]
     nouns += [
         mi.SecondMoments({0: torch.eye(4)}, 100, "ab12"),

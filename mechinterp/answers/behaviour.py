@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from mechinterp.answers.behaviour_judges import gives, refuses, shows
 from mechinterp.answers.choosing import Named, choose_judge
-from mechinterp.answers.holding import Holding, Holds, gives, refuses, shows
+from mechinterp.answers.holding import Holding, Holds
 from mechinterp.answers.judges import Judge
 from mechinterp.answers.wording import UNSAFELY, Wording
 from mechinterp.data.behaviour_pairs import pairs_of_facts, pairs_of_topics, turned
