@@ -484,6 +484,12 @@ def test_the_command_reads_adapters_and_edits_and_leaves_tables_and_figures(
     again = RunFolder.open(tmp_path / "out")
     assert all(again.table(name).equals(before[name]) for name in again.tables)
     assert (tmp_path / "out" / "recordings" / "origins").is_dir()
+    manifest = (tmp_path / "out" / "manifest.json").read_bytes()
+    other = ["--base", folders / "base", *given, "--data", folders / "pairs.jsonl", "--out", tmp_path / "out"]
+    assert "out: holds the results of `origins`; choose another folder for the attacks" in refused(
+        capsys, "attack", "quantise", *other, "--judge", "keywords"
+    )
+    assert (tmp_path / "out" / "manifest.json").read_bytes() == manifest
 
 
 @of_peft

@@ -74,7 +74,7 @@ def attack_checkpoints(
         raise InputError(f"there is no attack to make; name some of {', '.join(ATTACKS)}, or `cheap` or `all`")
     others = [*tuned, *([] if never is None else [never])]
     base, others = in_one_format(base, others, chat)
-    work = Workspace(base, others, out=out, purpose="attacks", reporter=reporter)
+    work = Workspace(base, others, out=out, of="attack", purpose="attacks", reporter=reporter)
     names = [check_name(candidate.name, "checkpoint") for candidate in (base, *others)]
     RunFolder.check_free(work.folder, names_of_tables(settings.attacks), answers=names)
     work.check([pair.prompt for pair in pairs], truncate=truncate)
@@ -115,4 +115,4 @@ def attack_checkpoints(
             **behaviour.wording.config,
         }
         answers = {one.name: answered(one, known) for one in examined}
-        return work.publish("attack", tables, config, answers=answers, seed=seed, versions=versions())
+        return work.publish(tables, config, answers=answers, seed=seed, versions=versions())

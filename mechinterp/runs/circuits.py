@@ -76,7 +76,7 @@ def find_circuits(
     if not asked:
         raise InputError("there is nothing to find a circuit of; give pairs or facts")
     base, tuned = in_one_format(base, tuned, chat)
-    work = Workspace(base, tuned, out=out, purpose="circuits", reporter=reporter)
+    work = Workspace(base, tuned, out=out, of="circuits", purpose="circuits", reporter=reporter)
     names = [check_name(candidate.name, "checkpoint") for candidate in (base, *tuned)]
     check_architecture(base.skeleton)
     RunFolder.check_free(work.folder, TABLES)
@@ -112,7 +112,7 @@ def find_circuits(
             "chat": described(base.chat),
         }
         work.close()
-        return work.publish("circuits", tables, config, seed=seed, versions=versions())
+        return work.publish(tables, config, seed=seed, versions=versions())
 
 
 def matched(base: Checkpoint, asked: Asked, settings: CircuitSettings, *, truncate: bool = False) -> list[MatchedPair]:

@@ -116,7 +116,9 @@ def compare_checkpoints(
     beside = [] if never is None else [never]
     base, others = in_one_format(base, [*tuned, *beside], chat)
     tuned, never = others[: len(tuned)], others[-1] if beside else None
-    work = Workspace(base, tuned, out=out, cache=cache, never=never, purpose="comparison", reporter=reporter)
+    work = Workspace(
+        base, tuned, out=out, cache=cache, never=never, of="compare", purpose="comparison", reporter=reporter
+    )
     check_results(work.folder)
     names = base.skeleton.names
     # before anything long is started
@@ -180,7 +182,7 @@ def compare_checkpoints(
         }
         fingerprints = {name: found["weights"] for name, found in work.identities.items()}
         said: dict[str, Any] = {"seed": seed, "versions": versions(), "fingerprints": fingerprints}
-        return work.publish("compare", tables, config, report=True, **said)
+        return work.publish(tables, config, report=True, **said)
 
 
 @dataclass(frozen=True)

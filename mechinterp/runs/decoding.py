@@ -62,7 +62,7 @@ def decode_checkpoints(
     beside = [] if never is None else [never]
     base, others = in_one_format(base, [*tuned, *beside], chat)
     tuned, never = others[: len(tuned)], others[-1] if beside else None
-    work = Workspace(base, tuned, out=out, never=never, purpose="test", reporter=reporter)
+    work = Workspace(base, tuned, out=out, never=never, of="decode", purpose="test", reporter=reporter)
     RunFolder.check_free(work.folder, ["decodability"])
     if RANDOM in (candidate.name for candidate in (base, *others)):
         raise InputError(f"`{RANDOM}` is the model of random weights; give the checkpoint another name")
@@ -105,4 +105,4 @@ def decode_checkpoints(
             "chat": described(base.chat),
         }
         tables = {"decodability": Decoded.together(found)}
-        return work.publish("decode", tables, config, seed=seed, versions=versions())
+        return work.publish(tables, config, seed=seed, versions=versions())

@@ -114,7 +114,7 @@ def edit_block_by_block(
     """
     settings = settings or EditedFactsSettings()
     base, _ = in_one_format(base, [], chat)
-    work = Workspace(base, [], out=out, purpose="edits", reporter=reporter)
+    work = Workspace(base, [], out=out, of="edited_facts", purpose="edits", reporter=reporter)
     tables = (EDITED_FACTS, EDITED_FACTS_EACH, EDITED_RANKS, EDITED_SETTINGS)
     RunFolder.check_free(work.folder, [table.name for table in tables])
     names = base.skeleton.names
@@ -159,7 +159,7 @@ def edit_block_by_block(
         }
         config |= {"settings": own, "reported": sorted(chosen.reported), "validation": sorted(chosen.validation)}
         config["chat"] = described(base.chat)
-        return work.publish("edited_facts", found_tables, config, seed=seed, versions=versions())
+        return work.publish(found_tables, config, seed=seed, versions=versions())
 
 
 def _choose(

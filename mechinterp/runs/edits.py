@@ -88,7 +88,7 @@ class Held:
     ) -> Held:
         """Look all up before anything long."""
         base, _ = in_one_format(base, [], chat)
-        work = Workspace(base, [], out=out, purpose=PURPOSE, reporter=reporter)
+        work = Workspace(base, [], out=out, of="edits", purpose=PURPOSE, reporter=reporter)
         RunFolder.check_free(work.folder, [table.name for table in tables])
         work.check([], truncate=truncate)
         return cls(base, work, truncate, seed)
@@ -100,7 +100,7 @@ class Held:
         frames = {table.name: pd.DataFrame(rows) for table, rows in _complete(tables) if rows}
         said = {"base": self.base.source, "method": method, "truncate": self.truncate, **config}
         said["chat"] = described(self.base.chat)
-        return self.work.publish("edits", frames, said, seed=self.seed, versions=versions())
+        return self.work.publish(frames, said, seed=self.seed, versions=versions())
 
 
 def run_conflicts(

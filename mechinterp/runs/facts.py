@@ -126,7 +126,7 @@ def evaluate_facts(
     edits, by_number = edits or {}, dict(enumerate(facts, 1))
     _check(base, tuned, by_number, edits)
     first, others = in_one_format(base or tuned[0], tuned if base else tuned[1:], chat)
-    work = Workspace(first, others, out=out, purpose="evaluation", reporter=reporter)
+    work = Workspace(first, others, out=out, of="facts", purpose="evaluation", reporter=reporter)
     answering = [] if max_new_tokens is None else [first.name, *edits, *(candidate.name for candidate in others)]
     RunFolder.check_free(work.folder, [FACTS.name, FACTS_SUMMARY.name], answers=answering)
     prompts = list(dict.fromkeys(prompt for fact in facts for prompt, _ in asked_of(fact)))
@@ -167,7 +167,7 @@ def evaluate_facts(
             "truncate": truncate,
             "chat": described(first.chat),
         }
-        return work.publish("facts", found.tables(), config, answers=found.said, seed=seed, versions=versions())
+        return work.publish(found.tables(), config, answers=found.said, seed=seed, versions=versions())
 
 
 def _of_edits(

@@ -71,7 +71,7 @@ def attribute_checkpoints(
     """
     settings = settings or OriginsSettings()
     base, tuned = in_one_format(base, tuned, chat)
-    work = Workspace(base, tuned, out=out, purpose="measurement", reporter=reporter)
+    work = Workspace(base, tuned, out=out, of="origins", purpose="measurement", reporter=reporter)
     for candidate in tuned:
         check_name(candidate.name, "checkpoint")
     RunFolder.check_free(work.folder, tables_of("origins"))
@@ -106,7 +106,7 @@ def attribute_checkpoints(
             **behaviour.wording.config,
         }
         work.close()
-        return work.publish("origins", tables, config, seed=seed, versions=versions())
+        return work.publish(tables, config, seed=seed, versions=versions())
 
 
 def measured(

@@ -90,7 +90,7 @@ def run_personality(
             "give models that were edited towards traits, or what edits the base towards each, one of the two"
         )
     base, tuned = in_one_format(base, tuned, chat)
-    work = Workspace(base, tuned, out=out, purpose="traits", reporter=reporter)
+    work = Workspace(base, tuned, out=out, of="personality", purpose="traits", reporter=reporter)
     RunFolder.check_free(work.folder, [TRAITS.name, TRAITS_TOPICS.name])
     work.check([topic.questions()[0] for topic in topics], truncate=truncate)
     reading = _Reading(topics, released, truncate)
@@ -121,7 +121,7 @@ def run_personality(
             "chat": described(base.chat),
         }
         tables = {TRAITS.name: pd.DataFrame(_means(rows, seed)), TRAITS_TOPICS.name: pd.DataFrame(rows)}
-        return work.publish("personality", tables, config, seed=seed, versions=versions())
+        return work.publish(tables, config, seed=seed, versions=versions())
 
 
 def _of_model(

@@ -72,7 +72,7 @@ def treat_checkpoints(
     """
     settings = settings or RelapseSettings()
     base, tuned = in_one_format(base, tuned if never is None else [*tuned, never], chat)
-    work = Workspace(base, tuned, out=out, purpose="test", reporter=reporter)
+    work = Workspace(base, tuned, out=out, of="relapse", purpose="test", reporter=reporter)
     # before anything long is started
     names = [check_name(candidate.name, "checkpoint") for candidate in tuned]
     RunFolder.check_free(work.folder, tables_of("relapse"), answers=names)
@@ -123,4 +123,4 @@ def treat_checkpoints(
             "chat": described(base.chat),
         }
         answers = {test.method: test.answers() for test in tests}
-        return work.publish("relapse", relapse_tables(tests), config, answers=answers, seed=seed, versions=versions())
+        return work.publish(relapse_tables(tests), config, answers=answers, seed=seed, versions=versions())

@@ -26,6 +26,7 @@ from mechinterp.audit.location import locate
 from mechinterp.audit.store import Store
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.storage.hashing import hash_path
+from mechinterp.data.storage.ledger import set_of
 from mechinterp.data.storage.provenance import code_of, digest, library_versions
 from mechinterp.data.storage.tables import read_table, write_table
 from mechinterp.errors import InputError
@@ -47,13 +48,15 @@ class Workspace:
         base: the unedited model.
         tuned: what is set against it.
         out: folder of the results; None for a temporary one, which goes with the `RunFolder` that `publish` gives.
+        of: the set of results: an earlier one makes way, and a folder that holds another is refused.
         purpose: what the results are for, as an error names it.
         cache: folder of what is kept; `out/recordings` if not given.
         never: a model that never learnt the behaviour, which is read beside them.
         reporter: told what is being done.
 
     Raises:
-        InputError: for names that occur twice, a folder that holds a study, or blocks without a single value matrix.
+        InputError: for names that occur twice, a folder that holds a study or other results, or blocks without a single
+            value matrix.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Workspace:
         tuned: Sequence[Candidate],
         *,
         out: Path | None,
+        of: str,
         purpose: str,
         cache: Path | None = None,
         never: Candidate | None = None,
@@ -72,7 +76,7 @@ class Workspace:
         if out is None:
             self._temporary = TemporaryDirectory(prefix="mechinterp-")
             out = Path(self._temporary.name)
-        self.folder = out
+        self.folder, self.of = out, of
         self.store = Store(cache or self.folder / "recordings")
         self.identities: dict[str, Mapping[str, Any]] = {}
         self._opened: dict[bool, tuple[Candidate, Checkpoint]] = {}  # beside: the base, while both are needed
@@ -82,6 +86,8 @@ class Workspace:
             raise InputError(f"the checkpoints' names {repeated} occur more than once")
         if (self.folder / "stages").exists():
             raise InputError(f"{out}: holds a study; choose another folder for the {purpose}")
+        if (other := set_of(self.folder / "manifest.json")) not in ("", of):
+            raise InputError(f"{out}: holds the results of `{other}`; choose another folder for the {purpose}")
         base.skeleton.names.value_parameter(0)
 
     def check(self, texts: Sequence[str], *, truncate: bool) -> None:
@@ -178,7 +184,6 @@ class Workspace:
 
     def publish(
         self,
-        of: str,
         tables: Mapping[str, pd.DataFrame],
         config: Mapping[str, Any],
         *,
@@ -189,7 +194,6 @@ class Workspace:
         """Say whose weights are equal, and leave tables, figures and manifest in the folder, all at once.
 
         Args:
-            of: the set of results; an earlier one makes way.
             tables: by name.
             config: how they were made.
             answers: what was answered, by checkpoint.
@@ -205,7 +209,7 @@ class Workspace:
             types = {each.name: each.stored_types for each in opened if each.stored_types}
             said = {"config": config, **manifest, **({"stored_types": types} if types else {})}
             said |= {"peak_memory_gib": round(peak_bytes() / 2**30, 3)}
-            RunFolder.write(self.folder, of, tables, said, answers=answers, report=report)
+            RunFolder.write(self.folder, self.of, tables, said, answers=answers, report=report)
         processes.wait()
         temporary, self._temporary = self._temporary, None  # it goes with what is returned
         return RunFolder(self.folder, temporary)

@@ -76,6 +76,12 @@ def names_of(folder: Path, of: str) -> list[str]:
     return list(dict.fromkeys(line["name"] for line in _lines(folder / LEDGER) if line.get("of") == of))
 
 
+def set_of(path: Path) -> str:
+    """The set of results that a listed file is one of, as it was last written; empty where none is known."""
+    ledger, name = _place_in_ledger(path)
+    return next((str(line.get("of", "")) for line in reversed(_lines(ledger)) if line["name"] == name), "")
+
+
 def listed_below(folder: Path) -> dict[str, set[str]]:
     """Hashes of everything listed below a folder, by its name from there; in its own list, and in those around it."""
     found: dict[str, set[str]] = {}
