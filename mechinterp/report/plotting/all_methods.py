@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from typing import Any
 
@@ -19,6 +20,7 @@ from mechinterp.report.plotting.style import DOUBLE_COLUMN, FAINT, INK, STYLE, m
 
 _REFERENCES = {"vanilla": "Base", "never": "Never learnt"}
 _LETTERS = 52
+_COUNT = r" \(\d+ of \d+\)"
 _KEY = {"gone": "gone", "hidden": "hidden", "not decided": "not decided, or runs differ"}
 
 
@@ -91,24 +93,26 @@ def _told(row: Any) -> str:
     name = short(method_label(row.method))
     if not isinstance(row.gone, str):
         return name
-    recovery = float(row.recovery)
-    by = f", {row.attack}" if isinstance(row.attack, str) and row.attack else ""
+    recovery, verdict = float(row.recovery), re.sub(r" \((.*?)\)", r" \1", row.gone).replace(";", ",")
+    attack = row.attack if isinstance(row.attack, str) and ";" not in row.attack else ""  # of several none is named
+    by = f", {re.sub(_COUNT, '', attack)}" if attack else ""
     back = f" ({recovery:.0%})" if by and np.isfinite(recovery) else ""
     degenerate = float(getattr(row, "degenerate", 0.0))
     broken = f"; {degenerate:.0%} degenerate" if is_broken(degenerate) else ""
-    return f"{name}: {row.gone}{by}{back}{broken}"
+    return f"{name}: {verdict}{by}{back}{broken}"
 
 
 ALL_METHODS = Plate(
     name="all_methods",
     title="Every method: gone, or kept?",
     caption=(
-        "To the right a method kept more of what it should keep; above, its states are nearer to those of a model that "
-        "never learnt the behaviour than to the base’s. Open points: an attack shows that the behaviour was hidden, "
-        "and the cheapest that does is named with what it brings back; filled ones: it is gone, by the depth score and "
-        "by every attack. Degenerate is what only looks like an answer: where half is, the model is broken, and "
-        "nothing is gone. Lines are 95% intervals, over several runs the widest reach of theirs. What one wants is a "
-        "filled point in the upper right corner, where the model is that never learnt."
+        "To the right a method kept more of what it should keep; above, its states are nearer to those of a model "
+        "that never learnt the behaviour than to the base’s. Open points: an attack shows that the behaviour was "
+        "hidden, and the cheapest that does is named with what it brings back, where it is one in all runs; filled "
+        "ones: it is gone, by the depth score and by every attack. Degenerate is what only looks like an answer: "
+        "where half is, the model is broken, and nothing is gone. Lines are 95% intervals, over several runs the "
+        "widest reach of theirs. What one wants is a filled point in the upper right corner, where the model is "
+        "that never learnt."
     ),
     alt="A point per method, kept ability across and depth score upwards. The numbers are in the table all_methods.",
     tables=("all_methods",),
