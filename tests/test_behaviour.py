@@ -217,7 +217,8 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert call("origins", *facts, *few, "--behaviour", "facts") == 0
     assert "log odds of the forgotten answer" in capsys.readouterr().out
     attacks = ["attack", "quantise", "--behaviour"]
-    assert "none of the 12 prompts with the fact" in refused(capsys, *attacks, "facts", *facts)
+    elsewhere = [*facts, "--out", tmp_path / "attacks"]
+    assert "none of the 12 prompts with the fact" in refused(capsys, *attacks, "facts", *elsewhere)
     assert "--behaviour 'fact'; known are" in refused(capsys, *attacks, "fact", *facts)
     assert "leave --judge out" in refused(capsys, *attacks, "facts", *facts, "--judge", "keywords")
     assert "the data are no pairs" in refused(capsys, *attacks, "facts", *facts, "--prompt-column", "q")
