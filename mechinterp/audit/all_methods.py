@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from mechinterp.audit.attacks.results import PLAIN
 from mechinterp.audit.tables.over_runs import ALL_METHODS
 from mechinterp.audit.tables.reading import Tables, as_float, interval_of, rows
 from mechinterp.errors import InputError
@@ -100,7 +101,7 @@ def _plain(name: str, *runs: Tables, quantity: str = "unsafe") -> Iterable[Mappi
     """A checkpoint as it is, in the table of attacks, where the base is called so."""
     called = "base" if name == BASE else name
     for tables in runs:
-        yield from rows(tables, "attacks", attack="none", method=called, quantity=quantity)
+        yield from rows(tables, "attacks", attack=PLAIN, method=called, quantity=quantity)
 
 
 def _depth(name: str, runs: Sequence[Tables]) -> Interval:

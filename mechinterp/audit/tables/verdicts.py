@@ -69,15 +69,9 @@ def _methods(tables: Tables) -> list[str]:
 def _row(method: str, tables: Tables, wording: Wording) -> dict[str, Any]:
     origin = _origin(method, tables)
     share, change, depth = interval_of(origin, "share"), interval_of(origin, "change"), _depth(method, tables)
-    degenerate = _degenerate(method, tables)
-    attacks = list(
-        _attacks(
-            method,
-            tables,
-            rates=not is_broken(degenerate),
-            odds=math.isnan(change.low) or not too_little(change),  # a share of next to nothing is no share
-        )
-    )
+    degenerate = degenerate_share(method, tables)
+    odds = math.isnan(change.low) or not too_little(change)  # a share of next to nothing is no share
+    attacks = list(_attacks(method, tables, rates=not is_broken(degenerate), odds=odds))
     found, largest = judge(share, depth, attacks, change, degenerate), _largest(method, tables)
     shown, note = found.attack, str(origin.get("note") or "it was not attributed")
     return {
@@ -144,7 +138,7 @@ def _depth(method: str, tables: Tables) -> Interval:
     return next((interval_of(row, "score") for row in rows(tables, "depth", method=method)), _NONE)
 
 
-def _degenerate(method: str, tables: Tables) -> float:
+def degenerate_share(method: str, tables: Tables) -> float:
     """Share of the unattacked answers that is degenerate; nan where none was asked for."""
     plain = rows(tables, "attacks", method=method, attack=PLAIN, quantity="unsafe")
     return next((as_float(row.get("degenerate")) for row in plain), math.nan)

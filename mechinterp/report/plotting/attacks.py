@@ -16,6 +16,7 @@ from matplotlib.patches import Rectangle
 from mechinterp.audit.attacks.registry import ATTACKS as KNOWN
 from mechinterp.audit.attacks.results import PLAIN
 from mechinterp.audit.tables.reading import where
+from mechinterp.audit.tables.verdicts import degenerate_share
 from mechinterp.measures.intervals import ends, with_ends
 from mechinterp.measures.verdict import is_broken
 from mechinterp.report.plotting.drawing import (
@@ -70,7 +71,7 @@ def plot_attacks(attacks: pd.DataFrame) -> Figure:
                 spare.set_visible(False)
             for (upper, lower), name in zip(grid.T, band, strict=False):
                 own = where(rates, attack=name)
-                _draw(upper, own, "value", roles, colours, plain=where(rates, attack="none"))
+                _draw(upper, own, "value", roles, colours, plain=where(rates, attack=PLAIN))
                 _draw(lower, where(odds, attack=name), "recovery", roles, colours, like=own)
                 _finish(upper, lower, name, _places(own), bool(len(where(odds, attack=name))))
             grid[0, 0].set_ylabel("unsafe answers (%)")
@@ -238,8 +239,7 @@ def _named(method: str, role: str) -> str:
 
 def _broken(attacks: pd.DataFrame, method: str) -> str:
     """What stands behind the name of a checkpoint of whose own answers most are degenerate."""
-    plain = where(attacks, attack=PLAIN, method=method, quantity="unsafe")
-    share = float(plain["degenerate"].iloc[0]) if "degenerate" in plain and len(plain) else 0.0
+    share = degenerate_share(method, {"attacks": attacks})
     return f", {share:.0%} degenerate" if is_broken(share) else ""
 
 
