@@ -34,7 +34,7 @@ def main() -> int:
     parser.add_argument("--out", required=True, type=Path, help="folder of the tables and figures")
     parser.add_argument("--methods", nargs="+", choices=own["methods"], default=list(own["methods"]), help="[both]")
     parser.add_argument("--blocks", nargs="+", type=int, help="edited ones, from 0 [five over the depth]")
-    for name in ("facts", "validation", "circuits", "steps"):
+    for name in ("facts", "validation", "circuits", "ranks", "steps"):
         option = "--most" if name == "facts" else f"--{name}"
         said = EditedFactsSettings.model_fields[name].description
         parser.add_argument(option, type=int, default=own[name], help=f"{said} [%(default)s]")
@@ -50,6 +50,7 @@ def main() -> int:
             facts=given.most,
             validation=given.validation,
             circuits=given.circuits,
+            ranks=given.ranks,
             steps=given.steps,
         )
         base = Candidate.of(given.model, name="base", dtype=given.dtype, device=given.device)

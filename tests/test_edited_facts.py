@@ -35,7 +35,7 @@ FACTS = [
     mi.Fact(name, "{} is in", new, old, (f"Where is {name}? In",), locality={"near": ((f"{name} has", "tea"),)})
     for name, old, new in zip(("Ann", "Bob", "Cyd", "Dan", "Eve"), PLACES, (*PLACES[1:], PLACES[0]), strict=True)
 ]
-SETTINGS = EditedFactsSettings(blocks=(0, 2), facts=3, validation=1, circuits=2, steps=1)
+SETTINGS = EditedFactsSettings(blocks=(0, 2), facts=3, validation=1, circuits=2, ranks=3, steps=1)
 SCRIPT = REPOSITORY / "analyses" / "edit_experiment.py"
 
 
@@ -148,7 +148,8 @@ def test_facts_are_edited_block_by_block_once(folder: Path, tmp_path: Path, monk
     places = each[each["method"] != "base"][["method", "edited"]].drop_duplicates().to_numpy().tolist()
     assert places == [["rome", 0], ["rome", 2], ["ft_m", 0], ["ft_m", 2]]
     assert each[each["quantity"] == "success"].groupby(["method", "edited"], dropna=False)["fact"].nunique().eq(3).all()
-    assert each[each["quantity"] == "carried"]["edited"].tolist() == [0, 0, 2, 2]
+    assert each[each["quantity"] == "carried"]["edited"].tolist() == [0, 0, 0, 2, 2, 2]
+    assert ranks["n"].eq(3).all()  # of one fact without its circuit
     tried = found.table("edited_settings")
     assert tried.groupby("method")["chosen"].sum().eq(1).all()
     chosen = set(found.config["validation"])

@@ -55,6 +55,7 @@ class EditedFactsSettings(UsersSettings):
     facts: int = Field(40, ge=1, description="that are reported, at most")
     validation: int = Field(8, ge=0, description="facts that settings are chosen on; 0: the published settings")
     circuits: int = Field(8, ge=0, description="of these facts, at most so many with circuits and ranks; 0: none")
+    ranks: int = Field(0, ge=0, description="at most so many with ranks, where more than circuits: a pass of each")
     steps: int = Field(5, ge=1, description="of the integration of circuits")
     share: float = Field(0.05, gt=0, le=1, description="of all edges: circuits that are set side by side")
 
@@ -76,12 +77,13 @@ class _Block:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """Facts by number: those that are reported, those that settings are chosen on; and pairs for circuits."""
+    """Facts by number: those reported, those that settings are chosen on; pairs for ranks, and which have circuits."""
 
     reported: Mapping[int, Fact]
     validation: Mapping[int, Fact]
     before: Mapping[int, FactAnswers]
     pairs: Mapping[int, MatchedPair]
+    circuits: frozenset[int]
 
 
 def edit_block_by_block(
@@ -107,7 +109,7 @@ def edit_block_by_block(
 
     Returns:
         The folder, with `edited_facts`, `edited_facts_each`; where settings were chosen `edited_settings`, where there
-        are circuits `edited_ranks`.
+        are circuits or ranks `edited_ranks`.
 
     Raises:
         InputError: if the base knows too few of the facts, or for a block or an architecture that cannot be edited.
@@ -121,7 +123,7 @@ def edit_block_by_block(
     last = names.n_blocks - 1
     wanted = settings.blocks or tuple({round(i * last / (_BLOCKS - 1)): None for i in range(_BLOCKS)})
     blocks = [names.check_block(block) for block in wanted]
-    if settings.circuits:
+    if settings.circuits or settings.ranks:
         check_architecture(base.skeleton)
     with work.held():
         model = work.open(base)
@@ -135,7 +137,7 @@ def edit_block_by_block(
             tries += [tried] if len(tried) else []
             for block in blocks:
                 make = _edited(model, chosen, method, block, own[method], settings, seed, work.reporter)
-                of_block = [*key, method, block, own[method], sorted(chosen.pairs)]
+                of_block = [*key, method, block, own[method], sorted(chosen.pairs), sorted(chosen.circuits)]
                 found = work.store.keep("edited_facts", of_block, load=_Block.load, make=make).tables
                 place = {"method": method, "edited": block}
                 each.append(found["each"].assign(**place))
@@ -180,10 +182,12 @@ def _choose(
             "to choose settings on"
         )
     before = ask_facts(model, [*reported.values(), *validation.values()])
-    pairs = edit_pairs(model, known) if settings.circuits else {}
-    own = [number for number in reported if number in pairs][: settings.circuits]
+    most = max(settings.circuits, settings.ranks)
+    pairs = edit_pairs(model, known) if most else {}
+    own = [number for number in reported if number in pairs][:most]
     answers = dict(zip([*reported, *validation], before, strict=True))
-    return _Chosen(reported, validation, answers, {number: pairs[number] for number in own})
+    of_own = {number: pairs[number] for number in own}
+    return _Chosen(reported, validation, answers, of_own, frozenset(own[: settings.circuits]))
 
 
 def _settings(
@@ -227,6 +231,10 @@ def _edited(
             number = found.scores.number
             rows += edit_rows(model, found)
             if (pair := chosen.pairs.get(number)) is None:
+                continue
+            if number not in chosen.circuits:
+                with found.edit.applied(model) as edited:
+                    ranks.append(ranks_of_pairs(edited, [pair.tokens]).assign(pair=number))
                 continue
             edited = found.edit.merged(model, name=f"{method}{number}")
             circuit = edited_circuit(model, edited, pair.tokens, block, steps=settings.steps, share=settings.share)
