@@ -1,12 +1,13 @@
-"""Every method side by side, over studies of `configs/organism-methods.yaml`: one table and one figure.
+"""Every method side by side, over any studies with attacks and a twin that never learnt: one table and one figure.
 
     python analyses/all_methods.py runs/methods/seed0 runs/methods/seed1 runs/methods/seed2 --out runs/methods
+    python analyses/all_methods.py runs/nine/* --methods sft dpo grad_diff npo --out runs/nine_methods
 
 Asks each checkpoint what a study does not ask: the unsafe answers that should be forgotten, knowledge and harmless
 answers that should be kept, as `mechinterp evaluate-unlearning` does (`tables/unlearning.csv` of each run; what is
 there is not asked again without --again). All else is read from the runs' tables, and the verdict follows from them
-anew. Writes into --out
-`tables/all_methods.csv`, `all_methods.md` and `figures/all_methods.png` and `.pdf`.
+anew. Runs of several architectures have rows, and a panel, of each. Writes into --out `tables/all_methods.csv`,
+`all_methods.md` and `figures/all_methods.png` and `.pdf`.
 """
 
 from __future__ import annotations
@@ -57,6 +58,13 @@ def ask(study: Study, reporter: Reporter) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def architecture_of(study: Study) -> str:
+    """Of the organism; of a study of another model the model's name."""
+    config = study.config
+    named = config.model or (config.teach and config.teach.base)
+    return config.organism.architecture if named is None else Path(named.removeprefix("package:")).name
+
+
 def write_all(table: pd.DataFrame, runs: Sequence[Path], out: Path) -> str:
     """The table, its page, which is returned, and its figure."""
     write_table(out / "tables" / "all_methods.csv", table)
@@ -75,8 +83,10 @@ def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder that `mechinterp reproduce` wrote")
     parser.add_argument("--out", type=Path, default=Path("runs/methods"))
+    parser.add_argument("--methods", nargs="+", default=[], metavar="METHOD", help="these alone; all, if not given")
     parser.add_argument("--again", action="store_true", help="ask, whether or not it was asked before")
     arguments = parser.parse_args(given)
+    found: dict[str, list[dict[str, pd.DataFrame]]] = {}
     try:
         with terminal() as shown:
             for study in map(Study.open, arguments.runs):
@@ -84,7 +94,8 @@ def main(given: Sequence[str] | None = None) -> int:
                     raise InputError(f"{study.folder}: its study has not come to its end; run it first")
                 if arguments.again or not study.place_of("unlearning").is_file():
                     study.write_table("unlearning", ask(study, shown))
-        table = all_methods([with_verdict(SavedTables(run)) for run in arguments.runs])
+                found.setdefault(architecture_of(study), []).append(with_verdict(SavedTables(study.folder)))
+        table = all_methods(found, arguments.methods)
         sys.stdout.write(write_all(table, arguments.runs, arguments.out))
     except InputError as error:
         sys.stderr.write(f"error: {error}\n")

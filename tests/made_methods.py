@@ -47,14 +47,19 @@ def make_methods_run(
     return {name: pd.DataFrame(rows) for name, rows in named.items()}
 
 
-def make_methods(tuned: Sequence[str] = ("sft", "gone_one", "dinm")) -> pd.DataFrame:
+def make_methods(
+    tuned: Sequence[str] = ("sft", "gone_one", "dinm"), architectures: Sequence[str] = ("mistral",)
+) -> pd.DataFrame:
     """The table of every method; the first of `tuned` is hidden, the last undecided, those between gone."""
     rows = []
-    for number, name in enumerate(("vanilla", "never", *tuned)):
-        known = {"vanilla": 0.0, "never": 1.0}.get(name)
-        verdict = None if known is not None else "hidden" if number == 2 else "gone"
-        verdict = "hidden (2 of 3); not decided (1 of 3)" if number == len(tuned) + 1 > 2 else verdict
-        row = {"method": name, "runs": 3, "gone": verdict, "attack": ATTACK if number == 2 else None}
-        row |= bounded("depth", 0.2 * number if known is None else known) | bounded("kept", 0.99 - 0.04 * number)
-        rows.append(row | bounded("recovery", np.nan if known is not None else 0.9))
+    for architecture in architectures:
+        for number, name in enumerate(("vanilla", "never", *tuned)):
+            known = {"vanilla": 0.0, "never": 1.0}.get(name)
+            counts = (0, 0, 0) if known is not None else (0, 3, 0) if number == 2 else (3, 0, 0)
+            counts = (0, 2, 1) if number == len(tuned) + 1 > 2 else counts
+            row = {"architecture": architecture, "method": name, "runs": 3}
+            row |= dict(zip(("gone", "hidden", "not_decided"), counts, strict=True))
+            row |= {"attack": ATTACK if number == 2 else None, "attacks": int(number == 2)}
+            row |= bounded("depth", 0.2 * number if known is None else known) | bounded("kept", 0.99 - 0.04 * number)
+            rows.append(row | bounded("recovery", np.nan if known is not None else 0.9))
     return pd.DataFrame(rows)

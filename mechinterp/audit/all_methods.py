@@ -1,8 +1,9 @@
-"""Methods side by side over one study or several, each study of a seed of its own: a row for each method.
+"""Methods side by side over one study or several, each study of a base of its own: a row for each method.
 
 Shares and scores are means over the runs; an interval reaches from the lowest to the highest end of the runs' own.
 Verdicts are counted. First the base and the model that never learnt, as far as a quantity is of them; their depth
-scores, 0 and 1, are what the score's scale is made of.
+scores, 0 and 1, are what the score's scale is made of. Runs of several architectures have rows of each, and of all
+together.
 """
 
 from __future__ import annotations
@@ -21,6 +22,12 @@ from mechinterp.errors import InputError
 from mechinterp.measures.intervals import Interval
 
 BASE, NEVER = "vanilla", "never"
+POOLED = "all"
+"""In the place of an architecture, of rows over all of them."""
+
+VERDICTS = ("gone", "hidden", "not decided")
+"""What the verdict's second half may say; how many runs say each is a column, `verdict_column`."""
+
 NEEDED = ("verdict", "attacks", "depth", "defense", "unlearning")
 """Tables of every run."""
 
@@ -28,22 +35,56 @@ _NOTHING = Interval(math.nan, math.nan, math.nan)
 _ASKED = {"forgotten": ("forget", "success"), "kept": ("retain", "success"), "perplexity": ("retain", "perplexity")}
 
 
-def all_methods(runs: Sequence[Tables]) -> pd.DataFrame:
+def all_methods(runs: Mapping[str, Sequence[Tables]], methods: Sequence[str] = ()) -> pd.DataFrame:
     """The table `all_methods`.
 
     Args:
-        runs: the tables of each, by name.
+        runs: of each architecture the tables of its runs, by name.
+        methods: those that are compared; () for all that any run has.
 
     Raises:
-        InputError: for no run, one that lacks a table, or runs of which no two have a method.
+        InputError: for no run, one that lacks a table, or a method that no run has.
     """
-    if not runs:
+    every = [tables for found in runs.values() for tables in found]
+    if not every:
         raise InputError("no run to compare methods of; give at least one folder of a study")
-    for number, tables in enumerate(runs, 1):
+    for number, tables in enumerate(every, 1):
         if missing := [name for name in NEEDED if name not in tables]:
-            raise InputError(f"run {number} of {len(runs)} has no tables/{missing[0]}.csv; run its study to the end")
-    methods = dict.fromkeys(str(row["method"]) for tables in runs for row in rows(tables, "verdict"))
-    return pd.DataFrame([_row(name, runs) for name in (BASE, NEVER, *methods)])
+            raise InputError(f"run {number} of {len(every)} has no tables/{missing[0]}.csv; run its study to the end")
+    if unknown := [name for name in methods if name not in _methods(every)]:
+        raise InputError(f"no run has a method {unknown[0]!r}; they have {', '.join(_methods(every))}")
+    of_each = {**runs, **({POOLED: every} if len(runs) > 1 else {})}
+    return pd.DataFrame(
+        [
+            {"architecture": architecture, **_row(name, found)}
+            for architecture, found in of_each.items()
+            for name in (BASE, NEVER, *(name for name in _methods(found) if not methods or name in methods))
+        ]
+    )
+
+
+def verdict_column(verdict: str) -> str:
+    """The column that counts the runs of a verdict."""
+    return verdict.replace(" ", "_")
+
+
+def verdicts_of(row: Mapping[str, Any]) -> dict[str, int]:
+    """Verdict -> number of runs that give it, the most frequent first; none that no run gives."""
+    found = {verdict: int(row[verdict_column(verdict)]) for verdict in VERDICTS}
+    return {
+        verdict: found[verdict] for verdict in sorted(VERDICTS, key=found.__getitem__, reverse=True) if found[verdict]
+    }
+
+
+def shown_by(row: Mapping[str, Any]) -> str | None:
+    """The attack that shows the behaviour hidden, where it is the same one in all runs that one does."""
+    return None if row["attacks"] != 1 else str(row["attack"])
+
+
+def in_counts(found: Mapping[str, int]) -> str:
+    """Words with how many runs give each; a word alone that all give."""
+    total = sum(found.values())
+    return "; ".join(word if len(found) == 1 else f"{word} ({count} of {total})" for word, count in found.items())
 
 
 def together(intervals: Iterable[Interval]) -> Interval:
@@ -57,10 +98,15 @@ def together(intervals: Iterable[Interval]) -> Interval:
 
 def counted(words: Iterable[Any]) -> str | None:
     """A word that all runs share; else every one with its count, the most frequent first; None for no word."""
-    found = Counter(str(word) for word in words if not pd.isna(word))
-    if len(found) < 2:
-        return next(iter(found), None)
-    return "; ".join(f"{word} ({count} of {found.total()})" for word, count in found.most_common())
+    return in_counts(dict(_tally(words).most_common())) or None
+
+
+def _tally(words: Iterable[Any]) -> Counter[str]:
+    return Counter(str(word) for word in words if not pd.isna(word))
+
+
+def _methods(runs: Sequence[Tables]) -> list[str]:
+    return list(dict.fromkeys(str(row["method"]) for tables in runs for row in rows(tables, "verdict")))
 
 
 def _row(name: str, runs: Sequence[Tables]) -> dict[str, Any]:
@@ -90,8 +136,9 @@ def _row(name: str, runs: Sequence[Tables]) -> dict[str, Any]:
         **together(interval_of(row, "value_share") for row in verdicts).columns("value_share"),
         "where": counted(row["where"] for row in verdicts),
         **_depth(name, there).columns("depth"),
-        "gone": counted(row["gone"] for row in verdicts),
+        **{verdict_column(verdict): sum(row["gone"] == verdict for row in verdicts) for verdict in VERDICTS},
         "attack": counted(row["attack"] for row in hidden),
+        "attacks": len(_tally(row["attack"] for row in hidden)),
         **together(interval_of(row, "recovery") for row in hidden or verdicts).columns("recovery"),
         **together(interval_of(row, "excess") for row in hidden or verdicts).columns("excess"),
     }
@@ -117,8 +164,9 @@ def _mean(values: Iterable[Any]) -> float:
 
 
 def in_words(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as a page prints it: rates in percent, intervals in brackets, names as figures have them."""
-    return pd.DataFrame([{title: _cell(row, column) for column, title in _PRINTED.items()} for row in _records(table)])
+    """The table as a page prints it: rates in percent, intervals in brackets, architectures where there are several."""
+    printed = {"architecture": "architecture", **_PRINTED} if table["architecture"].nunique() > 1 else _PRINTED
+    return pd.DataFrame([{title: _cell(row, column) for column, title in printed.items()} for row in _records(table)])
 
 
 _PRINTED = {
@@ -138,7 +186,7 @@ _PRINTED = {
     "excess": "beyond never learnt (%)",
 }
 _NUMBERS = ("depth",)
-_WORDS = ("method", "gone", "attack")
+_WORDS = ("architecture", "method", "attack")
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -146,6 +194,8 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _cell(row: Mapping[str, Any], column: str) -> str:
+    if column == "gone":
+        return in_counts(verdicts_of(row))
     if column in _WORDS:
         return "" if pd.isna(row[column]) else str(row[column])
     found = interval_of(row, column)

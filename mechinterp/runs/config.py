@@ -5,19 +5,15 @@ The defaults are the embedded study. For a checkpoint of your own, name the mode
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from mechinterp.audit.attacks.settings import AttackSettings
 from mechinterp.audit.evidence import ComparisonSettings
 from mechinterp.audit.origins.settings import OriginsSettings
 from mechinterp.audit.relapse.treatments import RelapseSettings
-from mechinterp.data.texts import check_whole, read_text
 from mechinterp.data.validation import Fault
 from mechinterp.errors import InputError
 from mechinterp.measures.distances import Distance
@@ -29,6 +25,7 @@ from mechinterp.methods.training.sft import SftSettings
 from mechinterp.methods.training.teaching import TeachSettings
 from mechinterp.models.text.chat import file_of
 from mechinterp.runs.sections import ChatSettings, CommentsFile, CorpusSettings, DataFiles, Section
+from mechinterp.runs.settings_file import layers
 
 
 class StudyConfig(Section):
@@ -200,62 +197,25 @@ def default_folder(config: Path | None, seed: int) -> Path:
 
 
 def load_config(path: str | Path) -> StudyConfig:
-    """Read a study's YAML file.
+    """Read a study's YAML file, and the one that it extends.
 
     Raises:
         InputError: for a missing file, broken YAML, a setting that stands twice, is unknown or
-            ill-typed (it names the setting).
+            ill-typed (it names the setting), or a file that cannot be extended.
     """
-    path = Path(path)
-    text = read_text(path, "a study's settings as YAML")
+    path, config = Path(path), StudyConfig()
+    for file, settings in layers(path):  # the lowest first: what is wrong with it is told of it
+        config = _checked(file, settings)
+    return _with_absolute_paths(config, path.parent)
+
+
+def _checked(path: Path, settings: dict[str, Any]) -> StudyConfig:
     try:
-        content = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        told = " ".join(str(error).replace('in "<unicode string>", ', "at ").split())
-        raise InputError(f"{path}: not YAML ({told})") from error
-    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
-        # of PyYAML itself: a date that there is not, a number of thousands of digits, ...
-        raise InputError(
-            f"{path}: not YAML ({' '.join(str(error).split()):.200}); put such a value in quotes"
-        ) from error
-    if content is not None and not isinstance(content, dict):
-        raise InputError(f"{path}: a config is a mapping of settings, this is a {type(content).__name__}")
-    try:
-        for place, value in _values(content):
-            check_whole(value, f"{path}: `{place}`")
-            if isinstance(value, float) and not math.isfinite(value):
-                raise InputError(f"{path}: `{place}` is {value}; give a finite number")
-        config = StudyConfig.model_validate(content or {})
+        return StudyConfig.model_validate(settings)
     except ValidationError as error:
         fault = Fault.of(error)
         said = f"{fault.said}{_as_read(fault.value, fault.said)}"
         raise InputError(f"{path}: `{fault.where or 'config'}`: {said}") from error
-    except RecursionError:
-        raise InputError(f"{path}: an anchor holds itself, or settings are nested too deeply") from None
-    return _with_absolute_paths(config, path.parent)
-
-
-class _Loader(yaml.SafeLoader):
-    """A key that stands twice is refused: the first of the two settings would be lost without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping with every key once; keys that `<<` brings may be overruled, that is what it is for."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"`{key.value}` stands twice", key.start_mark)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def _values(content: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """What stands where in a config."""
-    if isinstance(content, dict | list):
-        for key, value in content.items() if isinstance(content, dict) else enumerate(content):
-            yield from _values(value, f"{place}.{key}" if place else str(key))
-    else:
-        yield place, content
 
 
 def _as_read(value: Any, message: str) -> str:

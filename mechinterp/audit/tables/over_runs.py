@@ -49,6 +49,7 @@ ALL_METHODS = Table(
     row="a method over one study or several; first the base, then the model that never learnt",
     keys=("method",),
     columns={
+        "architecture": "of the organism, or the name of another base; all: the runs of every architecture together",
         "runs": "studies that have it, each of another seed: shares and scores are means over them, and intervals "
         "reach from the lowest to the highest end of their own",
         "defense": "share of safe answers to the adversarial prompts of the edited instances, of edits each on its own",
@@ -66,8 +67,10 @@ ALL_METHODS = Table(
         "value_share": "of the value matrices W_V in the effects of all groups of weights (origins)",
         "where": "the verdict’s first half; where runs differ, each with its count",
         "depth": "the depth score: 0 of the base and 1 of the model that never learnt, by definition",
-        "gone": "the verdict’s second half, likewise",
-        "attack": "the cheapest that shows the behaviour hidden, likewise; empty where none does",
+        "gone, hidden, not_decided": "number of runs whose verdict’s second half says so",
+        "attack": "the cheapest that shows the behaviour hidden; where runs differ, each with its count; empty where "
+        "none does",
+        "attacks": "how many different ones that are",
         "recovery, excess": (
             "what it brings back of the change, and how much of that beyond a model that never learnt; where none "
             "shows anything, of the attack whose excess may be the largest"
@@ -77,7 +80,7 @@ ALL_METHODS = Table(
         *("defense", "unsafe", "log_odds", "forgotten", "kept", "perplexity", "knowledge", "over_refusal"),
         *("value_share", "depth", "recovery", "excess"),
     ),
-    decides=("where", "depth", "gone", "attack"),
+    decides=("where", "depth", "gone", "hidden", "not_decided", "attack"),
     optional=True,
     printed=False,
 )
