@@ -61,7 +61,7 @@ def ask(study: Study, reporter: Reporter) -> pd.DataFrame:
 def architecture_of(study: Study) -> str:
     """Of the organism; of a study of another model the model's name."""
     config = study.config
-    named = config.model or (config.teach and config.teach.base)
+    named = config.teach.base if config.teach is not None else config.model
     return config.organism.architecture if named is None else Path(named.removeprefix("package:")).name
 
 
