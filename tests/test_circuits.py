@@ -12,6 +12,7 @@ from conftest import byte_tokenizer, tiny_checkpoint
 from made_checkpoints import perturbed
 from safetensors.torch import load_file
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 from transformers import AutoModelForCausalLM
 
 from mechinterp.audit.circuits import scoring
@@ -24,7 +25,7 @@ from mechinterp.audit.circuits.graph import Graph
 from mechinterp.audit.circuits.places import Places
 from mechinterp.audit.circuits.running import Replaced, run_circuit
 from mechinterp.audit.circuits.scores import EdgeScores
-from mechinterp.audit.circuits.scoring import find_circuit, score_batch
+from mechinterp.audit.circuits.scoring import Matrix, find_circuit, score_batch
 from mechinterp.audit.circuits.split import split_circuit
 from mechinterp.audit.circuits.writes import Ends
 from mechinterp.errors import InputError
@@ -152,6 +153,42 @@ def test_gradients_at_both_ends_are_those_of_the_released_code(gpt2: Checkpoint)
     (found,) = score_batch(gpt2, places, batch, ends, [difference], (0.0, 1.0)) / 2
     wanted = load_file(GOLDEN / "scores.safetensors")["clean_corrupted_bs1.scores"].double()
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=2e-7)
+
+
+def shifted_scores(checkpoint: Checkpoint, steps: int, heads_shifted: int) -> Matrix:
+    """EAP with every writer's output moved (1 - k/m) of the way to the corrupted one's, the heads' so many times."""
+    places, batch, ends = ready(checkpoint, PAIRS)
+    difference, graph = ends.difference(places, batch.differing), places.graph
+    found = torch.zeros(1, 7, 15, dtype=torch.float64)
+
+    def moves(path: str, by: torch.Tensor) -> RemovableHandle:
+        """The columns of `batch.differing` of what a module gives, moved."""
+
+        def hook(_: nn.Module, args: object, output: torch.Tensor) -> torch.Tensor:
+            return output + nn.functional.pad(by, (0, 0, batch.differing.start, 0))
+
+        return places.module(path).register_forward_hook(hook)
+
+    for step in range(1, steps + 1):
+        left, handles = 1 - step / steps, []
+        for number, block in enumerate(places.blocks):
+            heads = difference[graph.head(number) : graph.head(number, graph.heads)].sum(0)
+            handles.append(moves(block.out, heads_shifted * left * heads))
+            handles.append(moves(block.mlp, left * difference[graph.head(number, graph.heads)]))
+        found += score_batch(checkpoint, places, batch, ends, [difference], (step / steps,))
+        for handle in handles:
+            handle.remove()
+    return found[0] / steps / len(PAIRS)
+
+
+def test_partial_activations_are_those_of_the_released_code_which_moves_heads_once_for_each_head(
+    gpt2: Checkpoint,
+) -> None:
+    """It hooks the place where all heads of a block write for each of them, and each time moves all."""
+    wanted = load_file(GOLDEN / "scores.safetensors")["eap_ig5_partial_bs1.scores"].double()
+    torch.testing.assert_close(shifted_scores(gpt2, 5, heads_shifted=2), wanted, rtol=1e-5, atol=2e-7)
+    once = shifted_scores(gpt2, 5, heads_shifted=1)
+    assert float((once - wanted).abs().max()) == pytest.approx(0.010, abs=0.001)
 
 
 @pytest.mark.parametrize("name", ["topn10", "topn30", "topn60", "greedy10", "greedy30"])
