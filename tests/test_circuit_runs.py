@@ -24,6 +24,7 @@ from mechinterp.data.facts.fact import Fact, write_facts
 from mechinterp.data.prompt_pairs import read_prompt_pairs
 from mechinterp.data.safeedit import write_safeedit
 from mechinterp.errors import InputError
+from mechinterp.models.unembedding import with_scale_of
 from mechinterp.runs import circuits as runs
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
@@ -159,6 +160,39 @@ def test_ranks_are_those_of_the_models_own_logits_at_the_end() -> None:
     assert table["block"].isna().sum() == 2  # the embedding
 
 
+def test_probabilities_by_the_last_scale_leave_ranks_and_the_last_point_as_they_are() -> None:
+    checkpoint = tiny_checkpoint("llama")
+    pairs = [TokenPair((5, 6, 7), (5, 9, 7), (40, 41), (50,))]
+    own, theirs = (target_ranks(checkpoint, pairs, final_scale=by_last) for by_last in (False, True))
+    assert own["rank"].equals(theirs["rank"])  # RMSNorm without a bias
+    at_end = own["block"] == 2
+    assert theirs["probability"][at_end].tolist() == pytest.approx(own["probability"][at_end].tolist(), rel=1e-5)
+    norm = checkpoint.model.model.norm
+    with torch.no_grad():
+        stream, seen = checkpoint.model.model.embed_tokens.weight[7], []
+        handle = norm.register_forward_pre_hook(lambda _, args: seen.append(args[0][0, -1]))
+        checkpoint.model(torch.tensor([pairs[0].clean]))
+        handle.remove()
+        (last,) = seen
+        length = (last.square().mean() + norm.variance_epsilon).sqrt()
+        probability = checkpoint.model.lm_head(norm.weight * stream / length).softmax(-1)[[40, 41]].sum()
+    first = theirs[theirs["block"].isna() & (theirs["tokens"] == "right")]["probability"].item()
+    assert first == pytest.approx(float(probability), rel=1e-4)
+    assert first != pytest.approx(own[own["block"].isna()]["probability"].iloc[0], rel=1e-3)
+
+
+def test_a_layer_norm_too_divides_by_the_last_ones_deviation() -> None:
+    norm = torch.nn.LayerNorm(8)
+    with torch.no_grad():
+        norm.weight.copy_(torch.rand(8) + 0.5)
+        norm.bias.copy_(torch.randn(8))
+        stream, other = torch.randn(2, 3, 8)
+        wanted = (stream - stream.mean(-1, keepdim=True)) * norm.weight
+        wanted = wanted / (other.var(-1, correction=0, keepdim=True) + norm.eps).sqrt() + norm.bias
+        torch.testing.assert_close(with_scale_of(norm, stream, other), wanted)
+        torch.testing.assert_close(with_scale_of(norm, other, other), norm(other))
+
+
 def test_a_node_is_read_through_the_unembedding() -> None:
     checkpoint = tiny_checkpoint("llama")
     pairs = [TokenPair((5, 6, 7), (5, 9, 7), (40,))]
@@ -207,6 +241,18 @@ def test_the_command_leaves_tables_scores_and_sentences(
     assert (folder / "out" / "tables" / "circuits.csv").read_bytes() == before
 
 
+def test_the_mean_is_of_pairs_that_are_held_out(folder: Path) -> None:
+    given = options(folder, "--pairs", folder / "pairs.jsonl", "--replace", "mean", "--final-scale")
+    assert call(*given) == 0
+    pairs, alone = (
+        pd.read_csv(folder / "out" / "tables" / f"circuit_{name}.csv") for name in ("pairs", "faithfulness")
+    )
+    assert pairs["clean"].tolist() == ["How now"]  # the longer one is held out
+    assert alone["n"].tolist() == [1] * 6
+    settings = mi.open_run(folder / "out").config["circuits"]
+    assert (settings["replace"], settings["final_scale"]) == ("mean", True)
+
+
 def test_the_face_finds_circuits_of_a_base_alone_and_of_an_edit() -> None:
     base = tiny_checkpoint("llama")
     alone = mi.circuit(base, None, [mi.PromptPair(**row) for row in WRITTEN], settings=FEW, progress=False)
@@ -230,6 +276,10 @@ def test_what_the_command_refuses_is_told_in_one_line(folder: Path, capsys: pyte
     assert "--share" in refused(capsys, *options(folder, *pairs, "--share", 2))
     assert "--steps" in refused(capsys, *options(folder, *pairs, "--steps", 0))
     assert "--search" in refused(capsys, *options(folder, *pairs, "--search", "all"))
+    said = refused(capsys, *options(folder, *pairs, "--search", "acdc", "--replace", "mean"))
+    assert "ACDC cuts edges with the corrupted prompts’ writes, or with zero" in said
+    given.write_text(json.dumps(WRITTEN[0]))
+    assert "of 1 pair of prompts none can be held out" in refused(capsys, *options(folder, *pairs, "--replace", "mean"))
     said = refused(capsys, *options(folder, "--pairs", folder / "none.json"))
     assert "none.json: no such file; give SafeEdit instances, or pairs" in said
     assert "of clean, corrupted, right and wrong" in said

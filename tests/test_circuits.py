@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from mechinterp.audit.circuits.circuit import Circuit, greedy, top
 from mechinterp.audit.circuits.comparison import compare_circuits, overlaps
 from mechinterp.audit.circuits.faithfulness import faithfulness, run_alone
 from mechinterp.audit.circuits.graph import Graph
+from mechinterp.audit.circuits.means import held_apart
 from mechinterp.audit.circuits.places import Places
 from mechinterp.audit.circuits.running import Replaced, run_circuit
 from mechinterp.audit.circuits.scores import EdgeScores
@@ -296,6 +298,63 @@ def test_without_any_write_the_biases_are_left(gpt2: Checkpoint) -> None:
     torch.testing.assert_close(found, wanted.detach().expand_as(found), rtol=1e-4, atol=1e-5)
 
 
+def test_a_mean_over_the_corrupted_prompt_alone_is_its_replacement(gpt2: Checkpoint) -> None:
+    """Whatever the circuit: the mean of one prompt is what it writes."""
+    for pair in PAIRS:
+        other = [replace(pair, clean=pair.corrupted)] * 2  # given twice it changes nothing
+        circuits = [Circuit.random(Graph(2, 2, 2), 20, seed=seed) for seed in (0, 1)]
+        by_mean = run_alone(gpt2, [pair], circuits, replace="mean", held_out=other).alone
+        torch.testing.assert_close(by_mean, run_alone(gpt2, [pair], circuits).alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", ["gpt2", "llama"])
+def test_under_mean_replacement_the_full_circuit_is_the_model_and_the_empty_one_the_mean_stream(shape: str) -> None:
+    """The writes and the biases of a position add up to its stream, and so do their means."""
+    checkpoint = tiny_checkpoint(shape)
+    held_out = [*RAGGED, TokenPair(tuple(range(5, 12)), tuple(range(30, 37)), (1,))]
+    places, batch, _ = ready(checkpoint, RAGGED)
+    full, empty = Circuit.full(places.graph), Circuit.empty(places.graph)
+    whole = run_alone(checkpoint, RAGGED, [full, empty], replace="mean", held_out=held_out)
+    apart = run_alone(checkpoint, RAGGED, [full, empty], replace="mean", held_out=held_out, max_tokens=1)
+    torch.testing.assert_close(whole.alone, apart.alone, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(whole.alone[0], whole.clean)
+    norm, streams = places.module(places.final_norm), []
+    for pair in held_out:
+        for ids in (pair.clean, pair.corrupted):
+            seen: list[torch.Tensor] = []
+            handle = norm.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0][0]))
+            with torch.no_grad():
+                checkpoint.model(torch.tensor([ids]))
+            handle.remove()
+            streams.append(seen[0])
+    for number, pair in enumerate(RAGGED):
+        at = len(pair.clean) - 1
+        mean = torch.stack([stream[at] for stream in streams if len(stream) > at]).mean(0)
+        with torch.no_grad():
+            logits = checkpoint.model.get_output_embeddings()(norm(mean[None]))
+        wanted = replace(batch, pairs=(pair,)).metric(logits).double()
+        torch.testing.assert_close(whole.alone[1][number : number + 1], wanted, rtol=1e-4, atol=2e-5)
+
+
+def test_random_circuits_stand_beside_those_under_mean_replacement(gpt2: Checkpoint) -> None:
+    few, held_out = find_circuit(gpt2, PAIRS).top(10), PAIRS[::-1]
+    table = faithfulness(gpt2, {"few": few}, PAIRS, replace="mean", held_out=held_out, random=2).iloc[0]
+    drawn = [Circuit.random(few.graph, 10, seed=seed) for seed in (0, 1)]
+    alone = run_alone(gpt2, PAIRS, [few, *drawn], replace="mean", held_out=held_out)
+    assert [table["recovered"], table["random"]] == pytest.approx(
+        [alone.recovered(0), (alone.recovered(1) + alone.recovered(2)) / 2]
+    )
+
+
+def test_half_of_the_pairs_are_held_out_none_shorter_than_those_that_are_not() -> None:
+    held = held_apart([RAGGED[number % 3] for number in range(7)])
+    lengths = [len(RAGGED[number % 3].clean) for number in range(7)]
+    out, kept = ([n for n, is_out in zip(lengths, held, strict=True) if is_out is of] for of in (True, False))
+    assert (sorted(out), sorted(kept)) == ([3, 5, 5, 7], [3, 5, 7])
+    with pytest.raises(InputError, match="give two or more"):
+        held_apart(RAGGED[:1])
+
+
 def test_edges_out_of_the_input_add_up_to_the_gap(gpt2: Checkpoint, caplog: pytest.LogCaptureFixture) -> None:
     found = find_circuit(golden_model("llama"), PAIRS, steps=200)
     assert found.completeness == pytest.approx(1, abs=0.02)
@@ -478,7 +537,13 @@ def test_other_mistakes_are_told(gpt2: Checkpoint) -> None:
     with pytest.raises(InputError, match="number of steps must be at least 1"):
         find_circuit(gpt2, PAIRS, steps=0)
     with pytest.raises(InputError, match="replace must be one of"):
-        run_alone(gpt2, PAIRS, [], replace="mean")  # type: ignore[arg-type]
+        run_alone(gpt2, PAIRS, [], replace="means")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="give some as `held_out`"):
+        run_alone(gpt2, PAIRS, [], replace="mean")
+    with pytest.raises(InputError, match="pair 0 has 5 tokens, those of which the mean is taken have at most 3"):
+        run_alone(gpt2, PAIRS, [], replace="mean", held_out=RAGGED[1:2])
+    with pytest.raises(InputError, match="replace by one of these"):
+        acdc(gpt2, PAIRS, least=0.1, replace="mean")
     with pytest.raises(InputError, match="of another graph"):
         run_alone(gpt2, PAIRS, [Circuit.empty(Graph(3, 2, 2))])
     with pytest.raises(InputError, match="other blocks or heads"):

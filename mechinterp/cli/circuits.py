@@ -33,6 +33,7 @@ class ReplacementName(StrEnum):
     """What edges outside a circuit carry."""
 
     corrupted = "corrupted"
+    mean = "mean"
     zero = "zero"
 
 
@@ -65,7 +66,10 @@ def circuit(
     share: Annotated[float, typer.Option(help="Of all edges: the circuit that strength and nodes are of.")] = 0.05,
     random: Annotated[int, typer.Option(min=0, help="Random circuits of each size, run alone as a control.")] = 20,
     replace: Annotated[
-        ReplacementName, typer.Option(help="What edges outside a circuit carry when it runs alone.")
+        ReplacementName,
+        typer.Option(
+            help="What other edges carry when a circuit runs alone; mean: of half of the pairs, held out for it."
+        ),
     ] = ReplacementName.corrupted,
     search: Annotated[
         SearchName, typer.Option(help="acdc: search by cutting one edge after the other too, a pass an edge.")
@@ -74,6 +78,9 @@ def circuit(
         float, typer.Option(help="How much worse the answer must get for ACDC to keep an edge, nats.")
     ] = 0.02,
     released: Annotated[bool, typer.Option("--released", help="ACDC as the released code does it.")] = False,
+    final_scale: Annotated[
+        bool, typer.Option("--final-scale", help="Probabilities over depth by the last stream's scale, as released.")
+    ] = False,
     top: Annotated[int, typer.Option(min=1, help="Edges, and nodes, that are listed of each checkpoint.")] = 30,
     truncate: Truncate = False,
     seed: Seed = 0,
@@ -107,7 +114,7 @@ def circuit(
         "top": top,
     }
     named |= {"replace": replace.value, "search": search.value}
-    named |= {"acdc_threshold": acdc_threshold, "released": released}
+    named |= {"acdc_threshold": acdc_threshold, "released": released, "final_scale": final_scale}
     settings = settings_of(CircuitSettings, named)
     before, tuned, _ = loading.candidates(base, checkpoint or [])
     asked: Asked

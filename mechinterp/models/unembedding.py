@@ -81,14 +81,14 @@ def _entering_unembedding(checkpoint: Checkpoint, select: Callable[[Tensor], Ten
 
 
 @torch.no_grad()
-def norm_gain(norm: nn.Module, like: Tensor, width: int) -> tuple[Float[Tensor, " d_model"], bool]:
+def norm_gain(norm: Callable[[Tensor], Tensor], like: Tensor, width: int) -> tuple[Float[Tensor, " d_model"], bool]:
     """Gain of a norm, float32, and whether it also subtracts the mean (LayerNorm).
 
     Read off the module's behaviour on inputs of mean 0 and variance 1, so that every convention (Gemma stores the gain
     minus 1) gives the factor that is really applied.
 
     Args:
-        norm: the module.
+        norm: the module, or its forward.
         like: a tensor of the type and device of its input.
         width: d_model.
     """
@@ -103,6 +103,30 @@ def norm_gain(norm: nn.Module, like: Tensor, width: int) -> tuple[Float[Tensor, 
     gain = odd_part(sign) * sign
     subtracts_mean = bool(odd_part(ones).abs().max() < 1e-3 * gain.abs().max())
     return gain, subtracts_mean
+
+
+@torch.no_grad()
+def with_scale_of(
+    norm: Callable[[Tensor], Tensor],
+    streams: Float[Tensor, "*n d_model"],
+    others: Float[Tensor, "*n d_model"],
+) -> Float[Tensor, "*n d_model"]:
+    """What a norm would make of streams, did it divide them by the lengths of others in place of their own.
+
+    Args:
+        norm: a norm.
+        streams: what is read.
+        others: row by row the streams whose lengths are taken; themselves they come out as the norm makes them.
+    """
+    gain, subtracts_mean = norm_gain(norm, others, others.shape[-1])
+
+    def gained(stream: Tensor) -> Tensor:
+        wide = stream.to(torch.promote_types(stream.dtype, torch.float32))
+        return (wide - wide.mean(-1, keepdim=True) if subtracts_mean else wide) * gain.to(wide)
+
+    bias, other = norm(torch.zeros_like(others)), gained(others)
+    scale = ((norm(others) - bias) * other).sum(-1, keepdim=True) / other.square().sum(-1, keepdim=True)
+    return (bias + gained(streams) * scale).to(streams.dtype)
 
 
 def final_norm_gain(weights: Checkpoint | LazyWeights) -> tuple[Float[Tensor, " d_model"], bool]:

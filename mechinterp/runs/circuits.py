@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mechinterp.audit.circuits.matching import MatchedPair, behaviour_pairs, fact_pairs, given_pairs
+from mechinterp.audit.circuits.means import held_apart
 from mechinterp.audit.circuits.measuring import CheckpointCircuit, circuit_of_base, circuit_of_tuned
 from mechinterp.audit.circuits.places import check_architecture
 from mechinterp.audit.circuits.settings import CircuitSettings
@@ -83,16 +84,18 @@ def find_circuits(
     check_free(*(work.folder / "circuits" / name for name in names))
     work.check(_texts(asked), truncate=truncate)
     with work.held(), work.together():
-        pairs = matched(work.open(base), asked, settings, truncate=truncate)
-        work.reporter.note(f"{len(pairs)} pairs of prompts, {_apart(pairs)}")
+        pairs, held_out = matched(work.open(base), asked, settings, truncate=truncate)
+        beside = f"; the mean is of {len(held_out)} others" if held_out else ""
+        work.reporter.note(f"{len(pairs)} pairs of prompts, {_apart(pairs)}{beside}")
+        tokens, others = ([pair.tokens for pair in some] for some in (pairs, held_out))
         code = [made_by("mechinterp.audit.circuits.measuring"), settings.model_dump(mode="json"), seed]
-        key = [code, digest([asdict(pair.tokens) for pair in pairs]), work.identify(base)]
+        key = [code, digest([[asdict(pair) for pair in some] for some in (tokens, others)]), work.identify(base)]
         found: dict[str, CheckpointCircuit] = {}
         for candidate in (base, *tuned):
 
             def make(candidate: Candidate = candidate) -> CheckpointCircuit:
-                known: dict[str, Any] = {"seed": seed, "reported": partial(_reported, work.reporter, candidate.name)}
-                tokens = [pair.tokens for pair in pairs]
+                known: dict[str, Any] = {"held_out": others, "seed": seed}
+                known["reported"] = partial(_reported, work.reporter, candidate.name)
                 if candidate is base:
                     return circuit_of_base(work.open(base), tokens, settings, **known)
                 return circuit_of_tuned(work.open(base), work.open(candidate), tokens, settings, **known)
@@ -115,20 +118,32 @@ def find_circuits(
         return work.publish(tables, config, seed=seed, versions=versions())
 
 
-def matched(base: Checkpoint, asked: Asked, settings: CircuitSettings, *, truncate: bool = False) -> list[MatchedPair]:
-    """Pairs of prompts of what is asked, in the base's tokens and by its behaviour.
+def matched(
+    base: Checkpoint, asked: Asked, settings: CircuitSettings, *, truncate: bool = False
+) -> tuple[list[MatchedPair], list[MatchedPair]]:
+    """Pairs of prompts of what is asked, in the base's tokens and by its behaviour; and those held out for the mean.
 
     Raises:
         InputError: if there are none.
     """
+    held = settings.replace == "mean"
+    found = _matched(base, asked, settings, 2 * settings.pairs if held else settings.pairs, truncate)
+    if not held:
+        return found, []
+    apart = held_apart([pair.tokens for pair in found])
+    measured, others = ([pair for pair, out in zip(found, apart, strict=True) if out is of] for of in (False, True))
+    return measured, others
+
+
+def _matched(base: Checkpoint, asked: Asked, settings: CircuitSettings, most: int, truncate: bool) -> list[MatchedPair]:
     facts = [each for each in asked if isinstance(each, Fact)]
     if facts:
-        return fact_pairs(base, facts, most=settings.pairs)
+        return fact_pairs(base, facts, most=most)
     given = [each for each in asked if isinstance(each, PromptPair)]
     if given:
-        return given_pairs(base, given[: settings.pairs])
+        return given_pairs(base, given[:most])
     pairs = [each for each in asked if not isinstance(each, Fact | PromptPair)]
-    return behaviour_pairs(base, pairs, tokens=settings.tokens, most=settings.pairs, truncate=truncate)
+    return behaviour_pairs(base, pairs, tokens=settings.tokens, most=most, truncate=truncate)
 
 
 def _texts(asked: Asked) -> list[str]:

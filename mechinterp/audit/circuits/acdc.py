@@ -29,6 +29,8 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.names import HookSite
 from mechinterp.models.passes.watching import evaluating, watching
 
+NO_MEAN = "ACDC cuts edges with the corrupted prompts’ writes, or with zero; replace by one of these"
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -66,18 +68,20 @@ def acdc(
         pairs: whose first right token's probability is to be kept.
         least: how much the metric must rise for an edge to be kept, nats (a token of the answer; `released`: of the
             prompt).
-        replace: what a cut edge carries.
+        replace: what a cut edge carries, `corrupted` or `zero`.
         released: as the released code does, see the module.
         heads_ascending: the order in which the heads of a block are tried as writers.
         max_tokens: of a batch; what all batches need is held at once.
 
     Raises:
-        InputError: for pairs of unequal length, a threshold that is not above 0, or an architecture for which circuits
-            are not defined.
+        InputError: for pairs of unequal length, a threshold that is not above 0, another replacement, or an
+            architecture for which circuits are not defined.
     """
     check_pairs(pairs)
     if not least > 0:
         raise InputError(f"the threshold of ACDC must be above 0, got {least}")
+    if replace == "mean":
+        raise InputError(NO_MEAN)
     places = Places.of(checkpoint)
     batches = list(pair_batches(checkpoint, places.graph, pairs, max_tokens))
     search = _Search(checkpoint, places, batches, replace, released)

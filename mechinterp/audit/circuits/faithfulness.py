@@ -3,7 +3,9 @@
     recovered = mean over pairs (m - m_corrupted) / mean over pairs (m_clean - m_corrupted)
 
 the means divided, never the mean of ratios. 1: the circuit alone does what the model does; 0: it does nothing. It can
-be below 0 and above 1. A circuit that recovers much is enough; that every edge of it is needed is not said.
+be below 0 and above 1. It is of the corrupted prompt's metric whatever edges outside the circuit carry: under another
+replacement an empty circuit recovers something too, as the random ones beside it show. A circuit that recovers much is
+enough; that every edge of it is needed is not said.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from torch import Tensor
 
 from mechinterp.audit.circuits.batches import TokenPair, check_pairs, pair_batches
 from mechinterp.audit.circuits.circuit import Circuit
+from mechinterp.audit.circuits.means import mean_writes
 from mechinterp.audit.circuits.places import Places
 from mechinterp.audit.circuits.running import REPLACEMENTS, Replaced, Replacement, run_circuit
 from mechinterp.audit.circuits.writes import Ends
@@ -61,6 +64,7 @@ def run_alone(
     circuits: Sequence[Circuit],
     *,
     replace: Replacement = "corrupted",
+    held_out: Sequence[TokenPair] = (),
     max_tokens: int | None = None,
     progress: Progress | None = None,
 ) -> Measured:
@@ -70,12 +74,13 @@ def run_alone(
         checkpoint: the model; left exactly as it was.
         pairs: a clean and a corrupted prompt of the same number of tokens each.
         circuits: of the model's graph.
-        replace: what edges outside carry: the `corrupted` prompt's writes, or `zero`.
+        replace: what edges outside carry: the `corrupted` prompt's writes, their `mean` over other pairs, or `zero`.
+        held_out: the pairs that the mean is of.
         max_tokens: padded tokens of a batch.
         progress: called with (passes done, passes in all) of one batch after the other.
 
     Raises:
-        InputError: as `find_circuit`, for a circuit of another graph, or an unknown replacement.
+        InputError: as `find_circuit`, for a circuit of another graph, an unknown replacement, or as `mean_writes`.
     """
     if replace not in REPLACEMENTS:
         raise InputError(f"replace must be one of {REPLACEMENTS}, got {replace!r}{near(replace, REPLACEMENTS)}")
@@ -83,10 +88,11 @@ def run_alone(
     places = Places.of(checkpoint)
     if any(circuit.graph != places.graph for circuit in circuits):
         raise InputError(f"a circuit is of another graph than {checkpoint.source}: it has other blocks or heads")
+    means = mean_writes(checkpoint, held_out, pairs, max_tokens=max_tokens) if replace == "mean" else None
     found: list[tuple[int, float, float, list[float]]] = []
     for batch in pair_batches(checkpoint, places.graph, pairs, max_tokens):
         ends = Ends.of(checkpoint, places, batch)
-        replaced = Replaced.of(places, batch, ends, replace)
+        replaced = Replaced.of(places, batch, ends, replace, means)
         alone = []
         for number, circuit in enumerate(circuits):
             logits = run_circuit(checkpoint, places, batch, circuit, replaced)
@@ -109,6 +115,7 @@ def faithfulness(
     pairs: Sequence[TokenPair],
     *,
     replace: Replacement = "corrupted",
+    held_out: Sequence[TokenPair] = (),
     random: int = RANDOM,
     seed: int = 0,
     max_tokens: int | None = None,
@@ -117,7 +124,7 @@ def faithfulness(
     """What circuits recover, beside random ones of the same number of edges.
 
     Args:
-        checkpoint, pairs, replace, max_tokens, progress: as `run_alone` takes them.
+        checkpoint, pairs, replace, held_out, max_tokens, progress: as `run_alone` takes them.
         circuits: by name.
         random: circuits of each size, drawn with as many seeds from `seed` on.
         seed: of these, and of the intervals over pairs.
@@ -130,7 +137,8 @@ def faithfulness(
     graph = next(iter(circuits.values())).graph if circuits else None
     drawn = [(size, Circuit.random(graph, size, seed=seed + draw)) for size in sizes for draw in range(random) if graph]
     every = [*circuits.values(), *(circuit for _, circuit in drawn)]
-    measured = run_alone(checkpoint, pairs, every, replace=replace, max_tokens=max_tokens, progress=progress)
+    how = {"replace": replace, "held_out": held_out, "max_tokens": max_tokens, "progress": progress}
+    measured = run_alone(checkpoint, pairs, every, **how)  # type: ignore[arg-type]
     by_size: dict[int, list[float]] = {size: [] for size in sizes}
     for number, (size, _) in enumerate(drawn, len(circuits)):
         by_size[size].append(measured.recovered(number))

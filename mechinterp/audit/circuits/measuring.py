@@ -72,6 +72,7 @@ def circuit_of_base(
     pairs: Sequence[TokenPair],
     settings: CircuitSettings,
     *,
+    held_out: Sequence[TokenPair] = (),
     seed: int = 0,
     reported: Reported | None = None,
 ) -> CheckpointCircuit:
@@ -81,12 +82,13 @@ def circuit_of_base(
         base: the model; left exactly as it was.
         pairs: prompts that show the behaviour, and such as do not.
         settings: see `CircuitSettings`.
+        held_out: further pairs, of which the mean is taken where that is what edges carry.
         seed: of random circuits and of draws of pairs.
         reported: tells how far it is.
     """
     told = reported or _silent
     scores = find_circuit(base, pairs, steps=settings.steps, progress=told("edges"))
-    return CheckpointCircuit(scores, tables=_tables(base, scores, pairs, settings, seed, told))
+    return CheckpointCircuit(scores, tables=_tables(base, scores, pairs, settings, held_out, seed, told))
 
 
 def circuit_of_tuned(
@@ -95,13 +97,14 @@ def circuit_of_tuned(
     pairs: Sequence[TokenPair],
     settings: CircuitSettings,
     *,
+    held_out: Sequence[TokenPair] = (),
     seed: int = 0,
     reported: Reported | None = None,
 ) -> CheckpointCircuit:
     """The circuit of a tuned model, beside its base's; arguments as `circuit_of_base`."""
     told = reported or _silent
     found = split_circuit(base, tuned, pairs, steps=settings.steps, progress=told("edges"))
-    tables = _tables(tuned, found.tuned, pairs, settings, seed, told)
+    tables = _tables(tuned, found.tuned, pairs, settings, held_out, seed, told)
     return CheckpointCircuit(found.tuned, found.written, found.read, tables)
 
 
@@ -110,6 +113,7 @@ def _tables(
     scores: EdgeScores,
     pairs: Sequence[TokenPair],
     settings: CircuitSettings,
+    held_out: Sequence[TokenPair],
     seed: int,
     told: Reported,
 ) -> dict[str, pd.DataFrame]:
@@ -122,6 +126,7 @@ def _tables(
         circuits,
         pairs,
         replace=settings.replace,
+        held_out=held_out,
         random=settings.random,
         seed=seed,
         progress=told("circuits alone"),
@@ -130,7 +135,7 @@ def _tables(
     names = [scores.writers[node] for node in strongest.tolist()]
     return {
         "faithfulness": alone,
-        "ranks": target_ranks(checkpoint, pairs),
+        "ranks": target_ranks(checkpoint, pairs, final_scale=settings.final_scale),
         "lens": component_lens(checkpoint, pairs, names),
     }
 

@@ -5,6 +5,9 @@
 `target_ranks` reads the stream before block 0 and after every block; `component_lens` what single nodes write. Both go
 through the model's own final norm and unembedding, at the last token of the clean prompts. A write alone is no stream:
 its rank says which way it pushes, not what the model would say.
+
+The norm divides every stream by its own length. With `final_scale` all of a prompt are divided by the last one's, as in
+the published curves: ranks stay (but for LayerNorm's bias), probabilities of short, early streams become flatter.
 """
 
 from __future__ import annotations
@@ -33,12 +36,13 @@ _LOGITS = 2**24  # held at a time: 64 MB in float32
 _MIDDLE = ("rank", "rank_first", "rank_third", "probability")
 
 
-def target_ranks(checkpoint: Checkpoint, pairs: Sequence[TokenPair]) -> pd.DataFrame:
+def target_ranks(checkpoint: Checkpoint, pairs: Sequence[TokenPair], *, final_scale: bool = False) -> pd.DataFrame:
     """How soon in depth the right and the wrong tokens come up, on the clean prompts.
 
     Args:
         checkpoint: the model; left as it was.
         pairs: whose clean prompts are read.
+        final_scale: divide every stream by the length of the last one at its position.
 
     Returns:
         A row per position (last, and subject where pairs have one), point of the stream and set of tokens: position,
@@ -47,7 +51,7 @@ def target_ranks(checkpoint: Checkpoint, pairs: Sequence[TokenPair]) -> pd.DataF
         sum, of the subject's tokens the largest).
     """
     tables = []
-    for position, table in ranks_of_pairs(checkpoint, pairs).groupby("position", sort=False):
+    for position, table in ranks_of_pairs(checkpoint, pairs, final_scale=final_scale).groupby("position", sort=False):
         for tokens in ("right", "wrong"):
             own = table[table["tokens"] == tokens]
             if len(own):
@@ -68,7 +72,7 @@ def middle_of_ranks(ranks: pd.DataFrame) -> pd.DataFrame:
 
 
 @torch.no_grad()
-def ranks_of_pairs(checkpoint: Checkpoint, pairs: Sequence[TokenPair]) -> pd.DataFrame:
+def ranks_of_pairs(checkpoint: Checkpoint, pairs: Sequence[TokenPair], *, final_scale: bool = False) -> pd.DataFrame:
     """What `target_ranks` is of: a row per pair, position, block and set of tokens, with rank and probability."""
     check_pairs(pairs)
     graph, dtype = Places.of(checkpoint).graph, checkpoint.model.dtype
@@ -80,10 +84,10 @@ def ranks_of_pairs(checkpoint: Checkpoint, pairs: Sequence[TokenPair]) -> pd.Dat
         inside = [(row, column, "subject") for row, pair in enumerate(batch.pairs) for column in pair.subject]
         rows, columns, at = zip(*lasts, *inside, strict=True)
         streams = streams_at(checkpoint, batch.clean, sites, torch.tensor(rows), torch.tensor(columns))
-        asked = [batch.pairs[row] for row in rows]
+        asked, last = [batch.pairs[row] for row in rows], streams[points[-1]] if final_scale else None
         with evaluating(checkpoint.model), unembedding(checkpoint) as unembed:
             for number, point in enumerate(points):
-                seen = _of_sets(unembed, dtype, streams.pop(point), asked)
+                seen = _of_sets(unembed, dtype, streams.pop(point), asked, last)
                 for row, position, sets in zip(rows, at, seen, strict=True):
                     own = {"pair": batch.numbers[row], "position": position, "block": number - 1 if number else None}
                     for tokens, (rank, probability) in zip(("right", "wrong"), sets, strict=True):
@@ -150,15 +154,20 @@ def component_lens(
 
 
 def _of_sets(
-    unembed: Unembed, dtype: torch.dtype, stream: Float[Tensor, "pair d_model"], pairs: Sequence[TokenPair]
+    unembed: Unembed,
+    dtype: torch.dtype,
+    stream: Float[Tensor, "pair d_model"],
+    pairs: Sequence[TokenPair],
+    scale_of: Float[Tensor, "pair d_model"] | None = None,
 ) -> list[tuple[tuple[float, float], tuple[float, float]]]:
     """Best rank and summed probability of each pair's right, and wrong, tokens; NaN where there are none."""
     found: list[tuple[tuple[float, float], tuple[float, float]]] = []
     step = 16
     while len(found) < len(pairs):
-        some = pairs[len(found) : len(found) + step]
-        part = stream[len(found) : len(found) + step].to(unembed.device, dtype)
-        logits = unembed(part).float()
+        part = slice(len(found), len(found) + step)
+        some = pairs[part]
+        other = None if scale_of is None else scale_of[part].to(unembed.device, dtype)
+        logits = unembed(stream[part].to(unembed.device, dtype), other).float()
         step = max(16, _LOGITS // logits.shape[1])
         logprobs = logits.log_softmax(-1)
         for row, pair in zip(logprobs, some, strict=True):

@@ -3,8 +3,8 @@
     input of reader v += sum over edges u -> v outside the circuit of (z_u(replacement) - z_u(this run))
 
 so kept edges carry what their writer computes in this very run. A full circuit gives the model's logits on the clean
-prompt, an empty one those of the replacement. Replacements: the corrupted prompt's writes, or zero (then a reader's
-floor is what no node writes: the biases of the attentions' output matrices).
+prompt, an empty one those of the replacement. Replacements: the corrupted prompt's writes, the mean over other prompts
+(`means`), or zero (then a reader's floor is what no node writes: the biases of the attentions' output matrices).
 
 Each query, key and value gets a stream of its own: its slice of the projection's output is computed anew from
 norm(stream + correction). The model's own pass does the rest.
@@ -31,8 +31,8 @@ from mechinterp.audit.circuits.writes import Ends, heads_written, last_logits, w
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.watching import evaluating
 
-Replacement = Literal["corrupted", "zero"]
-REPLACEMENTS: tuple[Replacement, ...] = ("corrupted", "zero")
+Replacement = Literal["corrupted", "mean", "zero"]
+REPLACEMENTS: tuple[Replacement, ...] = ("corrupted", "mean", "zero")
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,27 @@ class Replaced:
     columns: slice
 
     @classmethod
-    def of(cls, places: Places, batch: PairBatch, ends: Ends, by: Replacement) -> Replaced:
+    def of(
+        cls,
+        places: Places,
+        batch: PairBatch,
+        ends: Ends,
+        by: Replacement,
+        means: Float[Tensor, "writer pos d_model"] | None = None,
+    ) -> Replaced:
         """The replacement of a batch.
 
         Args:
             places, batch, ends: of the checkpoint on these pairs.
             by: what stands in for a writer.
+            means: of `mean_writes`, where it is the mean.
         """
         if by == "corrupted":
             return cls(written(places, ends.corrupted, batch.differing), batch.differing)
         columns = slice(0, batch.shape[1])
+        if by == "mean":
+            assert means is not None
+            return cls(means[:, None, columns].expand(-1, batch.shape[0], -1, -1), columns)
         return cls(torch.zeros_like(written(places, ends.clean, columns)), columns)
 
 

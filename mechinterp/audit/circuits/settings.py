@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
+from mechinterp.audit.circuits.acdc import NO_MEAN
 from mechinterp.audit.circuits.faithfulness import RANDOM
 from mechinterp.audit.circuits.running import Replacement
 from mechinterp.audit.circuits.scoring import STEPS
@@ -25,13 +26,26 @@ class CircuitSettings(UsersSettings):
         (0.01, 0.05, 0.1), description="of all edges: the circuits that are run alone, beside random ones"
     )
     random: int = Field(RANDOM, ge=0, description="random circuits of each size")
-    replace: Replacement = Field("corrupted", description="what edges outside a circuit carry: corrupted, or zero")
+    replace: Replacement = Field(
+        "corrupted",
+        description="what edges outside a circuit carry: corrupted, mean (of pairs held out for it), or zero",
+    )
     search: Literal["eap", "acdc"] = Field(
         "eap", description="acdc: search a circuit by cutting one edge after the other too; a pass an edge"
     )
     acdc_threshold: float = Field(0.02, gt=0, description="how much worse the answer must get for an edge to be kept")
     released: bool = Field(False, description="acdc as the released code does it, see audit.circuits.acdc")
+    final_scale: bool = Field(
+        False, description="the stream’s probabilities over depth with the last stream’s scale, as the released code"
+    )
     top: int = Field(30, ge=1, description="edges, and nodes, of each checkpoint that are listed")
+
+    @field_validator("search")
+    @classmethod
+    def _check_search(cls, given: str, info: ValidationInfo) -> str:
+        if given == "acdc" and info.data.get("replace") == "mean":
+            raise ValueError(NO_MEAN)
+        return given
 
     @field_validator("shares")
     @classmethod

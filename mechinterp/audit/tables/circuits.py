@@ -105,7 +105,7 @@ CIRCUIT_RANKS = Table(
         "position": "last (token of the prompt) or, of facts, subject (the best of its tokens)",
         "tokens": "right (what the clean prompt calls for) or wrong",
         "rank, rank_first, rank_third": "best rank of the set in the vocabulary: median over pairs, and quartiles",
-        "probability": "of the set together, mean over pairs",
+        "probability": "of the set together, mean over pairs; each stream through its own norm, unless set otherwise",
     },
     optional=True,
     printed=False,

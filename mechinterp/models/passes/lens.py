@@ -38,6 +38,7 @@ from mechinterp.models.passes.upper_blocks import forward_replaced
 from mechinterp.models.passes.watching import Progress, evaluating, run_until_seen, watching
 from mechinterp.models.text.batches import Batch, length_batches, pad
 from mechinterp.models.text.tokens import Position
+from mechinterp.models.unembedding import with_scale_of
 
 TokenSet = Literal["unsafe", "safe"]
 
@@ -241,11 +242,14 @@ class Unembed:
         norm = checkpoint.module("ln_final")
         self.device = next(norm.parameters(), checkpoint.model.get_input_embeddings().weight).device
         self.stream: Tensor | None = None
+        self.scale_of: Tensor | None = None
 
-    def __call__(self, stream: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocabulary"]:
-        """Logits of each row."""
+    def __call__(
+        self, stream: Float[Tensor, "row d_model"], scale_of: Float[Tensor, "row d_model"] | None = None
+    ) -> Float[Tensor, "row vocabulary"]:
+        """Logits of each row; if others are given the norm divides by their lengths (`with_scale_of`)."""
         checkpoint = self._checkpoint
-        self.stream = stream[:, None]
+        self.stream, self.scale_of = stream[:, None], None if scale_of is None else scale_of[:, None]
         token = torch.full((len(stream), 1), checkpoint.padding_id, device=checkpoint.device)
         logits: Tensor = checkpoint.model(input_ids=token, use_cache=False).logits
         return logits[:, 0]
@@ -260,6 +264,8 @@ def unembedding(checkpoint: Checkpoint) -> Iterator[Unembed]:
 
     def given(_: Tensor) -> Tensor:
         assert unembed.stream is not None
+        if unembed.scale_of is not None:
+            return with_scale_of(own, unembed.stream, unembed.scale_of)
         return own(unembed.stream)
 
     with ExitStack() as stack:
