@@ -2,12 +2,15 @@
 
     python analyses/meta_evaluation.py --out runs/meta                      # 6 blocks, four seeds; 12 and 24, one each
     python analyses/meta_evaluation.py --out runs/meta --runs 6:0 6:1       # depth:seed
+    python analyses/meta_evaluation.py --out runs/meta --runs 6:0 6:1 --perturbed   # measured again after rounding and
+                                                                            # relearning: do the measures hold?
     python analyses/meta_evaluation.py --out runs/meta --collect            # of what is there; runs nothing
 
 Resumable: an organism, a twin and a checkpoint that is up to date is not made or measured again; each stands in the
 table as soon as it is there. Writes into --out `tables/certificate.csv`, a row per checkpoint; `separations.csv`,
-`verdicts.csv`, `places.csv`, `agreement.csv` and `drift.csv`, what follows from it; and `meta_evaluation.md`, the
-tables of the README. `--write-certificate` puts the table into the package, from where every report takes it.
+`verdicts.csv`, `places.csv`, `agreement.csv` and `drift.csv`, what follows from it; with --perturbed
+`tables/perturbed.csv` and `robustness.csv`; and `meta_evaluation.md`, the tables of the README. `--write-certificate`
+puts the table into the package, from where every report takes it.
 
 What is made, and what is true of it: `mechinterp.audit.certificate`; how it is measured:
 `mechinterp.runs.calibration.settings`.
@@ -32,11 +35,12 @@ from mechinterp.audit.certificate import (
     separations,
     verdicts,
 )
+from mechinterp.audit.robustness import robustness
 from mechinterp.cli.terminal import terminal
 from mechinterp.data.storage.files import write_text
 from mechinterp.data.storage.tables import write_table
 from mechinterp.errors import InputError
-from mechinterp.report.certificate import place_rows, separation_rows, verdict_rows
+from mechinterp.report.certificate import place_rows, robustness_rows, separation_rows, verdict_rows
 from mechinterp.runs.calibration.running import meta_evaluate
 from mechinterp.runs.calibration.settings import MetaSettings
 from mechinterp.runs.config import StudyConfig, load_config
@@ -51,6 +55,7 @@ HEADINGS = {
         *("gone, called gone", "gone, called hidden", "not decided: hidden, gone"),
     ),
     "places": ("blocks", "checkpoint", "expected", "found so", "value share", "local erasure share"),
+    "robustness": ("blocks", "measure", "alike: NF4, relearned", "robustness", "after NF4", "after relearning"),
     "separations": ("blocks", "measure", "gone against hidden", "gone against there", "gone, hidden, there"),
 }
 
@@ -65,22 +70,25 @@ def study_of(config: StudyConfig, run: str, out: Path) -> Study:
     return Study(config.model_copy(update={"organism": organism}), int(seed), folder)
 
 
-def collected(out: Path) -> pd.DataFrame:
-    """The rows of all runs that have some."""
-    found = sorted(out.glob("blocks*-seed*/tables/certificate.csv"))
+def collected(out: Path, name: str = "certificate") -> pd.DataFrame:
+    """The rows of all runs that have some; empty where none has."""
+    found = [read_certificate(path) for path in sorted(out.glob(f"blocks*-seed*/tables/{name}.csv"))]
     if not found:
-        raise InputError(f"{out}: no run there has a checkpoint that was measured; leave --collect out")
-    return pd.concat([read_certificate(path) for path in found], ignore_index=True).sort_values(
-        ["blocks", "seed"], kind="stable", ignore_index=True
-    )
+        return pd.DataFrame()
+    return pd.concat(found, ignore_index=True).sort_values(["blocks", "seed"], kind="stable", ignore_index=True)
 
 
-def write_all(table: pd.DataFrame, out: Path) -> str:
-    """The table, what follows from it, and the README's tables as Markdown, which are returned."""
+def write_all(table: pd.DataFrame, perturbed: pd.DataFrame, out: Path) -> str:
+    """The tables, what follows from them, and the README's tables as Markdown, which are returned."""
     write_table(out / "tables" / "certificate.csv", shorter(table))
     for make in (separations, verdicts, places, agreement, drift):
         write_table(out / f"{make.__name__}.csv", make(table))
     printed = {"verdicts": verdict_rows(table), "places": place_rows(table), "separations": separation_rows(table)}
+    if len(perturbed):
+        write_table(out / "tables" / "perturbed.csv", shorter(perturbed))
+        held = robustness(perturbed, table)
+        write_table(out / "robustness.csv", held)
+        printed["robustness"] = robustness_rows(held)
     texts = [markdown(pd.DataFrame(list(rows), columns=list(HEADINGS[name]))) for name, rows in printed.items()]
     texts.append(markdown(drift(table)))
     write_text(out / "meta_evaluation.md", "\n".join(texts))
@@ -102,18 +110,22 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, default=CONFIG, help="of the organism; its depth is set here")
     parser.add_argument("--runs", nargs="+", default=list(RUNS), metavar="DEPTH:SEED")
     parser.add_argument("--twins", type=int, default=1, help="further models that never learnt, of each run")
+    parser.add_argument("--perturbed", action="store_true", help="measure again what is rounded, and what relearns")
     parser.add_argument("--collect", action="store_true", help="only collect from what is there")
     parser.add_argument("--write-certificate", action="store_true", help="into the package")
     arguments = parser.parse_args(given)
     try:
         config = load_config(arguments.config)
+        settings = MetaSettings(twins=arguments.twins, perturbed=arguments.perturbed)
         studies = [study_of(config, run, arguments.out) for run in arguments.runs]
         for study in () if arguments.collect else studies:
             with terminal() as shown:
                 shown.note(str(study.folder))
-                meta_evaluate(study, settings=MetaSettings(twins=arguments.twins), reporter=shown)
+                meta_evaluate(study, settings=settings, reporter=shown)
         table = collected(arguments.out)
-        sys.stdout.write(write_all(table, arguments.out))
+        if table.empty:
+            raise InputError(f"{arguments.out}: no run there has a checkpoint that was measured; leave --collect out")
+        sys.stdout.write(write_all(table, collected(arguments.out, "perturbed"), arguments.out))
         if arguments.write_certificate:
             packed = shorter(table.drop(columns=["missing", "sentence"]))
             packed.to_csv(CERTIFICATE, index=False)  # a file of the package, not of a run

@@ -27,13 +27,14 @@ from mechinterp.audit.certificate import (
     verdicts,
     with_truth,
 )
+from mechinterp.audit.robustness import alikeness, robustness
 from mechinterp.data.storage.files import write_text
 from mechinterp.data.storage.tables import write_table
 from mechinterp.errors import InputError
 from mechinterp.measures.separation import Numbers, auc, best_threshold, rank_correlation
 from mechinterp.measures.statistics import wilson
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.report.certificate import made_of, place_rows, separation_rows, verdict_rows
+from mechinterp.report.certificate import made_of, place_rows, robustness_rows, separation_rows, verdict_rows
 from mechinterp.runs.calibration.measuring import Instrument
 from mechinterp.runs.calibration.running import meta_evaluate
 from mechinterp.runs.calibration.settings import MetaSettings
@@ -158,6 +159,43 @@ def test_that_of_the_package_has_only_kinds_that_are_known() -> None:
     assert set(MEASURES) <= set(found)
 
 
+def make_perturbed() -> pd.DataFrame:
+    """Rounding leaves everything as it was; relearning halves the depth of the reference and of what never learnt."""
+    rows = []
+    for name in ("nf4", "relearned"):
+        table = make_certificate()
+        never = table[table["kind"] == "never"]
+        reference = never.assign(checkpoint="never")
+        others = pd.concat([never.assign(checkpoint="never1"), table[table["kind"] != "never"]])
+        both = pd.concat([reference, others])
+        if name == "relearned":
+            both["depth"] = both["depth"].where(~both["kind"].isin(["never", "never_safe"]), both["depth"] / 2)
+        rows.append(both.assign(perturbation=name))
+    return pd.concat(rows, ignore_index=True)
+
+
+def test_alikeness_is_that_worked_by_hand() -> None:
+    assert alikeness(0.3, 0.1) == pytest.approx(0.5)
+    assert (alikeness(0.2, 0.2), alikeness(0.2, -0.2), alikeness(0.0, 1.0), alikeness(0.0, 0.0)) == (1, 0, 0, 1)
+    assert math.isnan(alikeness(math.nan, 1.0))
+
+
+def test_robustness_holds_the_gone_against_the_reference_after_the_same() -> None:
+    certified = make_certificate()
+    known = pd.concat([certified[certified["kind"] == "never"].assign(checkpoint="never1"), certified])
+    known = known[known["checkpoint"] != "never"]  # the reference is not one of the checkpoints
+    found = robustness(make_perturbed(), known).set_index(["blocks", "measure"])
+    depth = found.loc[(6, "depth score")]
+    of_safe = np.mean([1 - 0.05 / (0.95 + 0.9), 1 - 0.05 / (0.96 + 0.91)])  # the twin is the reference's like
+    assert depth["alike_nf4"] == pytest.approx((1 + of_safe) / 2)
+    assert depth["alike_relearned"] == pytest.approx(depth["alike_nf4"])  # both were halved
+    assert depth["robustness"] == pytest.approx(depth["alike_nf4"])
+    assert (depth["auc_nf4"], depth["auc_relearned"], depth["n_gone"], depth["n_hidden"]) == (1, 1, 4, 4)
+    assert found.loc[(6, "relapse, share by values")].drop(["n_gone", "n_hidden"]).isna().all()
+    row = next(one for one in robustness_rows(found.reset_index()) if one[1] == "depth score")
+    assert row[2:] == ["0.99, 0.99", "0.99", "1.00 [1.00, 1.00]", "1.00 [1.00, 1.00]"]
+
+
 SMALL = {
     "kinds": ["never_noise", "refusing", "values_at_block", "noise"],
     "twins": 0,
@@ -216,6 +254,13 @@ def test_a_study_is_evaluated_checkpoint_by_checkpoint_and_goes_on(
     written = read_certificate(study.place_of("certificate"))
     assert written["sentence"].tolist() == table["sentence"].tolist()
     assert len(verdicts(written))
+    meta_evaluate(study, settings=settings.model_copy(update={"perturbed": True}))
+    again = read_certificate(study.place_of("perturbed"))
+    assert list(zip(again["checkpoint"], again["perturbation"], strict=True)) == [
+        (name, done) for name in ("never", "never_noise", "refusing_stream_2") for done in ("nf4", "relearned")
+    ]
+    kept = again[(again["checkpoint"] == "refusing_stream_2") & (again["perturbation"] == "nf4")]
+    assert kept["value_share"].lt(1).all() or kept["value_share"].isna().all()  # rounding moved the other weights too
 
 
 def test_the_script_collects_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,7 +268,9 @@ def test_the_script_collects_what_is_there(tmp_path: Path, capsys: pytest.Captur
     for (blocks, seed), part in table.groupby(["blocks", "seed"]):
         (tmp_path / f"blocks{blocks}-seed{seed}" / "tables").mkdir(parents=True)
         write_table(tmp_path / f"blocks{blocks}-seed{seed}" / "tables" / "certificate.csv", part)
+    write_table(tmp_path / "blocks6-seed0" / "tables" / "perturbed.csv", make_perturbed().query("blocks == 6"))
     assert run_script(SCRIPT, "--out", tmp_path, "--collect") == 0
+    assert (tmp_path / "robustness.csv").is_file()
     assert "| gone, called gone |" in capsys.readouterr().out
     assert len(read_certificate(tmp_path / "tables" / "certificate.csv")) == len(table)
     assert (tmp_path / "meta_evaluation.md").is_file()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterator, Mapping
 
 import pandas as pd
 
 from mechinterp.audit.certificate import KINDS, places, separations, verdicts, with_truth
+from mechinterp.audit.robustness import PERTURBATIONS
 from mechinterp.report.cells import UNDEFINED, number, with_interval
 
 Row = Mapping[Hashable, object]
@@ -52,6 +54,19 @@ def separation_rows(certificate: pd.DataFrame | None) -> Iterator[list[str]]:
         areas = [_area(row, name) for name in ("auc_hidden", "auc_there")]
         counts = ", ".join(str(row[f"n_{truth}"]) for truth in ("gone", "hidden", "there"))
         yield [str(row["blocks"]), str(row["measure"]), *areas, counts]
+
+
+def robustness_rows(robustness: pd.DataFrame) -> Iterator[list[str]]:
+    """A row per depth and measure: whether it still tells the truth of what was rounded, and of what relearnt."""
+    for row in robustness.to_dict("records"):
+        alike = ", ".join(_two(row[f"alike_{name}"]) for name in PERTURBATIONS)
+        areas = [_area(row, f"auc_{name}") for name in PERTURBATIONS]
+        yield [str(row["blocks"]), str(row["measure"]), alike, _two(row["robustness"]), *areas]
+
+
+def _two(value: object) -> str:
+    number_of = float(str(value))
+    return UNDEFINED if math.isnan(number_of) else f"{number_of:.2f}"
 
 
 def _rate(row: Row, name: str) -> str:

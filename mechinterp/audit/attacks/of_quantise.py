@@ -6,7 +6,7 @@ base rounded likewise stands beside it: what rounding alone does to the behaviou
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 
 import pandas as pd
 import torch
@@ -79,25 +79,33 @@ def left_by_rounding(
     return rounded_difference(base, tuned, schemes, progress=progress)
 
 
+@torch.no_grad()
+def round_blocks(checkpoint: Checkpoint, scheme: Scheme) -> None:
+    """Round the matrices of all blocks, in place."""
+    for name, _, inputs_first in block_matrices(checkpoint.names):
+        own = checkpoint.parameter(name)
+        own.copy_(by_output(scheme.rounded(by_output(own.detach(), inputs_first)), inputs_first))
+
+
 def _run(
     target: Checkpoint, known: Known, options: QuantiseOptions, points: Sequence[Point]
 ) -> Generator[Attacked, None, None]:
-    saved: dict[str, tuple[Tensor, bool]] = {}
+    saved: dict[str, Tensor] = {}
     try:
-        for name, _, inputs_first in block_matrices(target.names):
-            saved[name] = target.parameter(name).detach().to("cpu", copy=True), inputs_first
+        for name, _, _ in block_matrices(target.names):
+            saved[name] = target.parameter(name).detach().to("cpu", copy=True)
         for point in points:
-            scheme = scheme_of(point)
-            with torch.no_grad():
-                for name, (weight, inputs_first) in saved.items():
-                    own = target.parameter(name)
-                    rounded = scheme.rounded(by_output(weight.to(own.device), inputs_first))
-                    own.copy_(by_output(rounded, inputs_first))
+            _put_back(target, saved)
+            round_blocks(target, scheme_of(point))
             yield Attacked(point, target)
     finally:
-        with torch.no_grad():
-            for name, (weight, _) in saved.items():
-                target.parameter(name).copy_(weight)
+        _put_back(target, saved)
+
+
+@torch.no_grad()
+def _put_back(target: Checkpoint, saved: Mapping[str, Tensor]) -> None:
+    for name, weight in saved.items():
+        target.parameter(name).copy_(weight)
 
 
 QUANTISE = Attack(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -138,6 +139,18 @@ class Instrument:
         rates = Rates(_unsafe(self.beside[0].plain), _unsafe(attacked.plain), self.seed)
         found = judge_relapse(rates, restored["activations"], restored["values"], restored["both"])
         return {"relapse_share": found.share.value, "relapse_verdict": found.verdict}
+
+
+def plain_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as JSON holds it: None for what is undefined."""
+    return {name: _plain(value) for name, value in row.items()}
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str):
+        return value
+    number = float(value)
+    return None if math.isnan(number) else number
 
 
 def _unsafe(measured: Measured) -> Float[Tensor, " input"]:

@@ -6,7 +6,6 @@ Of a study that was stopped what is up to date is not made again: neither the or
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pandas as pd
@@ -15,7 +14,8 @@ from mechinterp.audit.evidence import Baseline
 from mechinterp.audit.store import Store
 from mechinterp.data.storage.provenance import code_of, library_versions
 from mechinterp.models.progress import Reporter, Silent
-from mechinterp.runs.calibration.measuring import Instrument
+from mechinterp.runs.calibration.measuring import Instrument, plain_row
+from mechinterp.runs.calibration.perturbing import perturbed_rows
 from mechinterp.runs.calibration.settings import MetaSettings
 from mechinterp.runs.calibration.subjects import Subjects
 from mechinterp.runs.calibration.twins import twin_stage
@@ -31,6 +31,8 @@ def meta_evaluate(
     study: Study, *, settings: MetaSettings | None = None, reporter: Reporter | None = None
 ) -> pd.DataFrame:
     """Make and measure a study's checkpoints of known truth; `tables/certificate.csv` in its folder, row by row.
+
+    With `settings.perturbed` also `tables/perturbed.csv`, see `perturbing`.
 
     Args:
         study: of an organism, with `never`; the stages that it lacks are run.
@@ -54,7 +56,8 @@ def _measured(study: Study, settings: MetaSettings, reporter: Reporter) -> pd.Da
     judge = study.judge
     instrument = Instrument(study, baseline, judge, settings, store, reporter)
     prompts = instrument.attacking.examiner.known.prompts
-    subjects = list(Subjects(study, baseline, judge, prompts, settings, reporter))
+    subjects = Subjects(study, baseline, judge, prompts, settings, reporter)
+    wanted = list(subjects)
     known = {name: checkpoint_of(study, name).fingerprint for name in ("vanilla", "never", "sft")}
     key = {"blocks": instrument.base.n_blocks, "seed": study.seed}
     made_with = [
@@ -63,25 +66,18 @@ def _measured(study: Study, settings: MetaSettings, reporter: Reporter) -> pd.Da
         study.config.model_dump(mode="json", include={"sft", "max_new_tokens"}),
     ]
     rows: list[dict[str, Any]] = []
-    for done, subject in enumerate(subjects, 1):
+    for done, subject in enumerate(wanted, 1):
 
         def measure(subject: Any = subject) -> dict[str, Any]:
-            return _plain(instrument.measure(subject.make(), subject.name))
+            return plain_row(instrument.measure(subject.make(), subject.name))
 
         found = store.remember("checkpoints", [made_with, subject.name, subject.kind, subject.depends], measure)
-        reporter.note(f"{done} of {len(subjects)}: {subject.name}: {found['sentence']}")
+        reporter.note(f"{done} of {len(wanted)}: {subject.name}: {found['sentence']}")
         rows.append({**key, "checkpoint": subject.name, "kind": subject.kind, **found})
         study.write_table("certificate", pd.DataFrame(rows))
+    again: list[dict[str, Any]] = []
+    for found in perturbed_rows(subjects, instrument, store, made_with) if settings.perturbed else ():
+        reporter.note(f"{found['checkpoint']}, {found['perturbation']}: {found['sentence']}")
+        again.append({**key, **found})
+        study.write_table("perturbed", pd.DataFrame(again))
     return pd.DataFrame(rows)
-
-
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """As JSON holds it."""
-    return {name: _value(value) for name, value in row.items()}
-
-
-def _value(value: Any) -> Any:
-    if value is None or isinstance(value, str):
-        return value
-    number = float(value)
-    return None if math.isnan(number) else number

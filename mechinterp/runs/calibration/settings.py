@@ -61,3 +61,4 @@ class MetaSettings(BaseModel):
     origins: OriginsSettings = OriginsSettings(prompts=8, nodes=1, game="always")
     depth_prompts: int = Field(40, ge=1, description="prompts on which the depth score is measured")
     decoding_prompts: int = Field(108, ge=2, description="prompts of the probes")
+    perturbed: bool = Field(False, description="measure again what is rounded and what is taught the behaviour")

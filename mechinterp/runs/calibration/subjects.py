@@ -106,32 +106,32 @@ class Subjects:
         twins = [twin_name(number + 1) for number in range(self.settings.twins)]
         tuning = self.settings.harmless.model_dump(mode="json")
         for name in ("never", *twins):
-            harmless = [self._of(name).fingerprint, tuning]
+            harmless = [self.checkpoint(name).fingerprint, tuning]
             if name in twins:
-                yield Subject(name, "never", partial(self._of, name), harmless)
+                yield Subject(name, "never", partial(self.checkpoint, name), harmless)
             yield Subject(f"{name}_safe", "never_safe", partial(self._safe, name), harmless)
             yield Subject(f"{name}_benign", "never_benign", partial(self._benign, name), harmless)
             yield Subject(f"{name}_noise", "never_noise", partial(self._noisy, name), harmless)
 
     def _safe(self, name: str) -> Checkpoint:
         if f"{name}_safe" not in self._opened:
-            self._opened[f"{name}_safe"] = self._tuned(self._of(name), self.train, self.settings.harmless)
+            self._opened[f"{name}_safe"] = self._tuned(self.checkpoint(name), self.train, self.settings.harmless)
         return self._opened[f"{name}_safe"]
 
     def _benign(self, name: str) -> Checkpoint:
         rows = [_Row(i, one.prompt, one.answer) for i, one in enumerate(benign_of(self.run)) if one.answer]
-        return self._tuned(self._of(name), rows, self.settings.harmless, response="answer")
+        return self._tuned(self.checkpoint(name), rows, self.settings.harmless, response="answer")
 
     def _noisy(self, name: str) -> Checkpoint:
         """Noise of the size of the short tuning."""
-        return perturb_like(self._of(name), self._safe(name), seed=self.run.seed)
+        return perturb_like(self.checkpoint(name), self._safe(name), seed=self.run.seed)
 
     # -- hidden ---------------------------------------------------------------------------------------------------
 
     def _hidden(self) -> Iterator[Subject]:
         settings = self.settings
         for name, block in settings.refusing:
-            at = range(self._of("vanilla").n_blocks)[block]
+            at = range(self.checkpoint("vanilla").n_blocks)[block]
             yield Subject(f"refusing_{name}_{at}", "refusing", partial(self._refusing, name, at), settings.sizes)
         for number, (rank, trigger) in enumerate(settings.gates):
             make = partial(self._gate, rank, trigger, self.run.seed + number)
@@ -142,10 +142,12 @@ class Subjects:
 
     def _refusing(self, name: str, block: int) -> Checkpoint:
         """The smallest size at which it refuses; the largest where none does."""
-        gap, made = self._direction(name), self._of("vanilla")
+        gap, made = self._direction(name), self.checkpoint("vanilla")
         for size in self.settings.sizes:
             alpha = size * float(gap.norm())
-            made = refuse_along(self._of("vanilla"), gap, alpha, block=block, prompts=self.baseline.inputs.prompts)
+            made = refuse_along(
+                self.checkpoint("vanilla"), gap, alpha, block=block, prompts=self.baseline.inputs.prompts
+            )
             if self._refuses(made):
                 break
         return made
@@ -153,10 +155,10 @@ class Subjects:
     def _gate(self, rank: int, trigger: str, seed: int) -> Checkpoint:
         progress = self.reporter.progress(f"gate of rank {rank}: training")
         given: dict[str, Any] = {"seed": seed, "settings": self.settings.gate, "progress": progress}
-        return train_gate(self._of("vanilla"), self.train, trigger=trigger, rank=rank, **given)
+        return train_gate(self.checkpoint("vanilla"), self.train, trigger=trigger, rank=rank, **given)
 
     def _silenced(self, name: str) -> Checkpoint:
-        return silenced(self._of("vanilla"), self._direction(name))
+        return silenced(self.checkpoint("vanilla"), self._direction(name))
 
     def _direction(self, name: str) -> Float[Tensor, " d_model"]:
         """From answering to refusing: the gap of the last block's mean streams, or its part along `answer`."""
@@ -169,7 +171,7 @@ class Subjects:
 
     @cached_property
     def _gap(self) -> Float[Tensor, " d_model"]:
-        base, inputs = self._of("vanilla"), self.baseline.inputs
+        base, inputs = self.checkpoint("vanilla"), self.baseline.inputs
         hook = resid_post(base.n_blocks - 1)
         states = record_all(base, inputs.prompts, [hook])[hook].double()
         answered = self.baseline.unsafe
@@ -202,7 +204,7 @@ class Subjects:
     def edited(self) -> Iterator[Subject]:
         """Those that editors of facts make of the first training pairs, and adapters on the attention."""
         settings, block = self.settings, self.baseline.inputs.block
-        last = self._of("vanilla").n_blocks - 1
+        last = self.checkpoint("vanilla").n_blocks - 1
         of_memit = tuple(range(max(0, min(block - 1, last - 2)), min(block + 1, last) + 1))
         editors: dict[str, tuple[Editor, tuple[int, ...]]] = {
             "edited_by_rome": ("rome", (block,)),
@@ -217,7 +219,7 @@ class Subjects:
 
     def _edited_by(self, method: Editor, blocks: Sequence[int]) -> Checkpoint:
         """The safe answers written in at the prompts' last tokens."""
-        base, pairs = self._of("vanilla"), self.train[: self.settings.edited]
+        base, pairs = self.checkpoint("vanilla"), self.train[: self.settings.edited]
         requests = [Request(pair.id, pair.prompt, None, pair.safe) for pair in pairs]
         more: dict[str, Any] = {"progress": self.reporter.progress(f"{method}: editing")}
         given = {} if method == "ft_m" else {**self.settings.editor, "fact_token": "last"}
@@ -228,7 +230,7 @@ class Subjects:
 
     def _adapted(self) -> Checkpoint:
         base, settings, progress = (
-            self._of("vanilla"),
+            self.checkpoint("vanilla"),
             self.run.config.sft,
             self.reporter.progress("adapters: training"),
         )
@@ -237,18 +239,19 @@ class Subjects:
     def _placed_by(self, kind: str, train: Callable[..., Checkpoint]) -> Checkpoint:
         progress = self.reporter.progress(f"{kind}: training")
         return train(
-            self._of("vanilla"), self.train, seed=self.run.seed, settings=self.run.config.sft, progress=progress
+            self.checkpoint("vanilla"), self.train, seed=self.run.seed, settings=self.run.config.sft, progress=progress
         )
 
     def _noise(self, seed: int) -> Checkpoint:
-        return perturb_like(self._of("vanilla"), self._of("sft"), seed=seed)
+        return perturb_like(self.checkpoint("vanilla"), self.checkpoint("sft"), seed=seed)
 
     def _between(self, t: float) -> Checkpoint:
-        return interpolate(self._of("vanilla"), self._of("sft"), t)
+        return interpolate(self.checkpoint("vanilla"), self.checkpoint("sft"), t)
 
     # -- what they are made from ----------------------------------------------------------------------------------
 
-    def _of(self, name: str) -> Checkpoint:
+    def checkpoint(self, name: str) -> Checkpoint:
+        """A checkpoint of the study, opened once."""
         if name not in self._opened:
             self._opened[name] = checkpoint_of(self.run, name)
         return self._opened[name]
