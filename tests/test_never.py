@@ -96,10 +96,8 @@ def test_only_a_study_that_asks_for_it_has_the_twin() -> None:
     stages = [stage.name for stage in Study(config, 0, Path("nowhere")).stages(Silent())]
     assert "never" not in stages
     assert "depth" in stages  # its table says that there is no reference
-    assert not load_config(CONFIGS / "organism.yaml").never  # it would take the default study beyond five minutes
-    audited, plain = (yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()) for name in ("organism-audit", "organism"))
-    assert load_config(CONFIGS / "organism-audit.yaml").never is True
-    assert all(audited[name] == value for name, value in plain.items() if name != "title")
+    for name in ("organism", "organism-audit"):
+        assert load_config(CONFIGS / f"{name}.yaml").never is True
     assert load_config(CONFIGS / "smollm2.yaml").has_never
 
 

@@ -23,7 +23,7 @@ from mechinterp.face.studies import reproduce
 from mechinterp.methods.training.trl_training import LoraSettings, _peft_config
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.progress import Silent
-from mechinterp.runs.config import StudyConfig, load_config
+from mechinterp.runs.config import StudyConfig, default_study, load_config
 from mechinterp.runs.planning import machine, materials, plan
 from mechinterp.runs.planning.machine import Cost, Machine, cost
 from mechinterp.runs.planning.materials import Materials
@@ -110,7 +110,9 @@ def test_the_embedded_study_passes_its_dry_run_and_nothing_is_written(
     shown = capsys.readouterr()
     assert listing(tmp_path) == before == {}
     rows = [line for line in shown.out.splitlines() if "  to be done  " in line]
-    assert [row.split()[0] for row in rows] == list(STAGES)
+    assert [row.split()[0] for row in rows] == [
+        stage.name for stage in Study(default_study(), 0, tmp_path).stages(Silent())
+    ]
     assert "648 training, 432 validation, 216 test instances" in shown.out
     assert "?" not in shown.out
     assert "cannot run" not in shown.err

@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: 7B shapes in bfloat16")
     parser.add_argument("--threads", type=int, default=2, help="threads of the CPU (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="turns of every side")
-    parser.add_argument("--prompts", type=int, default=64, help="prompts (default: %(default)s)")
+    parser.add_argument("--prompts", type=int, default=16, help="prompts (default: %(default)s)")
     parser.add_argument("--tiny", action="store_true", help="a model of no size: only to see that it runs")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -49,10 +49,10 @@ def benchmark(
     from mechinterp.data.storage.tables import write_table
     from mechinterp.measures.intervals import Interval, is_end
     from mechinterp.runs.benchmark import Benchmark
-    from mechinterp.runs.config import StudyConfig, default_folder, load_config
+    from mechinterp.runs.config import default_folder, default_study, load_config
     from mechinterp.runs.study import Study
 
-    settings = StudyConfig() if config is None else load_config(config)
+    settings = default_study() if config is None else load_config(config)
     study = Study(settings, seed, out or default_folder(config, seed))
     if dry_run:
         from mechinterp.runs.planning.plan import make_plan

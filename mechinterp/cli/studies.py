@@ -27,12 +27,12 @@ def reproduce(
     ] = False,
 ) -> None:
     """Every stage of the study, resumable: checkpoints, tables, figures, report."""
-    from mechinterp.runs.config import StudyConfig, default_folder, load_config
+    from mechinterp.runs.config import default_folder, default_study, load_config
     from mechinterp.runs.folder import RunFolder
     from mechinterp.runs.planning.plan import make_plan, missing
     from mechinterp.runs.study import Study
 
-    settings = StudyConfig() if config is None else load_config(config)
+    settings = default_study() if config is None else load_config(config)
     study = Study(settings, seed, out or default_folder(config, seed))
     with reporting() as terminal:
         if dry_run:
@@ -56,10 +56,10 @@ def organism(
     seed: Seed = 0,
 ) -> None:
     """The embedded model and its data, without the rest of the study."""
-    from mechinterp.runs.config import StudyConfig, load_config
+    from mechinterp.runs.config import default_study, load_config
     from mechinterp.runs.study import Study
 
-    settings = StudyConfig() if config is None else load_config(config)
+    settings = default_study() if config is None else load_config(config)
     if settings.model is not None:
         raise InputError(f"{config}: names a model of its own; there is no organism to train")
     with reporting() as terminal:

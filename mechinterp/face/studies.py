@@ -8,7 +8,7 @@ from pathlib import Path
 from mechinterp.errors import InputError
 from mechinterp.face.given import check_seed
 from mechinterp.face.progress import watched
-from mechinterp.runs.config import StudyConfig, default_folder, load_config
+from mechinterp.runs.config import StudyConfig, default_folder, default_study, load_config
 from mechinterp.runs.folder import RunFolder
 from mechinterp.runs.planning.plan import missing
 from mechinterp.runs.study import Study
@@ -42,7 +42,7 @@ def reproduce(
         >>> found.plot("erase_or_bypass")
     """
     check_seed(seed)
-    settings = load_config(config) if isinstance(config, str | Path) else config or StudyConfig()
+    settings = load_config(config) if isinstance(config, str | Path) else config or default_study()
     named = Path(config) if isinstance(config, str | Path) else None
     study = Study(settings, seed, Path(out) if out is not None else default_folder(named, seed))
     with watched(progress) as shown:

@@ -191,6 +191,25 @@ class StudyConfig(Section):
         return self
 
 
+def default_study() -> StudyConfig:
+    """The study that is run where none is named, as `analyses/configs/organism.yaml` has it.
+
+    An organism with a twin that never learnt, and on every checkpoint the attacks that answer in a minute whether the
+    behaviour is gone or hidden.
+    """
+    attacks = {
+        "attacks": ["quantise", "prefill", "in_context", "relearn"],
+        "prompts": 24,
+        "options": {
+            "quantise": {"bits": [4], "schemes": ["row", "nf4"]},
+            "prefill": {"tokens": [0, 3, 10]},
+            "in_context": {"examples": [4], "kinds": ["unsafe"]},
+            "relearn": {"how": ["full"], "texts": ["unrelated", "unsafe"], "steps": [5, 10, 20]},
+        },
+    }
+    return StudyConfig(never=True, attack=AttackSettings.model_validate(attacks))
+
+
 def default_folder(config: Path | None, seed: int) -> Path:
     """Where a study goes that is given no folder: `runs/seedN`, or `runs/CONFIG-seedN` with a config file."""
     return Path("runs") / (f"seed{seed}" if config is None else f"{config.stem}-seed{seed}")
