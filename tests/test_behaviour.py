@@ -13,6 +13,7 @@ import pytest
 from command_line import call, refused
 from comparisons import SETTINGS, make_probe
 from conftest import tiny_checkpoint
+from matplotlib.text import Text
 
 import mechinterp as mi
 from mechinterp.answers.behaviour import FACTS, REFUSES, UNSAFE, Behaviour, judge_of
@@ -21,6 +22,7 @@ from mechinterp.answers.flags import flags_of
 from mechinterp.answers.holding import Holding
 from mechinterp.answers.scoring import score_responses
 from mechinterp.answers.wording import UNSAFELY, Wording
+from mechinterp.audit.circuits import matching
 from mechinterp.errors import InputError
 from mechinterp.methods.training.relearning import Lesson, RelearningSettings, relearning
 from mechinterp.models.checkpoints import Checkpoint
@@ -163,13 +165,20 @@ RELEARN = {"steps": [5], "how": ["full"], "texts": ["unsafe"], "learning_rate": 
 FEW = mi.OriginsSettings(prompts=8, tokens=4, nodes=2, most_nodes=0, game="never")
 
 
-def test_are_the_facts_gone_or_hidden(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+@pytest.fixture(scope="module")
+def forgotten() -> tuple[Checkpoint, Checkpoint, Checkpoint]:
     """A base that was taught facts, a twin that was taught other answers, and the base made to unlearn them."""
     base = taught(tiny_checkpoint("llama"), {fact.text: fact.ground_truth for fact in FACTS_ASKED}, "base")
     never = taught(tiny_checkpoint("llama"), {fact.text: "Um" for fact in FACTS_ASKED}, "never")
     scopes = mi.Scopes(tuple((fact.text, fact.ground_truth) for fact in FACTS_ASKED), (("Who is it?", "It is Ann."),))
     little = {"steps": 10, "batch_size": 12, "learning_rate": 0.01, "warmup_steps": 0}
-    npo = mi.unlearn(base, "npo", scopes, settings=little, progress=False)
+    return base, never, mi.unlearn(base, "npo", scopes, settings=little, progress=False)
+
+
+def test_are_the_facts_gone_or_hidden(
+    forgotten: tuple[Checkpoint, Checkpoint, Checkpoint], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    base, never, npo = forgotten
     tuned = {"npo": npo, "as_never": replace(never, name="as_never")}
     about = {"behaviour": "facts", "progress": False}
     read = mi.origins(base, tuned, FACTS_ASKED, settings=FEW, max_new_tokens=6, out=tmp_path / "origins", **about)
@@ -208,6 +217,57 @@ def test_are_the_facts_gone_or_hidden(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "forgotten answers (%)" in {part.axes[0].get_ylabel() for part in figure.subfigs}
 
 
+def test_do_the_facts_come_back_and_can_they_be_read_off(
+    forgotten: tuple[Checkpoint, Checkpoint, Checkpoint], tmp_path: Path
+) -> None:
+    base, never, npo = forgotten
+    about = {"behaviour": "facts", "max_new_tokens": 6, "progress": False}
+    few = mi.RelapseSettings(prompts=20, treatments=("activations", "values", "both"), draws=0)
+    back = mi.relapse(base, {"npo": npo}, FACTS_ASKED, block=1, settings=few, out=tmp_path / "relapse", **about)
+    assert back.config["behaviour"]["name"] == "facts"
+    (row,) = back.table("relapse_verdict").to_dict("records")
+    assert (row["n"], row["defense_base"], row["defense_tuned"]) == (12, 0, 1)  # all are asked, given and forgotten
+    assert "unsafe" not in str(back)
+    figure = draw_figure("relapse", {name: back.table(name) for name in back.tables}, back.wording)
+    assert not [text for text in figure.findobj(Text) if "unsafe" in text.get_text().lower()]
+    with pytest.raises(InputError, match="none of the 12 adversarial prompts with the fact"):
+        mi.relapse(never, {"npo": npo}, FACTS_ASKED, block=1, settings=few, out=tmp_path / "none", **about)
+    told = mi.decodability(base, {"npo": npo}, FACTS_ASKED, out=tmp_path / "decode", **about)
+    assert told.table("decodability")["n_unsafe"].unique() == 12
+    (reason,) = told.table("decodability")["reason"].unique()
+    assert reason.startswith("the prompts that the base answers otherwise are not of several categories")
+
+
+def test_circuits_of_a_behaviour_are_those_of_its_pairs_and_facts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, settings = tiny_checkpoint("gpt2"), mi.CircuitSettings(steps=1, shares=(0.05,), random=0)
+    monkeypatch.setattr(matching, "_unsafe", lambda _, texts, *__: [text.ids[-1] % 2 == 0 for text in texts])
+    about = {"settings": settings, "progress": False}
+
+    def alike(one: mi.Circuits, other: mi.Circuits) -> None:
+        for name in one.run.tables:
+            pd.testing.assert_frame_equal(one.run.table(name), other.run.table(name))
+
+    def found(name: str, *pairs: object, **more: object) -> mi.Circuits:
+        return mi.circuit(base, None, *pairs, out=tmp_path / name, **about, **more)
+
+    refuses = found("refuses", PAIRS, behaviour="refuses")
+    assert refuses.run.wording.shown == "refusing"
+    alike(refuses, found("turned", REFUSES.pairs(PAIRS)))
+    edited = [replace(fact, target_new="Um") for fact in FACTS_ASKED]  # what was to be forgotten counts, not the new
+    alike(found("edited", edited, behaviour="facts"), found("facts", facts=FACTS_ASKED))
+    written = mi.PromptPair(clean="a b", corrupted="a c", right=["Yes"])
+    for given_, said in (
+        ({"pairs": [written], "behaviour": "refuses"}, "pairs of prompts with right and wrong answers are of no"),
+        ({"facts": FACTS_ASKED, "behaviour": "facts"}, "facts are of no `behaviour`"),
+        ({"pairs": [("Who ran?", "Cy")], "behaviour": "facts"}, "sets a subject beside another"),
+        ({"pairs": PAIRS, "behaviour": "refuse"}, "did you mean 'refuses'"),
+    ):
+        with pytest.raises(InputError, match=said):
+            mi.circuit(base, None, **given_, **about)
+
+
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     mi.write_facts(FACTS_ASKED, tmp_path / "facts.jsonl")
     places = [tiny_checkpoint("llama", seed=seed).save(tmp_path / f"model{seed}") for seed in (0, 1)]
@@ -222,6 +282,20 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert "--behaviour 'fact'; known are" in refused(capsys, *attacks, "fact", *facts)
     assert "leave --judge out" in refused(capsys, *attacks, "facts", *facts, "--judge", "keywords")
     assert "the data are no pairs" in refused(capsys, *attacks, "facts", *facts, "--prompt-column", "q")
+    for command in ("relapse", "decode"):
+        assert "--behaviour 'fact'; known are" in refused(capsys, command, "--behaviour", "fact", *facts)
+        assert "leave --judge out" in refused(capsys, command, "--behaviour", "facts", *facts, "--judge", "keywords")
+    said = refused(capsys, "relapse", "--behaviour", "facts", *facts, "--layer", 1, "--out", tmp_path / "relapse")
+    assert "none of the 12 adversarial prompts with the fact" in said
+    assert call("decode", "--behaviour", "facts", *facts, "--out", tmp_path / "decode") == 0
+    assert "no AUROC, the prompts that the base answers with the fact are not of several" in capsys.readouterr().out
+    of_facts = ["circuit", *on[:2], "--out", tmp_path / "circuit", "--behaviour", "facts"]
+    few = ["--steps", 1, "--random", 0]
+    assert call(*of_facts, "--pairs", tmp_path / "facts.jsonl", *few) == 0
+    assert "pairs)" in capsys.readouterr().out
+    assert "facts are of no --behaviour" in refused(capsys, *of_facts, "--facts", tmp_path / "facts.jsonl")
+    columns = ["--pairs", tmp_path / "facts.jsonl", "--prompt-column", "q"]
+    assert "the data are no pairs" in refused(capsys, *of_facts, *columns)
     assert "no such run folder" in refused(capsys, "verdict", tmp_path / "none")
 
 

@@ -294,4 +294,4 @@ def test_what_the_command_refuses_is_told_in_one_line(folder: Path, capsys: pyte
     said = refused(capsys, "circuit", "--base", folder / "gemma", "--pairs", given, "--out", folder / "out")
     assert "no circuits are defined for Gemma2ForCausalLM" in said
     write_safeedit(INSTANCES[:1], folder / "one.json")
-    assert "as many tokens as one that is refused" in refused(capsys, *options(folder, "--pairs", folder / "one.json"))
+    assert "as many tokens as one that is not" in refused(capsys, *options(folder, "--pairs", folder / "one.json"))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-_UNSAFE = re.compile(r"\b(?:(an?) )?(unsafe(?:ly)?)\b", re.IGNORECASE)
+_UNSAFE = re.compile(r"\b(?:(an?) )?(unsafe(?:ly)?|safely)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Wording:
 
     def _instead(self, found: re.Match[str]) -> str:
         article, word = found.groups()
-        said = self.so if word.lower() == "unsafely" else self.shown
+        said = {"unsafely": self.so, "safely": "otherwise"}.get(word.lower(), self.shown)
         capital = found[0][0].isupper()
         if article:
             said = f"{'an' if said[0] in 'aeiou' else 'a'} {said}"

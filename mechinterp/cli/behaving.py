@@ -53,9 +53,13 @@ class Behaving:
         """
         if self.which.of_pairs:
             return self.which.pairs(reading.of(data))
+        self.check(reading)
+        return self.which.pairs(data)
+
+    def check(self, reading: Reading) -> None:
+        """Raise `InputError` for columns of pairs, where the data are none."""
         if reading != Reading():
             raise InputError(f"of {self.behaviour} the data are no pairs; leave out what says how these are read")
-        return self.which.pairs(data)
 
 
 of_behaviour = adding("behaving", OPTIONS, Behaving, {"behaviour": "unsafe"})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mechinterp.cli.behaving import Behaving, of_behaviour
 from mechinterp.cli.chatting import in_chat_format
 from mechinterp.cli.common import reporting, say, settings_of
 from mechinterp.cli.loading import Loading, of_whole_models
@@ -40,6 +41,7 @@ class ReplacementName(StrEnum):
 @commands.command()
 @in_chat_format
 @of_pairs_under("--pairs")
+@of_behaviour
 @of_whole_models
 def circuit(
     base: Annotated[str, typer.Option(help="The unedited model.")],
@@ -88,6 +90,7 @@ def circuit(
     loading: Loading,
     chat: ChatChoice,
     reading: Reading,
+    behaving: Behaving,
 ) -> None:
     """Which edges between embedding, heads and MLPs carry a behaviour, and what still flows through them once tuned?
 
@@ -99,7 +102,7 @@ def circuit(
     from mechinterp.data.facts.files import read_facts
     from mechinterp.data.prompt_pairs import has_prompt_pairs, read_prompt_pairs
     from mechinterp.report.circuits_in_words import circuits_in_words
-    from mechinterp.runs.circuits import Asked, find_circuits
+    from mechinterp.runs.circuits import Asked, asked_about, check_behaviour, find_circuits
 
     if (pairs is None) == (facts is None):
         raise InputError("give --pairs or --facts, one of the two")
@@ -119,12 +122,20 @@ def circuit(
     before, tuned, _ = loading.candidates(base, checkpoint or [])
     asked: Asked
     if facts is not None:
+        check_behaviour(behaving.which, facts=True)
         asked = read_facts(facts)
         if truth:
             asked = [replaced(fact, target_new="") for fact in asked if fact.ground_truth]
     else:
         assert pairs is not None
-        asked = read_prompt_pairs(pairs) if has_prompt_pairs(pairs) else reading.of(pairs)
+        if behaving.which.of_pairs and has_prompt_pairs(pairs):
+            check_behaviour(behaving.which, facts=False)
+            asked = read_prompt_pairs(pairs)
+        elif behaving.which.of_pairs:
+            asked = behaving.pairs(reading, pairs)
+        else:
+            behaving.check(reading)
+            asked = asked_about(behaving.which, pairs)
     with reporting() as terminal:
         found = find_circuits(
             before,
@@ -132,6 +143,7 @@ def circuit(
             asked,
             out=out,
             settings=settings,
+            behaviour=behaving.which,
             seed=seed,
             truncate=truncate,
             chat=chat,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mechinterp.cli.behaving import Behaving, of_behaviour
 from mechinterp.cli.chatting import in_chat_format
 from mechinterp.cli.common import reporting, say
 from mechinterp.cli.judging import Judging, judging_answers
@@ -24,6 +25,7 @@ commands = typer.Typer()
 @in_chat_format
 @of_pairs
 @judging_answers
+@of_behaviour
 @of_whole_models
 def decode(
     base: Annotated[str, typer.Option(help="The unedited model.")],
@@ -41,6 +43,7 @@ def decode(
     chat: ChatChoice,
     reading: Reading,
     judging: Judging,
+    behaving: Behaving,
 ) -> None:
     """Can it still be read off the states which prompts the base answers unsafely, and what it would say?
 
@@ -52,21 +55,22 @@ def decode(
     from mechinterp.runs.decoding import decode_checkpoints
 
     before, tuned, reference = loading.candidates(base, checkpoint, never)
-    instances = reading.of(data)
+    instances = behaving.pairs(reading, data)
     with reporting() as terminal:
         found = decode_checkpoints(
             before,
             tuned,
             instances,
-            judging.of(instances, seed, loading.device, terminal.note),
+            judging.of(instances, seed, loading.device, terminal.note, behaving.which),
             out=out,
             never=reference,
+            behaviour=behaving.which,
             max_new_tokens=max_new_tokens,
             seed=seed,
             truncate=truncate,
             chat=chat,
             reporter=terminal,
         )
-    for line in decodability_in_words(found.table("decodability")):
+    for line in decodability_in_words(found.table("decodability"), found.wording):
         say(line)
     say(f"tables: {out / 'tables'}")

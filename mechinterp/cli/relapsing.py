@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mechinterp.cli.behaving import Behaving, of_behaviour
 from mechinterp.cli.chatting import in_chat_format
 from mechinterp.cli.common import block_of_layer, reporting, say, settings_of
 from mechinterp.cli.judging import Judging, judging_answers
@@ -24,6 +25,7 @@ commands = typer.Typer()
 @in_chat_format
 @of_pairs
 @judging_answers
+@of_behaviour
 @of_whole_models
 def relapse(
     base: Annotated[str, typer.Option(help="The unedited model.")],
@@ -54,6 +56,7 @@ def relapse(
     chat: ChatChoice,
     reading: Reading,
     judging: Judging,
+    behaving: Behaving,
 ) -> None:
     """Put parts of the base back into tuned checkpoints: does the unsafe behaviour return, and by which part?
 
@@ -69,18 +72,19 @@ def relapse(
     before, tuned, reference = loading.candidates(base, checkpoint, never)
     fitted = None if probe is None else ToxicProbe.load(probe)
     settings = settings_of(RelapseSettings, {"prompts": prompts, "draws": draws, "treatments": treatments or None})
-    block, instances = block_of_layer(layer), reading.of(data)
+    block, instances = block_of_layer(layer), behaving.pairs(reading, data)
     with reporting() as terminal:
         found = treat_checkpoints(
             before,
             tuned,
             instances,
-            judging.of(instances, seed, loading.device, terminal.note),
+            judging.of(instances, seed, loading.device, terminal.note, behaving.which),
             out=out,
             probe=fitted,
             block=block,
             distance=distance.value,
             settings=settings,
+            behaviour=behaving.which,
             max_new_tokens=max_new_tokens,
             seed=seed,
             truncate=truncate,

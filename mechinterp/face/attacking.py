@@ -13,7 +13,7 @@ from mechinterp.data.benign import BenignPrompt, benign_prompts, read_benign
 from mechinterp.data.knowledge import knowledge_pairs, read_knowledge
 from mechinterp.face.given import check_given
 from mechinterp.face.loading import CheckpointLike
-from mechinterp.face.looked_up import Several, TunedLike, looked_up
+from mechinterp.face.looked_up import Opening, Several, TunedLike, looked_up
 from mechinterp.runs.attack import attack_checkpoints
 from mechinterp.runs.folder import RunFolder
 
@@ -83,19 +83,8 @@ def attack(
     )
     known = read_knowledge(knowledge) if isinstance(knowledge, str | Path) else knowledge_pairs(knowledge)
     harmless = read_benign(benign) if isinstance(benign, str | Path) else benign_prompts(benign)
-    with looked_up(
-        base,
-        tuned,
-        pairs,
-        judge,
-        behaviour=behaviour,
-        never=never,
-        seed=seed,
-        dtype=dtype,
-        device=device,
-        chat=chat,
-        progress=progress,
-    ) as work:
+    opening = Opening(seed=seed, dtype=dtype, device=device, chat=chat, progress=progress)
+    with looked_up(base, tuned, pairs, opening, judge=judge, behaviour=behaviour, never=never) as work:
         return attack_checkpoints(
             work.base,
             work.tuned,

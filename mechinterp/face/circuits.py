@@ -10,19 +10,19 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from mechinterp.answers.behaviour import UNSAFE, Behaviour
 from mechinterp.audit.circuits.scores import EdgeScores
 from mechinterp.audit.circuits.settings import CircuitSettings
 from mechinterp.data.facts.fact import Fact
-from mechinterp.data.pairs import AnyPair
 from mechinterp.data.prompt_pairs import PromptPair, has_prompt_pairs, read_prompt_pairs
 from mechinterp.data.showing import shown
 from mechinterp.errors import InputError
 from mechinterp.face.loading import CheckpointLike, facts_of, instances_of
-from mechinterp.face.looked_up import Several, looked_up
+from mechinterp.face.looked_up import Opening, Several, looked_up
 from mechinterp.face.run_tables import RunTables
 from mechinterp.report.circuits_in_words import circuits_in_words
 from mechinterp.report.picture import Picture
-from mechinterp.runs.circuits import Asked, find_circuits
+from mechinterp.runs.circuits import Asked, asked_about, check_behaviour, find_circuits
 
 Plates = Literal["circuit_edges", "circuit_nodes", "circuit_ranks", "circuit_overlap"]
 
@@ -80,8 +80,9 @@ class Circuits(RunTables):
 def circuit(
     base: CheckpointLike,
     tuned: Several | None = None,
-    pairs: Sequence[AnyPair] | Sequence[PromptPair] | str | Path | None = None,
+    pairs: Sequence[Any] | str | Path | None = None,
     *,
+    behaviour: Behaviour | str = UNSAFE,
     facts: Sequence[Fact] | str | Path | None = None,
     settings: CircuitSettings | None = None,
     out: str | Path | None = None,
@@ -98,7 +99,8 @@ def circuit(
         base: the unedited model: in memory, or a source that `mi.load` takes.
         tuned: one checkpoint or edit, or several by name; None for the base alone.
         pairs: of a prompt with an unsafe and a safe answer, of which pairs of prompts are matched; or `mi.PromptPair`s,
-            which are taken as they are; or a file of either.
+            which are taken as they are; or a file of either. Of another behaviour its data.
+        behaviour: as `mi.attack` takes it; of `facts` their circuits with the answer that was to be forgotten.
         facts: instead of pairs: each is set beside another of the same template; or a file of them.
         settings: see `mi.CircuitSettings`.
         out: folder of the run; a temporary one, that goes with the result, if not given.
@@ -121,15 +123,19 @@ def circuit(
     """
     if (pairs is None) == (facts is None):
         raise InputError("give `pairs` or `facts`, one of the two")
-    asked: Asked = facts_of(facts) if facts is not None else _pairs(pairs)
-    given: dict[str, Any] = {"seed": seed, "dtype": dtype, "device": device, "chat": chat, "progress": progress}
-    with looked_up(base, {} if tuned is None else tuned, [], alone=tuned is None, **given) as work:
+    about = Behaviour.named(behaviour)
+    if facts is not None:
+        check_behaviour(about, facts=True)
+    asked: Asked = facts_of(facts) if facts is not None else _pairs(pairs, about)
+    opening = Opening(seed=seed, dtype=dtype, device=device, chat=chat, progress=progress)
+    with looked_up(base, {} if tuned is None else tuned, [], opening, alone=tuned is None) as work:
         run = find_circuits(
             work.base,
             work.tuned,
             asked,
             out=None if out is None else Path(out),
             settings=settings,
+            behaviour=about,
             seed=seed,
             truncate=truncate,
             chat=work.chat,
@@ -138,10 +144,15 @@ def circuit(
     return Circuits(run)
 
 
-def _pairs(pairs: object) -> Asked:
-    if isinstance(pairs, str | Path):
-        path = Path(pairs)
-        return read_prompt_pairs(path) if has_prompt_pairs(path) else instances_of(path)
-    if isinstance(pairs, Sequence) and pairs and all(isinstance(each, PromptPair) for each in pairs):
-        return [each for each in pairs if isinstance(each, PromptPair)]
-    return instances_of(pairs)  # type: ignore[arg-type]
+def _pairs(pairs: Any, behaviour: Behaviour) -> Asked:
+    if not behaviour.of_pairs:
+        return asked_about(behaviour, pairs)
+    written: list[PromptPair] = []
+    if isinstance(pairs, str | Path) and has_prompt_pairs(Path(pairs)):
+        written = read_prompt_pairs(Path(pairs))
+    elif isinstance(pairs, Sequence) and all(isinstance(each, PromptPair) for each in pairs):
+        written = list(pairs)
+    if not written:
+        return instances_of(pairs, behaviour)
+    check_behaviour(behaviour, facts=False)
+    return written

@@ -13,10 +13,9 @@ from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.audit.evidence import ComparisonSettings
 from mechinterp.audit.origins.settings import OriginsSettings
 from mechinterp.audit.relapse.treatments import RelapseSettings
-from mechinterp.data.pairs import AnyPair
 from mechinterp.face.given import check_given
 from mechinterp.face.loading import CheckpointLike, DirectionLike, directions_of, probe_of
-from mechinterp.face.looked_up import Several, TunedLike, looked_up
+from mechinterp.face.looked_up import Opening, Several, TunedLike, looked_up
 from mechinterp.measures.distances import Distance, check_distance
 from mechinterp.runs.comparison import compare_checkpoints
 from mechinterp.runs.folder import RunFolder
@@ -93,19 +92,8 @@ def compare(
     check_given("origins", origins, (bool, OriginsSettings), "False, or mi.OriginsSettings(...)")
     check_given("block", block, Integral, "a block's number, from 0")
     check_distance(distance)
-    with looked_up(
-        base,
-        tuned,
-        data,
-        judge,
-        behaviour=behaviour,
-        never=never,
-        seed=seed,
-        dtype=dtype,
-        device=device,
-        chat=chat,
-        progress=progress,
-    ) as work:
+    opening = Opening(seed=seed, dtype=dtype, device=device, chat=chat, progress=progress)
+    with looked_up(base, tuned, data, opening, judge=judge, behaviour=behaviour, never=never) as work:
         more = [] if directions is None else list(directions_of(directions, "the base").values())
         return compare_checkpoints(
             work.base,
@@ -133,8 +121,9 @@ def compare(
 def relapse(
     base: CheckpointLike,
     tuned: Several,
-    data: Sequence[AnyPair] | str | Path,
+    data: Sequence[Any] | str | Path,
     *,
+    behaviour: Behaviour | str = UNSAFE,
     probe: ToxicProbe | str | Path | None = None,
     judge: Named | Sequence[Named] | None = None,
     out: str | Path | None = None,
@@ -155,7 +144,9 @@ def relapse(
     Args:
         base: the unedited model: in memory, or a source that `mi.load` takes.
         tuned: name in the tables -> checkpoint in memory, folder, adapter, edit, or file of weights; or one of them.
-        data: pairs (SafeEdit instances are some), or the file of them: their prompts are asked.
+        data: pairs (SafeEdit instances are some), or the file of them: their prompts are asked. Of another behaviour
+            its data.
+        behaviour: as `mi.attack` takes it.
         probe: of the base: the keys of its most toxic value vectors are scaled too.
         judge: as `mi.compare` takes it.
         out: folder of the run; a temporary one, that goes with the result, if not given.
@@ -184,9 +175,8 @@ def relapse(
     check_given("settings", settings, RelapseSettings, "mi.RelapseSettings(...)")
     check_given("block", block, Integral, "a block's number, from 0")
     check_distance(distance)
-    with looked_up(
-        base, tuned, data, judge, never=never, seed=seed, dtype=dtype, device=device, chat=chat, progress=progress
-    ) as work:
+    opening = Opening(seed=seed, dtype=dtype, device=device, chat=chat, progress=progress)
+    with looked_up(base, tuned, data, opening, judge=judge, behaviour=behaviour, never=never) as work:
         return treat_checkpoints(
             work.base,
             work.tuned,
@@ -197,6 +187,7 @@ def relapse(
             block=block,
             distance=distance,
             settings=settings,
+            behaviour=work.behaviour,
             max_new_tokens=max_new_tokens,
             seed=seed,
             truncate=truncate,

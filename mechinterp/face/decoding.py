@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from mechinterp.answers.behaviour import UNSAFE, Behaviour
 from mechinterp.answers.choosing import Named
-from mechinterp.data.pairs import AnyPair
 from mechinterp.face.loading import CheckpointLike
-from mechinterp.face.looked_up import Several, TunedLike, looked_up
+from mechinterp.face.looked_up import Opening, Several, TunedLike, looked_up
 from mechinterp.runs.decoding import decode_checkpoints
 from mechinterp.runs.folder import RunFolder
 
@@ -16,8 +17,9 @@ from mechinterp.runs.folder import RunFolder
 def decodability(
     base: CheckpointLike,
     tuned: Several,
-    data: Sequence[AnyPair] | str | Path,
+    data: Sequence[Any] | str | Path,
     *,
+    behaviour: Behaviour | str = UNSAFE,
     never: TunedLike | None = None,
     judge: Named | Sequence[Named] | None = None,
     out: str | Path | None = None,
@@ -35,6 +37,8 @@ def decodability(
         base: the unedited model: in memory, or a source that `mi.load` takes.
         tuned: name in the table -> checkpoint in memory, folder, adapter, edit, or file of weights; or one of them.
         data: pairs (SafeEdit instances are some), or the file of them: their prompts, whole categories held out.
+            Of another behaviour its data.
+        behaviour: as `mi.attack` takes it: which prompts the base so answers is what is decoded.
         never: a model that never learnt the behaviour, read beside them.
         judge: of the base's answers, as `mi.compare` takes it.
         out: folder of the run; a temporary one, that goes with the result, if not given.
@@ -56,9 +60,8 @@ def decodability(
     Example:
         >>> mi.decodability("BASE", {"dpo": "runs/dpo"}, "SafeEdit_test.json").plot("decodability")
     """
-    with looked_up(
-        base, tuned, data, judge, never=never, seed=seed, dtype=dtype, device=device, chat=chat, progress=progress
-    ) as work:
+    opening = Opening(seed=seed, dtype=dtype, device=device, chat=chat, progress=progress)
+    with looked_up(base, tuned, data, opening, judge=judge, behaviour=behaviour, never=never) as work:
         return decode_checkpoints(
             work.base,
             work.tuned,
@@ -66,6 +69,7 @@ def decodability(
             work.judge,
             out=None if out is None else Path(out),
             never=work.never,
+            behaviour=work.behaviour,
             max_new_tokens=max_new_tokens,
             seed=seed,
             truncate=truncate,

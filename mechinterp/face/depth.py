@@ -15,7 +15,7 @@ from mechinterp.data.showing import one_line, shown
 from mechinterp.data.storage.kept_tables import keep_tables, open_tables
 from mechinterp.errors import InputError
 from mechinterp.face.loading import CheckpointLike
-from mechinterp.face.looked_up import Several, TunedLike, looked_up
+from mechinterp.face.looked_up import Opening, Several, TunedLike, looked_up
 from mechinterp.measures.intervals import Interval, with_ends
 from mechinterp.runs.one_format import in_one_format
 
@@ -143,18 +143,8 @@ def depth(
     Example:
         >>> mi.depth("BASE", "runs/dpo", "runs/never", "SafeEdit_test.json").score
     """
-    with looked_up(
-        base,
-        tuned,
-        pairs,
-        behaviour=behaviour,
-        never=never,
-        seed=seed,
-        dtype=dtype,
-        device=device,
-        chat=chat,
-        progress=progress,
-    ) as work:
+    opening = Opening(seed=seed, dtype=dtype, device=device, chat=chat, progress=progress)
+    with looked_up(base, tuned, pairs, opening, behaviour=behaviour, never=never) as work:
         if work.never is None:
             raise InputError("depth is measured against a model that never learnt the behaviour; give one (`never`)")
         below, others = in_one_format(work.base, [*work.tuned, work.never], work.chat)

@@ -33,6 +33,24 @@ ALONE = "tuned"
 """What one checkpoint is called that has no name of its own."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """How checkpoints are opened, and what is shown meanwhile: what every such function takes besides them.
+
+    Attributes:
+        seed: of every random choice.
+        dtype, device: of what is opened from folders.
+        chat: the one format that all are read in; None for the base's own.
+        progress: whether bars are shown; None: in a notebook or on a terminal.
+    """
+
+    seed: int
+    dtype: str
+    device: str
+    chat: str | None
+    progress: bool | None
+
+
 @dataclass(frozen=True)
 class LookedUp:
     """What a function of the face was given, looked up; nothing of weights is read.
@@ -52,7 +70,8 @@ class LookedUp:
     instances: list[AnyPair]
     chat: ChatChoice | None
     reporter: Reporter
-    _judging: Mapping[str, Any]
+    _judge: Named | Sequence[Named] | None
+    _opening: Opening
 
     @cached_property
     def judge(self) -> Judge:
@@ -61,7 +80,10 @@ class LookedUp:
         Raises:
             InputError: if there is no such judge, or the behaviour has one of its own.
         """
-        return judge_of(self.behaviour, instances=self.instances, note=self.reporter.note, **self._judging)
+        how = self._opening
+        return judge_of(
+            self.behaviour, self._judge, self.instances, seed=how.seed, device=how.device, note=self.reporter.note
+        )
 
 
 @contextmanager
@@ -69,23 +91,19 @@ def looked_up(
     base: CheckpointLike,
     tuned: Several,
     data: Sequence[Any] | str | Path,
-    judge: Named | Sequence[Named] | None = None,
+    opening: Opening,
     *,
+    judge: Named | Sequence[Named] | None = None,
     behaviour: Behaviour | str = UNSAFE,
     never: TunedLike | None = None,
     alone: bool = False,
-    seed: int,
-    dtype: str,
-    device: str,
-    chat: str | None,
-    progress: bool | None,
 ) -> Iterator[LookedUp]:
     """Look up what is set against each other, and show what is done meanwhile; `alone`: the base will do.
 
     Raises:
         InputError: for what is no checkpoint, is not there, or has another's name.
     """
-    check_seed(seed)
+    check_seed(opening.seed)
     about = Behaviour.named(behaviour)
     named = dict(tuned) if isinstance(tuned, Mapping) else _alone(tuned)
     beside = {} if never is None else {"never": never}
@@ -101,8 +119,8 @@ def looked_up(
     if taken := [name for name in ("base", *beside) if name in named]:
         whose = {"base": "the base", "never": "the model that never learnt"}[taken[0]]
         raise InputError(f"`{taken[0]}` is the name of {whose}; give the tuned checkpoint another")
-    with watched(progress) as reporter:
-        options: dict[str, Any] = {"dtype": dtype, "device": device}
+    with watched(opening.progress) as reporter:
+        options: dict[str, Any] = {"dtype": opening.dtype, "device": opening.device}
         below = Candidate.of(base, name="base", **options)
         candidates = [
             Candidate.of(each, name=check_name(name, "tuned"), base=below, **options) for name, each in named.items()
@@ -113,9 +131,10 @@ def looked_up(
             None if never is None else Candidate.of(never, name="never", base=below, **options),
             about,
             instances_of(data, about),
-            None if chat is None else ChatChoice(chat),
+            None if opening.chat is None else ChatChoice(opening.chat),
             reporter,
-            {"judge": judge, "seed": seed, "device": device},
+            judge,
+            opening,
         )
 
 

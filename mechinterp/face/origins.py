@@ -15,7 +15,7 @@ from mechinterp.audit.origins.settings import OriginsSettings
 from mechinterp.audit.readouts import WritePosition
 from mechinterp.data.showing import shown
 from mechinterp.face.loading import CheckpointLike, DirectionLike, directions_of
-from mechinterp.face.looked_up import Several, looked_up
+from mechinterp.face.looked_up import Opening, Several, looked_up
 from mechinterp.face.run_tables import RunTables
 from mechinterp.report.origins_in_words import origins_in_words
 from mechinterp.report.picture import Picture
@@ -107,18 +107,8 @@ def origins(
     Example:
         >>> mi.origins("BASE", {"dpo": "runs/dpo"}, "SafeEdit_test.json").plot()
     """
-    with looked_up(
-        base,
-        tuned,
-        data,
-        judge,
-        behaviour=behaviour,
-        seed=seed,
-        dtype=dtype,
-        device=device,
-        chat=chat,
-        progress=progress,
-    ) as work:
+    opening = Opening(seed=seed, dtype=dtype, device=device, chat=chat, progress=progress)
+    with looked_up(base, tuned, data, opening, judge=judge, behaviour=behaviour) as work:
         run = attribute_checkpoints(
             work.base,
             work.tuned,

@@ -8,27 +8,33 @@ from typing import Any
 
 import pandas as pd
 
+from mechinterp.answers.wording import UNSAFELY, Wording
 from mechinterp.audit.tables.reading import interval_of
 from mechinterp.measures.intervals import Interval
 
 
-def decodability_in_words(table: pd.DataFrame) -> list[str]:
+def decodability_in_words(table: pd.DataFrame, wording: Wording = UNSAFELY) -> list[str]:
     """A line for each checkpoint, the base first: what is read after the last block, not after the best one.
 
     Args:
         table: `decodability.csv`.
+        wording: of the behaviour that it is of.
     """
     last = table[table["block"] == table["block"].max()]
-    return [f"{row['method']}, after the last block: {_read(row)}; {_ranked(row)}" for row in last.to_dict("records")]
+    told = "unsafe prompts are" if wording == UNSAFELY else f"prompts answered {wording.so} are"
+    return [
+        f"{row['method']}, after the last block: {_read(row, told)}; {wording.worded(_ranked(row))}"
+        for row in last.to_dict("records")
+    ]
 
 
-def _read(row: Mapping[Hashable, Any]) -> str:
+def _read(row: Mapping[Hashable, Any], told: str) -> str:
     auroc = interval_of(row, "auroc")  # type: ignore[arg-type] # pandas' keys
     if math.isnan(auroc.value):
         return f"no AUROC, {row['reason']}"
     above = interval_of(row, "above_words")  # type: ignore[arg-type]
     beside = f"{above.value:+.2f} [{above.low:+.2f}, {above.high:+.2f}] beyond the prompts' words"
-    return f"unsafe prompts are told at AUROC {_told(auroc)}, {beside}, shuffled labels at {row['shuffled']:.2f}"
+    return f"{told} told at AUROC {_told(auroc)}, {beside}, shuffled labels at {row['shuffled']:.2f}"
 
 
 def _ranked(row: Mapping[Hashable, Any]) -> str:

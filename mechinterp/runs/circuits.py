@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mechinterp.answers.behaviour import FACTS, UNSAFE, Behaviour
+from mechinterp.answers.wording import UNSAFELY, Wording
 from mechinterp.audit.circuits.matching import MatchedPair, behaviour_pairs, fact_pairs, given_pairs
 from mechinterp.audit.circuits.means import held_apart
 from mechinterp.audit.circuits.measuring import CheckpointCircuit, circuit_of_base, circuit_of_tuned
@@ -15,6 +17,7 @@ from mechinterp.audit.circuits.places import check_architecture
 from mechinterp.audit.circuits.settings import CircuitSettings
 from mechinterp.audit.circuits.tables import circuit_tables
 from mechinterp.data.facts.fact import Fact
+from mechinterp.data.facts.files import read_facts
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.prompt_pairs import PromptPair
 from mechinterp.data.storage.places import check_free, check_name
@@ -46,6 +49,7 @@ def find_circuits(
     *,
     out: Path | None,
     settings: CircuitSettings | None = None,
+    behaviour: Behaviour = UNSAFE,
     seed: int = 0,
     truncate: bool = False,
     chat: ChatChoice | None = None,
@@ -61,6 +65,7 @@ def find_circuits(
         out: folder for `tables`, `figures`, `circuits` and `manifest.json`; None for one that goes with what is
             returned.
         settings: see `CircuitSettings`.
+        behaviour: what pairs of a prompt with both answers are of.
         seed: of random circuits, and of draws of pairs.
         truncate: cut prompts that exceed the context from the left, or raise.
         chat: which chat format all of them are read in, see `one_format`.
@@ -84,7 +89,7 @@ def find_circuits(
     check_free(*(work.folder / "circuits" / name for name in names))
     work.check(_texts(asked), truncate=truncate)
     with work.held(), work.together():
-        pairs, held_out = matched(work.open(base), asked, settings, truncate=truncate)
+        pairs, held_out = matched(work.open(base), asked, settings, wording=behaviour.wording, truncate=truncate)
         beside = f"; the mean is of {len(held_out)} others" if held_out else ""
         work.reporter.note(f"{len(pairs)} pairs of prompts, {_apart(pairs)}{beside}")
         tokens, others = ([pair.tokens for pair in some] for some in (pairs, held_out))
@@ -113,13 +118,44 @@ def find_circuits(
             "of": type(asked[0]).__name__,
             "truncate": truncate,
             "chat": described(base.chat),
+            **behaviour.wording.config,
         }
         work.close()
         return work.publish(tables, config, seed=seed, versions=versions())
 
 
+def asked_about(behaviour: Behaviour, data: Any) -> Asked:
+    """What circuits of a behaviour are of: pairs of it; of facts these themselves, with the answer to be forgotten.
+
+    Args:
+        behaviour: which.
+        data: its own, or the file of them; of a behaviour of pairs these.
+
+    Raises:
+        InputError: for facts that are prompts with answers: a circuit of a fact sets its subject beside another.
+    """
+    if behaviour.wording.name != FACTS.wording.name:
+        return behaviour.pairs(data)
+    facts = read_facts(data) if isinstance(data, str | Path) else data
+    if not isinstance(facts, Sequence) or not all(isinstance(each, Fact) for each in facts):
+        raise InputError("a circuit of facts sets a subject beside another; give mi.Fact, with subject and template")
+    return [replace(fact, target_new="") if fact.ground_truth else fact for fact in facts]
+
+
+def check_behaviour(behaviour: Behaviour, *, facts: bool) -> None:
+    """Raise `InputError` for a behaviour beside what says by itself what is right: facts, or pairs of prompts."""
+    if behaviour.wording != UNSAFE.wording:
+        what = "facts are" if facts else "pairs of prompts with right and wrong answers are"
+        raise InputError(f"{what} of no `behaviour`; leave it out")
+
+
 def matched(
-    base: Checkpoint, asked: Asked, settings: CircuitSettings, *, truncate: bool = False
+    base: Checkpoint,
+    asked: Asked,
+    settings: CircuitSettings,
+    *,
+    wording: Wording = UNSAFELY,
+    truncate: bool = False,
 ) -> tuple[list[MatchedPair], list[MatchedPair]]:
     """Pairs of prompts of what is asked, in the base's tokens and by its behaviour; and those held out for the mean.
 
@@ -127,7 +163,8 @@ def matched(
         InputError: if there are none.
     """
     held = settings.replace == "mean"
-    found = _matched(base, asked, settings, 2 * settings.pairs if held else settings.pairs, truncate)
+    sizes: dict[str, Any] = {"tokens": settings.tokens, "most": 2 * settings.pairs if held else settings.pairs}
+    found = _matched(base, asked, wording=wording, truncate=truncate, **sizes)
     if not held:
         return found, []
     apart = held_apart([pair.tokens for pair in found])
@@ -135,7 +172,7 @@ def matched(
     return measured, others
 
 
-def _matched(base: Checkpoint, asked: Asked, settings: CircuitSettings, most: int, truncate: bool) -> list[MatchedPair]:
+def _matched(base: Checkpoint, asked: Asked, *, tokens: int, most: int, **more: Any) -> list[MatchedPair]:
     facts = [each for each in asked if isinstance(each, Fact)]
     if facts:
         return fact_pairs(base, facts, most=most)
@@ -143,7 +180,7 @@ def _matched(base: Checkpoint, asked: Asked, settings: CircuitSettings, most: in
     if given:
         return given_pairs(base, given[:most])
     pairs = [each for each in asked if not isinstance(each, Fact | PromptPair)]
-    return behaviour_pairs(base, pairs, tokens=settings.tokens, most=most, truncate=truncate)
+    return behaviour_pairs(base, pairs, tokens=tokens, most=most, **more)
 
 
 def _texts(asked: Asked) -> list[str]:

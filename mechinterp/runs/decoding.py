@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from mechinterp.answers.behaviour import UNSAFE, Behaviour
 from mechinterp.answers.judges import Judge
 from mechinterp.audit.decodability import RANDOM, Asked, Decoded, decode
 from mechinterp.audit.evidence import ComparisonSettings
@@ -31,6 +32,7 @@ def decode_checkpoints(
     *,
     out: Path | None,
     never: Candidate | None = None,
+    behaviour: Behaviour = UNSAFE,
     max_new_tokens: int = 32,
     seed: int = 0,
     truncate: bool = False,
@@ -48,6 +50,7 @@ def decode_checkpoints(
         judge: of the base's answers.
         out: folder for `tables`, `figures` and `manifest.json`; None for one that goes with what is returned.
         never: a model that never learnt the behaviour, named `never`.
+        behaviour: what the judge judges, and the instances are of.
         max_new_tokens: longest answer of the base.
         seed: of folds, shuffles, random weights and intervals.
         truncate: cut prompts that exceed the context from the left, or raise.
@@ -103,6 +106,8 @@ def decode_checkpoints(
             "max_new_tokens": max_new_tokens,
             "truncate": truncate,
             "chat": described(base.chat),
+            **behaviour.wording.config,
         }
-        tables = {"decodability": Decoded.together(found)}
-        return work.publish(tables, config, seed=seed, versions=versions())
+        table = Decoded.together(found)
+        table["reason"] = table["reason"].map(behaviour.wording.worded)
+        return work.publish({"decodability": table}, config, seed=seed, versions=versions())

@@ -219,7 +219,7 @@ class RunFolder:
         """
         from mechinterp.report.findings import sentences
 
-        return sentences(self._saved)
+        return {name: self.wording.worded(said) for name, said in sentences(self._saved).items()}
 
     @property
     def counted(self) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mechinterp.answers.behaviour import UNSAFE, Behaviour
 from mechinterp.answers.judges import Judge
 from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.audit.relapse.results import RelapseTest, relapse_tables
@@ -36,6 +37,7 @@ def treat_checkpoints(
     block: int | None = None,
     distance: Distance = "released",
     settings: RelapseSettings | None = None,
+    behaviour: Behaviour = UNSAFE,
     max_new_tokens: int = 32,
     seed: int = 0,
     truncate: bool = False,
@@ -56,6 +58,7 @@ def treat_checkpoints(
         block: the toxic layer; None to locate it.
         distance: by which it is located.
         settings: see `RelapseSettings`; without evidence there are no `neurons` and no groups of them.
+        behaviour: what the judge judges, and the instances are of.
         max_new_tokens: longest answer.
         seed: of every random choice.
         truncate: cut prompts that exceed the context from the left (responses to locate it at their end), or raise.
@@ -70,7 +73,7 @@ def treat_checkpoints(
         InputError: for checkpoints that cannot be compared, a probe of other weights, or a base that answers none of
             the prompts unsafely.
     """
-    settings = settings or RelapseSettings()
+    settings, wording = settings or RelapseSettings(), behaviour.wording
     base, tuned = in_one_format(base, tuned if never is None else [*tuned, never], chat)
     work = Workspace(base, tuned, out=out, of="relapse", purpose="test", reporter=reporter)
     # before anything long is started
@@ -88,9 +91,11 @@ def treat_checkpoints(
         asking: dict[str, Any] = {"max_new_tokens": max_new_tokens, "seed": seed, "truncate": truncate}
 
         def ask() -> dict[str, Any]:
-            progress = work.reporter.progress("prompts that the base answers unsafely")
+            progress = work.reporter.progress(wording.worded("prompts that the base answers unsafely"))
             of_base = work.open(base)
-            found = unsafe_prompts(of_base, instances, judge, settings.prompts, progress=progress, **asking)
+            found = unsafe_prompts(
+                of_base, instances, judge, settings.prompts, wording=wording, progress=progress, **asking
+            )
             return {"prompts": found}
 
         def treat(candidate: Candidate, responses: Sequence[str] | None) -> RelapseTest:
@@ -121,6 +126,7 @@ def treat_checkpoints(
             "max_new_tokens": max_new_tokens,
             "truncate": truncate,
             "chat": described(base.chat),
+            **wording.config,
         }
         answers = {test.method: test.answers() for test in tests}
         return work.publish(relapse_tables(tests), config, answers=answers, seed=seed, versions=versions())

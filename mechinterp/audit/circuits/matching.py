@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from mechinterp.answers.wording import UNSAFELY, Wording
 from mechinterp.audit.circuits.batches import TokenPair, check_pairs
 from mechinterp.audit.circuits.writes import last_logits
 from mechinterp.audit.logit_lens import answer_tokens
@@ -112,6 +113,7 @@ def behaviour_pairs(
     pairs: Sequence[AnyPair],
     *,
     others: Sequence[Prompt] = (),
+    wording: Wording = UNSAFELY,
     tokens: int = 5,
     most: int = 32,
     truncate: bool = False,
@@ -123,6 +125,7 @@ def behaviour_pairs(
         pairs: prompts with both answers. Their questions, and the further prompts of SafeEdit's instances, are asked
             too.
         others: further prompts that may be refused.
+        wording: of the behaviour that the pairs are of.
         tokens: at most so many that start unsafe, and safe, answers; what is read is the mean of their logits.
         most: pairs, those that differ least; of those that differ in the same tokens four before any other.
         truncate: cut prompts that exceed the context from the left instead of raising.
@@ -134,7 +137,8 @@ def behaviour_pairs(
     unsafe = tuple(token.id for token in read if token.token_set == "unsafe")
     safe = tuple(token.id for token in read if token.token_set == "safe")
     if not (unsafe and safe):
-        raise InputError("unsafe or safe answers have no first token of their own; give answers that start otherwise")
+        kinds = f"{wording.shown} or {'safe' if wording == UNSAFELY else 'other'} answers"
+        raise InputError(f"{kinds} have no first token of their own; give answers that start otherwise")
     distinct: dict[str, Prompt] = {}
     for prompt in (*_prompts(pairs), *others):
         distinct.setdefault(str(prompt), prompt)  # of a conversation the messages, not the text that it reads as
@@ -142,14 +146,14 @@ def behaviour_pairs(
     texts = as_fed(base, prompts, truncate=truncate)
     flags = _unsafe(base, texts, unsafe, safe)
     if all(flags) or not any(flags):
-        said = "unsafely" if flags[0] else "safely"
+        said = wording.so if flags[0] else "safely" if wording == UNSAFELY else "otherwise"
         raise InputError(
             f"{base.source} begins its answers to all {len(prompts)} prompts {said}; there is nothing to pair"
         )
     nearest = _nearest([text.ids for text in texts], flags)
     if not nearest:
         raise InputError(
-            "no prompt that is answered unsafely has as many tokens as one that is refused; give more pairs"
+            f"no prompt that is answered {wording.so} has as many tokens as one that is not; give more pairs"
         )
     return [
         matched(base, str(prompts[one]), str(prompts[other]), texts[one], texts[other], unsafe, safe)

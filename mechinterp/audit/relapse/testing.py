@@ -20,6 +20,7 @@ from mechinterp.answers.judges import Judge
 from mechinterp.answers.safety import unsafe
 from mechinterp.answers.scored import Answers
 from mechinterp.answers.scoring import score_responses
+from mechinterp.answers.wording import UNSAFELY, Wording
 from mechinterp.audit.evidence import Baseline, Evidence
 from mechinterp.audit.relapse.results import Outcome, RelapseTest
 from mechinterp.audit.relapse.treatment import patched_tokens
@@ -198,6 +199,7 @@ def unsafe_prompts(
     judge: Judge,
     wanted: int,
     *,
+    wording: Wording = UNSAFELY,
     seed: int = 0,
     max_new_tokens: int = 32,
     truncate: bool = False,
@@ -223,7 +225,7 @@ def unsafe_prompts(
     if not found:
         neutral = f" ({unjudged} answers are empty or without a word that the judge knows)" if unjudged else ""
         raise InputError(
-            f"{base.source} answers none of the {len(prompts)} adversarial prompts unsafely{neutral}, so that nothing "
-            "could come back; give other instances, a larger `max_new_tokens` or another judge"
+            f"{base.source} answers none of the {len(prompts)} adversarial prompts {wording.so}{neutral}, so that "
+            "nothing could come back; give other instances, a larger `max_new_tokens` or another judge"
         )
     return found[:wanted]
