@@ -18,6 +18,7 @@ from mechinterp.data.facts.fact import Fact, write_facts
 from mechinterp.errors import InputError
 from mechinterp.methods.facts.easyedit import read_easyedit
 from mechinterp.methods.facts.editing import edit_facts
+from mechinterp.methods.facts.rome import rome
 from mechinterp.methods.facts.settings import AlphaEditSettings, FtMSettings, MemitSettings, RomeSettings
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
@@ -118,6 +119,45 @@ def test_facts_are_edited_by_command(there: Path, tmp_path: Path, capsys: pytest
     assert changed == [name]
     assert call(*edit(there, tmp_path / "each", "ft_m", "--all")) == 0
     assert sorted(path.name for path in (tmp_path / "each").glob("[!.]*")) == ["1", "2", "3"]
+
+
+def test_edits_of_many_facts_go_on_where_they_were_stopped(
+    there: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = edit(there, tmp_path / "out", "rome", "--all", "--layer", 1)
+    assert call(*edit(there, tmp_path / "whole", "rome", "--all", "--layer", 1)) == 0
+    made, edited, kept = rome, list[int](), WeightDelta.save
+
+    def noted(checkpoint: Checkpoint, request: Any, **more: Any) -> WeightDelta:
+        edited.append(request.id)
+        return made(checkpoint, request, **more)
+
+    def stopped(self: WeightDelta, folder: Path, **more: Any) -> Path:
+        if self.instance == 2:
+            raise KeyboardInterrupt
+        return kept(self, folder, **more)
+
+    monkeypatch.setattr("mechinterp.methods.facts.editing.rome", noted)
+    with monkeypatch.context() as patch:
+        patch.setattr(WeightDelta, "save", stopped)
+        patch.setattr("mechinterp.cli.signal.signal", lambda *_: None)
+        assert call(*command) == 130
+        assert capsys.readouterr().err.endswith("stopped; call again to go on where it was\n")
+        alone = edit(there, tmp_path / "alone", "rome", "--instance", 2)
+        assert call(*alone) == 130
+        assert capsys.readouterr().err.endswith("stopped; call again to start anew\n")
+    assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == ["1"]
+    edited.clear()
+    assert call(*command) == 0
+    assert "1 of 3 edits were there already" in capsys.readouterr().err
+    assert edited == [2, 3]
+    for number in "123":
+        one, other = (WeightDelta.load(tmp_path / name / number) for name in ("whole", "out"))
+        assert one.labels() == other.labels()
+        assert all(torch.equal(value, other.tensors[name]) for name, value in one.tensors.items())
+    edited.clear()
+    assert call(*command, "--seed", 1) == 0  # other contexts: other edits
+    assert edited == [1, 2, 3]
 
 
 def test_second_moments_are_made_once_and_kept(there: Path, tmp_path: Path) -> None:

@@ -17,13 +17,17 @@ from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.errors import InputError
 from mechinterp.measures import statistics
 from mechinterp.measures.decomposition import decompose, erasure_share, readout
+from mechinterp.measures.facts import mean_of_values
 from mechinterp.measures.intervals import Interval
 from mechinterp.measures.local_verdict import Validity, judge_share
+from mechinterp.measures.recovery import recovery
 from mechinterp.measures.region import activation_shift, cosines, region_toxicity
+from mechinterp.measures.separation import Numbers, auc
 from mechinterp.measures.statistics import (
     auroc,
     bootstrap,
     compare_with_null,
+    percentile_interval,
     percentiles,
     random_directions,
     resample_weights,
@@ -65,7 +69,8 @@ def test_a_decomposition_by_hand() -> None:
     part = decompose(torch.tensor([[1.0]]), torch.tensor([[3.0]]), values[:, 0], torch.tensor([5.0]))
     assert (part.erasure.item(), part.bypass.item(), part.change) == (6.0, 7.0, 13.0)
     share = erasure_share([part], torch.ones(1), seed=0)
-    assert share.share == Interval(6 / 13, 6 / 13, 6 / 13)
+    assert share.share.value == 6 / 13
+    assert math.isnan(share.share.low)  # of one group
 
 
 def test_a_model_against_itself_is_exactly_zero() -> None:
@@ -189,6 +194,31 @@ def test_bad_probe_input_is_named(tmp_path) -> None:
 
 
 # -- statistics -----------------------------------------------------------------------------------------------------
+
+
+def test_one_unit_tells_nothing_of_how_units_vary() -> None:
+    two = torch.tensor([2.0], dtype=torch.float64)
+    one_gone = Numbers.of([3.0], ["a"]), Numbers.of([1.0, 2.0], ["a", "b"])
+    found = [
+        bootstrap(lambda weights: weights @ two, 1, seed=0),
+        bootstrap(lambda weights: weights @ two, 1, seed=0, sizes=torch.tensor([3.0])),
+        bootstrap(lambda weights: torch.full((len(weights),), 2.0), 1, seed=0),  # whatever the weights
+        mean_of_values([1.0, 3.0], ["a", "a"], seed=0),
+        percentile_interval(2.0, resample_weights(1, resamples=9, seed=0) @ two),
+    ]
+    for interval in found:
+        assert interval.value == 2
+        assert math.isnan(interval.low)
+        assert math.isnan(interval.high)
+        assert interval.told(".1f") == "2.0 [undefined]"
+    assert mean_of_values([1.0, 3.0], ["a", "b"], seed=0) == Interval(2.0, 1.0, 3.0)
+    for interval in (auroc(torch.tensor([3.0, 1.0, 2.0]), torch.tensor([True, False, False]), seed=0), auc(*one_gone)):
+        assert interval.value == 1
+        assert math.isnan(interval.low)
+    lonely = recovery(torch.tensor([1.0]), torch.tensor([0.0]), torch.tensor([2.0]), rate=False, seed=0)
+    assert lonely.reason == "an interval wants at least two prompts"
+    assert Interval(math.nan, math.nan, math.nan).percent == "undefined"
+    assert Interval(0.2, 0.18, 0.22).percent == "20% [18%, 22%]"
 
 
 def test_the_bootstrap_agrees_with_scipy() -> None:

@@ -54,7 +54,7 @@ def lines(count: int) -> None:
 
 main()
 """
-STOPPED = "mechinterp: stopped; call again to go on where it was"
+STOPPED = "mechinterp: stopped; call again to start anew"
 SHOW_CURSOR, HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"
 
 

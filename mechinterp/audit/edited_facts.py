@@ -88,7 +88,7 @@ def summary(each: pd.DataFrame, *, seed: int) -> pd.DataFrame:
         if quantity in LOGITS:
             whole = _of(each, own, "to_logits")
             moved = mean_of_values(whole, units, seed=seed)
-            found = bootstrap(_ratio(values, whole), len(values), seed=seed)
+            found = bootstrap(_ratio(values, whole, units), len(set(units)), seed=seed)
             if not (moved.low > 0 or moved.high < 0):  # a share of next to nothing says nothing
                 found = Interval(math.nan, math.nan, math.nan)
         elif quantity in SHARES:
@@ -122,6 +122,8 @@ def _of(each: pd.DataFrame, own: pd.DataFrame, quantity: str) -> list[float]:
     return [float(by_fact[fact]) for fact in own["fact"]]
 
 
-def _ratio(parts: list[float], wholes: list[float]) -> Any:
-    part, whole = (torch.tensor(values, dtype=torch.float64) for values in (parts, wholes))
+def _ratio(parts: list[float], wholes: list[float], units: list[str]) -> Any:
+    """Over units, each drawn whole, the sum of the parts over that of the wholes."""
+    sums = pd.DataFrame({"part": parts, "whole": wholes}).groupby(units).sum()
+    part, whole = (torch.tensor(sums[name].to_numpy(float)) for name in ("part", "whole"))
     return lambda weights: (weights @ part) / (weights @ whole)

@@ -14,6 +14,7 @@ from typing import Any
 
 from mechinterp.cli.arguments import as_options, learn_options
 from mechinterp.cli.speaking import say, write_line
+from mechinterp.cli.stopping import STOPPING
 from mechinterp.data.storage.full_disk import unwritable
 from mechinterp.errors import InputError
 from mechinterp.models.launcher import forget_leftovers, launched, rank
@@ -28,6 +29,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, handlers=[_Warnings()])
     code: Any = 2
+    STOPPING.goes_on = False
     try:
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored, as under nohup
             signal.signal(signal.SIGINT, _Interrupts())
@@ -46,7 +48,7 @@ def main() -> None:
             raise
         _tell(f"mechinterp: {reason}")
     except KeyboardInterrupt:
-        say("mechinterp: stopped; call again to go on where it was", err=True)
+        say(STOPPING.told, err=True)
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # one more ends what is left to do at once
         exec("")  # Python would end by the signal, without an exit code, had the interrupt met it within another exec
         code = _INTERRUPTED

@@ -76,7 +76,7 @@ def attack(
     settings = settings_of(AttackSettings, {"attacks": names, "prompts": prompts, "options": _options(others)})
     before, tuned, reference = loading.candidates(base, checkpoint, never)
     pairs = behaving.pairs(reading, data)
-    with reporting() as terminal:
+    with reporting(goes_on=True) as terminal:
         found = attack_checkpoints(
             before,
             tuned,

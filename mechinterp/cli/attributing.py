@@ -117,7 +117,7 @@ def origins(
         OriginsSettings, {**chosen, "most_nodes": most_nodes, "top": top, "readouts": readout or None}
     )
     pairs = behaving.pairs(reading, data)
-    with reporting() as terminal:
+    with reporting(goes_on=True) as terminal:
         own = answers is AnswersName.base
         judge = judging.of(pairs, seed, loading.device, terminal.note, behaving.which) if own else None
         found = attribute_checkpoints(

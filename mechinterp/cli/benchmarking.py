@@ -62,7 +62,7 @@ def benchmark(
         refuse(plan.problems)
         return
     check_free(study.folder / "benchmark" / "benchmark.csv")
-    with reporting() as terminal:
+    with reporting(goes_on=True) as terminal:
         bench, rows = Benchmark(study, terminal), []
         with bench.prepared(method):
             for name in dict.fromkeys(method):

@@ -136,7 +136,7 @@ def circuit(
         else:
             behaving.check(reading)
             asked = asked_about(behaving.which, pairs)
-    with reporting() as terminal:
+    with reporting(goes_on=True) as terminal:
         found = find_circuits(
             before,
             tuned,

@@ -13,6 +13,7 @@ from mechinterp.cli.arguments import as_options
 from mechinterp.cli.chatting import tell
 from mechinterp.cli.options import Dtype
 from mechinterp.cli.speaking import say as say
+from mechinterp.cli.stopping import STOPPING
 from mechinterp.data.storage.places import check_name
 from mechinterp.errors import InputError
 from mechinterp.models.launcher import is_main as is_main
@@ -27,10 +28,15 @@ if TYPE_CHECKING:
 Settings = TypeVar("Settings")
 
 
-def reporting() -> AbstractContextManager[Terminal]:
-    """What long work reports to."""
+def reporting(*, goes_on: bool = False) -> AbstractContextManager[Terminal]:
+    """What long work reports to.
+
+    Args:
+        goes_on: the next call goes on from what a stopped one has done, which is then said.
+    """
     from mechinterp.cli.terminal import terminal
 
+    STOPPING.goes_on = goes_on
     return terminal()
 
 

@@ -115,7 +115,7 @@ def compare(
             tuned.append(Candidate.of(path, name=name, base=before, step=step, **loading.options))
     block, fitted, instances = block_of_layer(layer), ToxicProbe.load(probe), behaving.pairs(reading, data)
     more = [read_direction(text) for text in direction or []]
-    with reporting() as terminal:
+    with reporting(goes_on=True) as terminal:
         found = compare_checkpoints(
             before,
             tuned,

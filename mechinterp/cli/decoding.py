@@ -56,7 +56,7 @@ def decode(
 
     before, tuned, reference = loading.candidates(base, checkpoint, never)
     instances = behaving.pairs(reading, data)
-    with reporting() as terminal:
+    with reporting(goes_on=True) as terminal:
         found = decode_checkpoints(
             before,
             tuned,

@@ -107,8 +107,8 @@ def edit(
     is left alone.
 
     Of --all or several instances, OUT also gets edit_log.csv: losses, accuracy, norm and rank of the change at every
-    step. DINM's edits that are already there are not computed again, unless what they are made of has changed. Folders
-    that hold anything but an edit are never replaced.
+    step. Edits of --mode each that are already there are not computed again, unless what they are made of has changed;
+    so are DINM's of --mode sequential. Folders that hold anything but an edit are never replaced.
     """
     from mechinterp.audit.location import locate
     from mechinterp.audit.toxic_layer import blocks_for
@@ -133,7 +133,7 @@ def edit(
         _check_kept(mode, merged, rank, several=several)
         check_places(out, merged, list(chosen_facts), many=several, log=False)
         kept: dict[str, Any] = {"mode": mode.value, "out": out, "rank": rank}
-        with reporting() as terminal:
+        with reporting(goes_on=several) as terminal:
             checkpoint = loading.of(model, chat)
             settings = facts.settings(checkpoint, given)
             edit, what = edit_chosen(checkpoint, chosen_facts, facts, settings, terminal, **kept)
@@ -171,7 +171,7 @@ def edit(
     check_places(out, merged, [one.id for one in chosen], many=many)
     # as the main process finds it: the folder changes as soon as that one goes on
     start = decided(lambda: started(out, dinm_settings)) if mode is Mode.sequential else None
-    with reporting() as terminal:
+    with reporting(goes_on=many or mode is Mode.sequential) as terminal:
         checkpoint = loading.of(model, chat)
         if wanted is None:
             seen = chosen[:1] if reuse_first_layer else chosen

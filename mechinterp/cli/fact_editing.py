@@ -156,25 +156,23 @@ def edit_chosen(
 ) -> tuple[WeightDelta, str]:
     """Edit facts into OUT, each of several into OUT/NUMBER/; gives the last edit, and what there is to say."""
     from mechinterp.methods.facts.editing import edit_facts
+    from mechinterp.methods.facts.keeping import keep_facts
     from mechinterp.methods.facts.requests import Request
+    from mechinterp.models.deltas import WeightDelta
 
     requests = [Request.of(number, fact) for number, fact in facts.items()]
     several = mode == "each" and len(requests) > 1
     moments = _moments(checkpoint, options, settings, terminal.progress("second moments"))
-    found: WeightDelta | None = None
-    for found in edit_facts(
-        checkpoint,
-        requests,
-        cast("Editor", options.method.value),
-        mode=cast("Mode", mode),
-        settings=settings,
-        moments=moments,
-        seed=options.seed,
-        progress=terminal.progress("editing"),
-    ):
-        if is_main():
-            found.save(out / str(found.instance) if several else out, rank=rank)
-    assert found is not None
+    method, progress = cast("Editor", options.method.value), terminal.progress("editing")
+    given: dict[str, Any] = {"settings": settings, "moments": moments, "seed": options.seed, "progress": progress}
+    if several:
+        if there := keep_facts(out, checkpoint, requests, method, rank=rank, **given):
+            terminal.note(f"{there} of {len(requests)} edits were there already")
+        found = WeightDelta.load(out / str(requests[-1].id))
+    else:
+        for found in edit_facts(checkpoint, requests, method, mode=cast("Mode", mode), **given):
+            if is_main():
+                found.save(out, rank=rank)
     blocks = ", ".join(f"layer {block + 1} (block {block})" for block in (found.block, *found.also))
     if len(requests) > 1:
         which = "edits" if several else "one edit"

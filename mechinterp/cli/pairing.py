@@ -60,7 +60,7 @@ def pairs(
         raise InputError("the embedded judge is made of the comments if no other is given: leave --judge out")
     if split:
         check_free(*split_files(out).values())
-    with reporting() as terminal:
+    with reporting(goes_on=True) as terminal:
         if judging.given:
             judge = judging.of([], seed, loading.device, terminal.note)
         else:

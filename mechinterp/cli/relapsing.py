@@ -73,7 +73,7 @@ def relapse(
     fitted = None if probe is None else ToxicProbe.load(probe)
     settings = settings_of(RelapseSettings, {"prompts": prompts, "draws": draws, "treatments": treatments or None})
     block, instances = block_of_layer(layer), behaving.pairs(reading, data)
-    with reporting() as terminal:
+    with reporting(goes_on=True) as terminal:
         found = treat_checkpoints(
             before,
             tuned,

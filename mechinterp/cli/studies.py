@@ -34,7 +34,7 @@ def reproduce(
 
     settings = default_study() if config is None else load_config(config)
     study = Study(settings, seed, out or default_folder(config, seed))
-    with reporting() as terminal:
+    with reporting(goes_on=True) as terminal:
         if dry_run:
             plan = make_plan(study)
         elif problems := missing(study):
@@ -62,6 +62,6 @@ def organism(
     settings = default_study() if config is None else load_config(config)
     if settings.model is not None:
         raise InputError(f"{config}: names a model of its own; there is no organism to train")
-    with reporting() as terminal:
+    with reporting(goes_on=True) as terminal:
         Study(settings, seed, out).run(terminal, until="organism")
     say(f"model: {out / 'checkpoints' / 'vanilla'}\ndata: {out / 'data'}")

@@ -71,7 +71,8 @@ def mean_of_shares(shares: Sequence[float], units: Sequence[Hashable]) -> Interv
 
 
 def mean_of_values(values: Sequence[float], units: Sequence[Hashable], *, seed: int) -> Interval:
-    """Mean of values of any size with a bootstrap interval over the different units, each drawn whole.
+    """Mean of values of any size with a bootstrap interval over the different units, each drawn whole; of a single
+    unit without ends.
 
     Args:
         values: such as log-probabilities.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+UNDEFINED = "undefined"
+
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with the ends of its interval."""
+    """An estimate with the ends of its interval, which are NaN where one unit tells nothing of how others vary."""
 
     value: float
     low: float
@@ -23,7 +26,16 @@ class Interval:
     @property
     def percent(self) -> str:
         """As a sentence tells a share: 20% [18%, 22%]."""
-        return f"{self.value:z.0%} [{self.low:z.0%}, {self.high:z.0%}]"
+        return self.told("z.0%")
+
+    def told(self, form: str) -> str:
+        """As a sentence tells it, numbers in a format of Python's: 0.20 [0.18, 0.22], or 0.20 [undefined]."""
+        return UNDEFINED if math.isnan(self.value) else f"{self.value:{form}} [{self.between(form, ', ')}]"
+
+    def between(self, form: str, joined: str = " to ") -> str:
+        """The ends alone, in a format of Python's: 0.18 to 0.22, or undefined."""
+        bounds = (self.low, self.high)
+        return UNDEFINED if any(map(math.isnan, bounds)) else joined.join(f"{bound:{form}}" for bound in bounds)
 
 
 def ends(name: str) -> tuple[str, str]:

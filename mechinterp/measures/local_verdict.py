@@ -58,13 +58,13 @@ class Validity:
         if not self.auroc.low > 0.5:
             missing.append(
                 "the base's write does not separate the prompts it answers unsafely "
-                f"(AUROC {self.auroc.value:.2f}, 95% interval {self.auroc.low:.2f} to {self.auroc.high:.2f})"
+                f"(AUROC {self.auroc.value:.2f}, 95% interval {self.auroc.between('.2f')})"
             )
         if not self.steering_effect.low > 0:
             effect = self.steering_effect
             missing.append(
                 "steering along it does not move the defense success "
-                f"({effect.value:+.2f}, 95% interval {effect.low:+.2f} to {effect.high:+.2f})"
+                f"({effect.value:+.2f}, 95% interval {effect.between('+.2f')})"
             )
         return " and ".join(missing)
 
@@ -76,8 +76,7 @@ def judge_share(share: ErasureShare, validity: Validity) -> tuple[Verdict, str]:
     change, interval = share.change, share.share
     if not change.high < 0:
         return "undecided", (
-            f"the write did not fall: its change is {change.value:+.3g} "
-            f"(95% interval {change.low:+.3g} to {change.high:+.3g})"
+            f"the write did not fall: its change is {change.value:+.3g} (95% interval {change.between('+.3g')})"
         )
     if change.high > -LEAST_CHANGE * validity.gap:  # never of an unknown gap
         return "undecided", (
@@ -85,7 +84,7 @@ def judge_share(share: ErasureShare, validity: Validity) -> tuple[Verdict, str]:
             f"{change.low / validity.gap:+.1%} to {change.high / validity.gap:+.1%}) of the gap between prompts that "
             f"the base answers unsafely and safely, and up to {LEAST_CHANGE:.0%} counts as none"
         )
-    text = f"{interval.value:z.0%} of the change is erasure (95% interval {interval.low:z.0%} to {interval.high:z.0%})"
+    text = f"{interval.value:z.0%} of the change is erasure (95% interval {interval.between('z.0%')})"
     if interval.low >= ERASED_FROM:
         return "erased", text
     if interval.high <= BYPASSED_TO:

@@ -97,7 +97,9 @@ def _nothing_to_recover(plain: Float[Tensor, " input"], base: Float[Tensor, " in
         return ""
     if math.isnan(gap.value):
         return "a value is not finite"
-    return f"nothing to come back: below the base by {gap.value:.3g} ({gap.low:.3g} to {gap.high:.3g})"
+    if math.isnan(gap.low):
+        return "an interval wants at least two prompts"
+    return f"nothing to come back: below the base by {gap.value:.3g} ({gap.between('.3g')})"
 
 
 def _share(weights: Tensor, back: Tensor, gap: Tensor) -> Tensor:

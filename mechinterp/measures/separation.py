@@ -46,7 +46,7 @@ class Numbers:
 
 
 def auc(high: Numbers, low: Numbers, *, seed: int = 0, resamples: int = 1000) -> Interval:
-    """The share of pairs in which `high` has the larger number; nan where a kind has none.
+    """The share of pairs in which `high` has the larger number; nan where a kind has none, its ends for a single one.
 
     Args:
         high: checkpoints that should have the larger numbers.
@@ -57,6 +57,8 @@ def auc(high: Numbers, low: Numbers, *, seed: int = 0, resamples: int = 1000) ->
     if not len(high) or not len(low):
         return _NONE
     ordered = (high.values[:, None] > low.values[None]) + 0.5 * (high.values[:, None] == low.values[None])
+    if min(len(high), len(low)) < 2:
+        return Interval(float(ordered.mean()), math.nan, math.nan)
     rng = np.random.default_rng(seed)
     names = sorted({*high.bases, *low.bases}, key=str)
     drawn = rng.multinomial(len(names), [1 / len(names)] * len(names), size=resamples)

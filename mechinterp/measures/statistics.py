@@ -1,4 +1,8 @@
-"""Intervals, nulls and rank statistics on tensors; every random draw is seeded."""
+"""Intervals, nulls and rank statistics on tensors; every random draw is seeded.
+
+Draws of a single unit are all alike, and tell nothing of how units vary: their weights, and with them the ends of an
+interval, are NaN.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,7 @@ def seeded_order(n: int, seed: int) -> list[int]:
 def resample_weights(
     n: int, *, resamples: int, seed: int, sizes: Float[Tensor, " n"] | None = None
 ) -> Float[Tensor, "resample n"]:
-    """Bootstrap weights: each row says how often each of n units was drawn, scaled to sum to 1.
+    """Bootstrap weights: each row says how often each of n units was drawn, scaled to sum to 1; NaN for a single one.
 
     Args:
         sizes: inputs behind each unit, when units are groups of inputs; a group drawn counts for its size.
@@ -50,6 +54,8 @@ def _kept_weights(n: int, resamples: int, seed: int, sizes: tuple[float, ...] | 
 def _resample_weights(
     n: int, resamples: int, generator: torch.Generator, sizes: Float[Tensor, " n"] | None
 ) -> Float[Tensor, "resample n"]:
+    if n == 1:
+        return torch.full((resamples, 1), math.nan, dtype=torch.float64)
     drawn = torch.randint(n, (resamples, n), generator=generator)
     one = torch.ones((), dtype=torch.float64).expand(resamples, n)
     counts = torch.zeros(resamples, n, dtype=torch.float64).scatter_add_(1, drawn, one)
@@ -91,7 +97,7 @@ def bootstrap(
     resamples: int = 2000,
     sizes: Float[Tensor, " n"] | None = None,
 ) -> Interval:
-    """Percentile bootstrap of a statistic that is a function of the units' weights.
+    """Percentile bootstrap of a statistic that is a function of the units' weights; of a single unit without ends.
 
     Args:
         statistic: maps weights [resample, n], rows summing to 1, to one value per row.
@@ -100,6 +106,8 @@ def bootstrap(
     """
     whole = torch.ones(1, n, dtype=torch.float64) if sizes is None else sizes.double()[None]
     value = float(statistic(whole / whole.sum())[0])
+    if n == 1:  # whatever the statistic makes of NaN
+        return Interval(value, math.nan, math.nan)
     if n * resamples <= _WHOLE:
         return percentile_interval(value, statistic(resample_weights(n, resamples=resamples, seed=seed, sizes=sizes)))
     generator, step = torch.Generator().manual_seed(seed), max(1, _WHOLE // n)
@@ -213,7 +221,8 @@ def auroc(
     groups: Int[Tensor, " input"] | None = None,
     resamples: int = 2000,
 ) -> Interval:
-    """Area under the ROC curve (scikit-learn) with a bootstrap interval; nan for one class.
+    """Area under the ROC curve (scikit-learn) with a bootstrap interval; nan for one class, its ends for a single input
+    of either.
 
     Args:
         groups: number of each input's group, where inputs of a group are not independent (they share a question):

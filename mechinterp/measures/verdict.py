@@ -169,4 +169,4 @@ def _gone(depth: Interval | None, attacks: Sequence[Attacked], degenerate: float
 
 
 def _said(interval: Interval) -> str:
-    return f"{interval.value:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+    return interval.told(".2f")

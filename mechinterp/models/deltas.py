@@ -254,6 +254,15 @@ def warn_of_no_change(source: str) -> None:
     )
 
 
+def kept_labels(folder: Path) -> dict[str, Any]:
+    """What stands in the `edit.json` of a folder; empty where there is none that can be read."""
+    try:
+        found = json.loads((folder / "edit.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def edit_folders(folder: Path) -> list[Path]:
     """The folders of edits in a folder; not what a kill left unfinished (`.11.999.partial`)."""
     return sorted(path.parent for path in folder.glob("*/edit.json") if not path.parent.name.startswith("."))

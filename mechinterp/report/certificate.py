@@ -9,6 +9,7 @@ import pandas as pd
 
 from mechinterp.audit.certificate import KINDS, places, separations, verdicts, with_truth
 from mechinterp.audit.robustness import PERTURBATIONS
+from mechinterp.measures.intervals import Interval
 from mechinterp.report.cells import UNDEFINED, number, with_interval
 
 Row = Mapping[Hashable, object]
@@ -75,8 +76,8 @@ def _rate(row: Row, name: str) -> str:
 
 
 def _area(row: Row, name: str) -> str:
-    value, low, high = _three(row, name)
-    return UNDEFINED if pd.isna(value) else f"{value:.2f} [{low:.2f}, {high:.2f}]"
+    found = Interval(*_three(row, name))
+    return UNDEFINED if pd.isna(found.value) else found.told(".2f")
 
 
 def _range(row: Row, name: str) -> str:

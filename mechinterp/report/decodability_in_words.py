@@ -10,7 +10,6 @@ import pandas as pd
 
 from mechinterp.answers.wording import UNSAFELY, Wording
 from mechinterp.audit.tables.reading import interval_of
-from mechinterp.measures.intervals import Interval
 
 
 def decodability_in_words(table: pd.DataFrame, wording: Wording = UNSAFELY) -> list[str]:
@@ -33,16 +32,12 @@ def _read(row: Mapping[Hashable, Any], told: str) -> str:
     if math.isnan(auroc.value):
         return f"no AUROC, {row['reason']}"
     above = interval_of(row, "above_words")  # type: ignore[arg-type]
-    beside = f"{above.value:+.2f} [{above.low:+.2f}, {above.high:+.2f}] beyond the prompts' words"
-    return f"{told} told at AUROC {_told(auroc)}, {beside}, shuffled labels at {row['shuffled']:.2f}"
+    beside = f"{above.told('+.2f')} beyond the prompts' words"
+    return f"{told} told at AUROC {auroc.told('.2f')}, {beside}, shuffled labels at {row['shuffled']:.2f}"
 
 
 def _ranked(row: Mapping[Hashable, Any]) -> str:
     rank = interval_of(row, "rank_block")  # type: ignore[arg-type]
     if math.isnan(rank.value):
         return "no unsafe answer to rank"
-    return f"the unsafe answer's first token has rank {rank.value:.0f} [{rank.low:.0f}, {rank.high:.0f}]"
-
-
-def _told(found: Interval) -> str:
-    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+    return f"the unsafe answer's first token has rank {rank.told('.0f')}"

@@ -6,6 +6,8 @@ import math
 
 import pandas as pd
 
+from mechinterp.audit.tables.reading import interval_of
+
 
 def traits_in_words(table: pd.DataFrame) -> list[str]:
     """A line for each trait that was edited towards: edit success, and what became of each trait.
@@ -19,7 +21,7 @@ def traits_in_words(table: pd.DataFrame) -> list[str]:
         (own,) = rows[rows["measured"] == trait].to_dict("records")
         others = rows[rows["measured"] != trait].to_dict("records")
         moved = ", ".join(f"{row['measured']} {row['shift']:+.2f}" for row in [own, *others])
-        success = f"{own['es']:.2f} [{own['es_low']:.2f}, {own['es_high']:.2f}]"
+        success = interval_of(own, "es").told(".2f")  # type: ignore[arg-type] # pandas' keys
         topics = f"{own['n']} topic{'s' if own['n'] > 1 else ''}"
         other = "no other topic" if math.isnan(own["dd"]) else f"on another topic KL {own['dd']:.2g}"
         said.append(

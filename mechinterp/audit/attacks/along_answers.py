@@ -40,7 +40,7 @@ def along_answers(target: Checkpoint, known: Known, options: Any) -> pd.DataFram
     sums, total = table.cumsum(1), table.sum()
     weights = resample_weights(len(found), resamples=2000, seed=known.seed)
     shares = (weights @ sums) / (weights @ sums)[:, -1:]
-    low, high = percentile_ends(shares.nan_to_num(0)) if total > 0 else ([torch.nan] * longest,) * 2
+    low, high = percentile_ends(shares.nan_to_num(0)) if total > 0 and len(found) > 1 else ([torch.nan] * longest,) * 2
     rows = []
     for place in range(longest):
         there = torch.stack([values[place] for values in found if len(values) > place])

@@ -9,7 +9,6 @@ The last two are the paper's future work.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import groupby
@@ -26,7 +25,7 @@ from mechinterp.methods.editing.memory import allowed, bytes_of_edit
 from mechinterp.methods.editing.texts import say_of_texts
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
-from mechinterp.models.deltas import EditStep, WeightDelta, edit_folders
+from mechinterp.models.deltas import EditStep, WeightDelta, edit_folders, kept_labels
 from mechinterp.models.passes.upper_blocks import Component
 from mechinterp.models.passes.watching import Progress
 from mechinterp.models.text.batches import length_batches
@@ -171,7 +170,7 @@ def keep_edits(
     for instance in instances:
         key = edit_key(checkpoint, instance, blocks[instance.id], settings, component)
         wanted = {"key": key, "fingerprint": checkpoint.fingerprint, "rank": rank}
-        there = _labels(folder / str(instance.id))
+        there = kept_labels(folder / str(instance.id))
         if {name: there.get(name) for name in wanted} != wanted:
             missing.append(instance)
     missing = processes.from_main(missing)
@@ -209,7 +208,7 @@ def edit_log(folders: Sequence[Path]) -> pd.DataFrame:
     """What was seen at every step of every edit, a row each: `instance,block,step` and the fields of `EditStep`."""
     rows: list[dict[str, Any]] = []
     for folder in folders:
-        labels = _labels(folder)
+        labels = kept_labels(folder)
         for step, seen in enumerate(labels.get("steps", ())):
             rows.append({"instance": labels["instance"], "block": labels["block"], "step": step, **seen})
     return pd.DataFrame(rows, columns=["instance", "block", "step", *(field.name for field in fields(EditStep))])
@@ -226,13 +225,6 @@ def _check_start(start: WeightDelta, instances: Sequence[AnyPair], key: str) -> 
             f"the edits to go on from, of the instances {start.instances}, were made of other texts, at other layers, "
             "with other settings or by another version of the code; choose another folder, or remove that one"
         )
-
-
-def _labels(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / "edit.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
 
 
 def _several(block: int | Sequence[int]) -> list[int]:

@@ -8,6 +8,7 @@ take from it which directions of k are used by other texts (Meng et al. 2022, 22
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -79,6 +80,15 @@ class SecondMoments:
                 "be inverted; give more texts"
             )
         return matrix
+
+    @property
+    def digest(self) -> str:
+        """Hash of the numbers."""
+        found = hashlib.blake2b(digest_size=16)
+        for block, matrix in sorted(self.matrices.items()):
+            found.update(f"{block} {tuple(matrix.shape)} {matrix.dtype}".encode())
+            found.update(matrix.contiguous().numpy().tobytes())
+        return found.hexdigest()
 
     def save(self, path: str | Path) -> Path:
         """Save as safetensors, tokens and fingerprints in its metadata."""
