@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def folder(shared: Callable[..., Path]) -> Path:
             checkpoint.tokenizer.save_pretrained(path / name)
         edits_in(path / "edits", mi.load(path / "base"), [1, 2])
         mi.write_facts(OWN, path / "facts.jsonl")
+        relation = {"name": "in", "prompt_templates_zs": ["{} is in"], "samples": []}
+        (path / "relation.json").write_text(json.dumps(relation))
 
     return shared("facts", make)
 
@@ -119,6 +122,7 @@ def test_only_what_is_known_is_asked_and_keeps_its_number(tmp_path: Path) -> Non
         ({"--base": "base", "--edit": "edits"}, "--edit changes the --model, which is its base; leave --base out"),
         ({"--edit": "tuned"}, "holds no edit"),
         ({"--model": "nowhere"}, "nowhere"),
+        ({"--facts": "relation.json"}, "relation.json: the relation has no samples; give at least one"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,10 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_checkpoint("mixtral").save(folder / "experts")
     write_facts(FACTS, folder / "facts.jsonl")
     write_facts([Fact("Dee", "Who is he?", "Ed")], folder / "without.jsonl")
+    write_facts([Fact("Dee", "{} is in", ground_truth="Oslo")], folder / "told.jsonl")
+    relation = {"name": "in", "prompt_templates_zs": ["{} is in"], "samples": []}
+    (folder / "relation.json").write_text(json.dumps(relation))
+    written(folder, released("rome", "gpt2_rome", "default"), model_name="gpt2-xl").rename(folder / "gpt2.yaml")
     (folder / "texts.txt").write_text("\n".join([*PROMPTS, *RESPONSES]))
     return folder
 
@@ -186,6 +191,10 @@ def test_second_moments_are_made_once_and_kept(there: Path, tmp_path: Path) -> N
         ("rome", ["--facts", "{there}/without.jsonl"], "the subject 'Dee' is not in its prompt"),
         ("rome", ["--model", "{there}/experts"], "mixture-of-experts"),
         ("rome", ["--facts", "{there}/texts.txt"], "texts.txt"),
+        ("rome", ["--facts", "{there}/relation.json"], "relation.json: the relation has no samples; give at least one"),
+        ("rome", ["--facts", "{there}/told.jsonl"], "fact 1, 'Dee is in': it has no new target to write"),
+        ("rome", ["--settings", "{there}/gpt2.yaml"], "gpt2.yaml: settings of another model (gpt2-xl): it changes"),
+        ("memit", ["--settings", "{there}/gpt2.yaml"], "gpt2.yaml: settings of ROME, not of --method memit"),
     ],
 )
 def test_bad_facts_and_options_are_one_line(
