@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from mechinterp.data.storage.provenance import code_of, digest
 from mechinterp.methods.facts.editing import Editor, edit_facts
-from mechinterp.methods.facts.requests import BARE, Request, placed
+from mechinterp.methods.facts.requests import BARE, FactToken, Request, placed
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import kept_labels
@@ -73,6 +73,6 @@ def _read(checkpoint: Checkpoint, request: Request, settings: BaseModel) -> list
     Raises:
         InputError: for a text that does not fit, as the edit itself.
     """
-    at = getattr(settings, "fact_token", "last")
+    at: FactToken = getattr(settings, "fact_token", "last")
     (found,) = placed(checkpoint, request, (BARE,), at, target=request.target)
     return [asdict(request), list(found.text.ids), found.text.prompt_length, found.place]
