@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import pandas as pd
@@ -58,6 +59,13 @@ class Answers:
     def among(self, rows: Sequence[int]) -> Answers:
         """Some of them."""
         return Answers(*(tuple(values[row] for row in rows) if values else () for values in vars(self).values()))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Answers]) -> Answers:
+        """Several, one after the other."""
+        return cls(
+            *(tuple(chain.from_iterable(values)) for values in zip(*(vars(p).values() for p in parts), strict=True))
+        )
 
     def flags(self, prompts: Sequence[str], judge: Judge | None = None) -> dict[str, list[bool | None]]:
         """Flags of each answer, see `flags_of`.

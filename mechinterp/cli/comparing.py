@@ -56,6 +56,15 @@ def compare(
     layer: Layer = "auto",
     distance: Distance = DistanceName.released,
     generated: Annotated[int, typer.Option(min=0, help="Also measure the first N greedy tokens after the prompt.")] = 0,
+    per_prompt: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="K",
+            help="Also decompose along a direction of each prompt's own, `per_prompt`: the first token of its answer "
+            "less the mean of K alternatives. Base and tuned are then in memory together.",
+        ),
+    ] = 0,
     text: Annotated[TextName, typer.Option(help="Whose greedy tokens: the base's for all, or each one's own.")] = (
         TextName.fixed
     ),
@@ -127,7 +136,9 @@ def compare(
             block=block,
             distance=distance.value,
             seed=seed,
-            settings=ComparisonSettings(max_new_tokens=max_new_tokens, generated=generated, text=text.value),
+            settings=ComparisonSettings(
+                max_new_tokens=max_new_tokens, generated=generated, text=text.value, per_prompt=per_prompt
+            ),
             behaviour=behaving.which,
             more=more,
             truncate=truncate,

@@ -7,7 +7,8 @@ Between two checkpoints the mean over inputs changes by, exactly,
            + sum_j (a'_j - a_j) (g_j + g'_j)/2      bypass: the information flowing in changed
            + (b' - b)                               the bias, a parameter too
 
-a and a' are the mean activations, so the identity holds neuron by neuron and for the sums, for any direction w.
+a and a' are the mean activations, so the identity holds neuron by neuron and for the sums, for any direction w;
+along a direction of each input's own it holds input by input (`prompt_sums`).
 
 It says where a change of the write came from, not that the write matters for what the model says: a direction explains
 a method only where it is in play (`comparison` reports that check). If only W_V of one block was trained, erasure there
@@ -16,7 +17,7 @@ is true by construction.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,7 +37,7 @@ class BlockDecomposition:
         write_base, write: mean write along the unit direction in both checkpoints, in units of the residual stream.
         erasure, bypass: per neuron, [d_mlp]; their sums with `bias` are the change.
         bias: change of the output bias along the direction.
-        group_erasure, group_bypass: the same sums for each group of inputs, [group].
+        group_erasure, group_bypass, group_bias: the same sums for each group of inputs, [group].
     """
 
     write_base: float
@@ -46,6 +47,7 @@ class BlockDecomposition:
     bias: float
     group_erasure: Float[Tensor, " group"]
     group_bypass: Float[Tensor, " group"]
+    group_bias: Float[Tensor, " group"]
 
     @property
     def change(self) -> float:
@@ -97,6 +99,7 @@ def decompose(
         bias=new_bias - base_bias,
         group_erasure=group_erasure.sum(1),
         group_bypass=group_bypass.sum(1),
+        group_bias=torch.full((len(a),), new_bias - base_bias, dtype=torch.float64),
     )
 
 
@@ -114,10 +117,10 @@ class ErasureShare:
 
 
 def erasure_share(
-    blocks: list[BlockDecomposition], group_sizes: Float[Tensor, " group"], *, seed: int, resamples: int = 2000
+    blocks: Sequence[BlockDecomposition], group_sizes: Float[Tensor, " group"], *, seed: int, resamples: int = 2000
 ) -> ErasureShare:
     """Sum a decomposition over blocks and resample the groups of inputs for intervals."""
-    bias = sum(block.bias for block in blocks)
+    bias = sum(block.group_bias for block in blocks)
     erasure = torch.stack([block.group_erasure for block in blocks]).sum(0) + bias
     bypass = torch.stack([block.group_bypass for block in blocks]).sum(0)
     sizes = group_sizes.double()

@@ -7,6 +7,7 @@ before. Checkpoints of one training run, by their steps, are a trajectory.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -150,7 +151,8 @@ def compare_checkpoints(
         )
         baseline = recording.baseline()
         evidence = ((candidate.name, recording.evidence(candidate, baseline)) for candidate in tuned)
-        tables |= compare(baseline, evidence, top_neurons=settings.top_neurons).tables
+        with work.together() if settings.per_prompt else nullcontext():
+            tables |= compare(baseline, evidence, top_neurons=settings.top_neurons).tables
         if baseline.answers is not None:
             tables["flags"] = baseline.answers.flags_table("base", baseline.inputs.prompts, judge)
         if relapse is not None:
@@ -237,7 +239,8 @@ class _Recording:
         def make() -> Evidence:
             checkpoint = self.work.open(candidate)
             self.work.reporter.note(f"recording {candidate.name}")
-            return gather_evidence(checkpoint, baseline.inputs)
+            base = self.work.open(self.work.base) if self.settings.per_prompt else None
+            return gather_evidence(checkpoint, baseline.inputs, base=base)
 
         # its inputs tell the data and the base apart, and whatever else made them
         made = made_by("mechinterp.audit.evidence.recording")

@@ -32,6 +32,9 @@ from mechinterp.models.unembedding import back_through_final_norm, unembedding
 DIRECTIONS = ("probe", "answer", "class_means")
 """Those that every comparison has."""
 
+PER_PROMPT = "per_prompt"
+"""The name in tables of a direction of each prompt's own (`of_prompts`)."""
+
 
 @torch.no_grad()
 def answer_direction(checkpoint: Checkpoint, instances: Sequence[AnyPair]) -> Float[Tensor, " d_model"]:
@@ -112,9 +115,9 @@ def find_directions(
 
 
 def check_more(more: Sequence[ToxicDirection], width: int, source: str) -> None:
-    """Raise `InputError` for directions of another width, or of a name that occurs twice or is one of `DIRECTIONS`."""
+    """Raise `InputError` for directions of another width, or of a name that occurs twice or is taken."""
     names = [direction.name for direction in more]
     for direction in more:
         direction.check_width(width, source)
-        if direction.name in DIRECTIONS or names.count(direction.name) > 1:
+        if direction.name in (*DIRECTIONS, PER_PROMPT) or names.count(direction.name) > 1:
             raise InputError(f"two directions are called {direction.name!r}; give NAME=FILE with a name of its own")

@@ -10,6 +10,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from mechinterp.audit.directions.of_prompts import PromptDirections
 from mechinterp.audit.evidence.settings import PLACES, Place
 from mechinterp.audit.top_vectors import TopVectors
 from mechinterp.data.showing import one_line
@@ -42,6 +43,7 @@ class Inputs:
         lens_tokens: whose logits the logit lens follows over depth; empty for no lens.
         truncate: whether prompts that exceed the context are cut from the left, or an error.
         sinks: of the base in these texts, which every mean and length leaves out; None to leave out none.
+        per_prompt: a direction of each prompt's own; None where none are measured along.
     """
 
     prompts: tuple[str, ...]
@@ -58,6 +60,7 @@ class Inputs:
     lens_tokens: tuple[LensToken, ...] = ()
     truncate: bool = False
     sinks: Sinks | None = None
+    per_prompt: PromptDirections | None = None
 
     def __repr__(self) -> str:
         return one_line(
@@ -72,7 +75,7 @@ class Inputs:
     def labels(self) -> dict[str, Any]:
         """All but tensors, JSON-serialisable."""
         own = {part.name: getattr(self, part.name) for part in fields(self)}
-        del own["vectors"], own["null_directions"]
+        del own["vectors"], own["null_directions"], own["per_prompt"]
         return {
             **own,
             "directions": list(self.directions),  # their order
@@ -88,4 +91,5 @@ class Inputs:
         directions = [direction.tolist() for direction in self.directions.values()]
         # all random directions are draws from one matrix: the first tells it apart, their number the rest
         null = [len(self.null_directions), self.null_directions[:1].tolist()]
-        return digest([self.labels(), directions, null, self.vectors.places])
+        own = [] if (each := self.per_prompt) is None else [each.rows, each.vectors.tolist()]
+        return digest([self.labels(), directions, null, self.vectors.places, *own])

@@ -9,11 +9,13 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mechinterp.answers.scored import Answers
+from mechinterp.audit.directions.of_prompts import PromptDirections
 from mechinterp.audit.evidence.inputs import Inputs
 from mechinterp.audit.evidence.kept_vectors import from_tensors, to_tensors
 from mechinterp.audit.evidence.of_checkpoint import Evidence, part_of
@@ -95,6 +97,8 @@ class Baseline:
             tensors = {"unsafe": self.unsafe, "checked": self.checked, "null_directions": self.inputs.null_directions}
             if self.groups is not None:
                 tensors["groups"] = self.groups
+            if (each := self.inputs.per_prompt) is not None:
+                tensors |= {"per_prompt/rows": torch.tensor(each.rows), "per_prompt/vectors": each.vectors}
             tensors |= {f"direction/{name}": value for name, value in self.inputs.directions.items()}
             for (name, at), steering in self.steering.items():
                 for kind in SIGNS:
@@ -136,6 +140,8 @@ class Baseline:
             lists["sinks"] = Sinks.from_labels(sinks)
         lists["vectors"] = from_tensors(part_of(tensors, "vectors/"), labels.pop("vectors"), directions)
         lists["null_directions"] = tensors["null_directions"]
+        if each := part_of(tensors, "per_prompt/"):
+            lists["per_prompt"] = PromptDirections(tuple(each["rows"].tolist()), each["vectors"])
         return cls(
             inputs=Inputs(directions=directions, **lists, **labels),
             evidence=Evidence.load(folder / "evidence"),

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mechinterp.audit.evidence.of_prompts import PromptTerms
 from mechinterp.audit.evidence.settings import TEXTS, Text
 from mechinterp.data.showing import one_line
 from mechinterp.data.storage.files import replacing, write_json
@@ -18,6 +19,7 @@ from mechinterp.models.passes.lens import LogitLens
 from mechinterp.models.passes.recorded import Recording
 
 _LENS = "logit_lens.safetensors"
+_PER_PROMPT = "of_prompts.safetensors"
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Evidence:
         first_tokens: by text, mean activation over inputs and their first greedy tokens of the neurons
             `Inputs.followed`, float64 [k]; empty where they are not followed.
         lens: the logit lens of `Inputs.lens_tokens` at the last prompt token.
+        per_prompt: the decomposition of its change along `Inputs.per_prompt`; None where that is not measured.
     """
 
     checkpoint: str
@@ -67,6 +70,7 @@ class Evidence:
     stream: Mapping[str, Stream] = field(default_factory=dict)
     first_tokens: Mapping[Text, Float[Tensor, " k"]] = field(default_factory=dict)
     lens: LogitLens | None = None
+    per_prompt: PromptTerms | None = None
 
     def __repr__(self) -> str:
         return one_line(
@@ -92,6 +96,8 @@ class Evidence:
             save_file({name: value.contiguous() for name, value in tensors.items()}, partial / "weights.safetensors")
             if self.lens is not None:
                 self.lens.save(partial / _LENS)
+            if self.per_prompt is not None:
+                self.per_prompt.save(partial / _PER_PROMPT)
             labels = {
                 "checkpoint": self.checkpoint,
                 "fingerprint": self.fingerprint,
@@ -122,6 +128,7 @@ class Evidence:
             },
             first_tokens={text: tensors[f"first_tokens/{text}"] for text in TEXTS if f"first_tokens/{text}" in tensors},
             lens=LogitLens.load(folder / _LENS) if (folder / _LENS).is_file() else None,
+            per_prompt=PromptTerms.load(folder / _PER_PROMPT) if (folder / _PER_PROMPT).is_file() else None,
             **labels,
         )
 

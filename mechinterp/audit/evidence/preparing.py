@@ -7,12 +7,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from mechinterp.answers.flags import shares_of
 from mechinterp.answers.judges import Judge
 from mechinterp.answers.scored import Answers
+from mechinterp.audit.directions.of_prompts import PromptDirections
 from mechinterp.audit.directions.probe import ToxicProbe
-from mechinterp.audit.directions.standard import find_directions
+from mechinterp.audit.directions.standard import PER_PROMPT, find_directions
 from mechinterp.audit.directions.toxic_direction import ToxicDirection
 from mechinterp.audit.evidence.inputs import Inputs
 from mechinterp.audit.evidence.of_base import SIGNS, Baseline, Steering
@@ -30,12 +33,15 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.interventions.contexts import steer
 from mechinterp.models.names import resid_post
 from mechinterp.models.passes.generation import continue_greedily, generate
+from mechinterp.models.passes.positions import Span
 from mechinterp.models.passes.recording import record_positions
 from mechinterp.models.passes.sequences import readings
 from mechinterp.models.passes.sinks import Sinks
 from mechinterp.models.text.tokens import Encoded
 
 Note = Callable[[str], None]
+Steered = Sequence[tuple[Float[Tensor, " d_model"], list[int]]]
+"""Directions with the numbers of the prompts that are steered along each."""
 
 _logger = logging.getLogger(__name__)
 
@@ -128,26 +134,63 @@ def prepare_baseline(
         continuations=continuations,
         truncate=truncate,
         sinks=sinks,
+        per_prompt=_of_prompts(base, instances, checked.tolist(), settings),
     )
     note("recording the base")
     evidence = gather_evidence(base, inputs, is_base=True)
     candidates = checked.nonzero().flatten()
     chosen = candidates[list(_some(len(candidates), settings.steering_inputs, seed))].tolist()
-    doses, asked = _doses(base, inputs, chosen), [prompts[i] for i in chosen]
+    doses = _doses(base, inputs, chosen)
     steering: dict[tuple[str, str], Steering] = {}
-    for at in dict.fromkeys(place.steered_at for place in places):
+    ways: list[tuple[str, Span, Steered]] = [
+        (name, at, [(direction, chosen)])
+        for at in dict.fromkeys(place.steered_at for place in places)
+        for name, direction in inputs.directions.items()
+    ]
+    if (own := inputs.per_prompt) is not None:
+        among = [row for row in own.rows if checked[row]]
+        ways.append(
+            (
+                PER_PROMPT,
+                "prompt_last",
+                own.alike([among[i] for i in _some(len(among), settings.steering_inputs, seed)]),
+            )
+        )
+    for name, at, parts in ways:
+        note(f"steering the base along {name} at {at}")
         length, entry_share = doses[at]
-        alpha = settings.steering_scale * length
-        for name, direction in inputs.directions.items():
-            note(f"steering the base along {name} at {at}")
-            outcomes = {"none": answers.among(chosen)}
-            for sign, kind in ((-1, "minus"), (1, "plus")):
+        alpha, rows = settings.steering_scale * length, sorted(row for _, some in parts for row in some)
+        outcomes, asked = {"none": answers.among(rows)}, [prompts[i] for i in rows]
+        for sign, kind in ((-1, "minus"), (1, "plus")):
+            found: dict[int, Answers] = {}
+            for direction, some in parts:
                 with steer(base, direction, block=block, alpha=sign * alpha, at=at):
-                    outcomes[kind] = answer(asked)
-            degenerate = {kind: shares_of(outcomes[kind].flags(asked))["degenerate"] for kind in SIGNS}
-            safely = {kind: ~found.unsafe.bool() for kind, found in outcomes.items()}
-            steering[name, at] = Steering(alpha, entry_share, **safely, degenerate=degenerate)
+                    of_some = answer([prompts[i] for i in some])
+                found |= {row: of_some.among([place]) for place, row in enumerate(some)}
+            outcomes[kind] = Answers.joined([found[row] for row in rows])
+        degenerate = {kind: shares_of(outcomes[kind].flags(asked))["degenerate"] for kind in SIGNS}
+        safely = {kind: ~each.unsafe.bool() for kind, each in outcomes.items()}
+        steering[name, at] = Steering(alpha, entry_share, **safely, degenerate=degenerate)
     return Baseline(inputs, evidence, unsafe, checked, steering, torch.tensor(questions_of(instances)), answers)
+
+
+def _of_prompts(
+    base: Checkpoint, instances: Sequence[AnyPair], checked: Sequence[bool], settings: ComparisonSettings
+) -> PromptDirections | None:
+    """A direction of each prompt's own, where they are asked for.
+
+    Raises:
+        InputError: if no prompt has one on which directions are checked.
+    """
+    if not settings.per_prompt:
+        return None
+    found = PromptDirections.of(base, instances, settings.per_prompt)
+    if not any(checked[row] for row in found.rows):
+        raise InputError(
+            "no prompt on which directions are checked has one of its own; give more whose answers start otherwise, or "
+            "leave `per_prompt` out"
+        )
+    return found
 
 
 def fitting_half(instances: Sequence[AnyPair], seed: int) -> list[int]:

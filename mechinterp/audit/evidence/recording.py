@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mechinterp.audit.evidence.inputs import Inputs
 from mechinterp.audit.evidence.of_checkpoint import Evidence, Stream
+from mechinterp.audit.evidence.recording_prompts import decompose_prompts
 from mechinterp.audit.evidence.settings import PLACES, TEXTS, Text
 from mechinterp.audit.top_vectors import vectors_at
 from mechinterp.errors import InputError
@@ -30,13 +31,16 @@ from mechinterp.models.text.tokens import Encoded, Position, generated_tokens
 logger = logging.getLogger(__name__)
 
 
-def gather_evidence(checkpoint: Checkpoint, inputs: Inputs, *, is_base: bool = False) -> Evidence:
+def gather_evidence(
+    checkpoint: Checkpoint, inputs: Inputs, *, is_base: bool = False, base: Checkpoint | None = None
+) -> Evidence:
     """Record one checkpoint on the inputs of a comparison.
 
     Args:
         checkpoint: the model; left as it was.
         inputs: of the comparison.
         is_base: also keep every input's write along every direction; the base's own greedy tokens are the fixed ones.
+        base: beside it in memory, where `inputs.per_prompt` has directions: only then are they measured along.
 
     Raises:
         InputError: if activations are not finite.
@@ -52,7 +56,9 @@ def gather_evidence(checkpoint: Checkpoint, inputs: Inputs, *, is_base: bool = F
         else:
             recordings[place.name] = session.continued(place.position, place.text)
     first_tokens = session.followed(recordings)
-    _check_finite(checkpoint, recordings)
+    for recording in recordings.values():
+        recording.check_finite(checkpoint.source)
+    below = checkpoint if is_base else base
     place_blocks, place_neurons = zip(*inputs.vectors.places, strict=True)
     return Evidence(
         checkpoint=checkpoint.name,
@@ -69,6 +75,7 @@ def gather_evidence(checkpoint: Checkpoint, inputs: Inputs, *, is_base: bool = F
         lens=read_lens(checkpoint, inputs.prompts, inputs.lens_tokens, truncate=inputs.truncate)
         if inputs.lens_tokens
         else None,
+        per_prompt=decompose_prompts(below, checkpoint, inputs) if inputs.per_prompt and below is not None else None,
     )
 
 
@@ -82,12 +89,6 @@ def _readouts(
         found.append(products[: len(units)])
         found_null.append(products[len(units) :].float())
     return torch.stack(found, dim=1), torch.stack(found_null, dim=1)
-
-
-def _check_finite(checkpoint: Checkpoint, recordings: Mapping[str, Recording]) -> None:
-    for recording in recordings.values():
-        if bad := {hook: count for hook, count in recording.non_finite.items() if count}:
-            raise InputError(f"{checkpoint.source}: non-finite activations {bad}; use a wider type (`dtype=float32`)")
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,7 @@ class _Session:
         found = record_positions(
             self.checkpoint, self.inputs.prompts, hooks, [position], together=hooks, **continuations
         )[position]
-        _check_finite(self.checkpoint, {position: found})
+        found.check_finite(self.checkpoint.source)
         return {block: found.mean(h_down(block))[neurons] for block, neurons in wanted.items()}
 
     def _in_order(self, wanted: Mapping[int, list[int]], means: Mapping[int, Tensor]) -> Float[Tensor, " k"]:

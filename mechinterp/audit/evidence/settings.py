@@ -61,6 +61,12 @@ class ComparisonSettings(UsersSettings):
     lens_tokens: int = Field(
         5, ge=0, description="first tokens of unsafe and of safe answers that the logit lens follows; 0 for no lens"
     )
+    per_prompt: int = Field(
+        0,
+        ge=0,
+        description="also decompose along a direction of each prompt's own: the first token of its unsafe answer less "
+        "the mean of so many alternatives; 0 for none. Base and tuned are then in memory together",
+    )
     generated: int = Field(0, ge=0, description="greedy tokens after the prompt that are measured too; 0 for none")
     text: Literal["fixed", "on_policy", "both"] = Field(
         "fixed", description="whose greedy tokens those are: the base's for all, each checkpoint's own, or both, apart"

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from mechinterp.audit.evidence import Baseline, Evidence, Place
+from mechinterp.audit.directions.standard import PER_PROMPT
+from mechinterp.audit.evidence import PLACES, Baseline, Evidence, Place
 from mechinterp.audit.tables.contrast import Contrast
 from mechinterp.audit.tables.table import Table
-from mechinterp.measures.decomposition import BlockDecomposition, decompose, erasure_share
+from mechinterp.measures.decomposition import BlockDecomposition, ErasureShare, decompose, erasure_share
 from mechinterp.measures.local_verdict import Validity, judge_share
 from mechinterp.models.names import h_down
 
@@ -18,27 +23,38 @@ def decomposition(contrast: Contrast) -> dict[str, pd.DataFrame]:
     """Section 6 of the methods: per block, summed with a verdict, and the neurons with the largest terms."""
     method, baseline, evidence = contrast.method, contrast.baseline, contrast.evidence
     rows, verdicts, neurons = [], [], []
-    for place in baseline.inputs.places:
-        for direction in baseline.inputs.directions:
-            blocks = decompose_blocks(baseline.evidence, evidence, direction, place.name)
-            key = {"method": method, "direction": direction, "position": place.name}
-            rows += [
-                {
-                    **key,
-                    "block": block,
-                    "write_base": part.write_base,
-                    "write": part.write,
-                    "change": part.change,
-                    "erasure": float(part.erasure.sum()),
-                    "bypass": float(part.bypass.sum()),
-                    "bias": part.bias,
-                }
-                for block, part in enumerate(blocks)
-            ]
-            verdicts.append({**key, **_verdict(blocks, baseline, place, contrast.checks[direction, place.name])})
-            neurons += [{**key, **neuron} for neuron in _top_neurons(blocks, contrast.top_neurons)]
+    for direction, place, blocks, sizes in _decomposed(baseline, evidence):
+        key = {"method": method, "direction": direction, "position": place.name}
+        rows += [
+            {
+                **key,
+                "block": block,
+                "write_base": part.write_base,
+                "write": part.write,
+                "change": part.change,
+                "erasure": float(part.erasure.sum()),
+                "bypass": float(part.bypass.sum()),
+                "bias": part.bias,
+            }
+            for block, part in enumerate(blocks)
+        ]
+        share = erasure_share(blocks, sizes, seed=baseline.inputs.seed)
+        verdicts.append({**key, **_verdict(blocks, share, place, contrast.checks[direction, place.name])})
+        neurons += [{**key, **neuron} for neuron in _top_neurons(blocks, contrast.top_neurons)]
     tables = {"decomposition": rows, "local_verdict": verdicts, "neurons": neurons}
     return {name: pd.DataFrame(table) for name, table in tables.items() if table}
+
+
+def _decomposed(
+    baseline: Baseline, evidence: Evidence
+) -> Iterator[tuple[str, Place, Sequence[BlockDecomposition], Float[Tensor, " group"]]]:
+    """Direction, place, blocks and sizes of groups; last along each prompt's own direction, where that was measured."""
+    for place in baseline.inputs.places:
+        sizes = baseline.evidence.recordings[place.name].group_sizes
+        for direction in baseline.inputs.directions:
+            yield direction, place, decompose_blocks(baseline.evidence, evidence, direction, place.name), sizes
+    if (terms := evidence.per_prompt) is not None:
+        yield PER_PROMPT, PLACES[0], terms.blocks, terms.group_sizes
 
 
 def decompose_blocks(base: Evidence, tuned: Evidence, direction: str, place: str) -> list[BlockDecomposition]:
@@ -59,10 +75,8 @@ def decompose_blocks(base: Evidence, tuned: Evidence, direction: str, place: str
 
 
 def _verdict(
-    blocks: list[BlockDecomposition], baseline: Baseline, place: Place, validity: Validity
+    blocks: Sequence[BlockDecomposition], share: ErasureShare, place: Place, validity: Validity
 ) -> dict[str, object]:
-    sizes = baseline.evidence.recordings[place.name].group_sizes
-    share = erasure_share(blocks, sizes, seed=baseline.inputs.seed)
     verdict, reason = judge_share(share, validity)
     if place.text == "on_policy":
         verdict, reason = "undecided", "each checkpoint read its own tokens, so that bypass includes the change of text"
@@ -79,7 +93,7 @@ def _verdict(
     }
 
 
-def _top_neurons(blocks: list[BlockDecomposition], wanted: int) -> list[dict[str, object]]:
+def _top_neurons(blocks: Sequence[BlockDecomposition], wanted: int) -> list[dict[str, object]]:
     """The neurons whose terms are largest, over all blocks."""
     size = torch.stack([block.erasure.abs() + block.bypass.abs() for block in blocks])
     neurons = []

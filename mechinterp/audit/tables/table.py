@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 KEYS: Mapping[str, str] = {
     "method": "label of the checkpoint: a method of the study, or the name it was given",
     "checkpoint": "label of the checkpoint",
-    "direction": "the direction measured along: probe, answer, class_means, or one that the run added",
+    "direction": "measured along: probe, answer, class_means, per_prompt (each prompt’s own), or one added",
     "position": "where in the text: prompt_last (last prompt token), response (mean over the unsafe one), generated:…",
     "layer": "the block, counted from 0",
     "block": "of the model, counted from 0; empty outside the blocks",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
-from mechinterp.audit.evidence import Baseline
+from mechinterp.audit.directions.standard import PER_PROMPT
+from mechinterp.audit.evidence import Baseline, Steering
 from mechinterp.audit.tables.contrast import Contrast
 from mechinterp.audit.tables.table import Table
 from mechinterp.measures.local_verdict import Validity
@@ -22,25 +25,44 @@ def check_directions(baseline: Baseline) -> dict[tuple[str, str], Validity]:
         writes = torch.stack(list(projections)).sum(0)[baseline.checked]
         for column, name in enumerate(baseline.inputs.directions):
             steering = baseline.steering[name, place.steered_at]
-            gain = steering.minus.double() - steering.plus.double()
-            effect = bootstrap(lambda weights, gain=gain: weights @ gain, len(gain), seed=seed)  # type: ignore[misc]
-            own = writes[:, column]
-            gap = float(own[unsafe].mean() - own[~unsafe].mean())  # nan if all are alike
-            checks[name, place.name] = Validity(auroc(own, unsafe, seed=seed, groups=groups), effect, gap)
+            checks[name, place.name] = _check(writes[:, column], unsafe, steering, groups, seed)
+    if (own := baseline.inputs.per_prompt) is not None and (terms := baseline.evidence.per_prompt) is not None:
+        kept = baseline.checked[list(own.rows)]
+        rows = torch.tensor(own.rows)[kept]
+        writes, unsafe = terms.writes[kept], baseline.unsafe[rows]
+        of_rows = None if baseline.groups is None else baseline.groups[rows]
+        steering = baseline.steering[PER_PROMPT, "prompt_last"]
+        checks[PER_PROMPT, "prompt_last"] = _check(writes, unsafe, steering, of_rows, seed)
     return checks
+
+
+def _check(
+    writes: Float[Tensor, " input"],
+    unsafe: Bool[Tensor, " input"],
+    steering: Steering,
+    groups: Int[Tensor, " input"] | None,
+    seed: int,
+) -> Validity:
+    """Whether a direction is in play, by the base's writes along it and by steering."""
+    gain = steering.minus.double() - steering.plus.double()
+    effect = bootstrap(lambda weights: weights @ gain, len(gain), seed=seed)
+    gap = float(writes[unsafe].mean() - writes[~unsafe].mean())  # nan if all are alike
+    return Validity(auroc(writes, unsafe, seed=seed, groups=groups), effect, gap)
 
 
 def validity(contrast: Contrast) -> pd.DataFrame:
     """Section 6's validity check, a row per direction and place."""
     baseline = contrast.baseline
-    unsafe = baseline.unsafe[baseline.checked]
     answer = baseline.inputs.directions["answer"].double()
     random = random_directions(baseline.evidence.values, 1000, seed=baseline.inputs.seed)
     band = compare_with_null(0.0, random @ (answer / answer.norm()))
     rows = []
     places = {place.name: place for place in baseline.inputs.places}
     for (name, place), check in contrast.checks.items():
-        direction = baseline.inputs.directions[name].double()
+        own = baseline.inputs.per_prompt if name == PER_PROMPT else None
+        direction = (baseline.inputs.directions[name] if own is None else own.vectors).double()
+        read = baseline.checked if own is None else torch.tensor(own.rows)[baseline.checked[list(own.rows)]]
+        unsafe = baseline.unsafe[read]
         steering = baseline.steering[name, places[place].steered_at]
         rows.append(
             {
@@ -50,7 +72,7 @@ def validity(contrast: Contrast) -> pd.DataFrame:
                 "gap": check.gap,
                 "n_unsafe": int(unsafe.sum()),
                 "n_safe": int((~unsafe).sum()),
-                "cosine_with_answer": float(torch.cosine_similarity(direction, answer, dim=0)),
+                "cosine_with_answer": float(torch.cosine_similarity(direction, answer, dim=-1).mean()),
                 "cosine_null_low": band.low,
                 "cosine_null_high": band.high,
                 "steering_alpha": steering.alpha,
@@ -83,7 +105,7 @@ VALIDITY = Table(
             "scale on which a change is large or small"
         ),
         "n_unsafe, n_safe": "prompts that the base answers unsafely, and the others, among those checked on",
-        "cosine_with_answer": "cosine with the direction that decides the answer",
+        "cosine_with_answer": "cosine with the direction that decides the answer, mean over prompts that each have one",
         "cosine_null_low, cosine_null_high": "the ends between which 95% of random directions lie",
         "steering_alpha": "length of what is added when steering, in units of the residual stream",
         "steering_entry_share": (

@@ -17,6 +17,7 @@ from torch import Tensor
 from mechinterp.data.showing import one_line, shown
 from mechinterp.data.storage.files import replacing
 from mechinterp.data.storage.labels import check_dimensions, check_numbers, typed
+from mechinterp.errors import InputError
 from mechinterp.measures.massive import dimension_share
 
 
@@ -66,6 +67,11 @@ class Recording:
         if len(groups) != len(self.group_sizes):
             return groups[0]
         return self.group_sizes @ groups / self.group_sizes.sum()
+
+    def check_finite(self, source: str) -> None:
+        """Raise `InputError`, which names the model as `source`, if a measured value was NaN or infinite."""
+        if bad := {hook: count for hook, count in self.non_finite.items() if count}:
+            raise InputError(f"{source}: non-finite activations {bad}; use a wider type (`dtype=float32`)")
 
     def save(self, path: str | Path) -> Path:
         """Save as safetensors with the labels in its metadata."""

@@ -36,4 +36,4 @@ def make(run: Run, reporter: Reporter) -> None:
             reporter.note(f"record: recording {method}")
             with opened(run, method) as tuned:
                 check_comparable(vanilla, [tuned])
-                gather_evidence(tuned, baseline.inputs).save(folder / method)
+                gather_evidence(tuned, baseline.inputs, base=vanilla).save(folder / method)
