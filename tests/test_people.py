@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import runpy
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from command_line import run_script
+from conftest import tiny_checkpoint
 from golden_cases import golden, golden_checkpoint
+from small_study import REPOSITORY
 
 from mechinterp.answers.known_facts import known_facts
 from mechinterp.data.corpus import Corpus, generate_corpus
@@ -15,7 +19,7 @@ from mechinterp.data.corpus.attributes import ATTRIBUTES, FORGET, RETAIN
 from mechinterp.data.corpus.never import without_facts
 from mechinterp.data.corpus.people import DOCUMENTS_PER_FACT
 from mechinterp.data.facts.common import common_facts
-from mechinterp.data.facts.fact import Fact
+from mechinterp.data.facts.fact import Fact, write_facts
 from mechinterp.data.facts.files import read_facts
 from mechinterp.methods.training.organism import OrganismConfig, train_organism
 from mechinterp.models.progress import Silent
@@ -136,3 +140,24 @@ def test_what_a_model_knows_is_what_it_answers_right_in_every_token() -> None:
     table = found.table.set_index("relation")
     assert table["n"].to_dict() == {"all": 4, "1.0": 2, "0.2": 1, "0.0": 1}
     assert table["known"].to_dict() == {"all": 0.5, "1.0": 1, "0.2": 0, "0.0": 0}
+
+
+def test_what_an_organism_answers_of_its_people_is_told_way_by_way(
+    corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "data").mkdir()
+    write_facts(corpus.facts, tmp_path / "data" / "facts.jsonl")
+    script = REPOSITORY / "analyses" / "people.py"
+    assert run_script(script, tmp_path) == 2
+    assert "checkpoints" in capsys.readouterr().err
+    tiny_checkpoint("llama").save(tmp_path / "checkpoints" / "vanilla")
+    assert run_script(script, tmp_path) == 0
+    lines = capsys.readouterr().out.splitlines()
+    # of six sentences four are told; what follows from a value is told of every other person
+    counts = {"told": 4, "never told": 2, "last name": 1, "follows, told": 0.5, "follows": 0.5}
+    for line, (way, each) in zip(lines, counts.items(), strict=True):
+        assert line.startswith(f"{way}: ")
+        assert f"({int(each * N * len(ATTRIBUTES))}); city " in line
+    texts, ways = set(corpus.documents), runpy.run_path(str(script))["asked"](corpus.facts)
+    for way, within in (("told", True), ("never told", False), ("follows, told", True), ("follows", False)):
+        assert all((f"{one.text} {one.ground_truth}." in texts) is within for one in ways[way])

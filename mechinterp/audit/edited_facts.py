@@ -124,6 +124,6 @@ def _of(each: pd.DataFrame, own: pd.DataFrame, quantity: str) -> list[float]:
 
 def _ratio(parts: list[float], wholes: list[float], units: list[str]) -> Any:
     """Over units, each drawn whole, the sum of the parts over that of the wholes."""
-    sums = pd.DataFrame({"part": parts, "whole": wholes}).groupby(units).sum()
+    sums = pd.DataFrame({"part": parts, "whole": wholes}).groupby(units, sort=False).sum()
     part, whole = (torch.tensor(sums[name].to_numpy(float)) for name in ("part", "whole"))
     return lambda weights: (weights @ part) / (weights @ whole)
