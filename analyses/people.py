@@ -60,7 +60,7 @@ def main() -> int:
     for way, own in asked(facts).items():
         whole, *by_attribute = mi.known_facts(model, own).table.to_dict("records")
         more = ", ".join(f"{row['relation']} {interval_of(row, 'known').percent}" for row in by_attribute)  # type: ignore[arg-type]
-        print(f"{way}: {counted(whole, 'known')}; {more}")  # type: ignore[arg-type] # noqa: T201
+        print(f"{way}: {counted(whole, 'known')}; {more}")  # noqa: T201
     return 0
 
 
