@@ -16,8 +16,7 @@ import sys
 from pathlib import Path
 
 from mechinterp.cli.terminal import terminal
-from mechinterp.data.facts.common import common_facts
-from mechinterp.data.facts.files import read_facts
+from mechinterp.data.facts.named import named_facts
 from mechinterp.errors import InputError
 from mechinterp.models.text.chat import ChatChoice
 from mechinterp.report.edited_facts_in_words import edited_facts_in_words
@@ -43,7 +42,7 @@ def main() -> int:
     parser.add_argument("--device", default="auto", help="[%(default)s]")
     given = parser.parse_args()
     try:
-        facts = common_facts() if given.facts == "common" else read_facts(given.facts)
+        facts = named_facts(given.facts)
         settings = EditedFactsSettings(
             methods=tuple(given.methods),
             blocks=None if given.blocks is None else tuple(given.blocks),

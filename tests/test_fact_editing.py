@@ -122,6 +122,8 @@ def test_facts_are_edited_by_command(there: Path, tmp_path: Path, capsys: pytest
     before, after = Checkpoint.load(there / "model"), Checkpoint.load(tmp_path / "m")
     changed = [n for n, p in after.model.named_parameters() if not torch.equal(p, before.parameter(n))]
     assert changed == [name]
+    assert call(*edit(there, tmp_path / "ours", "ft_m", "--facts", "common", "--instance", 60)) == 0
+    assert WeightDelta.load(tmp_path / "ours").instance == 60
     assert call(*edit(there, tmp_path / "each", "ft_m", "--all")) == 0
     assert sorted(path.name for path in (tmp_path / "each").glob("[!.]*")) == ["1", "2", "3"]
 
@@ -188,7 +190,7 @@ def test_second_moments_are_made_once_and_kept(there: Path, tmp_path: Path) -> N
         ("ft_m", ["--fact-token", "last"], "--fact-token is not for --method ft_m"),
         ("ft_m", ["--layer", "0,1"], "trains one block"),
         ("dinm", [], "--facts is not for --method dinm"),
-        ("rome", ["--facts", "{there}/without.jsonl"], "the subject 'Dee' is not in its prompt"),
+        ("rome", ["--facts", "{there}/without.jsonl"], "fact 1: the subject 'Dee' is not in its prompt"),
         ("rome", ["--model", "{there}/experts"], "mixture-of-experts"),
         ("rome", ["--facts", "{there}/texts.txt"], "texts.txt"),
         ("rome", ["--facts", "{there}/relation.json"], "relation.json: the relation has no samples; give at least one"),

@@ -99,7 +99,7 @@ def circuit(
     figures, and in circuits the scores of all edges.
     """
     from mechinterp.audit.circuits.settings import CircuitSettings
-    from mechinterp.data.facts.files import read_facts
+    from mechinterp.data.facts.named import named_facts
     from mechinterp.data.prompt_pairs import has_prompt_pairs, read_prompt_pairs
     from mechinterp.report.circuits_in_words import circuits_in_words
     from mechinterp.runs.circuits import Asked, asked_about, check_behaviour, find_circuits
@@ -123,7 +123,7 @@ def circuit(
     asked: Asked
     if facts is not None:
         check_behaviour(behaving.which, facts=True)
-        asked = read_facts(facts)
+        asked = named_facts(facts)
         if truth:
             asked = [replaced(fact, target_new="") for fact in asked if fact.ground_truth]
     else:

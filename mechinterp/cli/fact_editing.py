@@ -46,7 +46,8 @@ OPTIONS: dict[str, Any] = {
         MethodName, typer.Option(help="dinm edits instances of --data; the others facts of --facts, numbered from 1.")
     ],
     "facts": Annotated[
-        Path | None, typer.Option(help="Facts: JSON lines or a list, a set of KnowEdit, a relation of LRE.")
+        Path | None,
+        typer.Option(help="Facts: JSON lines or a list, a set of KnowEdit, a relation of LRE, or `common`."),
     ],
     "settings_file": Annotated[
         Path | None, typer.Option("--settings", help="EasyEdit's settings file; options given beside it count more.")
@@ -101,10 +102,10 @@ class FactEditing:
 
     def chosen(self, wanted: Sequence[int] | None, every: bool) -> dict[int, Fact]:
         """The facts that --instance or --all choose, by their numbers; the first one without either."""
-        from mechinterp.data.facts.files import read_facts
+        from mechinterp.data.facts.named import named_facts
 
         assert self.facts is not None
-        facts = read_facts(self.facts)
+        facts = named_facts(self.facts)
         if every and wanted:
             raise InputError("--all and --instance exclude each other")
         numbers = range(1, len(facts) + 1) if every else dict.fromkeys(wanted or [1])

@@ -63,16 +63,14 @@ def evaluate_facts(
     --max-new-tokens also answers/NAME.json.
     """
     from mechinterp.answers.edits_found import find_edits
-    from mechinterp.data.facts.common import common_facts
-    from mechinterp.data.facts.files import read_facts
+    from mechinterp.data.facts.named import named_facts
     from mechinterp.report.facts_in_words import facts_in_words
     from mechinterp.runs import facts as running
     from mechinterp.runs.candidate import Candidate
 
     if edit is not None and base is not None:
         raise InputError("--edit changes the --model, which is its base; leave --base out")
-    own = str(facts) == "common" and not facts.exists()
-    asked = (common_facts() if own else read_facts(facts))[:limit]
+    asked = named_facts(facts)[:limit]
     before: Candidate | None = None
     tuned: list[Candidate] = []
     edits: dict[str, running.Edits] = {}

@@ -56,7 +56,10 @@ class Request:
             raise InputError(f"fact {number}, {fact.text!r:.80}: it has no new target to write; give `target_new`")
         if not fact.subject.strip():
             return cls(number, fact.text, None, fact.target_new)
-        return cls(number, fact.template, fact.subject, fact.target_new)
+        try:
+            return cls(number, fact.template, fact.subject, fact.target_new)
+        except InputError as error:
+            raise InputError(f"fact {number}: {error}") from None
 
     @property
     def question(self) -> Prompt:
