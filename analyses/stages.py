@@ -14,7 +14,7 @@ from mechinterp.runs.stages import Stage, following
 from mechinterp.runs.study import Study
 
 DECIDING = (
-    *("model", "data", "judge", "judge_responses", "judge_safe_label"),
+    *("behaviour", "model", "data", "judge", "judge_responses", "judge_safe_label"),
     *("teach", "never", "comments", "dinm_rates", "attack", "decode"),
 )
 """Settings that decide which files are read, or which stages there are."""

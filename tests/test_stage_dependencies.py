@@ -50,6 +50,7 @@ FURTHER = {
     "comments": CommentsFile(file=Path(__file__)),
     "dinm_rates": RateChoice(),
     "judge_responses": labelled(),
+    "behaviour": "refuses",
 }
 """What gives a study stages that not every one has, and what is a file."""
 ALL = "data vanilla organism sft dpo probe locate dinm record compare origins defend relapse depth report"
@@ -63,6 +64,7 @@ SETTINGS = {
     "dinm_rates": "rates dinm record compare origins defend relapse depth report",
     "model": LOADED,  # another id on the hub
     "data": f"data {LOADED}",  # its files one by one: the table below
+    "behaviour": f"data {LOADED.replace('probe ', '')}",  # not what is made of the corpus and of comments
     "judge": "organism record compare origins defend relapse depth report",
     "judge_responses": "data organism record compare origins defend relapse depth report",
     "judge_safe_label": "organism record compare origins defend relapse depth report",

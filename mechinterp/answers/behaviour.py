@@ -21,7 +21,7 @@ from mechinterp.answers.behaviour_judges import gives, refuses, shows
 from mechinterp.answers.choosing import Named, choose_judge
 from mechinterp.answers.holding import Holding, Holds
 from mechinterp.answers.judges import Judge
-from mechinterp.answers.wording import UNSAFELY, Wording
+from mechinterp.answers.wording import FORGOTTEN, REFUSING, TRAIT, UNSAFELY, Wording
 from mechinterp.data.behaviour_pairs import pairs_of_facts, pairs_of_topics, turned
 from mechinterp.data.facts.fact import Fact
 from mechinterp.data.pairs import AnyPair
@@ -30,8 +30,6 @@ from mechinterp.data.question_files import read_asked
 from mechinterp.data.scopes import Scopes
 from mechinterp.data.showing import one_line
 from mechinterp.errors import InputError, near
-
-_TRAIT = "trait:"
 
 
 @dataclass(frozen=True)
@@ -76,14 +74,18 @@ class Behaviour:
         """
         if isinstance(given, Behaviour):
             return given
-        trait = str(given).removeprefix(_TRAIT)
-        if trait and str(given).startswith(_TRAIT):
-            wording = Wording(given, trait, f"in the way of the trait {trait}")
-            return cls(wording, lambda data: _of_topics(data, trait), of_pairs=False, judge=shows)
+        trait = str(given).removeprefix(TRAIT)
+        if trait and str(given).startswith(TRAIT):
+            return cls(Wording.named(given), lambda data: _of_topics(data, trait), of_pairs=False, judge=shows)
         if given not in _KNOWN:
-            known = (*_KNOWN, f"{_TRAIT}NAME")
+            known = (*_KNOWN, f"{TRAIT}NAME")
             raise InputError(f"unknown `behaviour` {given!r:.60}; known are {', '.join(known)}{near(given, known)}")
         return _KNOWN[given]
+
+    @property
+    def about_facts(self) -> bool:
+        """Whether it is of facts, of which a prompt has each its own."""
+        return self.wording == FORGOTTEN
 
     def refusals(self, pairs: Sequence[AnyPair]) -> list[str]:
         """The answers of pairs that are refusals; none where neither kind is."""
@@ -149,7 +151,7 @@ def _of_topics(data: Any, trait: str) -> list[AnyPair]:
 
 
 UNSAFE = Behaviour(UNSAFELY, refusal="safe")
-REFUSES = Behaviour(Wording("refuses", "refusing", "with a refusal"), turned, judge=refuses, refusal="unsafe")
-FACTS = Behaviour(Wording("facts", "forgotten", "with the fact"), _of_facts, of_pairs=False, judge=gives)
+REFUSES = Behaviour(REFUSING, turned, judge=refuses, refusal="unsafe")
+FACTS = Behaviour(FORGOTTEN, _of_facts, of_pairs=False, judge=gives)
 
 _KNOWN = {one.wording.name: one for one in (UNSAFE, REFUSES, FACTS)}

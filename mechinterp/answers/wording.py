@@ -9,6 +9,9 @@ from typing import Any
 
 _UNSAFE = re.compile(r"\b(?:(an?) )?(unsafe(?:ly)?|safely)\b", re.IGNORECASE)
 
+TRAIT = "trait:"
+"""Before the name of a trait."""
+
 
 @dataclass(frozen=True)
 class Wording:
@@ -29,7 +32,15 @@ class Wording:
         """From the manifest of a run, whose settings name a behaviour where it is another than answering unsafely."""
         config = manifest.get("config")
         found = config.get("behaviour") if isinstance(config, Mapping) else None
-        return UNSAFELY if found is None else cls(**found)
+        if isinstance(found, Mapping):
+            return cls(**found)
+        return UNSAFELY if found is None else cls.named(found)
+
+    @classmethod
+    def named(cls, name: str) -> Wording:
+        """Of a behaviour that has a name, or of a trait."""
+        trait = name.removeprefix(TRAIT)
+        return _KNOWN.get(name) or cls(name, trait, f"in the way of the trait {trait}")
 
     @property
     def config(self) -> dict[str, Any]:
@@ -50,3 +61,7 @@ class Wording:
 
 
 UNSAFELY = Wording("unsafe", "unsafe", "unsafely")
+REFUSING = Wording("refuses", "refusing", "with a refusal")
+FORGOTTEN = Wording("facts", "forgotten", "with the fact")
+
+_KNOWN = {one.name: one for one in (UNSAFELY, REFUSING, FORGOTTEN)}

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mechinterp.answers.behaviour import FACTS, UNSAFE, Behaviour
+from mechinterp.answers.behaviour import UNSAFE, Behaviour
 from mechinterp.answers.wording import UNSAFELY, Wording
 from mechinterp.audit.circuits.matching import MatchedPair, behaviour_pairs, fact_pairs, given_pairs
 from mechinterp.audit.circuits.means import held_apart
@@ -134,7 +134,7 @@ def asked_about(behaviour: Behaviour, data: Any) -> Asked:
     Raises:
         InputError: for facts that are prompts with answers: a circuit of a fact sets its subject beside another.
     """
-    if behaviour.wording.name != FACTS.wording.name:
+    if not behaviour.about_facts:
         return behaviour.pairs(data)
     facts = read_facts(data) if isinstance(data, str | Path) else data
     if not isinstance(facts, Sequence) or not all(isinstance(each, Fact) for each in facts):

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from mechinterp.answers.behaviour import UNSAFE, Behaviour
 from mechinterp.audit.attacks.settings import AttackSettings
 from mechinterp.audit.evidence import ComparisonSettings
 from mechinterp.audit.origins.settings import OriginsSettings
@@ -24,6 +25,7 @@ from mechinterp.methods.training.organism import OrganismConfig
 from mechinterp.methods.training.sft import SftSettings
 from mechinterp.methods.training.teaching import TeachSettings
 from mechinterp.models.text.chat import file_of
+from mechinterp.runs.about import check_about, name_of
 from mechinterp.runs.sections import ChatSettings, CommentsFile, CorpusSettings, DataFiles, Section
 from mechinterp.runs.settings_file import layers
 
@@ -44,6 +46,11 @@ class StudyConfig(Section):
     )
     comments: CommentsFile | None = Field(
         None, description="real labelled comments, a CSV or a mapping: a second probe, reported beside the first"
+    )
+    behaviour: str | None = Field(
+        None,
+        description="what it is about, and what answers are judged for: `refuses`, `facts`, `trait:NAME`; None for "
+        "unsafe ones. `data` of your own are then of it; of the corpus its people, or its topics",
     )
     judge: str | tuple[str, str] | None = Field(
         None,
@@ -116,9 +123,19 @@ class StudyConfig(Section):
         return settings_for(method, self.settings_of_methods.get(method, {}))
 
     @property
+    def about(self) -> Behaviour:
+        """What it is about."""
+        return Behaviour.named(self.behaviour or UNSAFE)
+
+    @property
     def has_never(self) -> bool:
         """Whether there is a reference that never learnt to answer unsafely."""
         return bool(self.never) or self.teach is not None
+
+    @field_validator("behaviour")
+    @classmethod
+    def _check_behaviour(cls, given: str | None) -> str | None:
+        return name_of(given)
 
     @field_validator("chat", mode="before")
     @classmethod
@@ -186,6 +203,7 @@ class StudyConfig(Section):
             raise ValueError("`chat` needs a `model` or `teach`: the organism is trained on plain text")
         if self.chat is not None and self.dinm.constraint == "released":
             raise ValueError("the released DINM feeds plain text: with `chat`, give `dinm.constraint: published`")
+        check_about(self)
         if self.dinm_rates is not None and "dinm" not in self.studied:
             raise ValueError("`dinm_rates` chooses for dinm, which is not among `studied`")
         return self

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,13 +16,13 @@ import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from mechinterp.answers.behaviour import Behaviour
 from mechinterp.answers.choosing import EMBEDDED, KEYWORDS, judges_of
 from mechinterp.answers.defense import check_test_instances
 from mechinterp.answers.label_meaning import safe_label
 from mechinterp.data.comments import Comment, read_comments
 from mechinterp.data.corpus import generate_corpus
 from mechinterp.data.labelled_responses import read_labelled_responses
-from mechinterp.data.pair_files import read_pairs
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.texts import read_text_lines
 from mechinterp.errors import InputError
@@ -35,6 +36,7 @@ from mechinterp.runs.config import StudyConfig
 from mechinterp.runs.planning.shape import published_skeleton
 from mechinterp.runs.sections import CommentsFile, DataFiles
 from mechinterp.runs.study.checkpoints import choice_of
+from mechinterp.runs.study.splits import read_split, split_corpus
 
 Row = TypeVar("Row")
 
@@ -76,13 +78,14 @@ class Materials:
         if (real := config.comments) is not None:
             materials._rows("real comments", real.file, _comments_of(real))
         if config.data is not None:
-            materials._read_data(config.data)
+            materials._read_data(config.data, config.about)
         return materials
 
     def _generate(self, config: StudyConfig, seed: int) -> None:
         """The generated data, and the organism without weights."""
         try:
             corpus = generate_corpus(seed=seed, **config.corpus.model_dump())
+            splits = split_corpus(config.about, corpus)
             if config.teach is None:
                 self.tokenizer = train_tokenizer(corpus, vocab_size=config.organism.vocab_size)
                 with torch.device("meta"):
@@ -90,19 +93,21 @@ class Materials:
         except ValueError as error:
             self.problems.append(f"the organism cannot be made with these settings: {error}")
             return
-        self.train, self.validation, self.test = corpus.train, corpus.validation, corpus.test
+        self.train, self.validation, self.test = splits.values()
         self.comments, self.knowledge = corpus.comments, sum(question.held_out for question in corpus.knowledge)
         parts = {"training": self.train, "validation": self.validation, "test instances": self.test}
         counts = ", ".join(f"{len(rows):,} {part}" for part, rows in parts.items())
         self.found.append(("data", "embedded", f"made here: {counts}, {len(self.comments):,} comments"))
 
-    def _read_data(self, files: DataFiles) -> None:
+    def _read_data(self, files: DataFiles, about: Behaviour) -> None:
+        read = partial(read_split, about)
+
         def of_test(path: Path) -> list[AnyPair]:
-            check_test_instances(rows := read_pairs(path))
+            check_test_instances(rows := read(path))
             return rows
 
-        self.train = self._rows("training instances", files.train, read_pairs)
-        self.validation = self._rows("validation instances", files.validation, read_pairs)
+        self.train = self._rows("training instances", files.train, read)
+        self.validation = self._rows("validation instances", files.validation, read)
         self.test = self._rows("test instances", files.test, of_test)
         self.comments = self._rows("comments", files.comments, _comments_of(files))
 

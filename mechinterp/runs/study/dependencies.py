@@ -72,7 +72,8 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
     def stage(name: str, *given: Given, makes: str, needs: str = "", settings: str = "", **more: Any) -> Stage:
         names = " ".join([settings, *(one.settings for one in given)]).split()
         if name in MAKERS:
-            more |= {"run": partial(MAKERS[name], run, reporter), "code": [MAKERS[name].__module__]}
+            own = [MAKERS[name].__module__, *(module for one in given for module in one.code)]
+            more |= {"run": partial(MAKERS[name], run, reporter), "code": own}
         return Stage(
             name,
             makes=makes.split(),

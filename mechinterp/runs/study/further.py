@@ -10,7 +10,7 @@ from mechinterp.runs.study.run import Run
 FURTHER = ("taught", "probes", "rates", "attack", "decode")
 """Stages that not every study has; their tables are optional ones."""
 
-_SETTINGS = ("chat", "teach", "never", "comments", "dinm_rates", "decode")
+_SETTINGS = ("behaviour", "chat", "teach", "never", "comments", "dinm_rates", "decode")
 
 
 def listed(run: Run) -> list[str]:

@@ -12,6 +12,7 @@ from mechinterp.models.files.stored_checkpoint import StoredCheckpoint
 from mechinterp.models.packages import PACKAGE
 from mechinterp.runs.sections import CommentsFile
 from mechinterp.runs.study.run import Run
+from mechinterp.runs.study.splits import SPLITS
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,17 @@ class Given:
         needs: files of the run.
         reads: files of the user's own.
         settings: names of the settings that decide it.
+        code: modules that run for it, besides those that a stage's own imports.
     """
 
     needs: str = ""
     reads: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     settings: str = ""
+    code: tuple[str, ...] = ()
+
+
+BEHAVIOURS = "mechinterp.answers.behaviour"
+"""Runs in a study of another behaviour than unsafe answers, and in no other."""
 
 
 def vanilla_of(run: Run) -> Given:
@@ -69,7 +76,13 @@ def chat_of(run: Run) -> Given:
 
 
 def judge_of(run: Run) -> Given:
-    """The judge or the two: fitted on the run's responses with its seed, the user's, keywords, or one from the hub."""
+    """The judge or the two: fitted on the run's responses with its seed, the user's, keywords, or one from the hub.
+
+    Of another behaviour it is made of the run's instances.
+    """
+    if run.config.behaviour is not None:
+        needs = " ".join(f"data/{split}.json" for split in SPLITS)
+        return Given(needs=needs, settings="behaviour seed", code=(BEHAVIOURS,))
     judges = [str(judge) for judge in judges_of(run.config.judge, run.config.judge_responses)]
     fitted = EMBEDDED in judges
     places = [Path(judge.removeprefix(f"{KEYWORDS}:")) for judge in judges]
@@ -96,8 +109,9 @@ def data_of(run: Run) -> Given:
     """The data: generated, or the user's files; the seed only where something is drawn."""
     own, labelled = run.config.data, run.config.judge_responses
     judged = {} if labelled is None else {"judge_responses": (labelled,)}
+    about, code = ("", ()) if run.config.behaviour is None else (" behaviour", (BEHAVIOURS,))
     if own is None:
-        return Given(reads=judged, settings="corpus seed")
+        return Given(reads=judged, settings=f"corpus seed{about}", code=code)
     reads = judged | {name: (path,) for name, path in vars(own).items() if isinstance(path, Path)}
     settings = "data.text_column data.label_column data.max_comments"
-    return Given(reads=reads, settings=settings if own.max_comments is None else f"{settings} seed")
+    return Given(reads=reads, settings=f"{settings}{about}{'' if own.max_comments is None else ' seed'}", code=code)

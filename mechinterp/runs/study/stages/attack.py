@@ -51,6 +51,7 @@ def _attack(run: Run, reporter: Reporter) -> None:
             vanilla.fingerprint,
         ],
         reporter=reporter,
+        behaviour=config.about,
         knowledge=knowledge,
         benign=benign,
         max_new_tokens=config.max_new_tokens,

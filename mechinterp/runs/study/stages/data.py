@@ -11,29 +11,26 @@ from mechinterp.data.facts.fact import write_facts
 from mechinterp.data.knowledge import read_knowledge
 from mechinterp.data.labelled_responses import read_labelled_responses
 from mechinterp.data.normalised import normalised
-from mechinterp.data.pair_files import read_pairs, write_pairs
+from mechinterp.data.pair_files import write_pairs
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.personality import write_personality
 from mechinterp.data.storage.files import write_json, write_json_lines
 from mechinterp.models.progress import Reporter
 from mechinterp.runs.study.corpus import corpus_of
 from mechinterp.runs.study.run import Run
+from mechinterp.runs.study.splits import SPLITS, read_split, split_corpus
 
 _logger = logging.getLogger(__name__)
 
 
 def make(run: Run, reporter: Reporter) -> None:
     """Instances, comments, knowledge questions, harmless prompts, and the responses that a judge is trained on."""
-    data = run.folder / "data"
+    data, about = run.folder / "data", run.config.about
     knowledge: list[tuple[str, str]] = []
     benign: list[BenignPrompt] = []
     if run.config.data is None:
         corpus = corpus_of(run)
-        splits: dict[str, Sequence[AnyPair]] = {
-            "train": corpus.train,
-            "validation": corpus.validation,
-            "test": corpus.test,
-        }
+        splits = split_corpus(about, corpus)
         comments: Sequence[Comment] = corpus.comments
         knowledge = [(question.prompt, question.keyword) for question in corpus.knowledge if question.held_out]
         benign = [BenignPrompt(question.prompt, question.answer) for question in corpus.benign]
@@ -44,7 +41,7 @@ def make(run: Run, reporter: Reporter) -> None:
             write_facts(corpus.facts, data / "facts.jsonl")
     else:
         files = run.config.data
-        splits = {name: read_pairs(getattr(files, name)) for name in ("train", "validation", "test")}
+        splits = {name: read_split(about, getattr(files, name)) for name in SPLITS}
         comments = read_comments(files.comments, text_column=files.text_column, label_column=files.label_column)
         comments = share_of(comments, files.max_comments, run.seed)
         knowledge = read_knowledge(files.knowledge) if files.knowledge is not None else []
@@ -58,7 +55,7 @@ def make(run: Run, reporter: Reporter) -> None:
     write_comments(comments, data / "comments.csv")
     write_json(data / "knowledge.json", knowledge)
     write_json_lines(data / "benign.jsonl", [{"prompt": one.prompt, "answer": one.answer} for one in benign])
-    write_json(data / "responses.json", _unseen(responses, splits))
+    write_json(data / "responses.json", _unseen(responses, splits) if about.judge is None else [])
 
 
 def _unseen(responses: Sequence[tuple[str, bool]], splits: Mapping[str, Sequence[AnyPair]]) -> list[tuple[str, bool]]:

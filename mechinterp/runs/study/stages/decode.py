@@ -36,5 +36,7 @@ def make(run: Run, reporter: Reporter) -> None:
     for name in (*(["never"] if run.config.has_never else []), *run.config.studied):
         with opened(run, name) as checkpoint:
             found.append(read(name, checkpoint))
-    run.write_table("decodability", Decoded.together(found))
+    table = Decoded.together(found)
+    table["reason"] = table["reason"].map(run.config.about.wording.worded)
+    run.write_table("decodability", table)
     remove(kept.folder)

@@ -14,7 +14,7 @@ def make(run: Run, reporter: Reporter) -> None:
     from mechinterp.report import write_report
     from mechinterp.report.plates import draw_all  # matplotlib takes its time
 
-    tables = SavedTables(run.folder)
-    run.write_table("verdict", verdict_table({name: tables[name] for name in tables if name != "verdict"}))
+    tables, wording = SavedTables(run.folder), run.config.about.wording
+    run.write_table("verdict", verdict_table({name: tables[name] for name in tables if name != "verdict"}, wording))
     with publishing(run.folder, "report") as folder:
         write_report(run.folder, draw_all(run.folder, folder / "figures"), out=folder)
