@@ -18,6 +18,7 @@ from conftest import byte_tokenizer, make_instance, tiny_checkpoint
 from golden_models import GOLDEN, golden_checkpoint
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn import functional
 
 from mechinterp.data.scopes import Scopes
 from mechinterp.errors import InputError
@@ -27,7 +28,7 @@ from mechinterp.methods.task import Task
 from mechinterp.methods.training.relearning import Lesson, RelearningSettings, relearning
 from mechinterp.methods.training.wide_adam import WideAdam
 from mechinterp.methods.unlearning.corrupted import Vocabulary, corrupted
-from mechinterp.methods.unlearning.losses import IGNORED, answer_sums, kl, nll, npo, npo_of, simnpo_of
+from mechinterp.methods.unlearning.losses import IGNORED, answer_sums, kl, kl_of, nll, npo, npo_of, simnpo_of
 from mechinterp.methods.unlearning.random_label import adversarial_labels, random_labels
 from mechinterp.methods.unlearning.region import locate_by_gradient, mean_gradients
 from mechinterp.methods.unlearning.rmu import held_at, led_to, states_of
@@ -92,6 +93,7 @@ def test_released_losses() -> None:
     """From the released mean losses of the two rows; the released mean over both rows is half of our sum."""
     forget, retain = LOSSES["per_row_mean_nll_current"]
     assert (-forget + retain) / 2 == pytest.approx(LOSSES["ascent_plus_descent"], rel=1e-5)
+    assert -forget == pytest.approx(LOSSES["independent"]["ga"], rel=1e-5)
     memflex = find_method("memflex").recipe.settings()
     both = -memflex.forget_weight * forget + memflex.retain_weight * retain  # type: ignore[attr-defined]
     assert both / 2 == pytest.approx(LOSSES["memflex"], rel=1e-5)
@@ -102,6 +104,20 @@ def test_released_losses() -> None:
     )
     found = npo_of(now, before, 0.1).item()
     assert found == pytest.approx(LOSSES["independent"]["npo_beta0.1_sequence_sums"], rel=1e-5)
+
+
+def test_the_divergence_has_the_gradient_of_the_released_cross_entropy() -> None:
+    """KnowUnDo's code adds H(p_ref, p), which differs from KL(p_ref || p) by what no training changes."""
+    generator = torch.Generator().manual_seed(0)
+    before, now = (torch.randn(6, 9, dtype=torch.float64, generator=generator) for _ in range(2))
+    now.requires_grad_()
+    entropy = functional.cross_entropy(now, before.softmax(1), reduction="sum")
+    divergence = kl_of(now, before).sum()
+    wanted, found = (torch.autograd.grad(loss, now)[0] for loss in (entropy, divergence))
+    torch.testing.assert_close(found, wanted)
+    own = torch.distributions.Categorical(logits=before).entropy().sum()
+    assert divergence.item() == pytest.approx((entropy - own).item())
+    assert float(kl_of(before, before).abs().max()) < 1e-12
 
 
 def released_replacement(ids: list[int], question: int, vocabulary: int, special: set[int]) -> list[int]:

@@ -207,18 +207,23 @@ def test_the_commands_unlearn_locate_and_ask(
         assert TABLES[name].missing(table.columns) == []
         assert [column for column in table.columns if TABLES[name].meaning(column) is None] == []
         assert rows in (None, len(table))
+    empty = tmp_path / "empty.json"
+    empty.write_text("[]")
     for words, said in (
         (["unlearn", "sft", "--model", model, *both, "--out", tmp_path / "x"], "sft is no method of unlearning"),
         (["unlearn", "simnop", "--model", model, *both, "--out", tmp_path / "x"], "did you mean 'simnpo'?"),
         (["unlearn", "npo", "--model", model, "--forget", forget, "--out", tmp_path / "x"], "there is nothing to keep"),
         (["unlearn", "npo", "--model", model, "--forget", forget, "--retain", forget, "--out", tmp_path / "x"], "kept"),
+        (["unlearn", "ga", "--model", model, "--forget", empty, "--out", tmp_path / "x"], f"{empty.name}: "),
         ([*located[:-2], "--cosine", "0"], "nothing is located"),
         ([*located[:-2], "--cosine", "2"], "--cosine is a quantile between 0 and 1, got 2.0; or give --absolute"),
         ([*located[:-2], "--adapter", model], "is no adapter's folder"),
         ([*asked[:-2], "--model", f"base={model}"], "two models have the same name"),
     ):
         assert call(*words) == 2
-        assert said in capsys.readouterr().err
+        told = capsys.readouterr().err
+        assert said in told
+        assert len(told.strip().splitlines()) == 1
 
 
 def test_the_face_unlearns_locates_and_asks(tmp_path: Path) -> None:
