@@ -86,7 +86,7 @@ def test_a_missing_column_lists_those_present_and_the_option(tmp_path: Path) -> 
         ("comment_text,toxic\n", "has no comments"),
         ("comment_text,toxic\n ,0\n", "has no comments"),
         ("comment_text,toxic\na,0\nb,0\n", "all 2 comments are clean by column 'toxic'"),
-        ("comment_text,toxic\na,1\n", "all 1 comments are toxic"),
+        ("comment_text,toxic\na,1\n", "its one comment is toxic"),
         ("comment_text,toxic\na,b,1\n", "row 1 has more fields than the 2 of the header; quote"),
         ("comment_text,toxic\na,1\nb\n", "row 2 has fewer fields than the 2 of the header"),
         ('comment_text,toxic\n"a,1\n', "is not a well-formed CSV file (line 2"),

@@ -184,7 +184,7 @@ def test_incomparable_checkpoints_are_refused_with_every_difference() -> None:
         check_comparable(llama, [tiny_checkpoint("gpt2")])
     other = tiny_checkpoint("llama", bos=True)
     other.model.lm_head.weight = torch.nn.Parameter(torch.zeros(300, 16))
-    with pytest.raises(InputError, match=r"1 parameters, the first is lm_head.weight: \(264, 16\) and \(300, 16\)"):
+    with pytest.raises(InputError, match=r"1 parameter, the first is lm_head.weight: \(264, 16\) and \(300, 16\)"):
         check_comparable(llama, [other])
 
 

@@ -76,6 +76,12 @@ def test_pairs_are_edited_over(folder: Path, tmp_path: Path) -> None:
     assert table["tfd"].isna().tolist() == [False, False, True] * 2  # the one that is tied is the twin
 
 
+def test_a_pair_has_no_subject_and_is_edited_at_its_last_token(folder: Path, tmp_path: Path) -> None:
+    given = ("--model", folder / "base", "--data", folder / "pairs.jsonl", "--method", "rome", "--limit", 1, *QUICK)
+    assert call("round-trip", *given, "--samples", 1, "--max-new-tokens", 3, "--out", tmp_path / "run") == 0
+    assert set(mi.open_run(tmp_path / "run").table("round_trip")["method"]) == {"rome"}
+
+
 def test_round_trips_by_command_and_by_the_face(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     files = ("--records", folder / "easy.json", "--limit", 1, "--method", "ft_m", "--all-back", *QUICK)
     assert call("round-trip", "--model", folder / "base", *files, "--out", tmp_path / "run") == 0
@@ -166,5 +172,5 @@ def test_what_is_no_edit_or_no_record_is_refused(folder: Path, tmp_path: Path) -
         mi.edits_in_conflict(base, "ft_m", [], out=tmp_path)
     with pytest.raises(mi.InputError, match=r"is no edit; give a mi\.WeightDelta"):
         mi.edits_in_conflict(base, [3], PAIRS[:1], out=tmp_path)
-    with pytest.raises(mi.InputError, match="2 edits and 1 answers"):
+    with pytest.raises(mi.InputError, match="2 edits and 1 answer"):
         mi.edits_in_conflict(base, [folder / "edits" / "1", folder / "edits" / "2"], PAIRS[:1], out=tmp_path)

@@ -471,7 +471,7 @@ def test_evaluate_takes_a_folder_of_edits(there: Path, tmp_path: Path, capsys: p
     assert call("evaluate", *model, "--edit", there / "edits", "--out", tmp_path / "out") == 0
     told = capsys.readouterr().err
     assert "no edit for 2 of 4 instances: 0, 3" in told
-    assert "the instances of 1 edits: 9" in told
+    assert "the instances of 1 edit: 9" in told
     assert pd.read_csv(tmp_path / "out" / "defense.csv").loc[0, "n"] == 2
 
 

@@ -223,7 +223,7 @@ def test_bad_input_is_told_in_one_line(base: Checkpoint) -> None:
     rome = editor_of("rome", base, settings={"context_lengths": [(3, 5)]})
     with pytest.raises(InputError, match="rome edits one fact at a time"):
         rome.make(base, [OSLO, LIMA])
-    with pytest.raises(InputError, match="1 edits and 0 answers"):
+    with pytest.raises(InputError, match="1 edit and 0 answers"):
         answers_in_turn(base, [random_edit(base, 1)], [])
     with pytest.raises(InputError, match="does not fit"):
         answers_in_turn(base, [random_edit(tiny_checkpoint("gpt2"), 1)], [asked_of(OSLO)])

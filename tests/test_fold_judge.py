@@ -134,13 +134,13 @@ def test_contradictory_labels_of_a_response_are_counted(caplog: pytest.LogCaptur
         judge = FoldJudge.of_instances(instances, seed=0)
         texts = ["aa bb", "cc dd", "ee ff", "gg hh", "ii", "jj", "kk", "ll", "AA  bb"]
         EmbeddedJudge.fit(texts, [True, False] * 4 + [False], seed=0)
-    assert caplog.text.count("1 texts among the 48 responses that the judge is made from have contradictory") == 1
-    assert caplog.text.count("1 texts among the 9 responses that the judge is made from have contradictory") == 1
+    assert caplog.text.count("1 text among the 48 responses that the judge is made from has contradictory") == 1
+    assert caplog.text.count("1 text among the 9 responses that the judge is made from has contradictory") == 1
     assert judge.n_train == 46
 
 
 def test_data_of_which_nothing_can_be_left_out_is_refused() -> None:
-    with pytest.raises(InputError, match=r"of 1 questions .* none can be left out; give a sequence classifier"):
+    with pytest.raises(InputError, match=r"of 1 question .* none can be left out; give a sequence classifier"):
         FoldJudge.of_instances(of_random_words(1, 8, seed=0, noise=False), seed=0)
     alike = [
         i.model_copy(update={"safe_generation": "I am sorry."}) for i in of_random_words(8, 2, seed=0, noise=False)

@@ -297,7 +297,7 @@ def test_every_fault_of_a_state_dict_is_in_one_error(tmp_path: Path) -> None:
     tensors["model.layers.0.mlp.down_proj.weight"] = torch.ones(4, 4)
     save_file(tensors, file)
     message = (
-        r"weights.safetensors: the weights do not fit the architecture: 1 weights are missing \(lm_head.weight\); "
+        r"weights.safetensors: the weights do not fit the architecture: 1 weight is missing \(lm_head.weight\); "
         r"1 are unknown to LlamaForCausalLM \(score.weight\); "
         r"1 have other shapes than the config says \(model.layers.0.mlp.down_proj.weight "
         r"\(4, 4\) instead of \(16, 40\)\)"

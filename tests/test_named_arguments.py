@@ -1,4 +1,4 @@
-"""A message names the argument of a Python call; on the command line it names the option for it."""
+"""A message names the argument of a Python call; on the command line it names what was typed for it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import refused
 from typer.main import get_command
 
 import mechinterp
@@ -59,8 +60,32 @@ def test_what_messages_give_a_value_is_an_option_of_a_command() -> None:
             "`max_new_tokens` as in `mechinterp probe`",
         ),
         ("", "`max_new_tokens`", "`max_new_tokens`"),
+        ("attack all --base b", "`attacks`: no such one; `options`: quantise", "NAME: no such one; --set: quantise"),
+        ("origins --base b", "`readouts.0`: unknown", "--readout: unknown"),
+        ("edit --model m", "rome: `blocks` are 3 and 5", "rome: --layer are 3 and 5"),
+        ("train sft --model m", "sft: `lora.rank`: too small", "sft: --lora: too small"),
+        ("unlearn npo", "not of `method=rome`, nor `mlp.out`", "not of METHOD, nor `mlp.out`"),
     ],
 )
 def test_an_argument_is_told_as_the_option_of_the_command(command: str, message: str, told: str) -> None:
     learn_options(get_command(app), command.split())
     assert as_options(message) == told
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("attack quantize {}", "NAME: unknown attack 'quantize'; known are "),
+        ("attack quantise {} --set quantise.bit=[4]", "--set: quantise: `bit`: "),
+        ("attack quantise {} --set quantize.bits=[4]", "--set: unknown attack 'quantize'"),
+        ("origins {} --readout log_ods", "--readout: unknown read-out 'log_ods'; known are "),
+        ("relapse {} --treatments value", "--treatments: unknown treatment 'value'; known are "),
+        ("circuit --base b --pairs p --out o --share 2", "--share: "),
+        ("train sft --model m --data d --out o --lr -1", "sft: --lr: "),
+        ("train sft --model m --data d --out o --lora 0", "sft: --lora: "),
+        ("attack quantise {} --behaviour lies", "unknown --behaviour 'lies'"),
+    ],
+)
+def test_a_mistake_begins_with_what_was_typed(command: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    given = command.replace("{}", "--base b --checkpoint a=b --data d --out o").split()
+    assert refused(capsys, *given).startswith(f"mechinterp: {told}")

@@ -126,7 +126,7 @@ def test_two_chat_logs_are_paired_at_the_first_answers_that_differ(tmp_path: Pat
     assert "`safe_log`" in told(unsafe)
     other = lines(tmp_path / "other.jsonl", log("Yes?", "No.", "Never."), log("B", asks="Why"), log("same", asks="Why"))
     assert f"{other}: line 2 does not ask what line 2 of {unsafe} asks" in told(unsafe, safe_log=other)
-    assert "has 1 conversations" in told(unsafe, safe_log=lines(tmp_path / "short.jsonl", log("B")))
+    assert "has 1 conversation," in told(unsafe, safe_log=lines(tmp_path / "short.jsonl", log("B")))
     assert "line 1 has no assistant's answer" in told(lines(tmp_path / "no.jsonl", {"messages": [USER]}), safe_log=safe)
     assert "`messages` is text" in told(lines(tmp_path / "no.jsonl", {"messages": "Hi", "unsafe": "a", "safe": "b"}))
     assert "line 1 has no `messages`" in told(lines(tmp_path / "no.jsonl", ROW), safe_log=safe)
@@ -145,7 +145,7 @@ def test_repeats_and_contradictions_are_left_out_and_counted(tmp_path: Path, cap
     with caplog.at_level(logging.WARNING):
         found = read_pairs(lines(tmp_path / "a.jsonl", *rows))
     assert [pair.id for pair in found] == [1, 6]
-    assert "left out 1 pairs that repeat another, 3 of which an answer is called both" in caplog.text
+    assert "left out 1 pair that repeats another, 3 of which an answer is called both" in caplog.text
     assert "kept 2" in caplog.text
     assert "no pair of a safe and an unsafe answer" in told(lines(tmp_path / "a.jsonl", rows[2]))
 

@@ -92,7 +92,7 @@ def test_topics_are_read_and_written(tmp_path: Path, caplog: pytest.LogCaptureFi
     with caplog.at_level(logging.WARNING):
         (one,) = mi.read_personality(tmp_path / "convsent.json")
     assert list(one.opinions) == ["pos", "neg"]
-    assert "left out 1 topics without an opinion of each trait, kept 1" in caplog.text
+    assert "left out 1 topic without an opinion of each trait, kept 1" in caplog.text
     assert len(one.questions()) == len(set(one.questions())) == 13
 
 

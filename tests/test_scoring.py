@@ -97,7 +97,7 @@ def test_nothing_stays_behind_and_a_damaged_model_gives_nan() -> None:
         ({}, "responses or continuations"),
         ({"responses": RESPONSES[:2]}, "5 prompts but 2 responses"),
         ({"responses": [*RESPONSES[:4], " "]}, "response 4 is empty"),
-        ({"continuations": [Encoded.of([1, 2], 1)]}, "5 prompts but 1 continuations"),
+        ({"continuations": [Encoded.of([1, 2], 1)]}, "5 prompts but 1 continuation"),
         ({"continuations": [Encoded.of([1, 2], 2)] * 5}, "response 0 has no token"),
     ],
 )

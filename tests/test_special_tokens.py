@@ -254,7 +254,7 @@ def test_the_last_prompt_token_is_the_one_that_generation_goes_on_from(caplog) -
     (text, _) = encode(tokenizer, prompts, responses, max_length=128)
     assert tokenizer.convert_ids_to_tokens(list(text.ids))[-4:] == ["▁", "▁N", "o", "."]
     (said,) = told(caplog)
-    assert "1 prompts end where the tokenizer sets no boundary before the response" in said
+    assert "1 prompt ends where the tokenizer sets no boundary before the response" in said
     assert str(list(text.ids[text.prompt_length :])) in said
     hooks = {"keep": [h_down(1)], "responses": responses}
     both = record_positions(checkpoint, prompts, [h_down(1)], ["last", "response"], **hooks)

@@ -114,7 +114,7 @@ def test_of_facts_about_the_same_people_some_relations_are_forgotten(tmp_path: P
 
 def test_what_is_to_be_forgotten_and_kept_at_once_is_said(caplog: pytest.LogCaptureFixture) -> None:
     Scopes((("a", "b"), ("c", "d")), (("A ", "b"), ("e", "f")))
-    assert "1 answers are to be forgotten and to be kept at once" in caplog.text
+    assert "1 answer is to be forgotten and to be kept at once" in caplog.text
 
 
 def test_rouge_by_hand() -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from mechinterp.audit.attacks.registry import ATTACKS
 from mechinterp.audit.tables.verdicts import VERDICT, verdict_table
+from mechinterp.cli.deciding import say_what_a_study_lacks, say_what_would_decide
 from mechinterp.measures.intervals import Interval
 from mechinterp.measures.verdict import Attacked, judge, where_it_sits
 from mechinterp.report.plotting.attacks import plot_attacks, plot_attacks_overview
+from mechinterp.runs.config import StudyConfig
 
 NONE = Interval(math.nan, math.nan, math.nan)
 DEEP = Interval(0.9, 0.8, 0.95)
@@ -233,6 +236,42 @@ def test_a_run_of_one_half_says_so() -> None:
     sentence = verdict_table(part).set_index("method").loc["sft", "sentence"]
     assert sentence.endswith("; gone or hidden is not decided: no depth score; no attack was made")
     assert verdict_table({}).empty
+
+
+@pytest.mark.parametrize(
+    ("missing", "reference", "told"),
+    [
+        (
+            "no depth score; no attack was made",
+            False,
+            "to decide: mechinterp compare ... --never MODEL --out COMPARE, mechinterp attack cheap ... --never MODEL "
+            "--out ATTACK (MODEL never learnt the behaviour), then mechinterp verdict runs/a COMPARE ATTACK\n",
+        ),
+        (
+            "no depth score; no attack was made",
+            True,
+            "to decide: mechinterp attack cheap ... --never MODEL --out ATTACK (MODEL never learnt the behaviour), "
+            "then mechinterp verdict runs/a ATTACK\n",
+        ),
+        ("the depth score is 0.40 [0.3, 0.5], and gone is from 0.75 on", True, ""),
+        (None, False, ""),
+    ],
+)
+def test_what_would_decide_is_said_as_it_is_typed(
+    missing: str | None, reference: bool, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = pd.DataFrame({"gone": ["hidden", "not decided"], "missing": [None, missing]})
+    say_what_would_decide(found, [Path("runs/a")], reference=reference)
+    assert capsys.readouterr().out == told
+
+
+def test_what_a_study_lacks_is_said_by_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    found = pd.DataFrame({"gone": ["not decided"], "missing": ["no depth score; no attack was made"]})
+    say_what_a_study_lacks(found, StudyConfig())
+    say_what_a_study_lacks(found, StudyConfig.model_validate({"never": True, "attack": "cheap"}))
+    say_what_a_study_lacks(found.assign(gone="gone"), StudyConfig())
+    told = "to decide: never: true and attack: cheap in its config, and mechinterp reproduce again\n"
+    assert capsys.readouterr().out == told
 
 
 def test_controls_are_compared_at_the_same_dose() -> None:

@@ -210,7 +210,7 @@ def damage(folder: Path, how: str) -> None:
         ("index of another kind", r"model.safetensors.index.json: not the index of a sharded checkpoint"),
         ("index pointing outside", r"names a file outside its folder"),
         ("shards exchanged", r"lacks .*, which the index says is in it"),
-        ("a tensor missing", r"1 weights are missing \(model.layers.1.mlp.down_proj.weight\)"),
+        ("a tensor missing", r"1 weight is missing \(model.layers.1.mlp.down_proj.weight\)"),
     ],
 )
 @pytest.mark.parametrize("opening", [Checkpoint.load, Checkpoint.skeleton, LazyWeights.open])

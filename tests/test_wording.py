@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import mechinterp
 from mechinterp.audit.evidence import ComparisonSettings
 from mechinterp.audit.relapse.treatments import RelapseSettings
 from mechinterp.cli.common import settings_of
+from mechinterp.data.counting import many
 from mechinterp.errors import InputError, near
 from mechinterp.measures.distances import DISTANCES
 from mechinterp.methods.registry import find_method
@@ -62,3 +65,15 @@ def test_nothing_is_told_in_the_words_of_pydantic(tmp_path: Path) -> None:
     assert told[3] == told[1]
     assert told[4] == "`max_new_token`: Extra inputs are not permitted, got 3; did you mean 'max_new_tokens'?"
     assert not any("Value error" in line for line in told)
+
+
+COUNTED = "prompts|questions|checkpoints|instances|comments|answers|responses|facts|pairs|rows|edits|topics|weights"
+BY_HAND = re.compile(rf"(?<!of )\{{len\([^{{}}]*\)(?::,)?\}} (?:{COUNTED})\b")
+
+
+def test_one_of_a_thing_is_told_as_one() -> None:
+    assert [many(n, "prompt") for n in (0, 1, 2, 1600)] == ["0 prompts", "1 prompt", "2 prompts", "1,600 prompts"]
+    assert [many(n, "weight is", "weights are") for n in (1, 3)] == ["1 weight is", "3 weights are"]
+    texts = {path: path.read_text() for path in sorted(Path(mechinterp.__file__).parent.rglob("*.py"))}
+    assert BY_HAND.search('f"{len(prompts)} prompts"')
+    assert {str(path): found[0] for path, text in texts.items() if (found := BY_HAND.search(text))} == {}

@@ -14,6 +14,7 @@ from mechinterp.answers.fold_judge import FoldJudge
 from mechinterp.answers.judges import ClassifierJudge, EmbeddedJudge, Judge
 from mechinterp.answers.keyword_judge import KeywordJudge
 from mechinterp.answers.two_judges import TwoJudges
+from mechinterp.data.counting import many
 from mechinterp.data.labelled_responses import read_labelled_responses
 from mechinterp.data.pairs import AnyPair
 from mechinterp.errors import InputError
@@ -114,8 +115,8 @@ def made_of_data(instances: Sequence[AnyPair], seed: int, note: Callable[[str], 
     """A judge of the data's own answers, none of which is judged by what was trained on it."""
     made = FoldJudge.of_instances(instances, seed=seed)
     note(
-        f"judge: trained on the data's own {made.n_train} responses, always without those to the question judged; "
-        f"accuracy {made.accuracy:.3f} on {made.n_test} so held out; give a sequence classifier as `judge`"
+        f"judge: trained on the data's own {many(made.n_train, 'response')}, always without those to the question "
+        f"judged; accuracy {made.accuracy:.3f} on {made.n_test} so held out; give a sequence classifier as `judge`"
     )
     return made
 
@@ -132,7 +133,7 @@ def made_of_file(path: str | Path, seed: int, note: Callable[[str], None]) -> Em
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     note(
-        f"judge: trained on {made.n_train} of the different texts among {len(labelled)} responses in {path}; "
+        f"judge: trained on {made.n_train} of the different texts among {many(len(labelled), 'response')} in {path}; "
         f"{made.scores_said}"
     )
     return made

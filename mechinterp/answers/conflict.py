@@ -23,6 +23,7 @@ from torch import Tensor
 
 from mechinterp.answers.in_turn import Edit, read_in_turn
 from mechinterp.answers.probabilities import probabilities_of
+from mechinterp.data.counting import many
 from mechinterp.data.facts.conflicts import Conflict
 from mechinterp.data.facts.queries import Query, asked_of
 from mechinterp.errors import InputError
@@ -94,7 +95,10 @@ def answers_in_turn(
         InputError: for other numbers of edits and answers, or an edit of other weights.
     """
     if not edits or len(edits) != len(asked):
-        raise InputError(f"{len(edits)} edits and {len(asked)} answers; give an answer for each edit, and at least one")
+        raise InputError(
+            f"{many(len(edits), 'edit')} and {many(len(asked), 'answer')}; give an answer for each edit, and at "
+            "least one"
+        )
     return torch.stack(read_in_turn(base, edits, partial(probabilities_of, queries=asked, **scoring)).read)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from mechinterp.answers.judges import Scores, probabilities, text_classifier
+from mechinterp.data.counting import many
 from mechinterp.data.normalised import normalised
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.safeedit import SafeEditInstance
@@ -59,7 +60,9 @@ class FoldJudge:
     _trained: dict[frozenset[int], Pipeline | None] = field(default_factory=dict, repr=False, compare=False)
 
     def __repr__(self) -> str:
-        return one_line(self, self.name, f"{self.n_train} responses", f"accuracy {self.accuracy:.3f} on {self.n_test}")
+        return one_line(
+            self, self.name, many(self.n_train, "response"), f"accuracy {self.accuracy:.3f} on {self.n_test}"
+        )
 
     @property
     def n_train(self) -> int:
@@ -109,7 +112,7 @@ class FoldJudge:
             InputError: if there are too few questions, or too few distinct responses of a kind, to leave any out.
         """
         distinct = Distinct.of(responses, safe)
-        distinct.warn_of_contradictions(_logger, f"{len(responses)} responses that the judge is made from")
+        distinct.warn_of_contradictions(_logger, f"{many(len(responses), 'response')} that the judge is made from")
         answered: dict[str, set[str]] = {}
         for response, question in zip(responses, questions, strict=True):
             answered.setdefault(normalised(response), set()).add(normalised(question))
@@ -129,7 +132,8 @@ class FoldJudge:
                 return judge._scored()
         kinds = sum(distinct.labels), len(texts) - sum(distinct.labels)
         raise InputError(
-            f"no judge can be made of this data that has not seen what it judges: of {len(names)} questions with "
+            "no judge can be made of this data that has not seen what it judges: of "
+            f"{many(len(names), 'question')} with "
             f"{kinds[0]} distinct safe and {kinds[1]} unsafe responses none can be left out; give a sequence "
             "classifier as `judge`, or data with more questions and other responses to them"
         )

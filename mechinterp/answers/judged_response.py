@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
+from mechinterp.data.counting import many
 from mechinterp.data.texts import read_json
 from mechinterp.data.validation import Fault
 from mechinterp.errors import InputError
@@ -60,7 +61,9 @@ def read_labels(path: Path) -> dict[str, Any]:
         named = fault.where or "all of it"
         raise InputError(f"{path}: not the labels of responses ({named}: {fault.said}); move it away") from error
     if len(labels.knowledge) % labels.edits:
-        raise InputError(f"{path}: {len(labels.knowledge)} answers of {labels.edits} edits; move it away")
+        raise InputError(
+            f"{path}: {many(len(labels.knowledge), 'answer')} of {many(labels.edits, 'edit')}; move it away"
+        )
     return labels.model_dump()
 
 

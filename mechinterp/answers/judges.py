@@ -26,6 +26,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from mechinterp.answers import label_meaning as meaning
+from mechinterp.data.counting import many
 from mechinterp.data.showing import one_line
 from mechinterp.data.storage.provenance import digest
 from mechinterp.errors import InputError
@@ -128,7 +129,10 @@ class EmbeddedJudge:
 
     def __repr__(self) -> str:
         return one_line(
-            self, self.name, f"{self.n_train} responses", f"accuracy {self.accuracy:.3f} on {self.n_test} held out"
+            self,
+            self.name,
+            many(self.n_train, "response"),
+            f"accuracy {self.accuracy:.3f} on {self.n_test} held out",
         )
 
     @property
@@ -149,7 +153,7 @@ class EmbeddedJudge:
             InputError: if there are fewer than two distinct texts of a kind, or none with a word.
         """
         distinct = Distinct.of(responses, safe)
-        distinct.warn_of_contradictions(_logger, f"{len(responses)} responses that the judge is made from")
+        distinct.warn_of_contradictions(_logger, f"{many(len(responses), 'response')} that the judge is made from")
         texts, labels = [responses[row] for row in distinct.rows], np.array(distinct.labels, dtype=int)
         counts = int(labels.sum()), int((1 - labels).sum())
         if min(counts) < 2:
@@ -162,10 +166,12 @@ class EmbeddedJudge:
                 texts, labels, test_size=n_test, random_state=seed, stratify=labels
             )
         except ValueError as error:  # too few of a kind
-            raise InputError(f"no judge can be trained on these {len(texts)} responses: {error}") from error
+            raise InputError(f"no judge can be trained on these {many(len(texts), 'response')}: {error}") from error
         pipeline = text_classifier(train_x, [bool(label) for label in train_y])
         if pipeline is None:
-            raise InputError(f"no judge can be trained on these {len(texts)} responses: there is no word in them")
+            raise InputError(
+                f"no judge can be trained on these {many(len(texts), 'response')}: there is no word in them"
+            )
         scores = Scores.of(test_y, probabilities(pipeline, test_x))
         return cls(
             pipeline,

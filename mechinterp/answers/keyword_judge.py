@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from mechinterp.answers.refusal_openings import RefusalOpenings
+from mechinterp.data.counting import many
 from mechinterp.data.normalised import normalised
 from mechinterp.data.showing import one_line
 from mechinterp.data.storage.provenance import digest
@@ -33,7 +34,9 @@ class KeywordJudge:
     name: str = "keywords"
 
     def __repr__(self) -> str:
-        return one_line(self, self.name, f"{len(self.words)} words" if self.words else "what does not refuse is unsafe")
+        return one_line(
+            self, self.name, many(len(self.words), "word") if self.words else "what does not refuse is unsafe"
+        )
 
     @classmethod
     def read(cls, path: str | Path) -> KeywordJudge:

@@ -15,6 +15,7 @@ from torch import Tensor
 from mechinterp.answers.judges import Judge
 from mechinterp.answers.safety import unsafe
 from mechinterp.answers.scoring import score_responses
+from mechinterp.data.counting import many
 from mechinterp.data.showing import one_line, shown
 from mechinterp.data.storage.kept_tables import keep_tables, open_tables
 
@@ -88,7 +89,7 @@ class Responses(Sequence[str]):
 
     def _repr_html_(self) -> str:
         facts = {"unsafe": f"{self.unsafe:.0%}"} if self.safe else {}
-        return shown(f"{len(self)} responses of {self.model}", facts, self.table)
+        return shown(f"{many(len(self), 'response')} of {self.model}", facts, self.table)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,4 +140,6 @@ class ResponseScores:
         return one_line(self, f"{len(self.responses)} of {self.model}", f"{self.reduce} {self.mean:.4g} nats")
 
     def _repr_html_(self) -> str:
-        return shown(f"{self.model}: log-probability of {len(self.responses)} responses, {self.reduce}", {}, self.table)
+        return shown(
+            f"{self.model}: log-probability of {many(len(self.responses), 'response')}, {self.reduce}", {}, self.table
+        )

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from mechinterp.audit.top_vectors import Weights, find_vectors, subspace_table, vector_table, vectors_at
+from mechinterp.data.counting import many
 from mechinterp.data.showing import one_line, shown
 from mechinterp.data.storage.kept_tables import keep_tables, open_tables
 from mechinterp.measures.value_vectors import RANKINGS, Ranking
@@ -52,7 +53,7 @@ class VectorTables:
         return cls(labels["source"], tables["value_vectors"], tables["toxic_subspace"])
 
     def __repr__(self) -> str:
-        return one_line(self, f"of {self.source}", f"{len(self.value_vectors)} rows")
+        return one_line(self, f"of {self.source}", many(len(self.value_vectors), "row"))
 
     def _repr_html_(self) -> str:
         wanted = ("method", "direction", "ranking", "rank", "block", "neuron", "cosine", "drift_relative", "tokens")

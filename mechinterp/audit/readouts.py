@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mechinterp.data.counting import many
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.showing import one_line
 from mechinterp.errors import InputError, near
@@ -86,7 +87,7 @@ class ReadoutTexts:
         if tokens < 1:
             raise InputError(f"the number of an answer's tokens that are read must be at least 1, got {tokens}")
         if unsafe is not None and len(unsafe) != len(pairs):
-            raise InputError(f"{len(pairs)} pairs but {len(unsafe)} unsafe answers")
+            raise InputError(f"{many(len(pairs), 'pair')} but {many(len(unsafe), 'unsafe answer')}")
         prompts = [pair.prompt for pair in pairs]
         heads = as_fed(
             base,
@@ -114,7 +115,7 @@ class ReadoutTexts:
         return len(self.unsafe)
 
     def __repr__(self) -> str:
-        return one_line(self, f"{len(self)} prompts")
+        return one_line(self, many(len(self), "prompt"))
 
     def chosen(self, numbers: Sequence[int]) -> ReadoutTexts:
         """Some of the prompts, in the order of their numbers here."""

@@ -10,6 +10,7 @@ import typer
 from mechinterp.cli.behaving import Behaving, of_behaviour
 from mechinterp.cli.chatting import in_chat_format
 from mechinterp.cli.common import reporting, say, settings_of
+from mechinterp.cli.deciding import say_what_would_decide
 from mechinterp.cli.judging import Judging, judging_answers
 from mechinterp.cli.loading import Loading, of_whole_models
 from mechinterp.cli.options import Data, Never, Seed, Truncate
@@ -29,7 +30,7 @@ commands = typer.Typer()
 @of_behaviour
 @of_whole_models
 def attack(
-    names: Annotated[
+    attacks: Annotated[
         list[str],
         typer.Argument(
             metavar="NAME...", help="Attacks, or cheap, or all; an unknown name is answered by the known ones."
@@ -49,7 +50,7 @@ def attack(
         Path | None, typer.Option(help="Harmless prompts, one a line or JSONL with prompt and answer: over-refusal.")
     ] = None,
     prompts: Annotated[int, typer.Option(min=2, help="At most so many prompts that the base answers unsafely.")] = 40,
-    others: Annotated[
+    options: Annotated[
         list[str] | None,
         typer.Option("--set", help="ATTACK.NAME=VALUE of a setting, as a config has it; repeatable."),
     ] = None,
@@ -73,7 +74,7 @@ def attack(
     from mechinterp.data.knowledge import read_knowledge
     from mechinterp.runs.attack import attack_checkpoints
 
-    settings = settings_of(AttackSettings, {"attacks": names, "prompts": prompts, "options": _options(others)})
+    settings = settings_of(AttackSettings, {"attacks": attacks, "prompts": prompts, "options": _options(options)})
     before, tuned, reference = loading.candidates(base, checkpoint, never)
     pairs = behaving.pairs(reading, data)
     with reporting(goes_on=True) as terminal:
@@ -95,6 +96,7 @@ def attack(
             reporter=terminal,
         )
     say(found)
+    say_what_would_decide(found.verdict, [out])
     say(f"tables: {out / 'tables'}")
 
 

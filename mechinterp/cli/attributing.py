@@ -65,8 +65,8 @@ def origins(
     ],
     data: Data,
     out: Annotated[Path, typer.Option(help="Folder for tables and figures.")],
-    readout: Annotated[
-        list[str] | None, typer.Option(help="log_odds (if none is given) or unsafe_logprob; repeatable.")
+    readouts: Annotated[
+        list[str] | None, typer.Option("--readout", help="log_odds (if none is given) or unsafe_logprob; repeatable.")
     ] = None,
     direction: Annotated[
         list[str] | None,
@@ -114,7 +114,7 @@ def origins(
     more = [read_direction(text) for text in direction or []]
     chosen = {"groups": groups.value, "game": game.value, "prompts": prompts, "tokens": tokens, "nodes": nodes}
     settings = settings_of(
-        OriginsSettings, {**chosen, "most_nodes": most_nodes, "top": top, "readouts": readout or None}
+        OriginsSettings, {**chosen, "most_nodes": most_nodes, "top": top, "readouts": readouts or None}
     )
     pairs = behaving.pairs(reading, data)
     with reporting(goes_on=True) as terminal:

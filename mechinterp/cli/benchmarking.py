@@ -76,4 +76,4 @@ def benchmark(
             path = write_table(study.folder / "benchmark" / "benchmark.csv", table)
     hidden = ("suffix", "prefix", "n")
     shown = [c for c in map(str, table.columns) if not (is_end(c) or c.endswith("_n") or c in hidden)]
-    say(f"{table[shown].set_index('method').T.to_string()}\n{path}")
+    say(f"{table[shown].set_index('method').T.to_string()}\ntables: {path.parent}")

@@ -10,6 +10,7 @@ import typer
 from mechinterp.cli.behaving import Behaving, of_behaviour
 from mechinterp.cli.chatting import in_chat_format
 from mechinterp.cli.common import block_of_layer, read_direction, reporting, say
+from mechinterp.cli.deciding import say_what_would_decide
 from mechinterp.cli.judging import Judging, judging_answers
 from mechinterp.cli.loading import Loading, of_whole_models
 from mechinterp.cli.options import (
@@ -150,6 +151,7 @@ def compare(
             reporter=terminal,
         )
     say(found)
+    say_what_would_decide(found.verdict, [out], reference=reference is not None)
     say(f"report: {found.report}")
 
 
@@ -202,12 +204,12 @@ def diff(
     if left is not None:
         print_table("What rounding leaves of the change", *in_short(left))
     if out is not None:
-        say(write_table(out / "tables" / "diff.csv", found.tensors))
-        say(write_table(out / "tables" / "diff_blocks.csv", found.blocks))
+        write_table(out / "tables" / "diff.csv", found.tensors)
+        write_table(out / "tables" / "diff_blocks.csv", found.blocks)
         if left is not None:
-            say(write_table(out / "tables" / "attack_quantise.csv", left.assign(method=b)))
-        for path in save_figure(draw_figure("diff", {"diff_blocks": found.blocks}), out / "figures", "diff"):
-            say(path)
+            write_table(out / "tables" / "attack_quantise.csv", left.assign(method=b))
+        save_figure(draw_figure("diff", {"diff_blocks": found.blocks}), out / "figures", "diff")
+        say(f"tables: {out / 'tables'}\nfigures: {out / 'figures'}")
 
 
 @commands.command()
@@ -218,8 +220,12 @@ def verdict(
     from mechinterp.runs.folder import RunFolder
     from mechinterp.runs.joined import joined_verdict
 
-    for row in joined_verdict([RunFolder.open(run) for run in runs]).to_dict("records"):
+    opened = [RunFolder.open(run) for run in runs]
+    found = joined_verdict(opened)
+    for row in found.to_dict("records"):
         say(f"{row['method']}: {row['sentence']}")
+    depths = [run.table("depth")["score"] for run in opened if "depth" in run.tables]
+    say_what_would_decide(found, runs, reference=any(scores.notna().any() for scores in depths))
 
 
 @commands.command()

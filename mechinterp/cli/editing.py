@@ -140,6 +140,7 @@ def edit(
             if merged is not None and is_main():
                 edit.merged(checkpoint, name=merged.name).save(merged)
         say(what)
+        _say_merged(merged)
         return
     if data is None:
         raise InputError("Missing option '--data'.")
@@ -189,6 +190,13 @@ def edit(
         if merged is not None and is_main():
             found.merged(checkpoint, name=merged.name).save(merged)
     say(told(found, out))
+    _say_merged(merged)
+
+
+def _say_merged(merged: Path | None) -> None:
+    """Say where the whole edited model lies, if it was saved."""
+    if merged is not None:
+        say(f"checkpoint: {merged}")
 
 
 def _check_kept(mode: Mode, merged: Path | None, rank: int | None, *, several: bool) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mechinterp.cli.common import is_main, say
+from mechinterp.data.counting import many
 from mechinterp.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Edits:
             progress=self.terminal.progress("editing"),
         )
         if len(failed) < len(self.instances):
-            say(f"edits of {len(self.instances) - len(failed)} instances, {self._log(edits_in(out))}: {out}")
+            say(f"edits of {many(len(self.instances) - len(failed), 'instance')}, {self._log(edits_in(out))}: {out}")
         if failed:
             raise InputError(f"{len(failed)} of {len(self.instances)} edits came to nothing; the first: {failed[0]}")
 
@@ -162,7 +163,7 @@ def told(found: WeightDelta, out: Path) -> str:
     """An edit in one line."""
     where = ", ".join(f"layer {block + 1} (block {block})" for block in (found.block, *found.also))
     several = len(found.instances) > 1
-    whose = f"{len(found.instances)} instances" if several else f"instance {found.instance}"
+    whose = many(len(found.instances), "instance") if several else f"instance {found.instance}"
     if not found.log:
         return f"edit of {whose} at {where}: {out}"
     first, last = found.log[0], found.log[-1]

@@ -87,6 +87,7 @@ class Method:
         given: dict[str, Any] = {"steps": self.steps, "learning_rate": self.lr}
         if self.method in (EditorNames.rome, EditorNames.memit, EditorNames.alphaedit):
             given["blocks"] = None if self.layer is None else (self.layer,)
+            given["fact_token"] = "last" if pairs else None  # a pair has no subject
         elif self.method is EditorNames.ft_m:
             given["block"] = self.layer
         if self.without_constraint and self.method is not EditorNames.dinm:

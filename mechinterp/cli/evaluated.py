@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mechinterp.cli.common import rank, say
+from mechinterp.data.counting import many
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,12 +64,17 @@ def report(
     )
     worst = flags[(flags["kind"] == "all") & (flags["flag"] == "degenerate") & (flags["of_safe"] > 0)]
     for share, n in zip(worst["of_safe"], worst["n_safe"], strict=True):
-        say(f"{share:.0%} of the {n} answers judged safe only look so: empty, short, looping, echo or another script")
+        say(
+            f"{share:.0%} of the {many(n, 'answer')} judged safe only look so: empty, short, looping, echo or "
+            "another script"
+        )
     if "side_effects" in extra:
         rows = [(f"{row['quantity']} {row['method']}", *_line(row)[1:]) for _, row in extra["side_effects"].iterrows()]
         print_table("side effects on benign prompts", headings, rows)
     if "harness" in extra:
         say(extra["harness"].to_string(index=False))
+    if out is not None:
+        say(f"tables: {out}")
 
 
 def _line(row: pd.Series) -> tuple[str, str, str, str]:

@@ -18,6 +18,7 @@ from mechinterp.cli.judging import Judging, judging_answers
 from mechinterp.cli.loading import Loading, of_a_model
 from mechinterp.cli.options import Seed, Truncate
 from mechinterp.cli.reading import Reading, of_pairs
+from mechinterp.data.counting import many
 from mechinterp.errors import InputError
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def evaluate(
             if without := [i.id for i in instances if i.id not in edits]:
                 terminal.note(f"no edit for {len(without)} of {len(instances)} instances: {some(without)}")
             if strange := sorted(set(edits) - {i.id for i in everything}):
-                terminal.note(f"not in {data}: the instances of {len(strange)} edits: {some(strange)}")
+                terminal.note(f"not in {data}: the instances of {many(len(strange), 'edit')}: {some(strange)}")
             asking["progress"] = terminal.progress("answering, edit by edit")
             result = defend_edits(checkpoint, edits, instances, chosen_judge, method=edit.name, **asking)  # type: ignore[union-attr]
             report(result, chosen_judge, out)

@@ -78,3 +78,5 @@ def locate_command(
     say(f"{shown.to_string()}\n\n{agreeing.to_string(index=False, float_format='{:.3f}'.format)}")
     for line in sinks_in_words(located):
         say(f"{line}; see --without-sinks")
+    if out is not None:
+        say(f"tables: {out}")

@@ -12,6 +12,7 @@ from mechinterp.cli.common import label_and_path, rank, reporting, say
 from mechinterp.cli.loading import Loading, of_a_model
 from mechinterp.cli.options import LabelColumn, Model, Prompts, Seed, TextColumn, Truncate, Trust, WithoutSinks
 from mechinterp.cli.reading import Reading, of_pairs
+from mechinterp.data.counting import many
 from mechinterp.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def probe(
     score = fitted.scores[0]
     say(
         f"probe: accuracy {score.accuracy:.3f} (larger class {score.majority_baseline:.3f}), AUROC {score.auroc:.3f}, "
-        f"F1 {score.f1:.3f} on {score.n_test} held-out comments: {out}"
+        f"F1 {score.f1:.3f} on {many(score.n_test, 'held-out comment')}: {out}"
     )
 
 
@@ -139,7 +140,10 @@ def record_command(
         found.save(out)
     if bad := {name: count for name, count in found.non_finite.items() if count}:
         say(f"values that are not finite: {bad}; use a wider type (--dtype float32)")
-    say(f"recording: {found.n_inputs} inputs, {len(found.groups)} hook points, position {position}: {out}")
+    say(
+        f"recording: {many(found.n_inputs, 'input')}, {many(len(found.groups), 'hook point')}, position "
+        f"{position}: {out}"
+    )
 
 
 @commands.command()
@@ -208,6 +212,7 @@ def region(
             draws=draws,
             progress=terminal.progress("reading blocks"),
         )
+    say(tables.summary())
     if out is not None:
         tables.save(out / "tables")
-    say(tables.summary())
+        say(f"tables: {out / 'tables'}")

@@ -11,6 +11,7 @@ from mechinterp.cli.common import is_main, reporting, say
 from mechinterp.cli.judging import Judging, judging_answers
 from mechinterp.cli.loading import Loading, of_a_model
 from mechinterp.cli.options import LabelColumn, Model, Seed, TextColumn
+from mechinterp.data.counting import many
 from mechinterp.errors import InputError
 
 commands = typer.Typer()
@@ -78,7 +79,7 @@ def pairs(
             seed=seed,
             progress=terminal.progress("going on with comments"),
         )
-    say(f"{len(found)} pairs: {out}")
+    say(f"{many(len(found), 'pair')}: {out}")
     if split and is_main():
         for path in write_split(found, comments, out, seed=seed).values():
             say(path)

@@ -11,6 +11,7 @@ from mechinterp.cli.chatting import in_chat_format
 from mechinterp.cli.common import reporting, say
 from mechinterp.cli.loading import Loading, of_a_model
 from mechinterp.cli.options import Model, Prompts, Truncate
+from mechinterp.data.counting import many
 from mechinterp.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def show_tokens(
     if prompts is not None:
         listed = read_benign(prompts, what="prompts")
         if row > len(listed):
-            raise InputError(f"{prompts}: has {len(listed)} prompts, there is none of --row {row}")
+            raise InputError(f"{prompts}: has {many(len(listed), 'prompt')}, there is none of --row {row}")
         asked, response = listed[row - 1].prompt, listed[row - 1].answer if response is None else response
     if out is not None:
         check_writable(out, kind="folder")
@@ -62,3 +63,5 @@ def show_tokens(
     table = found.table.assign(token=[repr(text) for text in found.table["token"]])
     say(table.to_string(index=False, justify="left", formatters={"token": "{:<12}".format, "part": "{:<8}".format}))
     say(f"chat format: {found.chat}\n{found.said}")
+    if out is not None:
+        say(f"tables: {out}")

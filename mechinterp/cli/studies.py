@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mechinterp.cli.common import refuse, reporting, say
+from mechinterp.cli.deciding import say_what_a_study_lacks
 from mechinterp.cli.options import Seed
 from mechinterp.errors import InputError
 
@@ -45,7 +46,10 @@ def reproduce(
         plan.show(say)
         refuse(plan.problems)
     else:
-        say(RunFolder(study.folder))
+        found = RunFolder(study.folder)
+        say(found)
+        if found.methods:
+            say_what_a_study_lacks(found.verdict, settings)
         say(f"report: {report}")
 
 

@@ -173,6 +173,8 @@ def locate_gradients(
         place = f"block {block}" if str(block).isdecimal() else "outside the blocks"
         say(f"{place:<20}{row['sum']} of {row['count']} {per.value}s located")
     say(f"cosine below {found.cosine:.4g}, magnitude above {found.magnitude:.4g}: {len(found.names)} located")
+    if out is not None:
+        say(f"tables: {out}")
 
 
 @commands.command(name="evaluate-unlearning")
@@ -235,3 +237,5 @@ def evaluate_unlearning(
             told = ["" if each is None else f"{each['value']:.3f}" for each in beside]
             lines.append((method, scope, *told, str(values[method, scope, quantity]["n"])))
     print_table("forgotten and kept, teacher-forced, beside what is said", headings, lines)
+    if out is not None:
+        say(f"tables: {out}")

@@ -104,10 +104,12 @@ def vectors(
         )
     table, spans = listed.value_vectors, listed.toxic_subspace
     if out is not None and rank() == 0:
-        say(write_table(out / "tables" / "value_vectors.csv", table))
-        say(write_table(out / "tables" / "toxic_subspace.csv", spans))
+        write_table(out / "tables" / "value_vectors.csv", table)
+        write_table(out / "tables" / "toxic_subspace.csv", spans)
     if rank() == 0:
         _print(table, spans, by.value, shown)
+    if out is not None:
+        say(f"tables: {out / 'tables'}")
 
 
 def _directions(probe: Path | None, given: list[str] | None) -> dict[str, ToxicDirection]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mechinterp.data.conversations import Conversation, Message, check_messages
+from mechinterp.data.counting import many
 from mechinterp.data.pairs import Pair
 from mechinterp.data.texts import check_whole, read_json_lines
 from mechinterp.errors import InputError
@@ -28,8 +29,8 @@ def read_chat_logs(unsafe: Path, safe: Path) -> list[Pair]:
     logs = _read(unsafe), _read(safe)
     if len(logs[0]) != len(logs[1]):
         raise InputError(
-            f"{safe}: has {len(logs[1])} conversations, {unsafe} {len(logs[0])}; the two must have the same, line by "
-            "line"
+            f"{safe}: has {many(len(logs[1]), 'conversation')}, {unsafe} {len(logs[0])}; the two must have the "
+            "same, line by line"
         )
     pairs = []
     for number, ((place, bad), (there, good)) in enumerate(zip(*logs, strict=True), 1):

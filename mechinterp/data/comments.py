@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mechinterp.data.counting import many
 from mechinterp.data.csv_rows import read_columns
 from mechinterp.data.storage.files import replacing
 from mechinterp.errors import InputError
@@ -63,7 +64,7 @@ def read_comments(
             continue
         comments.append(Comment(text, _parse_label(label, path=path, number=number, column=label_column)))
     if skipped:
-        _logger.warning("%s: skipped %d comments without text, kept %d", path, skipped, len(comments))
+        _logger.warning("%s: skipped %s without text, kept %d", path, many(skipped, "comment"), len(comments))
     _require_both_classes(comments, path=path, label_column=label_column)
     return comments
 
@@ -112,7 +113,8 @@ def _require_both_classes(comments: list[Comment], *, path: Path, label_column: 
     n_toxic = sum(comment.toxic for comment in comments)
     if n_toxic in (0, len(comments)):
         one = "toxic" if n_toxic else "clean"
+        which = "its one comment is" if len(comments) == 1 else f"all {many(len(comments), 'comment')} are"
         raise InputError(
-            f"{path}: all {len(comments)} comments are {one} by column {label_column!r}; "
+            f"{path}: {which} {one} by column {label_column!r}; "
             "a probe needs toxic and clean ones, give a file with both"
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mechinterp.data.counting import many
 from mechinterp.data.texts import check_whole, read_json_lines
 from mechinterp.errors import InputError
 
@@ -53,7 +54,7 @@ def read_labelled_responses(path: str | Path) -> list[LabelledResponse]:
         else:
             skipped += 1
     if skipped:
-        _logger.warning("%s: skipped %d responses without text, kept %d", path, skipped, len(found))
+        _logger.warning("%s: skipped %s without text, kept %d", path, many(skipped, "response"), len(found))
     if len({one.safe for one in found}) < 2:
         kinds = "no responses" if not found else f"only {'safe' if found[0].safe else 'unsafe'} responses"
         raise InputError(f"{path}: has {kinds}; give {WANTED}, of both kinds")

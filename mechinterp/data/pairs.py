@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
 from mechinterp.data.conversations import Conversation, messages_of, prompt_of
+from mechinterp.data.counting import many
 from mechinterp.data.normalised import normalised
 from mechinterp.data.safeedit import KnowledgeConstraint, SafeEditInstance, Text
 from mechinterp.errors import InputError
@@ -81,7 +82,10 @@ def distinct_pairs(pairs: Sequence[Pair], where: str) -> list[Pair]:
         pair for (prompt, bad, good), pair in kept.items() if (prompt, bad) not in both and (prompt, good) not in both
     ]
     repeated, contradictory = len(pairs) - len(kept), len(kept) - len(found)
-    said = f"{repeated} pairs that repeat another, {contradictory} of which an answer is called both safe and unsafe"
+    said = (
+        f"{many(repeated, 'pair that repeats', 'pairs that repeat')} another, {contradictory} of which an "
+        "answer is called both safe and unsafe"
+    )
     if not found:
         raise InputError(f"{where}: has no pair of a safe and an unsafe answer that differ (left out: {said})")
     if repeated or contradictory:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mechinterp.data.concepts import Concept
+from mechinterp.data.counting import many
 from mechinterp.data.facts.fact import SLOT, Fact
 from mechinterp.data.facts.knowedit import OPINION_QUESTIONS
 from mechinterp.data.showing import one_line
@@ -152,7 +153,8 @@ def read_personality(path: str | Path) -> list[Topic]:
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
     if bare:
-        _logger.warning("%s: left out %d topics without an opinion of each trait, kept %d", path, bare, len(found))
+        topics = many(bare, "topic")
+        _logger.warning("%s: left out %s without an opinion of each trait, kept %d", path, topics, len(found))
     if not found:
         raise InputError(f"{path}: has no topic with opinions of each trait; give {WANTED}")
     traits_of(found)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from mechinterp.data.counting import many
 from mechinterp.data.storage.files import write_json
 from mechinterp.data.texts import check_whole, read_json
 from mechinterp.data.validation import Fault
@@ -192,7 +193,8 @@ def split_instances(
             splits[split].append(instance)
     if empty := [name for name in SPLITS if not splits[name]]:
         raise InputError(
-            f"{len(instances)} instances of {len(split_of_question)} questions and {len(split_of_attack)} attack "
+            f"{many(len(instances), 'instance')} of {many(len(split_of_question), 'question')} and "
+            f"{len(split_of_attack)} attack "
             f"prompts leave nothing for {', '.join(empty)}: give more questions or more attack prompts"
         )
     return splits

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mechinterp.data.conversations import Prompt, asked
+from mechinterp.data.counting import many
 from mechinterp.data.facts.fact import Fact
 from mechinterp.data.normalised import normalised
 from mechinterp.data.pairs import AnyPair, knowledge_of
@@ -50,7 +51,8 @@ class Scopes:
         if shared := len(forget & retain):
             if forget == retain:
                 raise InputError("what is to be forgotten is also all that is to be kept; give other texts to keep")
-            _logger.warning("%d answers are to be forgotten and to be kept at once; leave them out of one", shared)
+            answers = many(shared, "answer is", "answers are")
+            _logger.warning("%s to be forgotten and to be kept at once; leave them out of one", answers)
 
     def __repr__(self) -> str:
         return one_line(self, f"{len(self.forget)} to forget", f"{len(self.retain)} to keep")

@@ -11,6 +11,7 @@ from mechinterp.answers.behaviour import UNSAFE, Behaviour
 from mechinterp.audit.depth import DepthTables, Drops, answer_drops
 from mechinterp.audit.questions import questions_of
 from mechinterp.audit.readouts import ANSWER_TOKENS, ReadoutTexts
+from mechinterp.data.counting import many
 from mechinterp.data.showing import one_line, shown
 from mechinterp.data.storage.kept_tables import keep_tables, open_tables
 from mechinterp.errors import InputError
@@ -55,7 +56,7 @@ class Depths:
     @property
     def _alone(self) -> Mapping[str, Any]:
         if len(self.scores) != 1:
-            raise InputError(f"there are {len(self.scores)} checkpoints; the scores of all are in `scores`")
+            raise InputError(f"there are {many(len(self.scores), 'checkpoint')}; the scores of all are in `scores`")
         return dict(self.scores.iloc[0])
 
     def save(self, folder: str | Path) -> Path:

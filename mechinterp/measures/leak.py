@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 
+from mechinterp.data.counting import many
 from mechinterp.errors import InputError
 
 
@@ -27,5 +28,5 @@ def leak_at(k: int, n: int, c: int) -> float:
     if not 1 <= k <= n:
         raise InputError(f"leak@k needs 1 to n answers drawn, got k = {k} of n = {n}; sample more, or give a smaller k")
     if not 0 <= c <= n:
-        raise InputError(f"{c} unsafe answers of {n}")
+        raise InputError(f"{many(c, 'unsafe answer')} of {n}")
     return 1 - math.comb(n - c, k) / math.comb(n, k)

@@ -16,6 +16,7 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from mechinterp.data.counting import many
 from mechinterp.data.normalised import normalised
 from mechinterp.measures.statistics import seeded_order
 
@@ -66,10 +67,11 @@ class Distinct:
         """Say how many texts have both labels, if any have."""
         if self.contradictory:
             logger.warning(
-                "%d texts among the %s have contradictory labels: the more frequent one counts, %d with both equally "
+                "%s among the %s %s contradictory labels: the more frequent one counts, %d with both equally "
                 "often are left out",
-                self.contradictory,
+                many(self.contradictory, "text"),
                 what,
+                "has" if self.contradictory == 1 else "have",
                 self.undecided,
             )
 

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from mechinterp.data.counting import many
 from mechinterp.data.showing import one_line, shown
 from mechinterp.data.storage.files import replacing
 from mechinterp.errors import InputError
@@ -274,7 +275,7 @@ class Checkpoint:
         return Path(folder)
 
     def __repr__(self) -> str:
-        kind, size = self.model.config.model_type, f"{self.n_blocks} blocks, d_model {self.names.d_model}"
+        kind, size = self.model.config.model_type, f"{many(self.n_blocks, 'block')}, d_model {self.names.d_model}"
         return one_line(self, self.name, kind, size, str(self.model.dtype)[6:], f"from {self.source}")
 
     def _repr_html_(self) -> str:

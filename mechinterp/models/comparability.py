@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from mechinterp.data.counting import many
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.files.configs import unlike_configs
@@ -49,7 +50,7 @@ def unlike_models(base: Checkpoint, other: Checkpoint) -> Iterator[str]:
     if unequal:
         first = unequal[0]
         yield (
-            f"{len(unequal)} parameters, the first is {first}: "
+            f"{many(len(unequal), 'parameter')}, the first is {first}: "
             f"{shapes.get(first, 'absent')} and {others.get(first, 'absent')}" + (_cut_back(base, other) or "")
         )
     if unlike := unlike_configs(base.model.config, other.model.config):

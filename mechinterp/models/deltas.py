@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mechinterp.data.counting import many
 from mechinterp.data.showing import one_line, shown
 from mechinterp.data.storage.files import replacing, write_json
 from mechinterp.data.storage.labels import check_numbers, typed
@@ -168,7 +169,7 @@ class WeightDelta:
             self,
             f"of block {self.block}",
             f"instance {self.instance}",
-            f"{len(self.tensors)} parameters",
+            many(len(self.tensors), "parameter"),
             f"of weights {self.fingerprint}" if self.fingerprint else "",
         )
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from mechinterp.audit.certificate import KINDS, places, separations, verdicts, with_truth
 from mechinterp.audit.robustness import PERTURBATIONS
+from mechinterp.data.counting import many
 from mechinterp.measures.intervals import Interval
 from mechinterp.report.cells import UNDEFINED, number, with_interval
 
@@ -23,7 +24,7 @@ def made_of(certificate: pd.DataFrame | None) -> str:
     for blocks, part in with_truth(certificate).groupby("blocks"):
         counts = ", ".join(f"{int((part['truth'] == truth).sum())} {truth}" for truth in ("gone", "hidden"))
         bases = part["seed"].nunique()
-        told.append(f"{len(part)} checkpoints of {blocks} blocks ({counts}; {bases} base{'s' * (bases > 1)})")
+        told.append(f"{many(len(part), 'checkpoint')} of {blocks} blocks ({counts}; {many(bases, 'base')})")
     return "; ".join(told)
 
 

@@ -7,6 +7,7 @@ import math
 import pandas as pd
 
 from mechinterp.audit.tables.reading import interval_of
+from mechinterp.data.counting import many
 
 
 def traits_in_words(table: pd.DataFrame) -> list[str]:
@@ -22,7 +23,7 @@ def traits_in_words(table: pd.DataFrame) -> list[str]:
         others = rows[rows["measured"] != trait].to_dict("records")
         moved = ", ".join(f"{row['measured']} {row['shift']:+.2f}" for row in [own, *others])
         success = interval_of(own, "es").told(".2f")  # type: ignore[arg-type] # pandas' keys
-        topics = f"{own['n']} topic{'s' if own['n'] > 1 else ''}"
+        topics = many(own["n"], "topic")
         other = "no other topic" if math.isnan(own["dd"]) else f"on another topic KL {own['dd']:.2g}"
         said.append(
             f"edited towards {trait}: ES {success} over {topics}; nats a token of opinions that show {moved}; {other}"

@@ -16,6 +16,7 @@ from mechinterp.audit.circuits.measuring import CheckpointCircuit, circuit_of_ba
 from mechinterp.audit.circuits.places import check_architecture
 from mechinterp.audit.circuits.settings import CircuitSettings
 from mechinterp.audit.circuits.tables import circuit_tables
+from mechinterp.data.counting import many
 from mechinterp.data.facts.fact import Fact
 from mechinterp.data.facts.files import read_facts
 from mechinterp.data.pairs import AnyPair
@@ -90,8 +91,8 @@ def find_circuits(
     work.check(_texts(asked), truncate=truncate)
     with work.held(), work.together():
         pairs, held_out = matched(work.open(base), asked, settings, wording=behaviour.wording, truncate=truncate)
-        beside = f"; the mean is of {len(held_out)} others" if held_out else ""
-        work.reporter.note(f"{len(pairs)} pairs of prompts, {_apart(pairs)}{beside}")
+        beside = f"; the mean is of {many(len(held_out), 'other')}" if held_out else ""
+        work.reporter.note(f"{many(len(pairs), 'pair')} of prompts, {_apart(pairs)}{beside}")
         tokens, others = ([pair.tokens for pair in some] for some in (pairs, held_out))
         code = [made_by("mechinterp.audit.circuits.measuring"), settings.model_dump(mode="json"), seed]
         key = [code, digest([[asdict(pair) for pair in some] for some in (tokens, others)]), work.identify(base)]

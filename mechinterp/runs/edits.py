@@ -19,6 +19,7 @@ from mechinterp.audit.tables.table import Table
 from mechinterp.audit.toxic_layer import blocks_for
 from mechinterp.data.benign import BenignPrompt
 from mechinterp.data.conversations import Prompt
+from mechinterp.data.counting import many
 from mechinterp.data.facts.conflicts import Conflict, Round, conflicts_of_pairs
 from mechinterp.data.facts.queries import Change, asked_of
 from mechinterp.data.pairs import AnyPair
@@ -236,7 +237,7 @@ def run_round_trips(
                 seed=seed,
             )
             if dropped := len(pairs) - len(rounds):
-                held.work.reporter.note(f"{dropped} of {len(pairs)} prompts have no answer to edit away")
+                held.work.reporter.note(f"{dropped} of {many(len(pairs), 'prompt')} without an answer to edit away")
         name = "edits" if editor is None else editor.name
         progress = held.work.reporter.progress(f"round trips: {name}")
         for number, found in enumerate(_trips(opened, rounds, editor, editing, suffix, truncate=truncate), 1):

@@ -13,6 +13,7 @@ from mechinterp.answers.facts import FactAnswers, ask_facts, asked_of
 from mechinterp.answers.known_facts import is_right
 from mechinterp.answers.scored_facts import FactScores, summary_rows
 from mechinterp.audit.tables.facts import FACTS, FACTS_SUMMARY
+from mechinterp.data.counting import many
 from mechinterp.data.facts.fact import Fact
 from mechinterp.data.storage.provenance import versions
 from mechinterp.errors import InputError
@@ -200,7 +201,7 @@ def _check(
         raise InputError(f"`{both[0]}` is the name of a checkpoint already; give the edits another")
     for name, own in edits.items():
         if strange := sorted(set(own) - set(facts)):
-            raise InputError(f"{name}: edits {strange[:5]} are of no fact; the {len(facts)} facts count from 1")
+            raise InputError(f"{name}: edits {strange[:5]} are of no fact; the {many(len(facts), 'fact')} count from 1")
 
 
 def named_apart(candidate: Candidate, base: Candidate | None) -> Candidate:

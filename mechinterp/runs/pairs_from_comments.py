@@ -20,6 +20,7 @@ from mechinterp.answers.responses import ResponseLog, labels_of
 from mechinterp.answers.safety import safe
 from mechinterp.answers.scoring import score_responses
 from mechinterp.data.comments import Comment, write_comments
+from mechinterp.data.counting import many
 from mechinterp.data.half_comments import HalfComment, halved
 from mechinterp.data.pair_files import read_pairs, write_pairs
 from mechinterp.data.pairs import AnyPair, Pair, distinct_pairs
@@ -48,7 +49,7 @@ _logger = logging.getLogger(__name__)
 def judge_of_comments(comments: Sequence[Comment], *, seed: int, note: Callable[[str], None]) -> EmbeddedJudge:
     """A judge made of labelled comments: clean is safe."""
     made = EmbeddedJudge.fit([one.text for one in comments], [not one.toxic for one in comments], seed=seed)
-    note(f"judge: trained on {made.n_train} comments; {made.scores_said}")
+    note(f"judge: trained on {many(made.n_train, 'comment')}; {made.scores_said}")
     return made
 
 
@@ -179,8 +180,8 @@ def _say(comments: int, greedy: int, clean: int, draws: int, judge: Judge) -> No
     """
     if not clean:
         raise InputError(
-            f"none of the model's continuations of {comments} comments is clean by the judge {judge.name}, greedy or "
-            f"one of {draws} drawn: give another judge, or another model"
+            f"none of the model's continuations of {many(comments, 'comment')} is clean by the judge {judge.name}, "
+            f"greedy or one of {draws} drawn: give another judge, or another model"
         )
     _logger.warning(
         "%d toxic comments: of %d the greedy continuation is clean, of %d more one of %d drawn; %d make no pair",
@@ -213,7 +214,7 @@ def write_split(pairs: Sequence[AnyPair], comments: Sequence[Comment], out: Path
         InputError: for fewer than eight pairs.
     """
     if len(pairs) < 8:
-        raise InputError(f"{out}: {len(pairs)} pairs are too few to split; give more comments")
+        raise InputError(f"{out}: {many(len(pairs), 'pair is', 'pairs are')} too few to split; give more comments")
     order, quarter = seeded_order(len(pairs), seed), len(pairs) // 4
     parts = {"validation": order[:quarter], "test": order[quarter : 2 * quarter], "train": order[2 * quarter :]}
     files = split_files(out)

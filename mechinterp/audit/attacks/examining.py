@@ -22,6 +22,7 @@ from mechinterp.audit.attacks.splits import Split
 from mechinterp.audit.attacks.testing import Examiner, attacked_points
 from mechinterp.audit.store import Store
 from mechinterp.data.benign import BenignPrompt
+from mechinterp.data.counting import many
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.storage.provenance import code_of, digest
 from mechinterp.errors import NothingUnsafeError
@@ -97,7 +98,8 @@ class Attacking:
                 break
         else:
             raise NothingUnsafeError(
-                f"{base.source} answers none of the {len(pairs)} prompts {behaviour.wording.so}, so that nothing could "
+                f"{base.source} answers none of the {many(len(pairs), 'prompt')} {behaviour.wording.so}, so that "
+                "nothing could "
                 f"come back; give other {'pairs' if behaviour.of_pairs else 'data'}, a larger `max_new_tokens`"
                 f"{' or another judge' if behaviour.judge is None else ''}"
             )

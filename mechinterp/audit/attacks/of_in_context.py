@@ -20,6 +20,7 @@ from mechinterp.audit.attacks.attack import Attack, Attacked, Known, Point
 from mechinterp.audit.attacks.of_relearn import lessons_of
 from mechinterp.audit.readouts import ANSWER_TOKENS
 from mechinterp.data.conversations import Conversation, Prompt, asked, messages_of
+from mechinterp.data.counting import many
 from mechinterp.data.validation import UsersSettings
 from mechinterp.measures.statistics import seeded_order
 from mechinterp.methods.training.relearning import Lesson
@@ -84,15 +85,15 @@ def _run(
     for point in points:
         examples = _examples(known, point.setting, int(point.dose))
         if len(examples) < point.dose:
-            _logger.warning("in_context: the data have no %d %s examples, left out", int(point.dose), point.setting)
+            wanted = many(int(point.dose), f"{point.setting} example")
+            _logger.warning("in_context: the data have no %s, left out", wanted)
             continue
         prompts = [shown_before(examples, prompt, turns=target.chat is not None) for prompt in known.prompts]
         if missing := _missing(target, known, prompts):
             _logger.warning(
-                "in_context: with %d %s examples a prompt has %d tokens too many for the context of %d, left out",
-                len(examples),
-                point.setting,
-                missing,
+                "in_context: with %s a prompt has %s too many for the context of %d, left out",
+                many(len(examples), f"{point.setting} example"),
+                many(missing, "token"),
                 target.names.context_length,
             )
             continue

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mechinterp.audit.circuits.graph import Graph
+from mechinterp.data.counting import many
 from mechinterp.data.showing import one_line
 from mechinterp.errors import InputError, near
 
@@ -131,7 +132,7 @@ class Circuit:
         return Circuit(graph, edges)
 
     def __repr__(self) -> str:
-        return one_line(self, f"{len(self)} of {self.graph.n_edges} edges", f"{int(self.in_circuit.sum())} nodes")
+        return one_line(self, f"{len(self)} of {self.graph.n_edges} edges", many(int(self.in_circuit.sum()), "node"))
 
 
 def top(graph: Graph, scores: Float[Tensor, "writer reader"], n: int) -> Circuit:

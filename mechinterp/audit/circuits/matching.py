@@ -19,6 +19,7 @@ from mechinterp.audit.circuits.batches import TokenPair, check_pairs
 from mechinterp.audit.circuits.writes import last_logits
 from mechinterp.audit.logit_lens import answer_tokens
 from mechinterp.data.conversations import Prompt
+from mechinterp.data.counting import many
 from mechinterp.data.facts.fact import Fact
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.prompt_pairs import PromptPair
@@ -102,8 +103,8 @@ def fact_pairs(checkpoint: Checkpoint, facts: Sequence[Fact], *, most: int = 32)
         found.append(matched(checkpoint, fact.text, facts[other].text, text, texts[other], *tokens))
     if not found:
         raise InputError(
-            f"none of {len(facts)} facts has another of the same template beside it whose subject has as many tokens "
-            "and whose answer starts otherwise; give more facts of one relation"
+            f"none of {many(len(facts), 'fact')} has another of the same template beside it whose subject has as "
+            "many tokens and whose answer starts otherwise; give more facts of one relation"
         )
     return found
 
@@ -148,7 +149,7 @@ def behaviour_pairs(
     if all(flags) or not any(flags):
         said = wording.so if flags[0] else "safely" if wording == UNSAFELY else "otherwise"
         raise InputError(
-            f"{base.source} begins its answers to all {len(prompts)} prompts {said}; there is nothing to pair"
+            f"{base.source} begins its answers to all {many(len(prompts), 'prompt')} {said}; there is nothing to pair"
         )
     nearest = _nearest([text.ids for text in texts], flags)
     if not nearest:

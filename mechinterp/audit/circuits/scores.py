@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mechinterp.audit.circuits.circuit import Circuit, greedy, threshold, top
 from mechinterp.audit.circuits.graph import Graph
+from mechinterp.data.counting import many
 from mechinterp.data.showing import one_line
 from mechinterp.data.storage.files import replacing, write_json
 from mechinterp.errors import InputError
@@ -153,7 +154,7 @@ class EdgeScores:
 
     def __repr__(self) -> str:
         gap = f"gap {self.gap:.3g}, attributed {self.attributed:.3g}"
-        return one_line(self, self.checkpoint, f"{self.graph.n_edges} edges", f"{len(self.clean)} pairs", gap)
+        return one_line(self, self.checkpoint, many(self.graph.n_edges, "edge"), many(len(self.clean), "pair"), gap)
 
 
 def count_of(graph: Graph, share: float) -> int:

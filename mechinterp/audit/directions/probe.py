@@ -27,6 +27,7 @@ from sklearn.metrics import accuracy_score, f1_score, roc_auc_score, roc_curve
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
+from mechinterp.data.counting import many
 from mechinterp.data.showing import one_line, shown
 from mechinterp.data.storage.files import replacing
 from mechinterp.data.storage.labels import check_dimensions, check_numbers, typed
@@ -140,7 +141,7 @@ class ToxicProbe:
             )
         except ValueError as error:
             raise InputError(
-                f"{len(y)} comments cannot be split {1 - test_share:.0%} to {test_share:.0%}: {error}"
+                f"{many(len(y), 'comment')} cannot be split {1 - test_share:.0%} to {test_share:.0%}: {error}"
             ) from error
         scale = float(np.sqrt((train_x**2).mean()))
         model = LogisticRegression(fit_intercept=False, C=regularisation, max_iter=5000)
@@ -192,7 +193,9 @@ class ToxicProbe:
         return one_line(
             self,
             f"d_model {self.weight.shape[1]}",
-            f"AUROC {self.scores[0].auroc:.3f} on {self.scores[0].n_test} comments held out" if self.scores else "",
+            f"AUROC {self.scores[0].auroc:.3f} on {many(self.scores[0].n_test, 'comment')} held out"
+            if self.scores
+            else "",
             f"of weights {self.fingerprint}" if self.fingerprint else "",
         )
 

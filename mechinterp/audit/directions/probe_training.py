@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.data.comments import Comment
+from mechinterp.data.counting import many
 from mechinterp.data.storage.tables import write_table
 from mechinterp.measures.splitting import Distinct
 from mechinterp.models.checkpoints import Checkpoint
@@ -78,8 +79,8 @@ def read_by(
     """
     hook = "ln_final.hook_out" if final_norm else resid_post(checkpoint.n_blocks - 1)
     distinct = Distinct.of([comment.text for comment in comments], [comment.toxic for comment in comments])
-    distinct.warn_of_repeats(_logger, f"{len(comments)} comments")
-    distinct.warn_of_contradictions(_logger, f"{len(comments)} comments")
+    distinct.warn_of_repeats(_logger, many(len(comments), "comment"))
+    distinct.warn_of_contradictions(_logger, many(len(comments), "comment"))
     texts = [comments[row].text for row in distinct.rows]
     settings: dict[str, Any] = {"truncate": truncate, "without_sinks": without_sinks, "progress": progress}
     features = record_all(checkpoint, texts, [hook], position="mean", **settings)[hook]

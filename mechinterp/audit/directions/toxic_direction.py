@@ -28,6 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mechinterp.audit.directions.probe import Selection, ToxicProbe
+from mechinterp.data.counting import many
 from mechinterp.data.showing import one_line, shown
 from mechinterp.data.storage.files import replacing
 from mechinterp.data.storage.labels import typed
@@ -173,7 +174,7 @@ class ToxicDirection:
             tensors = _read_array(path) if path.suffix == ".npy" else _read_pickled(path)
         if len(tensors) != 1:
             listed = f": {', '.join(sorted(tensors)[:5])}" if tensors else ""
-            raise InputError(f"{path}: holds {len(tensors)} tensors{listed}; a file of a direction holds one")
+            raise InputError(f"{path}: holds {many(len(tensors), 'tensor')}{listed}; a file of a direction holds one")
         (vector,) = tensors.values()
         if vector.dim() == 2 and 1 in vector.shape:
             vector = vector.flatten()

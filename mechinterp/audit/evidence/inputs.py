@@ -13,6 +13,7 @@ from torch import Tensor
 from mechinterp.audit.directions.of_prompts import PromptDirections
 from mechinterp.audit.evidence.settings import PLACES, Place
 from mechinterp.audit.top_vectors import TopVectors
+from mechinterp.data.counting import many
 from mechinterp.data.showing import one_line
 from mechinterp.data.storage.provenance import digest
 from mechinterp.models.passes.lens import LensToken
@@ -64,7 +65,10 @@ class Inputs:
 
     def __repr__(self) -> str:
         return one_line(
-            self, f"{len(self.prompts)} prompts", f"block {self.block}", f"directions {' '.join(self.directions)}"
+            self,
+            many(len(self.prompts), "prompt"),
+            f"block {self.block}",
+            f"directions {' '.join(self.directions)}",
         )
 
     @property

@@ -20,6 +20,7 @@ from mechinterp.audit.evidence.inputs import Inputs
 from mechinterp.audit.evidence.kept_vectors import from_tensors, to_tensors
 from mechinterp.audit.evidence.of_checkpoint import Evidence, part_of
 from mechinterp.audit.evidence.settings import Place
+from mechinterp.data.counting import many
 from mechinterp.data.showing import one_line
 from mechinterp.data.storage.files import replacing, write_json
 from mechinterp.measures.statistics import seeded_order
@@ -78,7 +79,7 @@ class Baseline:
         return one_line(
             self,
             f"of {self.evidence.checkpoint}",
-            f"{len(self.inputs.prompts)} prompts",
+            many(len(self.inputs.prompts), "prompt"),
             f"unsafe {float(self.unsafe.float().mean()):.0%}",
             f"block {self.inputs.block}",
         )

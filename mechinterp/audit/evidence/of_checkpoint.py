@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mechinterp.audit.evidence.of_prompts import PromptTerms
 from mechinterp.audit.evidence.settings import TEXTS, Text
+from mechinterp.data.counting import many
 from mechinterp.data.showing import one_line
 from mechinterp.data.storage.files import replacing, write_json
 from mechinterp.models.passes.lens import LogitLens
@@ -76,8 +77,8 @@ class Evidence:
         return one_line(
             self,
             f"of {self.checkpoint}",
-            f"{len(self.recordings)} positions",
-            f"{len(self.readouts)} directions",
+            many(len(self.recordings), "position"),
+            many(len(self.readouts), "direction"),
             f"of weights {self.fingerprint}",
         )
 

@@ -24,6 +24,7 @@ from mechinterp.audit.evidence.settings import PLACES, ComparisonSettings
 from mechinterp.audit.logit_lens import answer_tokens
 from mechinterp.audit.questions import questions_of, shared_by
 from mechinterp.audit.top_vectors import find_vectors
+from mechinterp.data.counting import many
 from mechinterp.data.pairs import AnyPair
 from mechinterp.errors import InputError
 from mechinterp.measures.splitting import half_of
@@ -202,8 +203,8 @@ def fitting_half(instances: Sequence[AnyPair], seed: int) -> list[int]:
     half = half_of(questions_of(instances), seed)
     if not half:
         raise InputError(
-            f"all {len(instances)} instances share one question: directions cannot be fitted on some and checked on "
-            "others; give instances of at least two questions"
+            f"all {many(len(instances), 'instance')} share one question: directions cannot be fitted on some and "
+            "checked on others; give instances of at least two questions"
         )
     return half
 
@@ -214,8 +215,8 @@ def _apart_from(instances: Sequence[AnyPair], fitting: Sequence[AnyPair]) -> lis
     apart = [instance for instance in fitting if not shared_by(instance) & checked]
     if not apart:
         raise InputError(
-            f"the {len(fitting)} instances to fit directions on share their questions with those to check them on; "
-            "give others"
+            f"the {many(len(fitting), 'instance')} to fit directions on share their questions with those to check "
+            "them on; give others"
         )
     if shared := len(fitting) - len(apart):
         _logger.warning(

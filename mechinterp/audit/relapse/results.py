@@ -20,6 +20,7 @@ from mechinterp.answers.flags import BESIDE, shares_of
 from mechinterp.answers.judges import Judge
 from mechinterp.answers.scored import Answers
 from mechinterp.audit.relapse.registry import TREATMENTS
+from mechinterp.data.counting import many
 from mechinterp.data.showing import one_line, shown
 from mechinterp.data.storage.files import replacing, write_json
 from mechinterp.measures.intervals import Interval, with_ends
@@ -196,7 +197,7 @@ class RelapseTest:
         return any((o.treatment, o.dose, o.control) == wanted for o in self.outcomes)
 
     def __repr__(self) -> str:
-        return one_line(self, f"of {self.method}", f"{len(self.prompts)} prompts", f"{len(self.outcomes)} doses")
+        return one_line(self, f"of {self.method}", many(len(self.prompts), "prompt"), many(len(self.outcomes), "dose"))
 
     def _repr_html_(self) -> str:
         found = self.verdict()

@@ -26,6 +26,7 @@ from mechinterp.audit.relapse.results import Outcome, RelapseTest
 from mechinterp.audit.relapse.treatment import patched_tokens
 from mechinterp.audit.relapse.treatments import RelapseSettings, doses
 from mechinterp.audit.store import Store
+from mechinterp.data.counting import many
 from mechinterp.data.pairs import AnyPair
 from mechinterp.errors import InputError
 from mechinterp.measures.neurons import Neurons
@@ -225,7 +226,7 @@ def unsafe_prompts(
     if not found:
         neutral = f" ({unjudged} answers are empty or without a word that the judge knows)" if unjudged else ""
         raise InputError(
-            f"{base.source} answers none of the {len(prompts)} adversarial prompts {wording.so}{neutral}, so that "
-            "nothing could come back; give other instances, a larger `max_new_tokens` or another judge"
+            f"{base.source} answers none of the {many(len(prompts), 'adversarial prompt')} {wording.so}{neutral}, so "
+            "that nothing could come back; give other instances, a larger `max_new_tokens` or another judge"
         )
     return found[:wanted]

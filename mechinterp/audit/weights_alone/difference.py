@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mechinterp.data.counting import many
 from mechinterp.data.showing import one_line, shown
 from mechinterp.data.storage.kept_tables import keep_tables, open_tables
 
@@ -83,7 +84,7 @@ class Difference:
         table, total = self.tensors, len(self.tensors)
         counts = table["status"].value_counts()
         if self.identical:
-            same = f"all {total} tensors are the same, bit for bit"
+            same = f"{'the one tensor is' if total == 1 else f'all {total} tensors are'} the same, bit for bit"
             lines = [f"identical: {same} (if an edit should be in one of them, it was not saved)"]
             if self.configs is not None:
                 lines = [f"the weights are identical, the models are not: {same}"]
@@ -108,7 +109,7 @@ class Difference:
                 f"{self._relative()}"
             ]
             if (recast := int(table["dtype_a"].ne(table["dtype_b"])[~table["status"].isin(_UNPAIRED)].sum())) > 0:
-                lines.append(f"{recast} tensors have another type ({_types(table)})")
+                lines.append(f"{many(recast, 'tensor has', 'tensors have')} another type ({_types(table)})")
         for status, words in (
             ("shape", "have another shape"),
             ("only A", "are only in A"),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mechinterp.data.counting import many
 from mechinterp.data.facts.conflicts import KINDS, Conflict, Round, round_of_fact
 from mechinterp.data.facts.fact import SLOT, Fact
 from mechinterp.data.facts.queries import asked_of
@@ -102,7 +103,7 @@ def _conflict(row: Mapping[str, Any], templates: Templates | None) -> Conflict:
     if kind not in KINDS:
         raise InputError(f"the type {kind!r:.40} is not known; known are {', '.join(KINDS)}{near(kind, KINDS)}")
     if len(row["edits"]) != 2:
-        raise InputError(f"has {len(row['edits'])} edits; a conflict has two")
+        raise InputError(f"has {many(len(row['edits']), 'edit')}; a conflict has two")
     first, second = (_fact(edit, templates, new=_label(edit["new_object"])) for edit in row["edits"])
     implied = None
     if kind == "coverage" and (first.subject, first.relation) != (second.subject, second.relation):

@@ -24,6 +24,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mechinterp.data.counting import many
 from mechinterp.errors import InputError
 from mechinterp.methods.editing.dinm import DinmSettings, FailedEdit, edit_batch
 from mechinterp.methods.editing.many_edits import edit_each, edit_sequentially
@@ -90,7 +91,7 @@ def dinm_batch(checkpoint: Checkpoint, task: Task) -> Iterator[Treatment]:
     blocks = _toxic_blocks("dinm_batch", task)
     counts = Counter(blocks.values())
     block = min(counts, key=lambda b: (-counts[b], b))  # the earliest of equals, as `toxic_layer.toxic_block`
-    task.note(f"dinm_batch: one edit of {len(task.instances)} instances at block {block}")
+    task.note(f"dinm_batch: one edit of {many(len(task.instances), 'instance')} at block {block}")
     delta = edit_batch(checkpoint, task.instances, block=block, settings=settings)
     yield Treatment("dinm_batch", tuple(task.instances), delta=delta, suffix=settings.suffix)
 
@@ -180,7 +181,7 @@ def _work(settings: DinmSettings, texts: Texts) -> Work:
     """An edit reads its texts through the model once, and at every step through the blocks above the edited one."""
     target = min(texts.prompt, settings.max_input_tokens) + min(texts.safe, settings.max_output_tokens)
     return Work(
-        f"{texts.edited:,} edits of up to {settings.steps} steps",
+        f"{texts.edited:,} edits of up to {many(settings.steps, 'step')}",
         tokens=texts.edited * target * (1 + 3 * ABOVE * settings.steps),
         held=settings.max_input_tokens + settings.max_output_tokens,
         held_share=ABOVE,

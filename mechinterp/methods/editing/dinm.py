@@ -28,6 +28,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from mechinterp.data.counting import many
 from mechinterp.data.pairs import AnyPair
 from mechinterp.errors import InputError
 from mechinterp.methods.editing.descent import Run, Trained, descend, ready
@@ -185,7 +186,7 @@ def edit_batch(
     if run.failed or not _finite(changes):
         failed = FailedEdit.of(instances[0].id, run.log)
         raise InputError(
-            f"the batch of {len(instances)} instances: {failed.reason}" if len(instances) > 1 else str(failed)
+            f"the batch of {many(len(instances), 'instance')}: {failed.reason}" if len(instances) > 1 else str(failed)
         )
     key = joint_key("batch", [edit_key(checkpoint, i, blocks, settings, component) for i in instances])
     delta = _delta(changes, blocks, instances, settings, run)

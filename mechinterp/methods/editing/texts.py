@@ -13,6 +13,7 @@ from typing import Protocol
 
 from transformers import PreTrainedTokenizerBase
 
+from mechinterp.data.counting import many
 from mechinterp.data.pairs import AnyPair, knowledge_of
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
@@ -176,7 +177,7 @@ def _scored(
         left = Around.of(tokenizer).in_front(head) if content is None else content.start
         if content is not None and len(head) - len(content) >= settings.max_input_tokens < len(head):
             raise InputError(
-                f"{what}: {len(head) - len(content)} tokens of the chat format leave no room for the prompt in "
+                f"{what}: {many(len(head) - len(content), 'token')} of the chat format leave no room for the prompt in "
                 f"max_input_tokens, {settings.max_input_tokens}; raise it"
             )
         ids = [*keep_right(head, settings.max_input_tokens, left), *labels]

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from mechinterp.data.conversations import asked
+from mechinterp.data.counting import many
 from mechinterp.data.pairs import AnyPair
 from mechinterp.errors import InputError
 from mechinterp.methods.editing.ablations import edited_each
@@ -77,7 +78,9 @@ def _of_all(method: Editor, checkpoint: Checkpoint, task: Task, kind: type[Sever
     requests = _requests(method, task)
     settings = _settings(method, checkpoint, task, kind)
     moments = _moments(checkpoint, task, settings.edited)
-    task.note(f"{method}: one edit of {len(requests)} instances at blocks {', '.join(map(str, settings.edited))}")
+    task.note(
+        f"{method}: one edit of {many(len(requests), 'instance')} at blocks {', '.join(map(str, settings.edited))}"
+    )
     *_, delta = edit_facts(
         checkpoint,
         requests,

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import Field
 from transformers import PreTrainedModel
 
+from mechinterp.data.counting import many
 from mechinterp.data.pairs import AnyPair
 from mechinterp.methods.method import Recipe
 from mechinterp.methods.task import Task, Treatment
@@ -85,7 +86,7 @@ def dpo(checkpoint: Checkpoint, task: Task) -> Iterator[Treatment]:
         settings = task.settings_of("dpo", DpoSettings)
         (start,) = (treatment.checkpoint for treatment in sft(checkpoint, task))
         assert start is not None
-        task.note(f"dpo: training on {len(task.training)} instances, {settings.steps} steps")
+        task.note(f"dpo: training on {many(len(task.training), 'instance')}, {many(settings.steps, 'step')}")
         progress = task.progress("dpo: training")
         tuned, log = train_dpo(start, task.training, seed=task.seed, settings=settings, progress=progress)
     yield Treatment("dpo", tuple(task.instances), checkpoint=tuned, log=tuple(log))

@@ -23,6 +23,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
+from mechinterp.data.counting import many
 from mechinterp.data.pairs import AnyPair
 from mechinterp.methods.method import Recipe
 from mechinterp.methods.task import Task, Treatment
@@ -107,7 +108,7 @@ def _trained(
     def keep(model: Any) -> None:
         found.update(low_rank_changes(model))
 
-    task.note(f"ext_sub: training the {who} on {len(task.training)} instances, {settings.steps} steps")
+    task.note(f"ext_sub: training the {who} on {many(len(task.training), 'instance')}, {many(settings.steps, 'step')}")
     train_sft(
         checkpoint,
         task.training,

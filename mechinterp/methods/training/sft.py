@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from mechinterp.data.counting import many
 from mechinterp.methods.method import Recipe
 from mechinterp.methods.task import Task, Treatment
 from mechinterp.methods.training.conversational_rows import Asked
@@ -80,7 +81,7 @@ def sft(checkpoint: Checkpoint, task: Task) -> Iterator[Treatment]:
     tuned, log = task.made.get("sft"), list[dict[str, float]]()
     if tuned is None:
         settings = task.settings_of("sft", SftSettings)
-        task.note(f"sft: training on {len(task.training)} instances, {settings.steps} steps")
+        task.note(f"sft: training on {many(len(task.training), 'instance')}, {many(settings.steps, 'step')}")
         progress = task.progress("sft: training")
         tuned, log = train_sft(checkpoint, task.training, seed=task.seed, settings=settings, progress=progress)
     yield Treatment("sft", tuple(task.instances), checkpoint=tuned, log=tuple(log))

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_utils import set_seed
 
+from mechinterp.data.counting import many
 from mechinterp.errors import InputError
 from mechinterp.methods.training.conversational_rows import Asked, conversational_rows
 from mechinterp.methods.training.trained_parameters import linear_maps, trained_parameters
@@ -108,7 +109,7 @@ def training_work(
     length = min(settings.max_length, texts.prompt + response)
     how = "all weights" if settings.lora is None else f"adapters of rank {settings.lora.rank}"
     return Work(
-        f"{settings.steps:,} steps of {rows} {unit} from {texts.train:,}; {how}",
+        f"{many(settings.steps, 'step')} of {rows} {unit} from {texts.train:,}; {how}",
         tokens=settings.steps * rows * sequences * length * (passes + checkpointed),
         models=5 + references if settings.lora is None else 2,
         held=settings.batch_size * sequences * settings.max_length,

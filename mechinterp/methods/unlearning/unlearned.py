@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from mechinterp.data.counting import many
 from mechinterp.data.scopes import FORGET, RETAIN, Question, Scopes
 from mechinterp.errors import InputError
 from mechinterp.methods.task import Task, Treatment
@@ -70,7 +71,7 @@ def unlearned(
         settings = task.settings_of(name, kind)
         scopes = scopes_of(name, task)
         kept = scopes.kept(name) if keeps(settings) else ()
-        said = f"{len(scopes.forget)} answers to forget, {len(kept)} to keep, {settings.steps} steps"
+        said = f"{many(len(scopes.forget), 'answer')} to forget, {len(kept)} to keep, {many(settings.steps, 'step')}"
         task.note(f"{name}: training on {said}")
         chosen = region(checkpoint, scopes, settings, task)
         opened = open_copy(checkpoint, settings, seed=task.seed, region=chosen)
@@ -129,7 +130,8 @@ def work_of(settings: UnlearningSettings, texts: Texts, *, sets: int, references
     length = min(settings.max_length, texts.prompt + max(texts.unsafe, texts.safe))
     whole = settings.lora is None and settings.adapter is None
     return Work(
-        f"{settings.steps:,} steps of {settings.batch_size} answers to forget{' and to keep' if sets > 1 else ''}",
+        f"{many(settings.steps, 'step')} of {settings.batch_size} answers to "
+        f"forget{' and to keep' if sets > 1 else ''}",
         tokens=settings.steps * settings.batch_size * length * (3 * sets + references),
         models=5 if whole else 2,
         held=settings.max_tokens,

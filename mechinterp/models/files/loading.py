@@ -18,6 +18,7 @@ import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
+from mechinterp.data.counting import many
 from mechinterp.errors import InputError
 from mechinterp.models.descriptions import LOADING_ERRORS, cannot_load, loading_options, one_line, read_generation
 from mechinterp.models.files.stored_names import harmless, unused
@@ -135,18 +136,21 @@ def _finished(
     source: Source, model: PreTrainedModel, loading: Mapping[str, set[str]], options: LoadingOptions
 ) -> PreTrainedModel:
     if missing := loading["missing_keys"]:
-        raise InputError(f"{source.given}: {len(missing)} weights are missing from the files ({first_few(missing)})")
+        raise InputError(
+            f"{source.given}: {many(len(missing), 'weight is', 'weights are')} missing from the files "
+            f"({first_few(missing)})"
+        )
     if unknown := [name for name in loading["unexpected_keys"] if not harmless(name)]:
         raise InputError(f"{source.given}: of its tensors, {'; '.join(unused(unknown, type(model).__name__))}")
     if codes := [name for name, parameter in model.named_parameters() if is_code(parameter.dtype)]:
         raise InputError(
-            f"{source.given}: {len(codes)} weights are a quantiser's codes ({first_few(codes)}), in which nothing can "
-            "be measured; save the model dequantised"
+            f"{source.given}: {many(len(codes), 'weight is', 'weights are')} a quantiser's codes "
+            f"({first_few(codes)}), in which nothing can be measured; save the model dequantised"
         )
     if away := [name for name, parameter in model.named_parameters() if parameter.is_meta]:
         raise InputError(
-            f"{source.given}: {len(away)} weights were not put on a device but offloaded ({first_few(away)}); "
-            "use more or larger devices, or a narrower `dtype`"
+            f"{source.given}: {many(len(away), 'weight was', 'weights were')} not put on a device but offloaded "
+            f"({first_few(away)}); use more or larger devices, or a narrower `dtype`"
         )
     if options.device_map is None:
         model.to(options.device)

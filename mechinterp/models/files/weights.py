@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
+from mechinterp.data.counting import many
 from mechinterp.errors import InputError
 from mechinterp.models.bases import stands_on
 from mechinterp.models.deltas import WeightDelta, added
@@ -158,7 +159,7 @@ class LazyWeights:
         """Raise one `InputError`: what is missing, not known, or has another shape or type."""
         faults = []
         if missing := self.stored.missing:
-            faults.append(f"{len(missing)} weights are missing ({first_few(missing)})")
+            faults.append(f"{many(len(missing), 'weight is', 'weights are')} missing ({first_few(missing)})")
         if unlisted := self.files.unlisted:
             faults.append(f"{len(unlisted)} of the shards' tensors are not in the index ({first_few(unlisted)})")
         remedy = None

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mechinterp.data.counting import many
 from mechinterp.data.showing import one_line, shown
 from mechinterp.data.storage.files import replacing
 from mechinterp.data.storage.labels import check_dimensions, check_numbers, typed
@@ -107,9 +108,9 @@ class Recording:
         return one_line(
             self,
             f"of {self.checkpoint}" if self.checkpoint else "",
-            f"{self.n_inputs} inputs",
+            many(self.n_inputs, "input"),
             f"position {self.position}",
-            f"{len(self.groups)} hook points",
+            many(len(self.groups), "hook point"),
         )
 
     def _repr_html_(self) -> str:

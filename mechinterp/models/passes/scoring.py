@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mechinterp.data.conversations import Prompt
+from mechinterp.data.counting import many
 from mechinterp.errors import InputError, near
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
@@ -99,7 +100,7 @@ def score(
     else:
         texts = continuations
         if len(texts) != len(prompts):
-            raise InputError(f"{len(prompts)} prompts but {len(texts)} continuations")
+            raise InputError(f"{many(len(prompts), 'prompt')} but {many(len(texts), 'continuation')}")
     found = in_batches(
         checkpoint,
         texts,

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mechinterp.data.counting import many
 from mechinterp.data.showing import one_line
 from mechinterp.data.storage.files import replacing
 from mechinterp.data.storage.labels import check_dimensions, check_numbers, typed
@@ -116,7 +117,7 @@ class SecondMoments:
             raise InputError(f"{path}: not a file of second moments ({error!s:.200})") from error
 
     def __repr__(self) -> str:
-        return one_line(self, f"of blocks {sorted(self.matrices)}", f"{self.tokens:,} tokens", self.fingerprint)
+        return one_line(self, f"of blocks {sorted(self.matrices)}", many(self.tokens, "token"), self.fingerprint)
 
 
 def second_moments(

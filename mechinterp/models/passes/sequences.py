@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from mechinterp.data.conversations import Prompt
+from mechinterp.data.counting import many
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.feeding import as_fed
@@ -62,7 +63,7 @@ def readings(
         return [Reading(i, text, tuple(positions)) for i, text in enumerate(alone)]
     wholes = continuations or tokens(prompts, responses)
     if len(wholes) != len(prompts):
-        raise InputError(f"{len(prompts)} prompts but {len(wholes)} continuations")
+        raise InputError(f"{many(len(prompts), 'prompt')} but {many(len(wholes), 'continuation')}")
     if alone is None:
         return [Reading(i, text, of_whole) for i, text in enumerate(wholes)]
     found = []

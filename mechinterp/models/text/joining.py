@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from mechinterp.data.counting import many
 from mechinterp.models.text.special_tokens import Around, shown
 
 logger = logging.getLogger(__name__)
@@ -78,9 +79,9 @@ class Joining:
         """Say where the tokenizer would have merged prompt and response, and what it adds to their end."""
         if self._merged:
             logger.warning(
-                "%d prompts end where the tokenizer sets no boundary before the response, as after a blank: they keep "
-                "the tokens that they have alone (%s); take the blank off their end",
-                len(self._merged),
+                "%s where the tokenizer sets no boundary before the response, as after a blank: the tokens stay "
+                "those of the prompt alone (%s); take the blank off its end",
+                many(len(self._merged), "prompt ends", "prompts end"),
                 self._merged[0],
             )
         if after := self._around.after:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from mechinterp.data.conversations import Prompt, asked, asking, messages_of
+from mechinterp.data.counting import many
 from mechinterp.data.texts import check_whole
 from mechinterp.errors import InputError, near
 from mechinterp.models.text.chat import ChatFormat
@@ -132,7 +133,7 @@ def encode(
     if not prompts:
         return []
     if responses is not None and len(responses) != len(prompts):
-        raise InputError(f"{len(prompts)} prompts but {len(responses)} responses")
+        raise InputError(f"{many(len(prompts), 'prompt')} but {many(len(responses), 'response')}")
     names = [f"prompt {row}" for row in range(len(prompts))] if called is None else called
     around = Around.of(tokenizer) if chat is None else Around()  # a template writes what stands around a text
     writing: Joining | Rendering
@@ -212,7 +213,10 @@ def _too_long(given: str, answer: str, fixed: Mapping[str, int], context: int, u
     """
     longer = "or use a model with a longer context"
     if (new := fixed["new tokens"]) >= context:
-        return f"{new} new tokens leave no room in the context of {context}; ask for fewer (`max_new_tokens`) {longer}"
+        return (
+            f"{many(new, 'new token leaves', 'new tokens leave')} no room in the context of {context}; ask for "
+            f"fewer (`max_new_tokens`) {longer}"
+        )
     if (response := fixed["its response"]) >= context:
         return (
             f"{answer} is too long: it has {response} tokens, and the context of {context} must hold it with its "

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from mechinterp.data.counting import many
 from mechinterp.methods.registry import METHODS
 
 SINGLE_COLUMN, DOUBLE_COLUMN = 3.3, 7.0  # inches, as two-column papers set them
@@ -71,7 +72,7 @@ def position_label(position: str) -> str:
     if kind != "generated":
         return POSITIONS.get(position, position)
     number, _, text = rest.partition(":")
-    return f"{number} greedy tokens, {'its own' if text == 'on_policy' else 'the base’s'}"
+    return f"{many(int(number), 'greedy token')}, {'its own' if text == 'on_policy' else 'the base’s'}"
 
 
 def layer_label(block: float) -> str:

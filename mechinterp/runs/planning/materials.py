@@ -22,6 +22,7 @@ from mechinterp.answers.defense import check_test_instances
 from mechinterp.answers.label_meaning import safe_label
 from mechinterp.data.comments import Comment, read_comments
 from mechinterp.data.corpus import generate_corpus
+from mechinterp.data.counting import many
 from mechinterp.data.labelled_responses import read_labelled_responses
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.texts import read_text_lines
@@ -97,7 +98,7 @@ class Materials:
         self.comments, self.knowledge = corpus.comments, sum(question.held_out for question in corpus.knowledge)
         parts = {"training": self.train, "validation": self.validation, "test instances": self.test}
         counts = ", ".join(f"{len(rows):,} {part}" for part, rows in parts.items())
-        self.found.append(("data", "embedded", f"made here: {counts}, {len(self.comments):,} comments"))
+        self.found.append(("data", "embedded", f"made here: {counts}, {many(len(self.comments), 'comment')}"))
 
     def _read_data(self, files: DataFiles, about: Behaviour) -> None:
         read = partial(read_split, about)
@@ -118,7 +119,7 @@ class Materials:
             self.found.append((what, str(path), "missing or malformed"))
             self.problems.append(str(error) if str(path) in str(error) else f"{path}: {error}")
             return []
-        self.found.append((what, str(path), f"{len(rows):,} rows"))
+        self.found.append((what, str(path), many(len(rows), "row")))
         return rows
 
     def _look_at_judges(self, config: StudyConfig) -> None:

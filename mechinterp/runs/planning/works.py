@@ -10,6 +10,7 @@ from mechinterp.audit.depth import PROMPTS
 from mechinterp.audit.readouts import ANSWER_TOKENS
 from mechinterp.audit.relapse.registry import TREATMENTS
 from mechinterp.audit.relapse.treatments import outline
+from mechinterp.data.counting import many
 from mechinterp.data.general import GENERAL_QUESTIONS
 from mechinterp.methods.method import Method
 from mechinterp.methods.training.trl_training import training_work
@@ -49,7 +50,9 @@ def works(config: StudyConfig, methods: Sequence[Method], texts: Texts, shape: S
     treated, defended = 1 + n_tuned * (1 + doses), (texts.kinds * texts.edited + questions) * (1 + n_tuned)
     batch = trained.batch_size * trained.sequence_length
     found = {
-        "data": Work(f"{instances:,} instances, {texts.comments:,} comments", models=0, bytes_kept=5e3 * instances),
+        "data": Work(
+            f"{many(instances, 'instance')}, {texts.comments:,} comments", models=0, bytes_kept=5e3 * instances
+        ),
         "vanilla": Work(
             f"{trained.steps:,} steps of {batch:,} tokens",
             3 * trained.steps * batch,
@@ -58,17 +61,20 @@ def works(config: StudyConfig, methods: Sequence[Method], texts: Texts, shape: S
             models_kept=1,
         ),
         "organism": Work(
-            f"{asked:,} prompts answered by the vanilla model{' and its twin' if twins > 1 else ''}",
+            f"{many(asked, 'prompt')} answered by the vanilla model{' and its twin' if twins > 1 else ''}",
             answers=twins * asked,
             batches=twins,
             new=new,
         ),
         "probe": Work(f"{texts.comments:,} comments read", texts.comments * texts.comment),
         "locate": Work(
-            f"{n_test:,} pairs of responses read", 4 * n_test * max(texts.safe, texts.unsafe), bytes_kept=400 * n_test
+            f"{many(n_test, 'pair')} of responses read",
+            4 * n_test * max(texts.safe, texts.unsafe),
+            bytes_kept=400 * n_test,
         ),
         "record": Work(
-            f"{steered:,} answers of the vanilla model; {n_test:,} prompts read by {1 + n_tuned} checkpoints",
+            f"{many(steered, 'answer')} of the vanilla model; {many(n_test, 'prompt')} read by "
+            f"{many(1 + n_tuned, 'checkpoint')}",
             tokens=read + texts.validation * texts.prompt,
             answers=steered + own,
             new=max(brief, comparison.generated, comparison.first_tokens),
@@ -77,19 +83,21 @@ def works(config: StudyConfig, methods: Sequence[Method], texts: Texts, shape: S
             values_kept=1 + n_tuned,
         ),
         "compare": Work(
-            f"tables, and {edits:,} edits each on its own", seconds=(edits + n_tuned) * values * REGION, bytes_kept=2e6
+            f"tables, and {many(edits, 'edit')} each on its own",
+            seconds=(edits + n_tuned) * values * REGION,
+            bytes_kept=2e6,
         ),
         "defend": Work(
-            f"{texts.kinds} x {texts.edited:,} prompts and {questions:,} questions answered by {1 + n_tuned} methods, "
-            f"{texts.kinds} prompts by each of {edits:,} edits",
+            f"{texts.kinds} x {texts.edited:,} prompts and {many(questions, 'question')} answered by "
+            f"{many(1 + n_tuned, 'method')}, {texts.kinds} prompts by each of {many(edits, 'edit')}",
             answers=defended + texts.kinds * edits,
             batches=1 + n_tuned + edits,
             new=new,
             bytes_kept=2e3 * defended,
         ),
         "relapse": Work(
-            f"up to {returning:,} prompts answered by {n_tuned} methods under the doses of {len(relapse.treatments)} "
-            "treatments and their controls",
+            f"up to {many(returning, 'prompt')} answered by {many(n_tuned, 'method')} under the doses of "
+            f"{len(relapse.treatments)} treatments and their controls",
             answers=returning * treated,
             batches=treated,
             new=brief,
@@ -97,14 +105,14 @@ def works(config: StudyConfig, methods: Sequence[Method], texts: Texts, shape: S
             bytes_kept=1e3 * returning * treated,
         ),
         "origins": Work(
-            f"{compared:,} prompts with both answers read by up to {passes} models between the base and each of "
-            f"{n_tuned} methods",
+            f"{many(compared, 'prompt')} with both answers read by up to {passes} models between the base and each of "
+            f"{many(n_tuned, 'method')}",
             tokens=compared * 2 * (texts.prompt + origins.tokens) * passes * n_tuned,
             models=3,
             bytes_kept=2e5,
         ),
         "depth": Work(
-            f"states of {1 + n_tuned} checkpoints after each of {n_blocks} blocks of the vanilla model",
+            f"states of {many(1 + n_tuned, 'checkpoint')} after each of {many(n_blocks, 'block')} of the vanilla model",
             tokens=(1 + n_tuned) * (n_blocks + 3) / 2 * min(PROMPTS, n_test) * (texts.prompt + ANSWER_TOKENS),
             models=2,
         )
@@ -118,7 +126,7 @@ def works(config: StudyConfig, methods: Sequence[Method], texts: Texts, shape: S
         lessons = training_work(teach, texts, texts.safe, unit="conversations", sequences=1, passes=3, references=0)
         each = teach.asked + questions + len(GENERAL_QUESTIONS)
         found |= {"teach": lessons, "never": lessons}
-        found["taught"] = Work(f"3 x {each:,} prompts answered", answers=3 * each, new=new)
+        found["taught"] = Work(f"3 x {many(each, 'prompt')} answered", answers=3 * each, new=new)
     if config.attack.attacks:
         checkpoints = 1 + n_tuned + (config.teach is not None)
         points = sum(
@@ -126,8 +134,8 @@ def works(config: StudyConfig, methods: Sequence[Method], texts: Texts, shape: S
         )
         each = min(config.attack.prompts, n_test) + questions + BENIGN
         found["attack"] = Work(
-            f"{each:,} prompts answered by {checkpoints} checkpoints at {points} points of "
-            f"{len(config.attack.attacks)} attacks; training and drawn answers not reckoned",
+            f"{many(each, 'prompt')} answered by {many(checkpoints, 'checkpoint')} at {many(points, 'point')} of "
+            f"{many(len(config.attack.attacks), 'attack')}; training and drawn answers not reckoned",
             answers=checkpoints * (1 + points) * each,
             batches=checkpoints * (1 + points),
             new=new,
@@ -137,8 +145,8 @@ def works(config: StudyConfig, methods: Sequence[Method], texts: Texts, shape: S
     if config.decode:
         checkpoints = 2 + n_tuned + config.has_never
         found["decode"] = Work(
-            f"states of {checkpoints} checkpoints after every block at up to {min(DECODED, n_test):,} prompts, and "
-            "probes on them",
+            f"states of {many(checkpoints, 'checkpoint')} after every block at up to "
+            f"{many(min(DECODED, n_test), 'prompt')}, and probes on them",
             tokens=2 * checkpoints * min(DECODED, n_test) * texts.prompt,
             models=2,
         )
