@@ -37,7 +37,7 @@ from mechinterp.runs.config import StudyConfig
 from mechinterp.runs.planning.shape import published_skeleton
 from mechinterp.runs.sections import CommentsFile, DataFiles
 from mechinterp.runs.study.checkpoints import choice_of
-from mechinterp.runs.study.splits import read_split, split_corpus
+from mechinterp.runs.study.splits import about_of, read_split, split_corpus
 
 Row = TypeVar("Row")
 
@@ -79,14 +79,14 @@ class Materials:
         if (real := config.comments) is not None:
             materials._rows("real comments", real.file, _comments_of(real))
         if config.data is not None:
-            materials._read_data(config.data, config.about)
+            materials._read_data(config.data, about_of(config))
         return materials
 
     def _generate(self, config: StudyConfig, seed: int) -> None:
         """The generated data, and the organism without weights."""
         try:
             corpus = generate_corpus(seed=seed, **config.corpus.model_dump())
-            splits = split_corpus(config.about, corpus)
+            splits = split_corpus(about_of(config), corpus)
             if config.teach is None:
                 self.tokenizer = train_tokenizer(corpus, vocab_size=config.organism.vocab_size)
                 with torch.device("meta"):
@@ -100,7 +100,7 @@ class Materials:
         counts = ", ".join(f"{len(rows):,} {part}" for part, rows in parts.items())
         self.found.append(("data", "embedded", f"made here: {counts}, {many(len(self.comments), 'comment')}"))
 
-    def _read_data(self, files: DataFiles, about: Behaviour) -> None:
+    def _read_data(self, files: DataFiles, about: Behaviour | None) -> None:
         read = partial(read_split, about)
 
         def of_test(path: Path) -> list[AnyPair]:

@@ -8,7 +8,7 @@ from mechinterp.answers.choosing import judge_named, judges_of
 from mechinterp.answers.judges import EmbeddedJudge, Judge
 from mechinterp.runs.study.instances import instances_of
 from mechinterp.runs.study.run import Run
-from mechinterp.runs.study.splits import SPLITS
+from mechinterp.runs.study.splits import SPLITS, about_of
 
 
 def judge_of(run: Run) -> Judge:
@@ -22,7 +22,7 @@ def judge_of(run: Run) -> Judge:
         return EmbeddedJudge.fit([text for text, _ in rows], [safe for _, safe in rows], seed=run.seed)
 
     config = run.config
-    if (own := config.about.judge) is not None:
-        return own([pair for split in SPLITS for pair in instances_of(run, split)], run.seed)
+    if (about := about_of(config)) is not None and about.judge is not None:
+        return about.judge([pair for split in SPLITS for pair in instances_of(run, split)], run.seed)
     given = judges_of(config.judge, config.judge_responses)
     return judge_named(given, fitted, device=config.device, safe_label=config.judge_safe_label)

@@ -19,25 +19,34 @@ from mechinterp.data.pairs import AnyPair
 if TYPE_CHECKING:
     from mechinterp.answers.behaviour import Behaviour
     from mechinterp.data.corpus import Corpus
+    from mechinterp.runs.config import StudyConfig
 
 SPLITS = ("train", "validation", "test")
 APART = 4
 """Of so many people one, whose facts are in no other split."""
 
 
-def read_split(about: Behaviour, path: Path) -> list[AnyPair]:
+def about_of(config: StudyConfig) -> Behaviour | None:
+    """What a study is about; None for unsafe answers, in a study of which no code of behaviours runs."""
+    return None if config.behaviour is None else config.about
+
+
+def read_split(about: Behaviour | None, path: Path) -> list[AnyPair]:
     """The pairs of a user's file: pairs, or a behaviour's own data."""
+    if about is None:
+        return read_pairs(path)
     return about.pairs(read_pairs(path)) if about.of_pairs else about.pairs(path)
 
 
-def split_corpus(about: Behaviour, corpus: Corpus) -> Mapping[str, Sequence[AnyPair]]:
+def split_corpus(about: Behaviour | None, corpus: Corpus) -> Mapping[str, Sequence[AnyPair]]:
     """The pairs of the generated corpus, by split.
 
     Raises:
         InputError: for a trait that its topics do not have.
     """
-    if about.of_pairs:
-        return {name: about.pairs(getattr(corpus, name)) for name in SPLITS}
+    if about is None or about.of_pairs:
+        plain = {name: getattr(corpus, name) for name in SPLITS}
+        return plain if about is None else {name: about.pairs(pairs) for name, pairs in plain.items()}
     if about.about_facts:
         facts = [fact for fact in corpus.facts if fact.relation in FORGET]
         people = list(dict.fromkeys(fact.subject for fact in facts))

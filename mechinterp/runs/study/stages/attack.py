@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mechinterp.answers.behaviour import UNSAFE
 from mechinterp.audit.attacks.examining import Attacking
 from mechinterp.audit.attacks.results import Role
 from mechinterp.audit.attacks.tables import attack_tables
@@ -15,6 +16,7 @@ from mechinterp.runs.study.instances import instances_of
 from mechinterp.runs.study.judging import judge_of
 from mechinterp.runs.study.questions import asked_knowledge, benign_of
 from mechinterp.runs.study.run import Run
+from mechinterp.runs.study.splits import about_of
 
 BENIGN = 20
 """Harmless prompts asked under every attack that changes the model."""
@@ -51,7 +53,7 @@ def _attack(run: Run, reporter: Reporter) -> None:
             vanilla.fingerprint,
         ],
         reporter=reporter,
-        behaviour=config.about,
+        behaviour=about_of(config) or UNSAFE,
         knowledge=knowledge,
         benign=benign,
         max_new_tokens=config.max_new_tokens,

@@ -18,14 +18,14 @@ from mechinterp.data.storage.files import write_json, write_json_lines
 from mechinterp.models.progress import Reporter
 from mechinterp.runs.study.corpus import corpus_of
 from mechinterp.runs.study.run import Run
-from mechinterp.runs.study.splits import SPLITS, read_split, split_corpus
+from mechinterp.runs.study.splits import SPLITS, about_of, read_split, split_corpus
 
 _logger = logging.getLogger(__name__)
 
 
 def make(run: Run, reporter: Reporter) -> None:
     """Instances, comments, knowledge questions, harmless prompts, and the responses that a judge is trained on."""
-    data, about = run.folder / "data", run.config.about
+    data, about = run.folder / "data", about_of(run.config)
     knowledge: list[tuple[str, str]] = []
     benign: list[BenignPrompt] = []
     if run.config.data is None:
@@ -55,7 +55,7 @@ def make(run: Run, reporter: Reporter) -> None:
     write_comments(comments, data / "comments.csv")
     write_json(data / "knowledge.json", knowledge)
     write_json_lines(data / "benign.jsonl", [{"prompt": one.prompt, "answer": one.answer} for one in benign])
-    write_json(data / "responses.json", _unseen(responses, splits) if about.judge is None else [])
+    write_json(data / "responses.json", _unseen(responses, splits) if about is None else [])
 
 
 def _unseen(responses: Sequence[tuple[str, bool]], splits: Mapping[str, Sequence[AnyPair]]) -> list[tuple[str, bool]]:

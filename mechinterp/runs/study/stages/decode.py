@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mechinterp.answers.wording import UNSAFELY, Wording
 from mechinterp.audit.decodability import RANDOM, Asked, Decoded, decode
 from mechinterp.audit.evidence import Baseline
 from mechinterp.audit.store import Store
@@ -36,7 +37,7 @@ def make(run: Run, reporter: Reporter) -> None:
     for name in (*(["never"] if run.config.has_never else []), *run.config.studied):
         with opened(run, name) as checkpoint:
             found.append(read(name, checkpoint))
-    table = Decoded.together(found)
-    table["reason"] = table["reason"].map(run.config.about.wording.worded)
+    table, wording = Decoded.together(found), Wording.named(run.config.behaviour or UNSAFELY.name)
+    table["reason"] = table["reason"].map(wording.worded)
     run.write_table("decodability", table)
     remove(kept.folder)
