@@ -1,4 +1,4 @@
-"""Circuits against the forward passes that they are made of.
+"""Circuits against the forward passes that they are made of; and an edit by ROME, which they are set beside.
 
 python analyses/benchmarks/circuits.py [--device cuda]
 
@@ -9,6 +9,7 @@ scores_over_forward        every edge scored, 5 steps / one forward pass of the 
 alone_over_forward         one circuit of 5% of the edges run alone, what it needs for it too / one forward pass.
 split_over_scores          scores of two models with their difference split / those of one.
 seconds_a_pair             of scoring; pairs share batches.
+seconds_an_edit            of ROME at the middle block, with 20 contexts and all 25 evaluations of the loss.
 peak_gib                   the most memory that scoring took, the model in it.
 """
 
@@ -21,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from random_models import SEVEN_BILLION, TINY, Shape, random_checkpoint, uniform_lengths
+from random_models import SEVEN_BILLION, TINY, Shape, random_checkpoint, random_prompts, uniform_lengths
 from timing import interleave, paired_ratio, report, time_rows
 
 from mechinterp.audit.circuits.batches import TokenPair, pair_batches
@@ -30,11 +31,14 @@ from mechinterp.audit.circuits.places import Places
 from mechinterp.audit.circuits.scoring import find_circuit
 from mechinterp.audit.circuits.split import split_circuit
 from mechinterp.audit.circuits.writes import last_logits
+from mechinterp.methods.facts.requests import Request
+from mechinterp.methods.facts.rome import rome
+from mechinterp.methods.facts.settings import RomeSettings
 from mechinterp.models.memory import peak_bytes, reset_peak_memory
 from mechinterp.models.passes.watching import evaluating
 
 THIRTY_BLOCKS = Shape(30, 576, 1536, 9, 3, vocab_size=49_152)
-TARGETS = {"scores_over_forward": "<= 25", "seconds_a_pair": "<= 30", "peak_gib": "<= 4"}
+TARGETS = {"scores_over_forward": "<= 25", "seconds_a_pair": "<= 30", "seconds_an_edit": "<= 30", "peak_gib": "<= 4"}
 
 
 def random_pairs(lengths: Sequence[int], vocabulary: int) -> list[TokenPair]:
@@ -79,11 +83,15 @@ def main() -> None:
             for batch in pair_batches(base, places.graph, pairs):
                 last_logits(base, batch.clean)
 
+    contexts = ("{}", *(f"{text} {{}}" for text in random_prompts(shape, [5] * 10 + [10] * 10)))
+    request = Request(1, "w2 w3 {} w4 w5", "w6", "w7")
+    settings = RomeSettings(blocks=(shape.num_hidden_layers // 2,), stop_below=-1)
     sides = {
         "forward": forward,
         "scores": lambda: find_circuit(base, pairs),
         "alone": lambda: run_alone(base, pairs, [circuit]),
         "split": lambda: split_circuit(base, tuned, pairs),
+        "rome": lambda: rome(base, request, settings=settings, contexts=contexts),
     }
     settle = torch.cuda.synchronize if arguments.device == "cuda" else lambda: None
     seconds = interleave(sides, repeats, warm_up=0, settle=settle)
@@ -92,6 +100,7 @@ def main() -> None:
         "alone_over_forward": paired_ratio(seconds, "alone", "forward"),
         "split_over_scores": paired_ratio(seconds, "split", "scores"),
         "seconds_a_pair": statistics.median(seconds["scores"]) / n_pairs,
+        "seconds_an_edit": statistics.median(seconds["rome"]),
         "peak_gib": peak / 2**30,
     }
     facts = {"model": shape, "type": dtype, "pairs": n_pairs, "edges": places.graph.n_edges}
