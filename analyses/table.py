@@ -104,7 +104,8 @@ def columns() -> str:
         [
             "# The tables of a run",
             "`tables/NAME.csv` in the folder of a run; written by `python analyses/table.py --columns`. A column with "
-            "a 95% interval has two more beside it, `NAME_low` and `NAME_high`. An *optional* table is there where a "
+            "a 95% interval has two more beside it, `NAME_low` and `NAME_high`, "
+            "empty where one unit alone was there to draw from. An *optional* table is there where a "
             "run has something to fill it with.",
             f"In many tables, and the same in each:\n\n{common}",
             *(table.markdown() for table in TABLES.values()),
