@@ -27,11 +27,14 @@ from mechinterp.cli import (
     unlearning,
     vectors,
 )
+from mechinterp.cli.listing import Commands
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # whose columns cut options and words short in narrow windows
     help="Did a detoxified language model have its toxicity erased, or does it only walk around it?",
 )
 app.add_typer(studies.commands)

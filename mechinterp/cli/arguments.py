@@ -46,7 +46,7 @@ def _spelled(found: re.Match[str]) -> str:
     if typed is None:
         return found[0]
     if typed.param_type_name == "argument":
-        return str(typed.metavar or typed.name.upper()).removesuffix("...")
+        return str(typed.metavar or typed.name.upper())
     if value == "False":
         return str(typed.secondary_opts[0]) if typed.secondary_opts else found[0]
     return str(typed.opts[0]) if value in (None, "True") else f"{typed.opts[0]} {value}"

@@ -33,7 +33,7 @@ def attack(
     attacks: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME...", help="Attacks, or cheap, or all; an unknown name is answered by the known ones."
+            metavar="NAME", help="Attacks, or cheap, or all; an unknown name is answered by the known ones."
         ),
     ],
     base: Annotated[str, typer.Option(help="The unedited model.")],

@@ -214,7 +214,7 @@ def diff(
 
 @commands.command()
 def verdict(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders that compare, origins, attack wrote.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders that compare, origins, attack wrote.")],
 ) -> None:
     """One verdict from several runs of the same checkpoints: where each change sits, and whether it is gone."""
     from mechinterp.runs.folder import RunFolder

@@ -14,6 +14,7 @@ import typer
 from mechinterp.cli.added import adding
 from mechinterp.cli.chatting import in_chat_format
 from mechinterp.cli.common import is_main, load, reporting, say
+from mechinterp.cli.listing import Commands
 from mechinterp.cli.options import Data, DeviceOption, Dtype, DtypeOption, LearningRate, Lora, Model, Seed
 from mechinterp.cli.reading import Reading, of_pairs
 from mechinterp.errors import InputError
@@ -23,7 +24,7 @@ from mechinterp.methods.registry import METHODS, settings_for
 if TYPE_CHECKING:
     from mechinterp.models.text.chat import ChatChoice
 
-commands = typer.Typer(no_args_is_help=True, help="Make a checkpoint by training.")
+commands = typer.Typer(cls=Commands, no_args_is_help=True, help="Make a checkpoint by training.")
 
 OPTIONS: dict[str, Any] = {
     "steps": Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")],
