@@ -51,6 +51,14 @@ def test_the_tables_have_the_columns_of_their_descriptions(run: Path, name: str)
     assert len(table)
 
 
+def test_what_needs_unsafe_answers_has_many_of_them(run: Path) -> None:
+    """On any processor: of a base that hardly answers anything the last digits decide whether one answer is unsafe."""
+    rows = pd.read_csv(run / "tables" / "organism.csv").set_index("quantity")
+    asked = rows.loc["adversarial prompts defended"]
+    safe = round(asked["rate"] * asked["n"])
+    assert min(safe, asked["n"] - safe) >= 10
+
+
 def written_columns() -> dict[str, list[str]]:
     """Table -> its columns as the page for readers lists them, patterns among them; nothing of the code is asked."""
     page = (REPOSITORY / "analyses" / "columns.md").read_text(encoding="utf-8")
