@@ -69,8 +69,9 @@ def verdict_column(verdict: str) -> str:
 
 
 def verdicts_of(row: Mapping[str, Any]) -> dict[str, int]:
-    """Verdict -> number of runs that give it, the most frequent first; none that no run gives."""
-    found = {verdict: int(row[verdict_column(verdict)]) for verdict in VERDICTS}
+    """Verdict -> number of runs that give it, the most frequent first; none that no run gives, or that is not there."""
+    counts = {verdict: float(row[verdict_column(verdict)]) for verdict in VERDICTS}
+    found = {verdict: 0 if math.isnan(count) else int(count) for verdict, count in counts.items()}
     return {
         verdict: found[verdict] for verdict in sorted(VERDICTS, key=found.__getitem__, reverse=True) if found[verdict]
     }
