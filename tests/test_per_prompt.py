@@ -179,6 +179,25 @@ def test_it_stands_beside_the_other_directions_which_stay_as_they_are(tmp_path: 
     assert all(torch.equal(value, before[name]) for name, value in base.model.state_dict().items())
 
 
+def test_where_both_kinds_of_answers_start_alike_nothing_is_measured_along_answer(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of opinions and facts they may: that ends no comparison."""
+    base = tiny_checkpoint("llama")
+    pairs = [mi.Pair(id=i, prompt=f"What of {i}?", unsafe=f"I fear {i}.", safe=f"I love {i}.") for i in range(10)]
+    about = {"probe": make_probe(base), "judge": AlternatingJudge(), "block": 1, "origins": False, "progress": False}
+    few = mi.RelapseSettings(prompts=2, draws=0)
+    tuned = {"tuned": changed(base)}
+    found = mi.compare(base, tuned, pairs, settings=SETTINGS, relapse=few, out=tmp_path, **about)
+    assert set(found.table("local_verdict")["direction"]) == {"probe", "class_means"}
+    assert found.table("validity")["cosine_with_answer"].isna().all()
+    assert "logit_lens" not in found.tables
+    assert not {"neurons", "toxic_reduced"} & set(found.table("relapse")["treatment"])
+    assert "there is no answer direction: nothing is measured along it" in caplog.text
+    assert [name for name, _ in draw_figures({name: found.table(name) for name in found.tables})]
+    assert found.report.is_file()
+
+
 def test_the_options(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mechinterp.report.plates.draw_all", lambda *_: [])
     base = tiny_checkpoint("llama")

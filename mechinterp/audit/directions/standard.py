@@ -14,6 +14,7 @@ The decomposition holds for any direction; it explains a method only along one t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -29,8 +30,10 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.feeding import ANY_LENGTH, as_fed
 from mechinterp.models.unembedding import back_through_final_norm, unembedding
 
+_logger = logging.getLogger(__name__)
+
 DIRECTIONS = ("probe", "answer", "class_means")
-"""Those that every comparison has."""
+"""Those that every comparison has, or has where they exist."""
 
 PER_PROMPT = "per_prompt"
 """The name in tables of a direction of each prompt's own (`of_prompts`)."""
@@ -96,7 +99,9 @@ def find_directions(
     more: Sequence[ToxicDirection] = (),
     truncate: bool = False,
 ) -> Mapping[str, Float[Tensor, " d_model"]]:
-    """All directions that exist for a base: `probe`, `answer`, `class_means` where it answers both ways, and `more`.
+    """All directions that exist for a base: `probe`, `class_means` where it answers both ways, and `more`.
+
+    And `answer`, where safe and unsafe answers start otherwise; of facts, and of opinions, they need not.
 
     Raises:
         InputError: for a probe or direction of another model, or two directions of one name.
@@ -107,7 +112,11 @@ def find_directions(
             f"the probe has {len(probe.direction)} dimensions, {checkpoint.source} has {checkpoint.names.d_model}; "
             "make a probe for this model with `mechinterp probe`"
         )
-    directions = {"probe": probe.direction, "answer": answer_direction(checkpoint, instances)}
+    directions = {"probe": probe.direction}
+    try:
+        directions["answer"] = answer_direction(checkpoint, instances)
+    except InputError as nothing:
+        _logger.warning("%s: nothing is measured along it", nothing)
     if unsafe.any() and not unsafe.all():
         prompts = [instance.prompt for instance in instances]
         directions["class_means"] = class_means_direction(checkpoint, prompts, unsafe, truncate=truncate)

@@ -34,6 +34,7 @@ from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.interventions.contexts import steer
 from mechinterp.models.names import resid_post
 from mechinterp.models.passes.generation import continue_greedily, generate
+from mechinterp.models.passes.lens import LensToken
 from mechinterp.models.passes.positions import Span
 from mechinterp.models.passes.recording import record_positions
 from mechinterp.models.passes.sequences import readings
@@ -131,7 +132,7 @@ def prepare_baseline(
         null_directions=random_directions(base.value_matrix(block), settings.null_draws, seed=seed),
         places=places,
         first_tokens=settings.first_tokens,
-        lens_tokens=answer_tokens(base, fitting, k=settings.lens_tokens) if settings.lens_tokens else (),
+        lens_tokens=_lens_tokens(base, fitting, settings.lens_tokens),
         continuations=continuations,
         truncate=truncate,
         sinks=sinks,
@@ -173,6 +174,15 @@ def prepare_baseline(
         safely = {kind: ~each.unsafe.bool() for kind, each in outcomes.items()}
         steering[name, at] = Steering(alpha, entry_share, **safely, degenerate=degenerate)
     return Baseline(inputs, evidence, unsafe, checked, steering, torch.tensor(questions_of(instances)), answers)
+
+
+def _lens_tokens(base: Checkpoint, fitting: Sequence[AnyPair], wanted: int) -> tuple[LensToken, ...]:
+    """What the logit lens follows; nothing where unsafe and safe answers start alike."""
+    try:
+        return answer_tokens(base, fitting, k=wanted) if wanted else ()
+    except InputError as nothing:
+        _logger.warning("%s", nothing)
+        return ()
 
 
 def _of_prompts(

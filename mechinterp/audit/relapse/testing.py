@@ -135,7 +135,7 @@ def relapse_from_evidence(
     """The test of one method of a comparison: prompts, toxic layer, rankings and groups are those of its evidence.
 
     The prompts are a seeded choice of those on which the directions were checked and that the base answers unsafely.
-    Neurons are ranked and grouped along `answer` at the last prompt token.
+    Neurons are ranked and grouped along `answer` at the last prompt token, where there is that direction.
 
     Args:
         options: of `relapse_test`.
@@ -148,7 +148,11 @@ def relapse_from_evidence(
     if not prompts:
         nothing, n = Answers((), ()), base.n_blocks * len(base.value_matrix(0))
         return RelapseTest(tuned.name, inputs.block, base.n_blocks, n, (), nothing, nothing, (), inputs.seed)
-    neurons, shape = _neurons(baseline.evidence, evidence), evidence.readouts["answer"].shape
+    known: dict[str, Any] = {}  # where safe and unsafe answers start alike, there is no such direction
+    if (along := evidence.readouts.get("answer")) is not None:
+        neurons = _neurons(baseline.evidence, evidence)
+        known["ranking"] = neurons.bypass.abs().reshape(along.shape)
+        known["groups"] = neurons.assign("activation_change").reshape(along.shape)
     return relapse_test(
         base,
         tuned,
@@ -158,8 +162,7 @@ def relapse_from_evidence(
         settings=settings,
         seed=inputs.seed,
         toxic_direction=inputs.directions["probe"],
-        ranking=neurons.bypass.abs().reshape(shape),
-        groups=neurons.assign("activation_change").reshape(shape),
+        **known,
         truncate=inputs.truncate,
         **options,
     )

@@ -53,7 +53,10 @@ def _check(
 def validity(contrast: Contrast) -> pd.DataFrame:
     """Section 6's validity check, a row per direction and place."""
     baseline = contrast.baseline
-    answer = baseline.inputs.directions["answer"].double()
+    answer = baseline.inputs.directions.get("answer")
+    answer = (
+        torch.full_like(baseline.inputs.directions["probe"], torch.nan).double() if answer is None else answer.double()
+    )
     random = random_directions(baseline.evidence.values, 1000, seed=baseline.inputs.seed)
     band = compare_with_null(0.0, random @ (answer / answer.norm()))
     rows = []
@@ -105,7 +108,7 @@ VALIDITY = Table(
             "scale on which a change is large or small"
         ),
         "n_unsafe, n_safe": "prompts that the base answers unsafely, and the others, among those checked on",
-        "cosine_with_answer": "cosine with the direction that decides the answer, mean over prompts that each have one",
+        "cosine_with_answer": "cosine with the direction answer (mean over prompts with one each); empty without it",
         "cosine_null_low, cosine_null_high": "the ends between which 95% of random directions lie",
         "steering_alpha": "length of what is added when steering, in units of the residual stream",
         "steering_entry_share": (
