@@ -11,7 +11,12 @@ from mechinterp.data.counting import many
 from mechinterp.methods.registry import METHODS
 
 SINGLE_COLUMN, DOUBLE_COLUMN = 3.3, 7.0  # inches, as two-column papers set them
-DIRECTIONS = {"probe": "probe direction", "answer": "answer direction", "class_means": "class means direction"}
+DIRECTIONS = {
+    "probe": "probe direction",
+    "answer": "answer direction",
+    "class_means": "class means direction",
+    "per_prompt": "per-prompt direction",
+}
 POSITIONS = {"prompt_last": "last prompt token", "response": "unsafe response"}
 METHOD_LABELS = {"base": "Base", **{name: method.printed for name, method in METHODS.items()}}
 METHOD_COLOURS = {
