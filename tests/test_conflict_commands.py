@@ -127,6 +127,13 @@ def test_two_edits_that_are_there_are_asked_every_pair(folder: Path, tmp_path: P
         ("conflict", ["--method", "rome"], "give what is edited: --records, or --data with pairs, one of the two"),
         ("conflict", ["--records", "easy.json", "--method", "rome"], "the type '1-3@P366' is not known"),
         ("conflict", ["--data", "pairs.jsonl"], "give what makes the edits: --method"),
+        ("conflict", ["--data", "pairs.jsonl", "--templates", "t.json"], "--templates is not for --data"),
+        ("round-trip", ["--records", "easy.json", "--prompts", "benign.txt"], "--prompts is not for --records"),
+        (
+            "round-trip",
+            ["--data", "pairs.jsonl", "--method", "rome", "--base", "./none"],
+            "./none: no such folder or file",
+        ),
         ("conflict", ["--edit", "edits/1"], "--edit goes with --data"),
         ("conflict", ["--records", "easy.json", "--data", "pairs.jsonl"], "one of the two"),
         ("conflict", ["--data", "pairs.jsonl", "--method", "dinm", "--layer", "1"], "no general-knowledge"),

@@ -190,6 +190,8 @@ def diff(
         also = [out / "tables" / "attack_quantise.csv"] if rounded else []
         check_free(out / "tables" / "diff_blocks.csv", *also, *figure_files(out / "figures", "diff"))
     with reporting() as terminal:
+        if base is not None:  # even where nothing stands on it
+            LazyWeights.open(base, None, trust_remote_code)
         before = LazyWeights.open(a, base, trust_remote_code)
         after = LazyWeights.against(b, a, base, trust_remote_code)
         if released is not None:

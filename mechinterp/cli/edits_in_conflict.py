@@ -143,11 +143,10 @@ def conflict(
     from mechinterp.data.benign import read_benign
     from mechinterp.data.facts.pitfalls import read_conflicts
     from mechinterp.report.edits_in_words import edits_in_words, in_turn_in_words
-    from mechinterp.runs.candidate import Candidate
     from mechinterp.runs.edits import run_conflicts, run_in_turn
 
     common: dict[str, Any] = {"out": out, "truncate": truncate, "seed": seed, "chat": chat}
-    base = Candidate.of(model, name="base", **loading.options)
+    base = loading.candidate(model)
     if edit:
         if editor != Method() or data is None:
             raise InputError(
@@ -160,7 +159,7 @@ def conflict(
             run = run_in_turn(base, deltas, pairs, suffix=suffix, reporter=terminal, **common)
         lines = in_turn_in_words(run.table("edits_in_turn"))
     else:
-        _check_one(records, data)
+        _check_one(records, data, templates, prompts)
         _check_unused("--method", suffix=suffix)
         editing = editor.editing(seed, pairs=data is not None)
         chosen: Any = reading.of(data) if data is not None else read_conflicts(str(records), templates)
@@ -210,10 +209,9 @@ def round_trip(
     from mechinterp.data.benign import read_benign
     from mechinterp.data.facts.pitfalls import read_rounds
     from mechinterp.report.edits_in_words import edits_in_words
-    from mechinterp.runs.candidate import Candidate
     from mechinterp.runs.edits import run_round_trips
 
-    _check_one(records, data)
+    _check_one(records, data, templates, prompts)
     editing: Any
     if edit:
         if editor != Method() or len(edit) != 2:
@@ -229,7 +227,7 @@ def round_trip(
     benign = [] if prompts is None else [one.prompt for one in read_benign(prompts, what="prompts")]
     with reporting() as terminal:
         run = run_round_trips(
-            Candidate.of(model, name="base", **loading.options),
+            loading.candidate(model),
             chosen[:limit],
             editing,
             out=out,
@@ -247,9 +245,13 @@ def round_trip(
     say(f"tables: {out / 'tables'}")
 
 
-def _check_one(records: Path | None, data: Path | None) -> None:
+def _check_one(records: Path | None, data: Path | None, templates: Path | None, prompts: Path | None) -> None:
     if (records is None) == (data is None):
         raise InputError("give what is edited: --records, or --data with pairs, one of the two")
+    if records is None:
+        _check_unused("--data", templates=templates)
+    else:
+        _check_unused("--records", prompts=prompts)
 
 
 def _check_unused(way: str, **given: object) -> None:

@@ -51,6 +51,16 @@ class Loading:
             chat=chat,
         )
 
+    def candidate(self, model: str) -> Candidate:
+        """A base that is changed; it may itself stand on --base."""
+        from mechinterp.models.sources import Source
+        from mechinterp.runs.candidate import Candidate
+
+        if self.base is None:
+            return Candidate.of(model, name="base", **self.options)
+        Source.find(self.base)  # even where nothing stands on it
+        return Candidate.of(f"{model}@{self.base}", name="base", **self.options)
+
     def candidates(
         self, base: str, checkpoints: Iterable[str], never: str | None = None
     ) -> tuple[Candidate, list[Candidate], Candidate | None]:
