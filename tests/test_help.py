@@ -36,3 +36,11 @@ def test_nothing_is_cut_short(
             assert all(name in said for name in (*each.opts, *each.secondary_opts) if name.startswith("--"))
         for inner in getattr(command, "commands", {}).values():
             assert " ".join(inner.help.split("\n\n")[0].split()) in said
+
+
+@pytest.mark.parametrize("path", [(), ("train",)])
+def test_a_group_without_a_command_shows_its_help(path: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*path, "--help") == 0
+    wanted = capsys.readouterr().out
+    assert call(*path) == 2
+    assert capsys.readouterr().err.strip() == wanted.strip()

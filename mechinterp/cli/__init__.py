@@ -70,6 +70,9 @@ def _run() -> Any:
     try:
         code = command(standalone_mode=False)
     except usage_error as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # of a group without a command: its help, as it stands
+            say(error.format_message(), err=True)
+            return 2
         raise InputError(error.format_message()) from error
     if code == _INTERRUPTED:  # typer's word for it
         raise KeyboardInterrupt
