@@ -33,7 +33,11 @@ gc.freeze()  # the libraries are not looked through whenever garbage is collecte
 %reset -f
 """
 """Run before a lesson: it has no name of another, and of the figures that it writes to files only some are rendered."""
-REMARKS = re.compile(r"^\d+ of (the )?\d+ .*(they are neutral|each text counts once)$", re.MULTILINE)
+REMARKS = re.compile(
+    r"^\d+ of (the )?\d+ .*(they are neutral|each text counts once)$"
+    r"|^\w+: the edges out of the input make up .* take more `steps`$",
+    re.MULTILINE,
+)
 """What is said of a study as small as the tests' own, and not of the one whose outputs are committed."""
 
 
