@@ -677,8 +677,8 @@ def _edited_facts(tuned: tuple[str, ...]) -> dict[str, pd.DataFrame]:
     rows, ranks = [], []
     for number, method in enumerate(("base", *tuned)):
         for edited in (1, 4) if number else (None,):
-            for quantity in ("success", "rephrase", "portability", "locality", "direct"):
-                if number or quantity != "direct":
+            for quantity in ("success", "rephrase", "portability", "locality", "direct", "heads"):
+                if number or quantity not in ("direct", "heads"):
                     own = {"method": method, "edited": edited, "quantity": quantity, "kind": "", "n": 6, "subjects": 5}
                     value = {"value": 0.9**number, "value_low": 0.8**number, "value_high": 1.0}
                     rows.append({**own, **value})

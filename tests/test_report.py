@@ -20,6 +20,7 @@ from stand_ins import stand_ins
 from synthetic_run import MANIFEST, TUNED, make_run, make_tables
 
 from mechinterp.audit.tables.registry import TABLES
+from mechinterp.audit.tables.verdicts import with_verdict
 from mechinterp.data.storage.ledger import LEDGER
 from mechinterp.errors import InputError
 from mechinterp.measures.intervals import is_end
@@ -379,6 +380,59 @@ def test_any_table_may_be_missing(present: tuple[str, ...], page_of: Callable[..
     assert "What this does not establish" in page.text
     without = present[0] in ("probe", "toxic_layer")  # no checkpoint is in them
     assert ("No table of this run is one that decides either" in page.text) == without
+
+
+@pytest.mark.parametrize(
+    ("present", "title", "said"),
+    [
+        (
+            ("circuits", "circuit_faithfulness", "circuit_edges", "circuit_overlap"),
+            "Which edges carry the answer, and what flows through them?",
+            "base: the metric falls by",
+        ),
+        (("decodability",), "What can still be read off the states?", "after the last block"),
+        (("edited_facts",), "Facts edited at one block after the other: what became of them?", "new answer"),
+    ],
+)
+def test_a_run_of_another_question_has_a_page_of_it_and_nothing_of_what_it_did_not_ask(
+    present: tuple[str, ...], title: str, said: str, page_of: Callable[..., Page]
+) -> None:
+    tables = make_tables()
+    page = page_of({name: tables[name] for name in present})
+    assert page.source.count(title) == 2  # the browser's and its own
+    assert said in page.text
+    for other in (
+        "unsafe behaviour gone",
+        "no verdict",
+        "relapse was tested",
+        "Not drawn",
+        "paper gives",
+        "T is a mean",
+    ):
+        assert other not in page.text
+    linked = re.findall(r'href="#([a-z-]+)">', page.source.partition("<main>")[0])
+    assert linked == re.findall(r'<section id="([a-z-]+)"', page.source)
+    assert not {"relapse", "directions", "paper", "certificate", "limits"} & {*linked}
+
+
+@pytest.mark.parametrize("present", [("attacks",), ("origins",), ("relapse_verdict", "relapse"), ("depth",)])
+def test_a_run_that_judges_one_half_has_no_empty_sections(
+    present: tuple[str, ...], page_of: Callable[..., Page]
+) -> None:
+    tables = make_tables()
+    page = page_of(with_verdict({name: tables[name] for name in present}))
+    assert "What did tuning change, and is the unsafe behaviour gone?" in page.text
+    for other in ("This run has no tables/", "Not drawn, for want", "nothing to set beside", "T is a mean"):
+        assert other not in page.text
+    there = re.findall(r'<section id="([a-z-]+)"', page.source)
+    assert ("relapse" in there) == ("relapse" in present)
+    assert {"certificate", "limits"} <= {*there}
+
+
+def test_a_study_that_asks_of_circuits_has_a_section_of_them(full_page: Page) -> None:
+    (circuits,) = re.findall(r'<section id="circuits">.*?</section>', full_page.source, re.DOTALL)
+    assert "through the base’s circuit flows" in circuits
+    assert '<a href="#circuits">Circuits</a>' in full_page.source
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """The report of a run: one self-contained HTML page, made from the run's saved tables and manifest alone.
 
-The answer comes first, per checkpoint, and is worded from the run's tables (`report.findings`), never from its name.
+The answer comes first, per checkpoint, and is worded from the run's tables (`report.findings`), never from its name. A
+run that judges no checkpoint, of another question (`report.topics`), has a page of that question. A comparison's page
+says of what it lacks that it is not there; on others only what holds something stands.
 What is not in play, ill-conditioned or true by construction is said where its number stands. All that comes from the
 run is escaped, and the page's own policy forbids it to load anything.
 """
@@ -37,6 +39,7 @@ from mechinterp.report.glossary import glossary
 from mechinterp.report.manifest import read_manifest, wording_of
 from mechinterp.report.plates import PLATES, draw_figures, figure_bytes, read_tables
 from mechinterp.report.relapse import relapse_control_rows, relapse_group_rows, relapse_rows, relapse_told
+from mechinterp.report.topics import Topic, topics_of
 from mechinterp.report.words import linking, words_in
 
 _logger = logging.getLogger(__name__)
@@ -79,9 +82,13 @@ def write_report(
     cards = [card_of(method, tables, made=_made(method, manifest)) for method in tuned_methods(last)]
     counted, rested = wording.worded(which_count(last)), wording.worded(rests_on(last))
     notes = [wording.worded(note) for note in direction_notes(tables)]
+    topics = [(topic, [wording.worded(said) for said in topic.sentences(tables)]) for topic in topics_of(tables)]
+    judged = bool(cards) or "relapse_verdict" in tables
+    of_comparison = (not topics and not judged) or any(_of_comparison(name) for name in tables)
     words = words_in([rested, counted, *notes, *(text for card in cards for text in (card.sentence, *card.remarks))])
     shown = [ShownTable.of(one, tables[one.name]) for one in TABLES.values() if one.printed and one.name in tables]
-    sections = list(glossary(_defined(tables, bool(certified["certificate"]))))
+    shown_certificate = certified if of_comparison or judged else _UNCERTIFIED
+    sections = list(glossary(_defined(tables, topics, bool(shown_certificate["certificate"]))))
     script = _source(environment, "report.js")
     page = environment.get_template("report.html.j2").render(
         name=name or run.resolve().name,
@@ -90,6 +97,10 @@ def write_report(
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         cards=cards,
+        topics=topics,
+        judged=judged,
+        of_comparison=of_comparison,
+        there=set(tables),
         words=words,
         linked=linking(words),
         rests_on=rested,
@@ -99,11 +110,13 @@ def write_report(
         relapse_told=list(relapse_told(tables)),
         relapse_controls=list(relapse_control_rows(tables)),
         relapse_groups=list(relapse_group_rows(tables)),
-        **certified,
+        **shown_certificate,
         comparison=list(published_comparison(tables)),
         figures={name: figures[name] for name in PLATES if name in figures},
         plates=PLATES,
-        missing_plates=[plate for plate in PLATES.values() if plate.name not in figures and not plate.optional],
+        missing_plates=[plate for plate in PLATES.values() if plate.name not in figures and not plate.optional]
+        if of_comparison
+        else [],
         tables=shown,
         glossary=sections,
         defined={
@@ -134,10 +147,26 @@ def _source(environment: Environment, name: str) -> str:
     return environment.loader.get_source(environment, name)[0].strip()
 
 
-def _defined(tables: Mapping[str, pd.DataFrame], certified: bool) -> list[Table]:
+def _of_comparison(name: str) -> bool:
+    """Whether a table is of those that comparisons and studies leave, and no other command."""
+    table = TABLES.get(name)
+    return table is not None and table.stage in _OF_COMPARISONS and not table.optional
+
+
+_OF_COMPARISONS = ("compare", "defend", "locate", "probe")
+"""Stages that ask for what only a study or a comparison has."""
+
+_UNCERTIFIED: dict[str, Any] = {
+    "certificate": "",
+    **{name: [] for name in ("certified_verdicts", "certified_places", "certified_measures")},
+}
+
+
+def _defined(tables: Mapping[str, pd.DataFrame], topics: Iterable[tuple[Topic, Any]], certified: bool) -> list[Table]:
     """The tables whose columns the page shows or draws from, that of the meta-evaluation among them."""
     there = {*tables, *(["certificate"] if certified else [])}
-    return [table for table in TABLES.values() if table.reported and table.name in there]
+    told = {name for topic, _ in topics for name in topic.tables}
+    return [table for table in TABLES.values() if table.name in there and (table.reported or table.name in told)]
 
 
 def _made(method: str, manifest: Mapping[str, Any]) -> str:
