@@ -122,10 +122,10 @@ def test_a_killed_comparison_goes_on(folder: Path, tmp_path: Path, monkeypatch: 
     compared(folder, tmp_path / "whole", "tuned", "edit")
     gather = comparing.gather_evidence
 
-    def killed(checkpoint: Checkpoint, *args: Any) -> Any:
+    def killed(checkpoint: Checkpoint, *args: Any, **more: Any) -> Any:
         if checkpoint.name == "edit":
             raise KeyboardInterrupt
-        return gather(checkpoint, *args)
+        return gather(checkpoint, *args, **more)
 
     monkeypatch.setattr(comparing, "gather_evidence", killed)
     with pytest.raises(KeyboardInterrupt):

@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from checkpoint_folder import INSTANCES, compared, table
@@ -24,6 +25,7 @@ from mechinterp.audit.directions.toxic_direction import ToxicDirection
 from mechinterp.data.comments import Comment, write_comments
 from mechinterp.data.concepts import Concept, read_lines
 from mechinterp.data.safeedit import write_safeedit
+from mechinterp.data.storage.tables import write_table
 from mechinterp.errors import InputError
 from mechinterp.measures.value_vectors import rank
 from mechinterp.models.checkpoints import Checkpoint
@@ -428,6 +430,7 @@ def test_compare_takes_directions_from_files(
 
     def compare(*_: object, **settings: object) -> RunFolder:
         seen.update(settings)
+        write_table(tmp_path / "out" / "tables" / "verdict.csv", pd.DataFrame({"gone": ["gone"], "missing": [""]}))
         return RunFolder(tmp_path / "out")
 
     monkeypatch.setattr("mechinterp.runs.comparison.compare_checkpoints", compare)

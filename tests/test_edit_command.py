@@ -190,7 +190,7 @@ def test_every_trained_method_of_the_registry_has_a_command(
     told = capsys.readouterr().out
     trained = [name for name, method in METHODS.items() if method.takes == ("training",)]
     assert {"sft", "dpo", "ext_sub"} <= set(trained)
-    assert all(f"\N{BOX DRAWINGS LIGHT VERTICAL} {name} " in told for name in trained)
+    assert all(f"\n  {name} " in told for name in trained)
     given = ["--model", there / "model", "--data", there / "data.json", "--out", tmp_path / "made"]
     assert call("train", "ext_sub", *given, "--set", "step=1") == 2
     assert "ext_sub: unknown setting `step`" in capsys.readouterr().err

@@ -116,7 +116,7 @@ def test_narrow_models_and_long_prompts() -> None:
     [
         (lambda base: ReadoutTexts.of(base, []), "there are no pairs"),
         (lambda base: ReadoutTexts.of(base, PAIRS, tokens=0), "must be at least 1, got 0"),
-        (lambda base: ReadoutTexts.of(base, PAIRS, unsafe=["a"]), "5 pairs but 1 unsafe answers"),
+        (lambda base: ReadoutTexts.of(base, PAIRS, unsafe=["a"]), "5 pairs but 1 unsafe answer$"),
         (lambda base: ReadoutTexts.of(base, [PAIRS[0].model_copy(update={"prompt": "x" * 300})]), "`truncate=True`"),
         (lambda base: write(torch.ones(D_MODEL), "last"), "'prompt_last' or over the 'response', got 'last'"),
         (lambda base: read(base, ReadoutTexts.of(base, PAIRS), write(torch.ones(3))), "the stream is 16 wide"),
