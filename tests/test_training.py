@@ -74,3 +74,31 @@ def test_settings_that_trl_does_not_know_are_refused() -> None:
     settings = SFT.model_copy(update={"extra": {"nonsense": 1}})
     with pytest.raises(InputError, match="TRL refuses these settings"):
         train_sft(tiny_checkpoint("llama"), INSTANCES, seed=0, settings=settings)
+
+
+LORA = {"lora": LoraSettings(rank=2, alpha=4)}
+
+
+@pytest.mark.parametrize("more", [{}, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize(("train", "kind"), [(train_sft, SftSettings), (train_dpo, DpoSettings)], ids=["sft", "dpo"])
+def test_a_copy_of_a_trained_model_runs_its_own_weights(train, kind, more) -> None:
+    settings = kind(steps=1, batch_size=2, max_length=200, **more)
+    tuned, _ = train(tiny_checkpoint("mistral"), [make_instance(i) for i in range(2)], seed=0, settings=settings)
+    made, ids = copy.deepcopy(tuned.model), torch.tensor([[5, 6, 7]])
+    before = tuned.model(ids).logits
+    for parameter in made.parameters():
+        parameter.data.zero_()
+    assert not made(ids).logits.any()
+    assert torch.equal(tuned.model(ids).logits, before)
+    assert before.any()
+
+
+def test_training_in_turn_is_the_same_in_memory_and_from_files(tmp_path) -> None:
+    rows = [make_instance(i) for i in range(4)]
+    first = SftSettings(steps=2, batch_size=2, max_length=200, learning_rate=1e-2)
+    second = DpoSettings(steps=2, batch_size=2, max_length=200, learning_rate=1e-2)
+    sft, _ = train_sft(tiny_checkpoint("mistral"), rows, seed=0, settings=first)
+    sft.save(tmp_path / "sft")
+    straight, _ = train_dpo(sft, rows, seed=0, settings=second)
+    stored, _ = train_dpo(Checkpoint.load(tmp_path / "sft"), rows, seed=0, settings=second)
+    assert straight.fingerprint == stored.fingerprint != sft.fingerprint

@@ -238,6 +238,7 @@ def run_trainer(
     trained = trained_parameters(checkpoint, only=settings.only, freeze=settings.freeze) if some else frozenset()
     adapted = linear_maps(checkpoint, trained) if some and settings.lora else None
     model = copy.deepcopy(checkpoint.model)
+    forward = {name: value for name, value in vars(model).items() if name == "forward"}
     if some:
         for parameter_name, parameter in model.named_parameters():
             parameter.requires_grad_(parameter_name in trained)
@@ -258,6 +259,8 @@ def run_trainer(
         if before_merge is not None:
             before_merge(tuned)
         tuned = tuned.merge_and_unload()
+    vars(tuned).pop("forward", None)  # TRL's own: a copy of the model would still run the weights of this one
+    vars(tuned).update(forward)
     for before, after in zip(checkpoint.model.parameters(), tuned.parameters(), strict=True):
         after.requires_grad_(before.requires_grad)
     tuned.config.use_cache = checkpoint.model.config.use_cache
