@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from scripts import Given, script
 from tables import pipes
 
 from mechinterp.answers.unlearned import ask_scopes, summary_rows
@@ -78,7 +79,8 @@ def write_all(table: pd.DataFrame, runs: Sequence[Path], out: Path) -> str:
     return page
 
 
-def main(given: Sequence[str] | None = None) -> int:
+@script
+def main(given: Given) -> None:
     """Ask what is missing, and collect."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder that `mechinterp reproduce` wrote")
@@ -87,20 +89,15 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--again", action="store_true", help="ask, whether or not it was asked before")
     arguments = parser.parse_args(given)
     found: dict[str, list[dict[str, pd.DataFrame]]] = {}
-    try:
-        with terminal() as shown:
-            for study in map(Study.open, arguments.runs):
-                if not study.place_of("verdict").is_file():
-                    raise InputError(f"{study.folder}: its study has not come to its end; run it first")
-                if arguments.again or not study.place_of("unlearning").is_file():
-                    study.write_table("unlearning", ask(study, shown))
-                found.setdefault(architecture_of(study), []).append(with_verdict(SavedTables(study.folder)))
-        table = all_methods(found, arguments.methods)
-        sys.stdout.write(write_all(table, arguments.runs, arguments.out))
-    except InputError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+    with terminal() as shown:
+        for study in map(Study.open, arguments.runs):
+            if not study.place_of("verdict").is_file():
+                raise InputError(f"{study.folder}: its study has not come to its end; run it first")
+            if arguments.again or not study.place_of("unlearning").is_file():
+                study.write_table("unlearning", ask(study, shown))
+            found.setdefault(architecture_of(study), []).append(with_verdict(SavedTables(study.folder)))
+    table = all_methods(found, arguments.methods)
+    sys.stdout.write(write_all(table, arguments.runs, arguments.out))
 
 
 if __name__ == "__main__":

@@ -20,14 +20,13 @@ from typing import Any
 
 import pandas as pd
 from all_methods import scopes_of
+from scripts import Given, script, tell
 from tables import pipes
 
 from mechinterp.answers.unlearned import ask_scopes, summary_rows
 from mechinterp.audit.all_methods import together
 from mechinterp.cli.terminal import terminal
-from mechinterp.data.storage.files import write_text
 from mechinterp.data.storage.tables import write_table
-from mechinterp.errors import InputError
 from mechinterp.measures.intervals import Interval, with_ends
 from mechinterp.methods.registry import settings_for
 from mechinterp.methods.task import Task
@@ -123,23 +122,18 @@ def _percent(found: Interval, *, signed: bool = False) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def main(given: Sequence[str] | None = None) -> int:
+@script
+def main(given: Given) -> None:
     """Train, ask, and tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder that `mechinterp reproduce` wrote")
     parser.add_argument("--out", type=Path, default=Path("runs/methods"))
     arguments = parser.parse_args(given)
-    try:
-        with terminal() as shown:
-            table = pd.DataFrame([row for run in arguments.runs for row in ablated(Study.open(run), shown)])
-        write_table(arguments.out / "memflex_ablation.csv", table)
-        parts = ["# MemFlex without its differences", pipes(models_in_words(table))]
-        parts += ["What each difference adds:", pipes(effects_in_words(table)), ""]
-        sys.stdout.write(write_text(arguments.out / "memflex_ablation.md", "\n\n".join(parts)).read_text("utf-8"))
-    except InputError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+    with terminal() as shown:
+        table = pd.DataFrame([row for run in arguments.runs for row in ablated(Study.open(run), shown)])
+    write_table(arguments.out / "memflex_ablation.csv", table)
+    parts = [pipes(models_in_words(table)), "What each difference adds:", pipes(effects_in_words(table))]
+    tell(arguments.out / "memflex_ablation.md", "MemFlex without its differences", *parts)
 
 
 if __name__ == "__main__":

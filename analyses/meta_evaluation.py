@@ -20,10 +20,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from scripts import Given, script
 from seeds_and_architectures import markdown
 
 from mechinterp.audit.certificate import (
@@ -103,7 +103,8 @@ def shorter(table: pd.DataFrame) -> pd.DataFrame:
     return short
 
 
-def main(given: Sequence[str] | None = None) -> int:
+@script
+def main(given: Given) -> None:
     """Run what is missing, and collect."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/meta"))
@@ -114,25 +115,20 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--collect", action="store_true", help="only collect from what is there")
     parser.add_argument("--write-certificate", action="store_true", help="into the package")
     arguments = parser.parse_args(given)
-    try:
-        config = load_config(arguments.config)
-        settings = MetaSettings(twins=arguments.twins, perturbed=arguments.perturbed)
-        studies = [study_of(config, run, arguments.out) for run in arguments.runs]
-        for study in () if arguments.collect else studies:
-            with terminal() as shown:
-                shown.note(str(study.folder))
-                meta_evaluate(study, settings=settings, reporter=shown)
-        table = collected(arguments.out)
-        if table.empty:
-            raise InputError(f"{arguments.out}: no run there has a checkpoint that was measured; leave --collect out")
-        sys.stdout.write(write_all(table, collected(arguments.out, "perturbed"), arguments.out))
-        if arguments.write_certificate:
-            packed = shorter(table.drop(columns=["missing", "sentence"]))
-            packed.to_csv(CERTIFICATE, index=False)  # a file of the package, not of a run
-    except InputError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+    config = load_config(arguments.config)
+    settings = MetaSettings(twins=arguments.twins, perturbed=arguments.perturbed)
+    studies = [study_of(config, run, arguments.out) for run in arguments.runs]
+    for study in () if arguments.collect else studies:
+        with terminal() as shown:
+            shown.note(str(study.folder))
+            meta_evaluate(study, settings=settings, reporter=shown)
+    table = collected(arguments.out)
+    if table.empty:
+        raise InputError(f"{arguments.out}: no run there has a checkpoint that was measured; leave --collect out")
+    sys.stdout.write(write_all(table, collected(arguments.out, "perturbed"), arguments.out))
+    if arguments.write_certificate:
+        packed = shorter(table.drop(columns=["missing", "sentence"]))
+        packed.to_csv(CERTIFICATE, index=False)  # a file of the package, not of a run
 
 
 if __name__ == "__main__":

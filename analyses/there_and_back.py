@@ -22,6 +22,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from scripts import Given, script, tell
 from tables import pipes
 
 from mechinterp.answers.rounds_of_pairs import rounds_of_pairs
@@ -29,9 +30,7 @@ from mechinterp.audit.round_trips import round_trips
 from mechinterp.cli.terminal import terminal
 from mechinterp.data.facts.conflicts import Round
 from mechinterp.data.facts.queries import Change
-from mechinterp.data.storage.files import write_text
 from mechinterp.data.storage.tables import write_table
-from mechinterp.errors import InputError
 from mechinterp.methods.editors import Editor, editor_of
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.deltas import WeightDelta
@@ -109,7 +108,8 @@ def _told(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:z.2f}"
 
 
-def main(given: Sequence[str] | None = None) -> int:
+@script
+def main(given: Given) -> None:
     """Edit, edit back, and tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder that `mechinterp reproduce` wrote")
@@ -118,22 +118,16 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/there_and_back"))
     arguments = parser.parse_args(given)
     logging.getLogger("mechinterp.models").setLevel(logging.ERROR)  # that an edit changes nothing is what is wanted
-    try:
-        with terminal() as shown:
-            rows = [
-                row
-                for run in arguments.runs
-                for method in arguments.method or METHODS
-                for row in measured(Study.open(run), method, arguments.limit, shown)
-            ]
-        table = pd.DataFrame(rows)
-        write_table(arguments.out / "there_and_back.csv", table)
-        text = "\n\n".join(["# Edit, and edit back", pipes(in_words(table)), ""])
-        sys.stdout.write(write_text(arguments.out / "there_and_back.md", text).read_text("utf-8"))
-    except InputError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+    with terminal() as shown:
+        rows = [
+            row
+            for run in arguments.runs
+            for method in arguments.method or METHODS
+            for row in measured(Study.open(run), method, arguments.limit, shown)
+        ]
+    table = pd.DataFrame(rows)
+    write_table(arguments.out / "there_and_back.csv", table)
+    tell(arguments.out / "there_and_back.md", "Edit, and edit back", pipes(in_words(table)))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from scripts import Given, script, tell
 from tables import pipes
 
 import mechinterp as mi
@@ -30,9 +31,7 @@ from mechinterp.data.facts.fact import Fact
 from mechinterp.data.facts.knowedit import OPINION_QUESTIONS
 from mechinterp.data.facts.queries import Change
 from mechinterp.data.personality import Topic, traits_of
-from mechinterp.data.storage.files import write_text
 from mechinterp.data.storage.tables import write_table
-from mechinterp.errors import InputError
 from mechinterp.methods.editors import MakeEdit, editor_of
 from mechinterp.methods.facts.editing import edit_facts
 from mechinterp.models.checkpoints import Checkpoint
@@ -144,25 +143,20 @@ def in_words(table: pd.DataFrame, opinions: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def main(given: Sequence[str] | None = None) -> int:
+@script
+def main(given: Given) -> None:
     """Edit towards traits, and tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of an organism with topics")
     parser.add_argument("--out", type=Path, default=Path("runs/traits"))
     arguments = parser.parse_args(given)
-    try:
-        with terminal() as shown:
-            found = [part for run in arguments.runs for part in measured(run, shown)]
-        table = pd.concat([part for part, _ in found], ignore_index=True)
-        opinions = pd.DataFrame([row for _, rows in found for row in rows])
-        write_table(arguments.out / "traits.csv", table)
-        write_table(arguments.out / "opinions.csv", opinions)
-        text = "\n\n".join(["# Edited towards a trait", pipes(in_words(table, opinions)), ""])
-        sys.stdout.write(write_text(arguments.out / "traits.md", text).read_text("utf-8"))
-    except InputError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+    with terminal() as shown:
+        found = [part for run in arguments.runs for part in measured(run, shown)]
+    table = pd.concat([part for part, _ in found], ignore_index=True)
+    opinions = pd.DataFrame([row for _, rows in found for row in rows])
+    write_table(arguments.out / "traits.csv", table)
+    write_table(arguments.out / "opinions.csv", opinions)
+    tell(arguments.out / "traits.md", "Edited towards a trait", pipes(in_words(table, opinions)))
 
 
 if __name__ == "__main__":

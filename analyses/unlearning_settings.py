@@ -20,6 +20,7 @@ from typing import Any
 
 import pandas as pd
 import yaml
+from scripts import Given, script
 from tables import pipes
 
 from mechinterp.answers.unlearned import ask_scopes, summary_rows
@@ -88,7 +89,8 @@ def choice_of(text: str) -> dict[str, Any]:
     return found
 
 
-def main(given: Sequence[str] | None = None) -> int:
+@script
+def main(given: Given) -> None:
     """Train, ask, and tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder that `mechinterp reproduce` wrote")
@@ -97,18 +99,13 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--instances", type=int, default=24, help="validation instances that are asked, at most")
     parser.add_argument("--out", type=Path, default=Path("runs/chosen"))
     arguments = parser.parse_args(given)
-    try:
-        choices = [choice_of(text) for text in arguments.choices]
-        with terminal() as shown:
-            rows = tried(Study.open(arguments.run), arguments.method, choices, arguments.instances, shown)
-            table = pd.DataFrame(list(rows))
-        write_table(arguments.out / f"unlearning_settings_{arguments.method}.csv", table)
-        best = table.iloc[1:].sort_values("mean", ascending=False, kind="stable")["settings"].iloc[0]
-        sys.stdout.write(f"{pipes(table.round(3))}\n\nBest: {best}\n")
-    except InputError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+    choices = [choice_of(text) for text in arguments.choices]
+    with terminal() as shown:
+        rows = tried(Study.open(arguments.run), arguments.method, choices, arguments.instances, shown)
+        table = pd.DataFrame(list(rows))
+    write_table(arguments.out / f"unlearning_settings_{arguments.method}.csv", table)
+    best = table.iloc[1:].sort_values("mean", ascending=False, kind="stable")["settings"].iloc[0]
+    sys.stdout.write(f"{pipes(table.round(3))}\n\nBest: {best}\n")
 
 
 if __name__ == "__main__":

@@ -83,3 +83,7 @@ class Scheme:
             code = (padded / scale.masked_fill(scale == 0, 1)).round() + 0.0  # no negative zeros
             value = code * scale
         return code.flatten(1)[:, : wide.shape[1]], value.flatten(1)[:, : wide.shape[1]]
+
+
+IN_NF4 = Scheme(4, 64, normal=True)
+"""As NF4 is loaded: sixteen values, 64 weights of the whole matrix to a scale."""

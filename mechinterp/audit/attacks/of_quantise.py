@@ -18,7 +18,7 @@ from mechinterp.audit.attacks.block_matrices import block_matrices, by_output
 from mechinterp.audit.attacks.rounded_difference import rounded_difference
 from mechinterp.data.validation import UsersSettings
 from mechinterp.errors import near
-from mechinterp.measures.quantised import Scheme
+from mechinterp.measures.quantised import IN_NF4, Scheme
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.files.weights import LazyWeights
 from mechinterp.models.passes.watching import Progress
@@ -55,7 +55,7 @@ class QuantiseOptions(UsersSettings):
 def scheme_of(point: Point) -> Scheme:
     """The rounding at a point."""
     if point.setting == "nf4":
-        return Scheme(4, 64, normal=True)
+        return IN_NF4
     return Scheme(int(point.dose), None if point.setting == "row" else int(point.setting))
 
 

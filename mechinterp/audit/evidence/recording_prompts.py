@@ -49,7 +49,8 @@ def decompose_prompts(base: Checkpoint, tuned: Checkpoint, inputs: Inputs) -> Pr
         read = [_activations(each, prompts, inputs.truncate) for each in ((base,) if tuned is base else (base, tuned))]
         group = torch.arange(some.start, some.stop) % groups
         for block in range(n_blocks):
-            own, other = _along(base, block, units), _along(tuned, block, units)
+            own = _along(base, block, units)
+            other = own if tuned is base else _along(tuned, block, units)
             activations = read[0][h_down(block)], read[-1][h_down(block)]
             readouts, biases = (own[0], other[0]), (own[1], other[1])
             writes[some] += sums[block].add(group, activations, readouts, biases)

@@ -10,9 +10,9 @@ The reference that never learnt is treated likewise and stands beside them, as `
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from mechinterp.audit.attacks.of_quantise import round_blocks
@@ -20,7 +20,7 @@ from mechinterp.audit.certificate import KINDS
 from mechinterp.audit.robustness import PERTURBATIONS
 from mechinterp.audit.store import Store
 from mechinterp.data.storage.provenance import code_of
-from mechinterp.measures.quantised import Scheme
+from mechinterp.measures.quantised import IN_NF4
 from mechinterp.methods.training.sft import SftSettings, train_sft
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.runs.calibration.measuring import Instrument, plain_row
@@ -48,10 +48,13 @@ def perturbed_rows(
     tried = [never, *(subject for subject in subjects if KINDS[subject.kind].truth in TRUTHS)]
     epoch = one_epoch(instrument.settings.harmless, len(subjects.train))
     for subject in tried:
+        make = cache(subject.make)  # once for both, where one is not measured yet
         for name in PERTURBATIONS:
 
-            def measure(subject: Subject = subject, name: str = name) -> Mapping[str, Any]:
-                made = subject.make()
+            def measure(
+                subject: Subject = subject, name: str = name, make: Callable[[], Checkpoint] = make
+            ) -> Mapping[str, Any]:
+                made = make()
                 changed = in_nf4(made) if name == "nf4" else relearned(made, subjects, epoch)
                 return plain_row(instrument.measure(changed, f"{subject.name}, {name}"))
 
@@ -63,7 +66,7 @@ def perturbed_rows(
 def in_nf4(checkpoint: Checkpoint) -> Checkpoint:
     """A copy with the matrices of all blocks rounded to NF4's values."""
     made = replace(checkpoint, name=f"{checkpoint.name}:nf4", model=copy.deepcopy(checkpoint.model))
-    round_blocks(made, Scheme(4, 64, normal=True))
+    round_blocks(made, IN_NF4)
     return made
 
 
