@@ -5,12 +5,14 @@
     python analyses/meta_evaluation.py --out runs/meta --runs 6:0 6:1 --perturbed   # measured again after rounding and
                                                                             # relearning: do the measures hold?
     python analyses/meta_evaluation.py --out runs/meta --collect            # of what is there; runs nothing
+    python analyses/meta_evaluation.py --out runs/meta --runs 6:4 --add     # a further base, besides the packaged
 
 Resumable: an organism, a twin and a checkpoint that is up to date is not made or measured again; each stands in the
 table as soon as it is there. Writes into --out `tables/certificate.csv`, a row per checkpoint; `separations.csv`,
 `verdicts.csv`, `places.csv`, `agreement.csv` and `drift.csv`, what follows from it; with --perturbed
 `tables/perturbed.csv` and `robustness.csv`; and `meta_evaluation.md`, the tables of the README. `--write-certificate`
-puts the table into the package, from where every report takes it.
+puts the table into the package, from where every report takes it; `--add` keeps the package's rows of bases that are
+not in --out, so that bases can be added one by one, on other machines too.
 
 What is made, and what is true of it: `mechinterp.audit.certificate`; how it is measured:
 `mechinterp.runs.calibration.settings`.
@@ -29,6 +31,7 @@ from seeds_and_architectures import markdown
 from mechinterp.audit.certificate import (
     CERTIFICATE,
     agreement,
+    certificate,
     drift,
     places,
     read_certificate,
@@ -54,7 +57,10 @@ HEADINGS = {
         *("blocks", "instrument", "rule", "hidden, called hidden", "hidden, called gone"),
         *("gone, called gone", "gone, called hidden", "not decided: hidden, gone"),
     ),
-    "places": ("blocks", "checkpoint", "expected", "found so", "value share", "local erasure share"),
+    "places": (
+        *("blocks", "checkpoint", "expected", "found so", "value share", "local erasure share", "defense"),
+        "gone or hidden",
+    ),
     "robustness": ("blocks", "measure", "alike: NF4, relearned", "robustness", "after NF4", "after relearning"),
     "separations": ("blocks", "measure", "gone against hidden", "gone against there", "gone, hidden, there"),
 }
@@ -76,6 +82,17 @@ def collected(out: Path, name: str = "certificate") -> pd.DataFrame:
     if not found:
         return pd.DataFrame()
     return pd.concat(found, ignore_index=True).sort_values(["blocks", "seed"], kind="stable", ignore_index=True)
+
+
+def with_package(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows, and those of the package's certificate that are of other bases."""
+    packed = certificate()
+    if packed is None:
+        return table
+    bases = ["blocks", "seed"]
+    others = packed.merge(table[bases].drop_duplicates(), on=bases, how="left", indicator="_found")
+    others = others[others.pop("_found") == "left_only"]
+    return pd.concat([table, others], ignore_index=True).sort_values(bases, kind="stable", ignore_index=True)
 
 
 def write_all(table: pd.DataFrame, perturbed: pd.DataFrame, out: Path) -> str:
@@ -113,6 +130,7 @@ def main(given: Given) -> None:
     parser.add_argument("--twins", type=int, default=1, help="further models that never learnt, of each run")
     parser.add_argument("--perturbed", action="store_true", help="measure again what is rounded, and what relearns")
     parser.add_argument("--collect", action="store_true", help="only collect from what is there")
+    parser.add_argument("--add", action="store_true", help="the package's rows of other bases, too")
     parser.add_argument("--write-certificate", action="store_true", help="into the package")
     arguments = parser.parse_args(given)
     config = load_config(arguments.config)
@@ -125,6 +143,8 @@ def main(given: Given) -> None:
     table = collected(arguments.out)
     if table.empty:
         raise InputError(f"{arguments.out}: no run there has a checkpoint that was measured; leave --collect out")
+    if arguments.add:
+        table = with_package(table)
     sys.stdout.write(write_all(table, collected(arguments.out, "perturbed"), arguments.out))
     if arguments.write_certificate:
         packed = shorter(table.drop(columns=["missing", "sentence"]))

@@ -214,7 +214,8 @@ def places(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         blocks, kind, expected, right and n (checkpoints), share_min and share_max (of the value matrices, origins),
-        local_min and local_max (local erasure share).
+        local_min and local_max (local erasure share), defense_min and defense_max; told: what the verdict's second half
+        says of them, each word with the number of checkpoints.
     """
     rows = []
     for blocks, part in _by_depth(table):
@@ -223,8 +224,10 @@ def places(table: pd.DataFrame) -> pd.DataFrame:
             if len(own):
                 row = {"blocks": blocks, "kind": kind, "expected": KINDS[kind].where}
                 row |= {"right": int((own["where"] == KINDS[kind].where).sum()), "n": len(own)}
-                for column, name in (("value_share", "share"), ("local_share", "local")):
+                for column, name in (("value_share", "share"), ("local_share", "local"), ("defense", "defense")):
                     row |= {f"{name}_min": own[column].min(), f"{name}_max": own[column].max()}
+                said = own["gone"].value_counts(sort=False)
+                row["told"] = ", ".join(f"{word} {n}" for word, n in said.items())
                 rows.append(row)
     return pd.DataFrame(rows)
 

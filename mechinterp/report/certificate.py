@@ -44,8 +44,9 @@ def place_rows(certificate: pd.DataFrame | None) -> Iterator[list[str]]:
         return
     for row in places(certificate).to_dict("records"):
         done = KINDS[str(row["kind"])].line
-        ranges = [_range(row, name) for name in ("share", "local")]
-        yield [str(row["blocks"]), done, str(row["expected"]), f"{row['right']} of {row['n']}", *ranges]
+        ranges = [_range(row, name) for name in ("share", "local", "defense")]
+        found = f"{row['right']} of {row['n']}"
+        yield [str(row["blocks"]), done, str(row["expected"]), found, *ranges, str(row["told"])]
 
 
 def separation_rows(certificate: pd.DataFrame | None) -> Iterator[list[str]]:
