@@ -15,7 +15,7 @@ from mechinterp.runs.study import Study
 
 DECIDING = (
     *("behaviour", "model", "data", "judge", "judge_responses", "judge_safe_label"),
-    *("teach", "never", "comments", "dinm_rates", "attack", "decode"),
+    *("teach", "never", "comments", "dinm_rates", "attack", "decode", "circuits"),
 )
 """Settings that decide which files are read, or which stages there are."""
 

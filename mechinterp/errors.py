@@ -13,6 +13,10 @@ class NothingUnsafeError(InputError):
     """The base answers none of the prompts unsafely, so that nothing could come back."""
 
 
+class NothingToPairError(InputError):
+    """There are no two prompts of as many tokens of which one calls for the answer and the other does not."""
+
+
 def near(name: object, known: Iterable[str]) -> str:
     """`; did you mean 'verdict'?`: the end of a message about a name that is not known, if one that is comes near."""
     from difflib import get_close_matches  # which an import of the face does without

@@ -14,7 +14,7 @@ from conftest import make_instance, tiny_checkpoint
 from made_checkpoints import changed
 
 import mechinterp as mi
-from mechinterp.audit.circuits import matching
+from mechinterp.audit.circuits import finding, matching
 from mechinterp.audit.circuits.batches import TokenPair
 from mechinterp.audit.circuits.matching import MatchedPair, behaviour_pairs, fact_pairs, given_pairs
 from mechinterp.audit.circuits.ranks import component_lens, target_ranks
@@ -23,9 +23,16 @@ from mechinterp.audit.tables.registry import TABLES
 from mechinterp.data.facts.fact import Fact, write_facts
 from mechinterp.data.prompt_pairs import read_prompt_pairs
 from mechinterp.data.safeedit import write_safeedit
+from mechinterp.data.storage.provenance import modules_of
 from mechinterp.errors import InputError
+from mechinterp.models.checkpoints import Checkpoint
+from mechinterp.models.progress import Silent
 from mechinterp.models.unembedding import with_scale_of
 from mechinterp.runs import circuits as runs
+from mechinterp.runs.config import StudyConfig
+from mechinterp.runs.stages import Runner, Stage
+from mechinterp.runs.study import Study
+from mechinterp.runs.study.stages import circuits as circuits_of_study
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
 
@@ -137,8 +144,8 @@ def test_pairs_as_they_were_written(folder: Path, tmp_path: Path) -> None:
 def test_how_far_pairs_are_apart_is_told_in_numbers_that_differ() -> None:
     pair = MatchedPair("a", "b", ("c",), ("d",), TokenPair((1, 2), (1, 3), (4,), (5,)))
     other = replace(pair, tokens=TokenPair((1, 2), (2, 3), (4,), (5,)))
-    assert runs._apart([pair, pair]) == "which differ in 1 token"
-    assert runs._apart([pair, other]) == "which differ in 1 to 2 tokens"
+    assert finding._apart([pair, pair]) == "which differ in 1 token"
+    assert finding._apart([pair, other]) == "which differ in 1 to 2 tokens"
 
 
 def test_ranks_are_those_of_the_models_own_logits_at_the_end() -> None:
@@ -235,7 +242,7 @@ def test_the_command_leaves_tables_scores_and_sentences(
     assert found.kind == "circuits"
     assert set(found.figures) == {"circuit_edges", "circuit_nodes", "circuit_ranks", "circuit_overlap"}
     for again in ("circuit_of_base", "circuit_of_tuned"):
-        monkeypatch.setattr(runs, again, lambda *_, **__: pytest.fail("measured again"))
+        monkeypatch.setattr(finding, again, lambda *_, **__: pytest.fail("measured again"))
     before = (folder / "out" / "tables" / "circuits.csv").read_bytes()
     assert call(*given) == 0
     assert (folder / "out" / "tables" / "circuits.csv").read_bytes() == before
@@ -295,3 +302,89 @@ def test_what_the_command_refuses_is_told_in_one_line(folder: Path, capsys: pyte
     assert "no circuits are defined for Gemma2ForCausalLM" in said
     write_safeedit(INSTANCES[:1], folder / "one.json")
     assert "as many tokens as one that is not" in refused(capsys, *options(folder, "--pairs", folder / "one.json"))
+
+
+# -- a study ----------------------------------------------------------------------------------------------------------
+
+
+def stage_of(study: Study) -> Stage:
+    (found,) = [each for each in study.stages(Silent()) if each.name == "circuits"]
+    return found
+
+
+def test_a_study_finds_what_the_command_finds(own_runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = mi.open_study(own_runs / "seed0")
+    assert "circuits" not in {each.name for each in study.stages(Silent())}
+    config = study.config.model_copy(update={"circuits": FEW, "studied": ("sft", "dinm")})
+    asked, real, found = replace(study, config=config), finding.circuit_of_tuned, []
+
+    def stopped(base: object, tuned: Checkpoint, *given: object, **more: object) -> object:
+        found.append(tuned.name)
+        if found == ["sft", "dinm"]:
+            raise KeyboardInterrupt
+        return real(base, tuned, *given, **more)
+
+    monkeypatch.setattr(finding, "circuit_of_tuned", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        asked.run(only={"circuits"})
+    asked.run(only={"circuits"})
+    assert found == ["sft", "dinm", "dinm"]  # and goes on where it was
+    assert not (asked.folder / "finding").exists()
+    monkeypatch.undo()
+    folder, edit = asked.folder, next(asked.edits())
+    checkpoints = {"sft": folder / "checkpoints" / "sft", "dinm": edit}
+    of_command = mi.circuit(
+        folder / "checkpoints" / "vanilla", checkpoints, folder / "data" / "test.json", settings=FEW, progress=False
+    )
+    of_study = mi.Circuits(mi.open_run(folder))
+    for name in runs.TABLES:
+        pd.testing.assert_frame_equal(of_study.run.table(name), of_command.run.table(name))
+    assert str(of_study) == str(of_command)
+    assert list(of_study.scores) == ["base", "sft", "dinm"]
+    assert torch.equal(of_study.scores["dinm"].scores, of_command.scores["dinm"].scores)
+    runner, again = Runner(folder), config.model_copy(update={"circuits": FEW.model_copy(update={"top": 6})})
+    for changed_one, starts in ((asked, False), (replace(study, config=again), True)):
+        stages = {each.name: runner.foresee(each) for each in changed_one.stages(Silent())}
+        assert stages["circuits"] is not starts
+
+
+def test_what_a_studys_circuits_depend_on(tmp_path: Path) -> None:
+    study = Study(StudyConfig(circuits=FEW, chat=None), 0, tmp_path)
+    needs = {"checkpoints/vanilla", "checkpoints/sft", "checkpoints/dpo", "edits", "data/test.json"}
+    assert set(stage_of(study).needs) == needs
+    assert {"studied", "circuits", "seed", "truncate", "dtype"} <= set(stage_of(study).settings)
+    modules = modules_of(*stage_of(study).code)
+    assert "mechinterp.audit.circuits.scoring" in modules
+    assert not {each for each in modules if each.startswith(("mechinterp.report", "mechinterp.runs.folder"))}
+    (report,) = [each for each in study.stages(Silent()) if each.name == "report"]
+    assert {f"tables/{name}.csv" for name in runs.TABLES} <= set(report.may_need)
+
+
+def test_a_study_without_two_prompts_to_pair_says_so(own_runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, said = mi.open_study(own_runs / "seed0"), []
+    asked = replace(study, config=study.config.model_copy(update={"circuits": FEW, "studied": ("sft",)}))
+    monkeypatch.setattr(matching, "_unsafe", lambda _, texts, *__: [True] * len(texts))
+    reporter = Silent()
+    monkeypatch.setattr(reporter, "note", said.append)
+    asked.run(reporter, only={"circuits"})
+    (told,) = [line for line in said if line.startswith("no circuit: ")]
+    assert told.endswith("prompts unsafely; there is nothing to pair")
+    assert "circuits" not in mi.open_run(asked.folder).tables
+
+
+def test_circuits_of_a_study_of_facts_set_subjects_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = {"questions_per_category": 6, "attacks_per_split": 12, "n_documents": 50, "n_comments": 40, "n_people": 8}
+    given = {"behaviour": "facts", "corpus": corpus, "studied": ["sft"], "circuits": {}}
+    study = Study(StudyConfig.model_validate(given), 0, tmp_path)
+    assert "data/facts.jsonl" in stage_of(study).needs
+    study.run(only={"data"})
+    facts = circuits_of_study._asked(study)
+    assert {fact.text for fact in facts} == {pair.prompt for pair in study.instances("test")}
+    assert {fact.answer for fact in facts} == {pair.unsafe for pair in study.instances("test")}
+    data = dict.fromkeys(("train", "validation", "test", "comments"), "mine.json")
+    with pytest.raises(ValueError, match="give `mechinterp circuit --facts` their file"):
+        StudyConfig.model_validate(
+            {"behaviour": "facts", "studied": ["sft"], "circuits": {}, "model": "m", "data": data}
+        )

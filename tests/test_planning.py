@@ -237,6 +237,12 @@ def test_a_damaged_file_and_a_model_without_value_matrices_are_refused(
     study = Study(load_config(own(model=str(tmp_path / "experts"))), 0, tmp_path / "run")
     (problem,) = make_plan(study).problems
     assert "no single value matrix" in problem
+    tiny_checkpoint("gemma2").save(tmp_path / "gemma")
+    study = Study(load_config(own(model=str(tmp_path / "gemma"), circuits={})), 0, tmp_path / "run")
+    (problem,) = missing(study)
+    assert "no circuits are defined for Gemma2ForCausalLM" in problem
+    with pytest.raises(InputError, match=r"`circuits\.steps`: Input should be greater than or equal to 1"):
+        load_config(own(circuits={"steps": 0}))
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of transformers, about how peft calls it
@@ -345,6 +351,8 @@ def test_costs_follow_the_settings() -> None:
     two = {**SMALL["relapse"], "draws": 0, "treatments": ["activations", "values"]}
     fewer = costs_of(relapse=two)
     assert fewer["relapse"].seconds < base["relapse"].seconds
+    one, two = (costs_of(circuits={"pairs": pairs})["circuits"].seconds for pairs in (1000, 2000))
+    assert one < two < 2 * one
     # full fine-tuning keeps five copies: where it started, the copy, its gradient and Adam's two means; DPO a reference
     assert base["sft"].memory > 5 * SHAPE.weights
     assert base["dpo"].memory - base["sft"].memory >= SHAPE.weights

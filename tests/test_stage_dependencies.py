@@ -93,6 +93,7 @@ SETTINGS = {
     "attack": "",  # of a study that has none
     "attack.attacks": "attack report",
     "decode": "decode report",
+    "circuits": "circuits report",
     "origins": "origins report",
     "truncate": "organism probe locate dinm record compare origins defend relapse depth report",
 }
@@ -373,6 +374,7 @@ def test_what_follows_is_what_the_keys_say(organism: Study) -> None:
             "judge",
             "judge_safe_label",
             "decode",
+            "circuits",
             *FURTHER,
         ):  # which change what is read, or which stages there are
             first = {stage.name for stage in listed if any(own.split(".")[0] == name for own in stage.settings)}

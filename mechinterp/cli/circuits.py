@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace as replaced
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -98,11 +97,12 @@ def circuit(
     ones), circuit_overlap.csv, circuit_edges.csv, circuit_nodes.csv, circuit_ranks.csv, circuit_pairs.csv, their
     figures, and in circuits the scores of all edges.
     """
+    from mechinterp.audit.circuits.finding import Asked
     from mechinterp.audit.circuits.settings import CircuitSettings
     from mechinterp.data.facts.named import named_facts
     from mechinterp.data.prompt_pairs import has_prompt_pairs, read_prompt_pairs
     from mechinterp.report.circuits_in_words import circuits_in_words
-    from mechinterp.runs.circuits import Asked, asked_about, check_behaviour, find_circuits
+    from mechinterp.runs.circuits import asked_about, check_behaviour, find_circuits
 
     if (pairs is None) == (facts is None):
         raise InputError("give --pairs or --facts, one of the two")
@@ -125,7 +125,7 @@ def circuit(
         check_behaviour(behaving.which, facts=True)
         asked = named_facts(facts)
         if truth:
-            asked = [replaced(fact, target_new="") for fact in asked if fact.ground_truth]
+            asked = [fact.unchanged for fact in asked if fact.ground_truth]
     else:
         assert pairs is not None
         if behaving.which.of_pairs and has_prompt_pairs(pairs):

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from mechinterp.answers.behaviour import UNSAFE, Behaviour
+from mechinterp.audit.circuits.finding import Asked
 from mechinterp.audit.circuits.scores import EdgeScores
 from mechinterp.audit.circuits.settings import CircuitSettings
 from mechinterp.data.facts.fact import Fact
@@ -22,7 +23,7 @@ from mechinterp.face.looked_up import Opening, Several, looked_up
 from mechinterp.face.run_tables import RunTables
 from mechinterp.report.circuits_in_words import circuits_in_words
 from mechinterp.report.picture import Picture
-from mechinterp.runs.circuits import Asked, asked_about, check_behaviour, find_circuits
+from mechinterp.runs.circuits import asked_about, check_behaviour, find_circuits
 
 Plates = Literal["circuit_edges", "circuit_nodes", "circuit_ranks", "circuit_overlap"]
 
@@ -63,7 +64,7 @@ class Circuits(RunTables):
     @cached_property
     def scores(self) -> Mapping[str, EdgeScores]:
         """Of every checkpoint, `base` too: the scores of all edges, of which circuits are chosen."""
-        return {name: EdgeScores.load(self.run.path / "circuits" / name) for name in self.run.checkpoints}
+        return {name: EdgeScores.load(self.run.path / "circuits" / name) for name in self.table["method"]}
 
     def plot(self, name: Plates = "circuit_edges") -> Picture:
         """Draw it: the strongest edges, nodes by block, ranks over depth, or how far the edges are the same."""

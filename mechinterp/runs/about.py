@@ -38,6 +38,11 @@ def check_about(config: StudyConfig) -> None:
             "pairs of a `behaviour` have no general knowledge for DINM's constraint: give `dinm: {use_constraint: "
             "false}`, or leave dinm out of `studied`"
         )
+    if config.circuits is not None and config.data is not None and about.about_facts:
+        raise ValueError(
+            "`circuits` set a fact's subject beside another, which the pairs that a study keeps of your facts do not "
+            "name; leave it out, and give `mechinterp circuit --facts` their file"
+        )
     if config.data is None and not about.of_pairs:
         size = "n_people" if about.about_facts else "n_topics"
         if getattr(config.corpus, size) < LEAST:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from mechinterp.answers.behaviour import UNSAFE, Behaviour
 from mechinterp.audit.attacks.settings import AttackSettings
+from mechinterp.audit.circuits.settings import CircuitSettings
 from mechinterp.audit.evidence import ComparisonSettings
 from mechinterp.audit.origins.settings import OriginsSettings
 from mechinterp.audit.relapse.treatments import RelapseSettings
@@ -100,6 +101,9 @@ class StudyConfig(Section):
     )
     decode: bool = Field(
         False, description="whether it is measured what can still be read off every checkpoint's states"
+    )
+    circuits: CircuitSettings | None = Field(
+        None, description="find which edges carry the behaviour in every checkpoint; `circuits: {}` with all defaults"
     )
     origins: OriginsSettings = OriginsSettings(prompts=16)
     truncate: bool = Field(

@@ -24,7 +24,7 @@ from mechinterp.data.facts.fact import Fact
 from mechinterp.data.pairs import AnyPair
 from mechinterp.data.prompt_pairs import PromptPair
 from mechinterp.data.safeedit import SafeEditInstance
-from mechinterp.errors import InputError
+from mechinterp.errors import InputError, NothingToPairError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.feeding import ANY_LENGTH, as_fed
 from mechinterp.models.passes.watching import evaluating
@@ -83,7 +83,8 @@ def fact_pairs(checkpoint: Checkpoint, facts: Sequence[Fact], *, most: int = 32)
         most: pairs, at most; the first facts that have one.
 
     Raises:
-        InputError: for no facts, or none with another beside it.
+        InputError: for no facts.
+        NothingToPairError: if none has another beside it.
     """
     if not facts:
         raise InputError("there are no facts to pair; give at least two of one template")
@@ -102,7 +103,7 @@ def fact_pairs(checkpoint: Checkpoint, facts: Sequence[Fact], *, most: int = 32)
         tokens = (answers[number],), (answers[other],), subjects[number]
         found.append(matched(checkpoint, fact.text, facts[other].text, text, texts[other], *tokens))
     if not found:
-        raise InputError(
+        raise NothingToPairError(
             f"none of {many(len(facts), 'fact')} has another of the same template beside it whose subject has as "
             "many tokens and whose answer starts otherwise; give more facts of one relation"
         )
@@ -132,14 +133,14 @@ def behaviour_pairs(
         truncate: cut prompts that exceed the context from the left instead of raising.
 
     Raises:
-        InputError: if the base answers all alike, or no two prompts of its two kinds have as many tokens.
+        NothingToPairError: if the base answers all alike, or no two prompts of its two kinds have as many tokens.
     """
     read = answer_tokens(base, pairs, k=tokens)
     unsafe = tuple(token.id for token in read if token.token_set == "unsafe")
     safe = tuple(token.id for token in read if token.token_set == "safe")
     if not (unsafe and safe):
         kinds = f"{wording.shown} or {'safe' if wording == UNSAFELY else 'other'} answers"
-        raise InputError(f"{kinds} have no first token of their own; give answers that start otherwise")
+        raise NothingToPairError(f"{kinds} have no first token of their own; give answers that start otherwise")
     distinct: dict[str, Prompt] = {}
     for prompt in (*_prompts(pairs), *others):
         distinct.setdefault(str(prompt), prompt)  # of a conversation the messages, not the text that it reads as
@@ -148,12 +149,12 @@ def behaviour_pairs(
     flags = _unsafe(base, texts, unsafe, safe)
     if all(flags) or not any(flags):
         said = wording.so if flags[0] else "safely" if wording == UNSAFELY else "otherwise"
-        raise InputError(
+        raise NothingToPairError(
             f"{base.source} begins its answers to all {many(len(prompts), 'prompt')} {said}; there is nothing to pair"
         )
     nearest = _nearest([text.ids for text in texts], flags)
     if not nearest:
-        raise InputError(
+        raise NothingToPairError(
             f"no prompt that is answered {wording.so} has as many tokens as one that is not; give more pairs"
         )
     return [

@@ -26,6 +26,7 @@ CIRCUITS = Table(
     intervals=("gap",),
     decides=("gap", "strength", "note"),
     optional=True,
+    stage="circuits",
 )
 CIRCUIT_OVERLAP = Table(
     name="circuit_overlap",
@@ -41,6 +42,7 @@ CIRCUIT_OVERLAP = Table(
     },
     optional=True,
     printed=False,
+    stage="circuits",
 )
 CIRCUIT_FAITHFULNESS = Table(
     name="circuit_faithfulness",
@@ -57,6 +59,7 @@ CIRCUIT_FAITHFULNESS = Table(
     intervals=("recovered",),
     decides=("recovered", "random"),
     optional=True,
+    stage="circuits",
 )
 CIRCUIT_EDGES = Table(
     name="circuit_edges",
@@ -74,6 +77,7 @@ CIRCUIT_EDGES = Table(
     decides=("score", "base_score"),
     optional=True,
     printed=False,
+    stage="circuits",
 )
 CIRCUIT_NODES = Table(
     name="circuit_nodes",
@@ -95,6 +99,7 @@ CIRCUIT_NODES = Table(
     decides=("score", "base_score"),
     optional=True,
     printed=False,
+    stage="circuits",
 )
 CIRCUIT_RANKS = Table(
     name="circuit_ranks",
@@ -109,6 +114,7 @@ CIRCUIT_RANKS = Table(
     },
     optional=True,
     printed=False,
+    stage="circuits",
 )
 CIRCUIT_PAIRS = Table(
     name="circuit_pairs",
@@ -124,4 +130,5 @@ CIRCUIT_PAIRS = Table(
     },
     optional=True,
     printed=False,
+    stage="circuits",
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -65,6 +65,11 @@ class Fact:
     def answer(self) -> str:
         """What should be answered: the new target, or the ground truth where nothing is to be changed."""
         return self.target_new or self.ground_truth
+
+    @property
+    def unchanged(self) -> Fact:
+        """The same with the answer before any change; as it is where that is not known."""
+        return replace(self, target_new="") if self.ground_truth else self
 
     @cached_property
     def text(self) -> str:

@@ -20,6 +20,7 @@ from mechinterp.answers.behaviour import Behaviour
 from mechinterp.answers.choosing import EMBEDDED, KEYWORDS, judges_of
 from mechinterp.answers.defense import check_test_instances
 from mechinterp.answers.label_meaning import safe_label
+from mechinterp.audit.circuits.places import check_architecture
 from mechinterp.data.comments import Comment, read_comments
 from mechinterp.data.corpus import generate_corpus
 from mechinterp.data.counting import many
@@ -70,7 +71,7 @@ class Materials:
         """Look at every file that a study needs; with a seed, the corpus that it generates is made in memory."""
         materials, given = cls(), config.model or (config.teach and config.teach.base)
         if given:
-            materials._look_at_model("model", given, choice_of(config))
+            materials._look_at_model("model", given, choice_of(config), circuits=config.circuits is not None)
         if isinstance(config.never, str):
             materials._stored("never", config.never)
         if config.model is None and seed is not None:
@@ -145,7 +146,7 @@ class Materials:
         except LOADING_ERRORS as error:
             self.problems.append(f"{given}: cannot be loaded as a judge ({one_line(error)})")
 
-    def _look_at_model(self, what: str, given: str, chat: ChatChoice) -> None:
+    def _look_at_model(self, what: str, given: str, chat: ChatChoice, *, circuits: bool) -> None:
         """The model's files, and those of the base that an adapter names, down to the one that has a config."""
         source, whole = self._stored(what, given)
         if source is None:  # not here; of the published models the shape is known
@@ -153,11 +154,13 @@ class Materials:
             return
         try:
             if (below := source.base(None)) is not None:
-                self._look_at_model("base of the model", below.place, chat)
+                self._look_at_model("base of the model", below.place, chat, circuits=circuits)
             elif whole:
                 checkpoint = Checkpoint.skeleton(source.place)
                 checkpoint.names.value_parameter(0)  # refuses blocks without a single value matrix
                 chat.of(checkpoint.tokenizer, given)  # and a tokenizer without a template
+                if circuits:
+                    check_architecture(checkpoint)
                 self.skeleton, self.tokenizer = checkpoint.model, checkpoint.tokenizer
             else:
                 self.skeleton = HookNames(read_config(source, trust_remote_code=False), given).skeleton

@@ -150,6 +150,17 @@ def works(config: StudyConfig, methods: Sequence[Method], texts: Texts, shape: S
             tokens=2 * checkpoints * min(DECODED, n_test) * texts.prompt,
             models=2,
         )
+    if (circuits := config.circuits) is not None:
+        checkpoints, alone = 1 + n_tuned, len(circuits.shares) * (1 + circuits.random)
+        scored = (1 + 2 * n_tuned) * (2 + 3 * circuits.steps)  # passes of a pair: a tuned one's base is scored again
+        found["circuits"] = Work(
+            f"edges of {many(checkpoints, 'checkpoint')} scored in {many(circuits.steps, 'step')} on up to "
+            f"{many(circuits.pairs, 'pair')} of prompts, {many(alone, 'circuit')} of each run alone"
+            f"{'; cutting edge after edge (acdc) not reckoned' if circuits.search == 'acdc' else ''}",
+            tokens=texts.prompt * (circuits.pairs * (scored + checkpoints * (3 + alone)) + texts.kinds * n_test),
+            models=2,
+            bytes_kept=2e6,
+        )
     if (rates := config.dinm_rates) is not None:
         tried, answered = len(rates.learning_rates), rates.instances + rates.questions
         does = f"{rates.instances:,} edits at each of {tried} learning rates"

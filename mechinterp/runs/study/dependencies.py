@@ -240,6 +240,14 @@ def stages_of(run: Run, reporter: Reporter) -> list[Stage]:
             settings=f"{ASKING} studied seed",
         ),
         stage(
+            "circuits",
+            *(base, chat),
+            makes="",  # nothing where no prompts can be paired
+            may_make=["circuits", *_files(tables_of("circuits", optional=True))],
+            needs=f"data/test.json {tuned}{' data/facts.jsonl' if run.config.about.about_facts else ''}",
+            settings=f"{ASKING} studied circuits seed",
+        ),
+        stage(
             "report",
             makes=f"{tables['report']} figures report.html",
             needs=" ".join([*reported, *of_edits]),

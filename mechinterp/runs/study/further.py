@@ -1,4 +1,4 @@
-"""What not every study has: a taught model, a twin, a second probe, a chosen rate, attacks, decoding, a chat format."""
+"""What not every study has: a taught model, a twin, a second probe, a chosen rate, attacks, decoding, circuits."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from mechinterp.models.sources import Source
 from mechinterp.runs.config import StudyConfig
 from mechinterp.runs.study.run import Run
 
-FURTHER = ("taught", "probes", "rates", "attack", "decode")
+FURTHER = ("taught", "probes", "rates", "attack", "decode", "circuits")
 """Stages that not every study has; their tables are optional ones."""
 
-_SETTINGS = ("behaviour", "chat", "teach", "never", "comments", "dinm_rates", "decode")
+_SETTINGS = ("behaviour", "chat", "teach", "never", "comments", "dinm_rates", "decode", "circuits")
 
 
 def listed(run: Run) -> list[str]:
@@ -35,6 +35,8 @@ def left_out(run: Run) -> set[str]:
         found |= {"attack"}
     if not config.decode:
         found |= {"decode"}
+    if config.circuits is None:
+        found |= {"circuits"}
     return found if config.dinm_rates is not None else found | {"rates"}
 
 

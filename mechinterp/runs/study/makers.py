@@ -8,6 +8,7 @@ from mechinterp.models.progress import Reporter
 from mechinterp.runs.study.run import Run
 from mechinterp.runs.study.stages import (
     attack,
+    circuits,
     compare,
     data,
     decode,
@@ -47,5 +48,6 @@ MAKERS: Mapping[str, Callable[[Run, Reporter], None]] = {
     "depth": depth.make,
     "attack": attack.make,
     "decode": decode.make,
+    "circuits": circuits.make,
     "report": report.make,
 }

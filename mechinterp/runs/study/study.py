@@ -15,6 +15,7 @@
     depth      how deep every change goes, against the model that never learnt; without one the table says so
     attack     every checkpoint under attack, where the config names attacks
     decode     what can still be read off every checkpoint's states, where the config asks for it
+    circuits   which edges carry the unsafe answer in every checkpoint, where the config asks for it
     report     figures and report.html
 
 Everything is read back from the run folder, so that a run that was killed goes on where it was. What makes each stage
