@@ -93,11 +93,8 @@ class Subjects:
 
     def __iter__(self) -> Iterator[Subject]:
         wanted = self.settings.kinds
-        for subject in (*self._gone(), *self._hidden(), *self.placed()):
+        for subject in (*self._gone(), *self._hidden(), *self.placed(), *self.edited()):
             if wanted is None or subject.kind in wanted:
-                yield subject
-        for subject in self.edited():  # only where they are asked for by name
-            if wanted is not None and subject.kind in wanted:
                 yield subject
 
     # -- never learnt ---------------------------------------------------------------------------------------------
