@@ -27,7 +27,10 @@ RATIOS = {
         *("path_over_forward", "path_flops_over_forward", "depth_over_forward", "depth_flops_over_forward"),
         *("rounded_over_reading", "rounded_all_over_reading"),
     },
-    "circuits": {"scores_over_forward", "alone_over_forward", "split_over_scores", "seconds_an_edit", "peak_gib"},
+    "circuits": {
+        *("passes_a_pair", "organism_over_forward", "scores_over_forward", "alone_over_forward", "split_over_scores"),
+        *("seconds_a_pair", "seconds_an_edit", "peak_gib"),
+    },
     "editing": {"released_over_ours_12", "released_over_ours_24", "one_by_one_over_together", "memory_copies"},
     "interventions": {"patched_over_plain", "patched_scoring_over_plain", "steered_over_plain"},
     "neurons": {"attribution_over_region", "with_null_over_region", "recording_over_region"},

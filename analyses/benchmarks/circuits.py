@@ -4,6 +4,9 @@ python analyses/benchmarks/circuits.py [--device cuda]
 
 A 30-block shape of SmolLM2's size with random weights, pairs of prompts that differ in two tokens.
 
+passes_a_pair              of the organism's shape: every edge of a pair scored, in passes of a prompt; counted, a
+                           backward pass as two.
+organism_over_forward      the same as a ratio of times.
 scores_over_forward        every edge scored, 5 steps / one forward pass of the clean prompts: in passes, of which a
                            step's backward pass takes two.
 alone_over_forward         one circuit of 5% of the edges run alone, what it needs for it too / one forward pass.
@@ -20,6 +23,7 @@ import copy
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from random_models import SEVEN_BILLION, TINY, Shape, random_checkpoint, random_prompts, uniform_lengths
@@ -34,11 +38,14 @@ from mechinterp.audit.circuits.writes import last_logits
 from mechinterp.methods.facts.requests import Request
 from mechinterp.methods.facts.rome import rome
 from mechinterp.methods.facts.settings import RomeSettings
+from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.memory import peak_bytes, reset_peak_memory
 from mechinterp.models.passes.watching import evaluating
 
 THIRTY_BLOCKS = Shape(30, 576, 1536, 9, 3, vocab_size=49_152)
-TARGETS = {"scores_over_forward": "<= 25", "seconds_a_pair": "<= 30", "seconds_an_edit": "<= 30", "peak_gib": "<= 4"}
+ORGANISM = Shape(6, 128, 384, 4, 2, vocab_size=1280, max_position_embeddings=256)
+TARGETS = {"passes_a_pair": "<= 25", "organism_over_forward": "<= 25", "scores_over_forward": "<= 25"}
+TARGETS |= {"seconds_a_pair": "<= 30", "seconds_an_edit": "<= 30", "peak_gib": "<= 4"}
 
 
 def random_pairs(lengths: Sequence[int], vocabulary: int) -> list[TokenPair]:
@@ -52,6 +59,28 @@ def random_pairs(lengths: Sequence[int], vocabulary: int) -> list[TokenPair]:
             corrupted[place] = 2 + (clean[place] + 1) % (vocabulary - 2)
         pairs.append(TokenPair(tuple(clean), tuple(corrupted), (3, 4), (5,)))
     return pairs
+
+
+def forward(checkpoint: Checkpoint, pairs: Sequence[TokenPair]) -> None:
+    """One pass of the clean prompts."""
+    with torch.no_grad(), evaluating(checkpoint.model):
+        for batch in pair_batches(checkpoint, Places.of(checkpoint).graph, pairs):
+            last_logits(checkpoint, batch.clean)
+
+
+def passes_a_pair(checkpoint: Checkpoint, pairs: Sequence[TokenPair]) -> float:
+    """Tokens that scoring feeds over those of the clean prompts; where gradients are kept a backward pass follows."""
+    fed: list[int] = []
+
+    def count(_: object, __: object, given: dict[str, Any]) -> None:
+        fed.append(given["input_ids"].numel() * (3 if torch.is_grad_enabled() else 1))
+
+    handle = checkpoint.model.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        find_circuit(checkpoint, pairs)
+    finally:
+        handle.remove()
+    return sum(fed) / sum(len(pair.clean) for pair in pairs)
 
 
 def main() -> None:
@@ -77,17 +106,15 @@ def main() -> None:
     reset_peak_memory(arguments.device)
     circuit = find_circuit(base, pairs).share(0.05)
     peak = peak_bytes(arguments.device)
-
-    def forward() -> None:
-        with torch.no_grad(), evaluating(base.model):
-            for batch in pair_batches(base, places.graph, pairs):
-                last_logits(base, batch.clean)
-
+    organism = random_checkpoint(TINY if arguments.tiny else ORGANISM, device=arguments.device)
+    of_organism = random_pairs([24] * (2 if arguments.tiny else 32), organism.model.config.vocab_size)
     contexts = ("{}", *(f"{text} {{}}" for text in random_prompts(shape, [5] * 10 + [10] * 10)))
     request = Request(1, "w2 w3 {} w4 w5", "w6", "w7")
     settings = RomeSettings(blocks=(shape.num_hidden_layers // 2,), stop_below=-1)
     sides = {
-        "forward": forward,
+        "organism forward": lambda: forward(organism, of_organism),
+        "organism scores": lambda: find_circuit(organism, of_organism),
+        "forward": lambda: forward(base, pairs),
         "scores": lambda: find_circuit(base, pairs),
         "alone": lambda: run_alone(base, pairs, [circuit]),
         "split": lambda: split_circuit(base, tuned, pairs),
@@ -96,6 +123,8 @@ def main() -> None:
     settle = torch.cuda.synchronize if arguments.device == "cuda" else lambda: None
     seconds = interleave(sides, repeats, warm_up=0, settle=settle)
     ratios = {
+        "passes_a_pair": passes_a_pair(organism, of_organism),
+        "organism_over_forward": paired_ratio(seconds, "organism scores", "organism forward"),
         "scores_over_forward": paired_ratio(seconds, "scores", "forward"),
         "alone_over_forward": paired_ratio(seconds, "alone", "forward"),
         "split_over_scores": paired_ratio(seconds, "split", "scores"),
