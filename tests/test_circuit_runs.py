@@ -28,6 +28,8 @@ from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.progress import Silent
 from mechinterp.models.unembedding import with_scale_of
+from mechinterp.report.circuits_in_words import circuits_in_words
+from mechinterp.report.plotting.circuits import plot_circuit_ranks
 from mechinterp.runs import circuits as runs
 from mechinterp.runs.config import StudyConfig
 from mechinterp.runs.stages import Runner, Stage
@@ -211,6 +213,21 @@ def test_a_node_is_read_through_the_unembedding() -> None:
     assert all(len(json.loads(tokens)) == 3 for tokens in table["tokens"])
     with pytest.raises(InputError, match=r"no node 'a1\.h7' that writes"):
         component_lens(checkpoint, pairs, ["a1.h7"])
+
+
+def test_a_share_of_nothing_has_no_sign() -> None:
+    row = {"method": "base", "gap": 2.0, "n": 3}
+    alone = {"method": "base", "edges": 2, "share": 0.01, "recovered": -0.001, "random": -0.004}
+    (said,) = circuits_in_words(pd.DataFrame([row]), pd.DataFrame([alone]))
+    assert said.endswith("1.0% of the edges recover 0.00 of it (random edges 0.00)")
+
+
+def test_a_base_shows_beneath_what_lies_upon_it() -> None:
+    point = {"block": 0, "tokens": "right", "rank": 2, "rank_first": 1, "rank_third": 3, "probability": 0.5}
+    table = pd.DataFrame([{"method": method, **point} for method in ("base", "edit")])
+    for axes in plot_circuit_ranks(table).axes:
+        below, above = axes.lines
+        assert below.get_linewidth() > 2 * above.get_linewidth()
 
 
 # -- the command and the face -----------------------------------------------------------------------------------------

@@ -28,9 +28,14 @@ def _of_base(row: Mapping[Hashable, Any], own: pd.DataFrame) -> str:
     parts = []
     for circuit in own.to_dict("records"):
         random = circuit["random"]
-        beside = "" if math.isnan(random) else f" (random edges {random:.2f})"
-        parts.append(f"{circuit['share']:.1%} of the edges recover {circuit['recovered']:.2f} of it{beside}")
+        beside = "" if math.isnan(random) else f" (random edges {_two(random)})"
+        parts.append(f"{circuit['share']:.1%} of the edges recover {_two(circuit['recovered'])} of it{beside}")
     return "; ".join([gap, *parts])
+
+
+def _two(value: float) -> str:
+    """With two decimals, and no sign of a zero."""
+    return f"{value:.2f}".replace("-0.00", "0.00")
 
 
 def _of_tuned(row: Mapping[Hashable, Any]) -> str:

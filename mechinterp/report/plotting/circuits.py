@@ -132,6 +132,9 @@ def plot_circuit_ranks(circuit_ranks: pd.DataFrame) -> Figure:
         figure = new_figure(DOUBLE_COLUMN * 0.85, 2.6)
         ranks, probabilities = figure.subplots(1, 2, sharex=True)
         for method in methods:
+            style = {"color": colours[method], "marker": "o", "markersize": 2}
+            if method == "base":  # which an edit that changed next to nothing lies upon
+                style |= {"linewidth": 3.5, "alpha": 0.5}
             for tokens, line in (("right", "-"), ("wrong", ":")):
                 own = where(circuit_ranks, method=method, tokens=tokens)
                 if own.empty:
@@ -139,13 +142,11 @@ def plot_circuit_ranks(circuit_ranks: pd.DataFrame) -> Figure:
                 depth = np.nan_to_num(finite(own["block"]) + 1)
                 order = np.argsort(depth, kind="stable")
                 own, depth = own.iloc[order], depth[order]
-                ranks.plot(depth, finite(own["rank"]), line, color=colours[method], marker="o", markersize=2)
+                ranks.plot(depth, finite(own["rank"]), line, **style)
                 if tokens == "right":
                     ends = finite(own["rank_first"]), finite(own["rank_third"])
                     ranks.fill_between(depth, *ends, color=colours[method], alpha=0.15, linewidth=0)
-                probabilities.plot(
-                    depth, finite(own["probability"]), line, color=colours[method], marker="o", markersize=2
-                )
+                probabilities.plot(depth, finite(own["probability"]), line, **style)
         _rank_axis(ranks)
         probabilities.set_title("probability")
         probabilities.set_ylim(bottom=0)
