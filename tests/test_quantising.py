@@ -19,7 +19,8 @@ from mechinterp.audit.attacks.of_quantise import QUANTISE, QuantiseOptions, sche
 from mechinterp.audit.attacks.rounded_difference import rounded_difference
 from mechinterp.audit.tables.attacks import ATTACK_QUANTISE
 from mechinterp.errors import InputError
-from mechinterp.measures.quantised import NF4, Scheme
+from mechinterp.measures.quantised import NF4, NF4_LEVELS, NF4_MIDDLES, Scheme
+from mechinterp.measures.rounding_difference import Left, left_of_difference
 from mechinterp.models.files.weights import fingerprint_model
 
 SCHEMES = [Scheme(8), Scheme(4), Scheme(3, 32), Scheme(4, 128), Scheme(4, 64, normal=True)]
@@ -96,6 +97,15 @@ def test_a_model_is_rounded_in_memory_and_put_back(architecture: str) -> None:
     assert fingerprint_model(base.model) == before
 
 
+def test_weights_are_put_back_between_doses_and_at_the_end_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    base, put_back = tiny_checkpoint("gpt2"), []
+    monkeypatch.setattr("mechinterp.audit.attacks.of_quantise._put_back", lambda *given: put_back.append(given))
+    points = [Point("row", 3.0), Point("nf4", 4.0)]
+    for done, _ in enumerate(QUANTISE.run(base, Known(base, (), ()), QuantiseOptions(), points)):
+        assert len(put_back) == done
+    assert len(put_back) == len(points)
+
+
 def test_a_stop_half_way_puts_the_weights_back() -> None:
     base = tiny_checkpoint("gpt2")
     before = fingerprint_model(base.model)
@@ -108,6 +118,58 @@ def test_a_stop_half_way_puts_the_weights_back() -> None:
 
 def table_of(base, tuned, *points: Point) -> pd.DataFrame:
     return rounded_difference(base.weights, tuned.weights, {point: scheme_of(point) for point in points})
+
+
+def near_where_codes_change(scheme: Scheme, *shape: int) -> torch.Tensor:
+    """Weights at and beside the middles between two codes' values, as near as their type can tell."""
+    shares = NF4_MIDDLES if scheme.normal else (torch.arange(-scheme.steps, scheme.steps) + 0.5) / scheme.steps
+    largest = weights(*shape[:-1], 1, seed=5).abs()
+    chosen = torch.randint(len(shares), shape, generator=torch.Generator().manual_seed(6))
+    middles = (shares[chosen] * largest.double()).float()
+    aside = torch.tensor([-torch.inf, 0, torch.inf])[torch.arange(middles.numel()).reshape(shape) % 3]
+    near = torch.where(aside == 0, middles, middles.nextafter(aside))
+    near[..., ::32] = largest
+    return near
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_the_difference_is_rounded_in_pieces_as_matrices_are(
+    scheme: Scheme, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mechinterp.measures.rounding_difference._PIECE", 1000)
+    before = near_where_codes_change(scheme, 30, 150)
+    before[3], before[7] = 0, 1e-37 * before[8]
+    after = 1.01 * before + 0.01 * before.roll(1, 1)
+    after[4], after[5:20] = 0, before[5:20]
+    before, after = before.to(dtype), after.to(dtype)
+    (codes, values), (new_codes, new_values) = scheme.both(before), scheme.both(after)
+    change, rounded = after.double() - before.double(), new_values.double() - values.double()
+    sums = [(one * other).sum().item() for one, other in ((change, change), (rounded, rounded), (rounded, change))]
+    for threads in (1, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        (left,) = left_of_difference(before, after, [scheme])
+        assert left.changed == int((change != 0).sum())
+        assert left.moved == int(((codes != new_codes) & (change != 0)).sum())
+        assert [left.difference, left.rounded, left.product] == pytest.approx(sums, rel=1e-5)
+    few = before.clone()
+    few[:, 40] = few[:, 39]  # a code that another weight of the group has, too
+    (left,) = left_of_difference(before, few, [scheme])
+    assert left.moved == int(((scheme.codes(few) != codes) & (few != before)).sum())
+    (left,) = left_of_difference(few, few.clone(), [scheme])
+    assert left == Left()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_codes_stand_for_the_same_in_float32_for_every_scale(dtype: torch.dtype) -> None:
+    every = torch.arange(2**15, dtype=torch.int32).to(torch.int16).view(dtype)
+    largest = every[every.isfinite()].double()[:, None]
+    assert torch.equal(NF4_LEVELS.float().double(), NF4_LEVELS)
+    assert torch.equal((largest.float() * NF4_LEVELS.float()).to(dtype), (largest * NF4_LEVELS).to(dtype))
+    for bits in range(2, 9):
+        scheme = Scheme(bits)
+        codes, scale = torch.arange(scheme.steps + 1, dtype=torch.float64), largest / scheme.steps
+        assert torch.equal((scale.float() * codes.float()).to(dtype), (scale * codes).to(dtype))
 
 
 def test_what_rounding_leaves_of_a_change() -> None:

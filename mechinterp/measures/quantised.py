@@ -22,6 +22,12 @@ NF4 = (
     *(0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
 )
 
+NF4_LEVELS = torch.tensor(NF4, dtype=torch.float64)
+"""The same as a tensor; each is a number of float32."""
+
+NF4_MIDDLES = (NF4_LEVELS[1:] + NF4_LEVELS[:-1]) / 2
+"""Where one value becomes nearer than the one before."""
+
 _AT_ONCE = 2**22
 """Weights rounded at a time: some of them are held in float64."""
 
@@ -68,20 +74,25 @@ class Scheme:
         codes, rounded = (whole.reshape(weight.shape) for whole in found)
         return codes, rounded
 
+    @property
+    def steps(self) -> int:
+        """Whole steps from zero to the largest weight of a group."""
+        return int(2 ** (self.bits - 1) - 1)
+
+    def code_of(self, weights: Tensor, largest: Tensor) -> Tensor:
+        """The codes of float64 weights whose group's largest, not 0, is `largest`: whole steps, or places in `NF4`."""
+        if self.normal:
+            return torch.bucketize(weights / largest, NF4_MIDDLES.to(weights.device))
+        return (weights / (largest / self.steps)).round()
+
     def _groups(self, wide: Tensor, group: int) -> tuple[Tensor, Tensor]:
         """Codes and values of rows whose groups begin at their first column."""
         lacking = -wide.shape[1] % group
         padded = torch.nn.functional.pad(wide, (0, lacking)).unflatten(1, (-1, group))
         largest = padded.abs().amax(-1, keepdim=True)
-        if self.normal:
-            levels = torch.tensor(NF4, dtype=torch.float64, device=wide.device)
-            middles = (levels[1:] + levels[:-1]) / 2
-            code = torch.bucketize(padded / largest.masked_fill(largest == 0, 1), middles)
-            value = levels[code] * largest
-        else:
-            scale = largest / (2 ** (self.bits - 1) - 1)
-            code = (padded / scale.masked_fill(scale == 0, 1)).round() + 0.0  # no negative zeros
-            value = code * scale
+        code = self.code_of(padded, largest.masked_fill(largest == 0, 1))
+        value = NF4_LEVELS.to(wide.device)[code] * largest if self.normal else code * (largest / self.steps)
+        value += 0.0  # no negative zeros
         return code.flatten(1)[:, : wide.shape[1]], value.flatten(1)[:, : wide.shape[1]]
 
 

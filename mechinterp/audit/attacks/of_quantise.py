@@ -94,8 +94,9 @@ def _run(
     try:
         for name, _, _ in block_matrices(target.names):
             saved[name] = target.parameter(name).detach().to("cpu", copy=True)
-        for point in points:
-            _put_back(target, saved)
+        for place, point in enumerate(points):
+            if place:
+                _put_back(target, saved)
             round_blocks(target, scheme_of(point))
             yield Attacked(point, target)
     finally:

@@ -13,17 +13,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import nan, sqrt
 
 import pandas as pd
-import torch
-from torch import Tensor
 
 from mechinterp.audit.attacks.attack import Point
 from mechinterp.audit.attacks.block_matrices import block_matrices, by_output
 from mechinterp.errors import InputError
 from mechinterp.measures.quantised import Scheme
+from mechinterp.measures.rounding_difference import Left, left_of_difference
 from mechinterp.models.files.weights import LazyWeights
 from mechinterp.models.passes.watching import Progress
 
@@ -33,26 +32,22 @@ ALL = "all"
 
 @dataclass
 class _Sums:
-    """Over the matrices of a kind: numbers of weights, and squared norms in float64."""
+    """Over the matrices of a kind: their weights, and what rounding leaves."""
 
     weights: int = 0
-    changed: int = 0
-    moved: int = 0
-    difference: float = 0.0
-    rounded: float = 0.0
-    product: float = 0.0
+    left: Left = field(default_factory=Left)
 
     def row(self) -> dict[str, float]:
+        left = self.left
         return {
             "n_weights": self.weights,
-            "changed": self.changed / self.weights,
-            "other_bucket": self.moved / self.changed if self.changed else nan,
-            "norm_ratio": sqrt(self.rounded / self.difference) if self.difference else nan,
-            "cosine": self.product / sqrt(self.rounded * self.difference) if self.rounded and self.difference else nan,
+            "changed": left.changed / self.weights,
+            "other_bucket": left.moved / left.changed if left.changed else nan,
+            "norm_ratio": sqrt(left.rounded / left.difference) if left.difference else nan,
+            "cosine": left.product / sqrt(left.rounded * left.difference) if left.rounded and left.difference else nan,
         }
 
 
-@torch.no_grad()
 def rounded_difference(
     base: LazyWeights, tuned: LazyWeights, schemes: Mapping[Point, Scheme], *, progress: Progress | None = None
 ) -> pd.DataFrame:
@@ -67,6 +62,7 @@ def rounded_difference(
         InputError: if a matrix is not the same size in both.
     """
     kinds: dict[str, dict[Point, _Sums]] = defaultdict(lambda: {point: _Sums() for point in schemes})
+    rounding = tuple(schemes.values())
     matrices = list(block_matrices(base.names))
     for done, (name, kind, inputs_first) in enumerate(matrices, 1):
         before, after = (by_output(weights.tensor(name), inputs_first) for weights in (base, tuned))
@@ -74,13 +70,9 @@ def rounded_difference(
             raise InputError(
                 f"{name} is {tuple(before.shape)} in {base.source}, {tuple(after.shape)} in {tuned.source}"
             )
-        changed = before != after
-        n_changed = int(changed.sum())
-        for point, scheme in schemes.items():
-            sums = kinds[kind][point]
+        for sums, left in zip(kinds[kind].values(), left_of_difference(before, after, rounding), strict=True):
             sums.weights += before.numel()
-            if n_changed:
-                _add(sums, scheme, before, after, changed, n_changed)
+            sums.left.add(left)
         if progress is not None:
             progress(done, len(matrices))
     rows = []
@@ -102,25 +94,10 @@ def in_short(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
     return ["rounded to", "changed weights in another bucket", "norm left", "cosine"], rows
 
 
-def _add(sums: _Sums, scheme: Scheme, before: Tensor, after: Tensor, changed: Tensor, n_changed: int) -> None:
-    sums.changed += n_changed
-    (codes, values), (new_codes, new_values) = scheme.both(before), scheme.both(after)
-    sums.moved += int(((codes != new_codes) & changed).sum())
-    difference = after.float() - before.float()
-    rounded = new_values.float() - values.float()
-    sums.difference += _dot(difference, difference)
-    sums.rounded += _dot(rounded, rounded)
-    sums.product += _dot(rounded, difference)
-
-
-def _dot(one: Tensor, other: Tensor) -> float:
-    """Sum of products, accumulated in float64."""
-    return float((one * other).sum(dtype=torch.float64))
-
-
 def _together(kinds: Mapping[str, Mapping[Point, _Sums]], schemes: Mapping[Point, Scheme]) -> dict[Point, _Sums]:
-    whole = {}
-    for point in schemes:
-        parts = [found[point] for found in kinds.values()]
-        whole[point] = _Sums(*(sum(getattr(part, name) for part in parts) for name in vars(_Sums())))
+    whole = {point: _Sums() for point in schemes}
+    for point, sums in whole.items():
+        for found in kinds.values():
+            sums.weights += found[point].weights
+            sums.left.add(found[point].left)
     return whole
