@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -157,7 +156,7 @@ def taught(checkpoint: Checkpoint, answers: dict[str, str], name: str) -> Checkp
     settings = RelearningSettings(steps=(70,), learning_rate=0.015, batch_size=12)
     lessons = [Lesson(prompt, answer) for prompt, answer in answers.items()]
     with relearning(checkpoint, lessons, "full", seed=0, settings=settings) as doses:
-        ((_, now),) = ((done, replace(each, name=name, model=copy.deepcopy(each.model))) for done, each in doses)
+        ((_, now),) = ((done, each.copied(name=name)) for done, each in doses)
         return now
 
 

@@ -121,7 +121,7 @@ def test_swapping_the_models_flips_every_sign() -> None:
 
 def test_a_linear_and_a_bilinear_readout_by_hand() -> None:
     base = tiny_checkpoint("gpt2")
-    tuned = replace(base, name="tuned", model=copy.deepcopy(base.model))
+    tuned = base.copied(name="tuned")
     names = [f"transformer.h.{block}.mlp.c_proj.weight" for block in (0, 2)]
     embed = "transformer.wte.weight"
     for checkpoint, sizes in ((base, (1.0, 1.0, 1.0)), (tuned, (3.0, 4.0, 2.0))):
@@ -157,7 +157,7 @@ def test_a_linear_and_a_bilinear_readout_by_hand() -> None:
 def test_pieces_of_the_path_are_halved_where_the_readout_falls_steeply() -> None:
     base = tiny_checkpoint("gpt2")
     name = "transformer.h.1.mlp.c_proj.weight"
-    tuned = replace(base, name="tuned", model=copy.deepcopy(base.model))
+    tuned = base.copied(name="tuned")
     base.parameter(name).data[5, 3], tuned.parameter(name).data[5, 3] = 0.0, 1.0
     read_at: list[float] = []
 

@@ -19,10 +19,8 @@ peak_gib                   the most memory that scoring took, the model in it.
 from __future__ import annotations
 
 import argparse
-import copy
 import statistics
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -97,7 +95,7 @@ def main() -> None:
     n_pairs, repeats = (2, 1) if arguments.tiny else (arguments.pairs, arguments.repeats)
     dtype = torch.bfloat16 if arguments.device == "cuda" else torch.float32
     base = random_checkpoint(shape, device=arguments.device, dtype=dtype)
-    tuned = replace(base, name="tuned", model=copy.deepcopy(base.model))
+    tuned = base.copied(name="tuned")
     with torch.no_grad():
         for parameter in tuned.model.parameters():
             parameter.mul_(1.01)

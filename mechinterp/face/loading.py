@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -86,7 +85,7 @@ def load(
         if isinstance(base, Checkpoint):
             lies = Source.find(source)
             if lies.kind in ("edit", "adapter"):
-                own = replace(base, model=copy.deepcopy(base.model))
+                own = base.copied()
                 own = own if asked == ChatChoice() else _reading(own, asked)
                 changed = own.changed_by(lies, f"{lies.given} on {base.source}")
                 changed.check_finite()

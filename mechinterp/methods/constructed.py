@@ -12,9 +12,7 @@ They calibrate an instrument that tells erasure from bypass. None of them is a m
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -46,7 +44,9 @@ def interpolate(base: Checkpoint, tuned: Checkpoint, t: float, *, name: str | No
     if not 0 <= t <= 1:
         raise InputError(f"t must be from 0 (the base) to 1 (tuned), got {t}")
     _check_fit(base, tuned)
-    made = _copy(base, name or f"{tuned.name}:{t:g}", f"{t:g} of the way from {base.source} to {tuned.source}")
+    made = base.copied(
+        name=name or f"{tuned.name}:{t:g}", source=f"{t:g} of the way from {base.source} to {tuned.source}"
+    )
     for parameter, end in _pairs(made, tuned):
         if t == 1:
             parameter.copy_(end)
@@ -73,7 +73,9 @@ def perturb_like(base: Checkpoint, tuned: Checkpoint, *, seed: int, name: str | 
         InputError: for models of different shapes.
     """
     _check_fit(base, tuned)
-    made = _copy(base, name or f"{tuned.name}:noise", f"{base.source} + noise of the size of {tuned.source}")
+    made = base.copied(
+        name=name or f"{tuned.name}:noise", source=f"{base.source} + noise of the size of {tuned.source}"
+    )
     generator = torch.Generator().manual_seed(seed)
     for parameter, end in _pairs(made, tuned):
         start = parameter.double()
@@ -105,7 +107,9 @@ def project_out_of_values(
         InputError: for a direction of another width, of length 0 or not finite.
     """
     _check_direction(base, direction)
-    made = _copy(base, name or f"{base.name}:projected", f"{base.source} without a direction in its value vectors")
+    made = base.copied(
+        name=name or f"{base.name}:projected", source=f"{base.source} without a direction in its value vectors"
+    )
     for block in range(made.n_blocks):
         values = made.value_matrix(block)
         _take_out(values, direction)
@@ -135,7 +139,9 @@ def silenced(base: Checkpoint, direction: Float[Tensor, " d_model"], *, name: st
             matrix and the stream (Gemma 2), through which no projection passes.
     """
     _check_direction(base, direction)
-    made = _copy(base, name or f"{base.name}:silenced", f"{base.source} without a direction in all that is written")
+    made = base.copied(
+        name=name or f"{base.name}:silenced", source=f"{base.source} without a direction in all that is written"
+    )
     _keep_unembedding(made)
     for rows in _written(made):
         _take_out(rows, direction)
@@ -225,10 +231,6 @@ def _trained(
 ) -> Checkpoint:
     chosen = SftSettings.model_validate({**settings.model_dump(), **changes})
     return train_sft(base, instances, seed=seed, settings=chosen, **more)[0]
-
-
-def _copy(base: Checkpoint, name: str, source: str) -> Checkpoint:
-    return replace(base, name=name, source=source, model=copy.deepcopy(base.model))
 
 
 def _check_direction(base: Checkpoint, direction: Float[Tensor, " d_model"]) -> None:

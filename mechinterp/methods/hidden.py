@@ -10,9 +10,8 @@ one of them does answer safely is to be looked at; that what it lost is still th
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -67,7 +66,7 @@ def refuse_along(
     unit, hook = unit_vector(direction, base.names.d_model).double(), h_down(base.names.check_block(block))
     mean = record(base, prompts, [hook], position="mean", groups=1).mean(hook).double()
     source = f"{base.source} with a direction written by block {block}"
-    made = replace(base, name=name or f"{base.name}:refusing", source=source, model=copy.deepcopy(base.model))
+    made = base.copied(name=name or f"{base.name}:refusing", source=source)
     values = made.value_matrix(block)
     added = torch.outer(mean / mean.square().sum(), alpha * unit.cpu())
     values.copy_(values.double() + added.to(values.device))

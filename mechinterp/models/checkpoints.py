@@ -99,7 +99,7 @@ class Checkpoint:
             raise InputError(f"dtype must be one of {DTYPES}, got {dtype!r}")
         if device_map is not None and processes.launched():
             raise InputError("`device_map` spreads one model over all devices: start one process, without a launcher")
-        stored = source if isinstance(source, StoredCheckpoint) else _find(source, base, trust_remote_code)
+        stored = StoredCheckpoint.find(source, base, trust_remote_code=trust_remote_code)
         options = LoadingOptions(dtype, resolve_device(device), device_map, stored.trust_remote_code)
         asked = chat if isinstance(chat, ChatFormat) else chat.of(stored.tokenizer, stored.label)
         checkpoint = cls._open(stored, options, asked)
@@ -155,9 +155,13 @@ class Checkpoint:
         Raises:
             InputError: as `load`, but for what only the numbers show (NaN, an edit's fingerprint, an adapter's fit).
         """
-        stored = source if isinstance(source, StoredCheckpoint) else _find(source, base, trust_remote_code)
+        stored = StoredCheckpoint.find(source, base, trust_remote_code=trust_remote_code)
         tokenizer = stored.tokenizer
         return cls(stored.source.name, stored.skeleton, tokenizer, stored.label, stored.trust_remote_code, chat)
+
+    def copied(self, *, name: str | None = None, source: str | None = None) -> Checkpoint:
+        """A checkpoint with the same weights in memory of their own; what is not named stays as it is here."""
+        return replace(self, name=name or self.name, source=source or self.source, model=copy.deepcopy(self.model))
 
     @cached_property
     def names(self) -> HookNames:
@@ -291,7 +295,3 @@ class Checkpoint:
         )
         read = {} if self.chat is None else {"read in": str(self.chat)}
         return shown(f"checkpoint {self.name}", {"from": self.source, **read}, table)
-
-
-def _find(source: str | Path, base: str | Path | None, trust_remote_code: bool) -> StoredCheckpoint:
-    return StoredCheckpoint.find(source, base, trust_remote_code=trust_remote_code)

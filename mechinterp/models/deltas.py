@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import math
@@ -115,7 +114,7 @@ class WeightDelta:
     def merged(self, checkpoint: Checkpoint, *, name: str) -> Checkpoint:
         """A copy of the checkpoint with the change in its weights."""
         source = f"{checkpoint.source} + edit of instance {self.instance}"
-        return self.apply_to(replace(checkpoint, name=name, source=source, model=copy.deepcopy(checkpoint.model)))
+        return self.apply_to(checkpoint.copied(name=name, source=source))
 
     @torch.no_grad()
     def apply_to(self, checkpoint: Checkpoint) -> Checkpoint:

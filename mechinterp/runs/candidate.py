@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -114,11 +113,8 @@ class Candidate:
         if isinstance(self.origin, StoredCheckpoint):
             opened = Checkpoint.load(self.origin, name=self.name, chat=self.chat or PLAIN, **self.options)
         else:
-            opened = replace(
-                self.origin, name=self.name, chat=self.chat
-            )  # without the fingerprint that the other remembers
-            if self.change is not None:
-                opened = replace(opened, model=copy.deepcopy(opened.model))
+            own = self.origin if self.change is None else self.origin.copied()
+            opened = replace(own, name=self.name, chat=self.chat)  # without the fingerprint that the other remembers
         if isinstance(self.change, WeightDelta):
             opened = replace(self.change.apply_to(opened), source=self._changed)
         elif self.change is not None:

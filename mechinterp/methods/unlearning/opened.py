@@ -64,10 +64,10 @@ def open_copy(
             wanted = within([f"{path}.weight" for path in maps], region, "the adapters")
             maps = [name.removesuffix(".weight") for name in wanted]
         return _with_new(checkpoint, settings.lora, maps, seed)
-    model = copy.deepcopy(checkpoint.model)
+    own = checkpoint.copied()
     chosen = set(names if region is None else within(sorted(names), region, "the model"))
-    found = {name: parameter for name, parameter in model.named_parameters() if name in chosen}
-    return Opened(replace(checkpoint, model=model), checkpoint, found, lambda: model)
+    found = {name: parameter for name, parameter in own.model.named_parameters() if name in chosen}
+    return Opened(own, checkpoint, found, lambda: own.model)
 
 
 def within(known: Collection[str], region: Collection[str], whose: str) -> list[str]:

@@ -38,18 +38,20 @@ class StoredCheckpoint:
 
     @classmethod
     def find(
-        cls, source: str | Path, base: str | Path | None = None, *, trust_remote_code: bool = False
+        cls, source: str | Path | StoredCheckpoint, base: str | Path | None = None, *, trust_remote_code: bool = False
     ) -> StoredCheckpoint:
         """Look a checkpoint up, and what it stands on.
 
         Args:
-            source: see `Checkpoint.load`.
+            source: see `Checkpoint.load`; one that was looked up before is given back.
             base: see `Checkpoint.load`.
             trust_remote_code: whether code that lies with it may run.
 
         Raises:
             InputError: if there is no such checkpoint, or none that it could stand on.
         """
+        if isinstance(source, StoredCheckpoint):
+            return source
         found = Source.find(source)
         return cls(found, found.base(base), trust_remote_code)
 
