@@ -13,6 +13,7 @@ from conftest import tiny_checkpoint
 from mechinterp.answers.conflict import answers_in_turn, edits_in_conflict, forgetting_rows
 from mechinterp.answers.in_turn import read_in_turn
 from mechinterp.answers.probabilities import probabilities_of
+from mechinterp.audit.edits_summary import summary_rows
 from mechinterp.audit.round_trips import round_trip, round_trips
 from mechinterp.audit.undoing import in_a_word
 from mechinterp.data.benign import BenignPrompt
@@ -111,6 +112,14 @@ def test_what_a_second_change_covers_up_is_not_undone(base: Checkpoint) -> None:
         "not undone",
         "",
     ]
+
+
+def test_one_ratio_of_next_to_nothing_does_not_make_the_summary() -> None:
+    rows = [{"jsd": jsd, "jsd_left": left} for jsd, left in ((0.1, 0.2), (0.2, 0.3), (0.3, 60.0))]
+    found = {row["quantity"]: row for row in summary_rows("ft_m", "itself", rows, ["a", "b", "c"], seed=0)}
+    assert found["jsd_left"]["value"] == 0.3
+    assert found["jsd"]["value"] == pytest.approx(0.2)
+    assert [row["n"] for row in found.values()] == [3, 3]
 
 
 def test_no_edit_and_no_value_matrix_are_undefined(base: Checkpoint) -> None:

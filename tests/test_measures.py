@@ -17,7 +17,7 @@ from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.errors import InputError
 from mechinterp.measures import statistics
 from mechinterp.measures.decomposition import decompose, erasure_share, readout
-from mechinterp.measures.facts import mean_of_values
+from mechinterp.measures.facts import mean_of_values, median_of_values
 from mechinterp.measures.intervals import Interval
 from mechinterp.measures.local_verdict import Validity, judge_share
 from mechinterp.measures.recovery import recovery
@@ -212,6 +212,7 @@ def test_one_unit_tells_nothing_of_how_units_vary() -> None:
         assert math.isnan(interval.high)
         assert interval.told(".1f") == "2.0 [undefined]"
     assert mean_of_values([1.0, 3.0], ["a", "b"], seed=0) == Interval(2.0, 1.0, 3.0)
+    assert median_of_values([1.0, 3.0], ["a", "b"], seed=0) == Interval(2.0, 1.0, 3.0)
     for interval in (auroc(torch.tensor([3.0, 1.0, 2.0]), torch.tensor([True, False, False]), seed=0), auc(*one_gone)):
         assert interval.value == 1
         assert math.isnan(interval.low)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from mechinterp.data.storage.kept_tables import keep_tables, open_tables
 from mechinterp.measures.decodability import FOLDS, auroc_above, held_out_scores, why_undefined, word_scores
 from mechinterp.measures.intervals import Interval
 from mechinterp.measures.splitting import folds_of, groups_of
-from mechinterp.measures.statistics import bootstrap, seeded_order
+from mechinterp.measures.statistics import bootstrap, lower_median, seeded_order
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.names import resid_post
 from mechinterp.models.passes.lens_ranks import POINTS, token_ranks
@@ -206,10 +206,4 @@ def _median(name: str, ranks: Int[Tensor, "prompt block"] | None, block: int, as
     if ranks is None:
         return NOTHING.columns(f"rank_{name}")
     own = ranks[:, block].double()
-    order = own.argsort()
-
-    def median(weights: Float[Tensor, "resample prompt"]) -> Float[Tensor, " resample"]:
-        reached = weights[:, order].cumsum(1) >= 0.5 - 1e-9
-        return own[order][reached.int().argmax(1)]
-
-    return bootstrap(median, len(own), seed=asked.seed).columns(f"rank_{name}")
+    return bootstrap(partial(lower_median, own), len(own), seed=asked.seed).columns(f"rank_{name}")

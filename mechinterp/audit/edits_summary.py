@@ -1,4 +1,4 @@
-"""Means over records of what edits do to each other, with intervals over what they are of."""
+"""Means and medians over records of what edits do to each other, with intervals over what they are of."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from mechinterp.answers import conflict
 from mechinterp.audit import round_trips
 from mechinterp.data.facts.fact import Fact
 from mechinterp.data.facts.queries import Change
-from mechinterp.measures.facts import mean_of_shares, mean_of_values
+from mechinterp.measures.facts import mean_of_shares, mean_of_values, median_of_values
 
 SHARES = (*conflict.SHARES, *round_trips.SHARES)
 """Quantities from 0 to 1 of a record, whose interval is Wilson's."""
 
 UNITS = {"jsd": "bits", "jsd_away": "bits", "d": "nats"}
-QUANTITIES = tuple(
-    dict.fromkeys((*conflict.SHARES, *conflict.MEANS, *round_trips.MEANS, *round_trips.SHARES, "covered_up"))
+QUANTITIES = dict.fromkeys(
+    (*conflict.SHARES, *conflict.MEANS, *round_trips.MEANS, *round_trips.LEFT, *round_trips.SHARES, "covered_up")
 )
 
 
@@ -46,7 +46,8 @@ def summary_rows(
             continue
         numbers, own = [value for value, _ in known], [unit for _, unit in known]
         share = quantity in SHARES or quantity == "covered_up"
-        interval = mean_of_shares(numbers, own) if share else mean_of_values(numbers, own, seed=seed)
+        over = median_of_values if quantity in round_trips.LEFT else mean_of_values
+        interval = mean_of_shares(numbers, own) if share else over(numbers, own, seed=seed)
         said = {
             "method": method,
             "quantity": quantity,

@@ -43,7 +43,9 @@ from mechinterp.methods.editors import Editor
 from mechinterp.models.checkpoints import Checkpoint
 
 SHARES = ("ir", "fr", "succ")
-MEANS = ("jsd", "jsd_away", "jsd_left", "d", "weights_left", "write_left", "erasure_left")
+MEANS = ("jsd", "jsd_away", "d")
+LEFT = ("jsd_left", "weights_left", "write_left", "erasure_left")
+"""Ratios, which a first edit that did next to nothing makes huge: of records the median tells, not the mean."""
 
 
 @dataclass(frozen=True)
@@ -149,15 +151,15 @@ def _of_set(read: Sequence[Tensor]) -> dict[str, float]:
         share_fallen(before[1:], both[1:]),
     )
     found = {"answers": float(len(before)), "true_before": float(before[0]), "true_away": float(away[0])}
-    found |= {"true_back": float(both[0]), "jsd_away": jsd_away, "jsd": jsd, "jsd_left": left_of(jsd_away, jsd)}
+    found |= {"true_back": float(both[0]), "jsd_away": jsd_away, "jsd": jsd}
     return {**found, "d": released_distortion(jsd, len(before)), "ir": fallen, "fr": is_failure(fallen)}
 
 
 def _mean(values: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Over the sets of answers of one place, of what is defined."""
+    """Over the sets of answers of one place, of what is defined; what is left is a ratio of such means."""
     names = dict.fromkeys(name for each in values for name in each)
     found = {}
     for name in names:
         known = torch.tensor([each[name] for each in values if name in each], dtype=torch.float64)
         found[name] = float(known.nanmean()) if len(known) else math.nan
-    return found
+    return {**found, "jsd_left": left_of(found["jsd_away"], found["jsd"])}

@@ -15,9 +15,10 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from mechinterp.measures.intervals import Interval
-from mechinterp.measures.statistics import bootstrap, wilson_of_shares
+from mechinterp.measures.statistics import bootstrap, lower_median, wilson_of_shares
 
 
 def share_equal(said: Sequence[int], wanted: Sequence[int], *, undefined: int = -1) -> float:
@@ -87,3 +88,18 @@ def mean_of_values(values: Sequence[float], units: Sequence[Hashable], *, seed: 
     means = torch.tensor([sum(group) / len(group) for group in groups.values()], dtype=torch.float64)
     sizes = torch.tensor([float(len(group)) for group in groups.values()], dtype=torch.float64)
     return bootstrap(lambda weights: weights @ means, len(means), seed=seed, sizes=sizes)
+
+
+def median_of_values(values: Sequence[float], units: Sequence[Hashable], *, seed: int) -> Interval:
+    """Likewise the median, of an even number between the two in the middle: of ratios, one of which may be huge."""
+    if not values or any(map(math.isnan, values)):
+        return Interval(math.nan, math.nan, math.nan)
+    number = {unit: i for i, unit in enumerate(dict.fromkeys(units))}
+    of = torch.tensor([number[unit] for unit in units])
+    sizes, own = of.bincount().double(), torch.tensor(values, dtype=torch.float64)
+
+    def median(weights: Tensor) -> Tensor:
+        each = (weights / sizes)[:, of]
+        return (lower_median(own, each) - lower_median(-own, each)) / 2
+
+    return bootstrap(median, len(sizes), seed=seed, sizes=sizes)

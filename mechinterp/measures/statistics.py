@@ -118,6 +118,13 @@ def bootstrap(
     return percentile_interval(value, torch.cat(draws))
 
 
+def lower_median(values: Float[Tensor, " n"], weights: Float[Tensor, "resample n"]) -> Float[Tensor, " resample"]:
+    """Of values of different weights the least that, with all below it, has half of the weight; rows sum to 1."""
+    order = values.argsort()
+    reached = weights[:, order].cumsum(1) >= 0.5 - 1e-9
+    return values[order][reached.int().argmax(1)]
+
+
 def wilson(successes: int, trials: int) -> Interval:
     """Wilson's interval for a rate (scipy); nan for no trials."""
     if trials == 0:

@@ -16,16 +16,16 @@ _CONFLICT = {
     "tfd": "of what is tied to them {}",
 }
 _ROUND = {
-    "jsd_left": "of what the edit did to the answers {} is left",
-    "weights_left": "of its change of weights {}",
-    "write_left": "of its write {}",
+    "jsd_left": "in the median {} of what the edit did to the answers is left",
+    "weights_left": "{} of its change of weights",
+    "write_left": "{} of its write",
     "ir": "other true answers that lost: {}",
     "covered_up": "covered up, not undone: {}",
 }
 
 
 def edits_in_words(summary: pd.DataFrame) -> list[str]:
-    """A line for each editor and kind: means with their intervals, in brackets of how many records.
+    """A line for each editor and kind: means, or medians of what is left, with their intervals and of how many records.
 
     Args:
         summary: `edits_summary.csv`.

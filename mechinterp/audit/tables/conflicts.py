@@ -53,7 +53,7 @@ ROUND_TRIP = Table(
     columns={
         "kind, prompt, true, new": "of the record; the answer that is edited away and back, and the one between",
         "on": "where it is asked",
-        "answers": "candidates, the edited true one first; of several prompts the mean, as of all that follows",
+        "answers": "candidates, the edited true one first; here and below the mean over the prompts of a place",
         "true_before, true_away, true_back": "of the first candidate: before, after the first edit, after both",
         "jsd_away, jsd": "bits between the candidates’ normalised probabilities: before and away, before and back",
         "jsd_left": "jsd / jsd_away: 0 behaves as before, 1 as if never edited back; empty where nothing had moved",
@@ -95,7 +95,7 @@ EDITS_SUMMARY = Table(
     keys=("method", "quantity", "n"),
     columns={
         "kind": "of conflict, or where a round trip is asked",
-        "value": "mean over the records for which it is defined",
+        "value": "mean over the records for which it is defined; of the ratios jsd_left to erasure_left the median",
         "undefined": "records for which it is not",
         "unit": "share, bits or nats",
     },
