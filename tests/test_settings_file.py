@@ -41,6 +41,8 @@ def test_an_empty_file_takes_everything(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("top", "low", "told"),
     [
+        ("# nothing yet", "", r"top\.yaml: holds no settings; write"),
+        ("extends: low.yaml", "", r"low\.yaml: holds no settings"),
         ("extends: gone.yaml", "", r"top\.yaml: `extends` gone\.yaml, but there is no such file beside it"),
         ("extends: ../low.yaml", "", r"`extends` is \.\./low\.yaml; name a file in the same folder"),
         ("extends: 3", "", "`extends` is 3; name a file"),

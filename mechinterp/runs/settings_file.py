@@ -30,8 +30,8 @@ def layers(path: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[Path, dic
         above: files that extend it.
 
     Raises:
-        InputError: for a file that is missing, no YAML, or no mapping, a setting that stands twice or is not finite,
-            and for files that extend one in another folder or each other.
+        InputError: for a file that is missing, empty, no YAML, or no mapping, a setting that stands twice or is not
+            finite, and for files that extend one in another folder or each other.
     """
     own = _settings(path)
     name = own.pop(EXTENDS, None)
@@ -59,7 +59,7 @@ def _joined(below: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    """What one file says, by setting; an empty one says nothing."""
+    """What one file says, by setting."""
     text = read_text(path, "a study's settings as YAML")
     try:
         content = yaml.load(text, _Loader)
@@ -71,7 +71,9 @@ def _settings(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: not YAML ({' '.join(str(error).split()):.200}); put such a value in quotes"
         ) from error
-    if content is not None and not isinstance(content, dict):
+    if content is None:
+        raise InputError(f"{path}: holds no settings; write some, or give no config for the default study")
+    if not isinstance(content, dict):
         raise InputError(f"{path}: a config is a mapping of settings, this is a {type(content).__name__}")
     try:
         for place, value in _values(content):
@@ -80,7 +82,7 @@ def _settings(path: Path) -> dict[str, Any]:
                 raise InputError(f"{path}: `{place}` is {value}; give a finite number")
     except RecursionError:
         raise InputError(f"{path}: an anchor holds itself, or settings are nested too deeply") from None
-    return content or {}
+    return content
 
 
 class _Loader(yaml.SafeLoader):
