@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mechinterp.data.conversations import Prompt, asked
-from mechinterp.data.counting import many
+from mechinterp.data.counting import many, parted
 from mechinterp.data.facts.fact import Fact
 from mechinterp.data.normalised import normalised
 from mechinterp.data.pairs import AnyPair, knowledge_of
@@ -77,10 +77,9 @@ class Scopes:
         Sanitation's facts say themselves which of them are to be kept; given as `forget` alone they are parted so.
         """
         if not retain:
-            parted = [fact.relation == RETAIN for fact in forget]
-            if any(parted):
-                retain = [fact for fact, kept in zip(forget, parted, strict=True) if kept]
-                forget = [fact for fact, kept in zip(forget, parted, strict=True) if not kept]
+            kept = [fact.relation == RETAIN for fact in forget]
+            if any(kept):
+                retain, forget = parted(forget, kept)
         return cls(_distinct(map(question_of, forget)), _distinct(map(question_of, retain)))
 
     @classmethod

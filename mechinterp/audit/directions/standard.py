@@ -24,6 +24,7 @@ from torch import Tensor
 from mechinterp.audit.directions.making import difference_of_means
 from mechinterp.audit.directions.probe import ToxicProbe
 from mechinterp.audit.directions.toxic_direction import ToxicDirection
+from mechinterp.data.counting import parted
 from mechinterp.data.pairs import AnyPair
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
@@ -84,9 +85,7 @@ def class_means_direction(
     """
     if unsafe.all() or not unsafe.any():
         raise InputError("the base answers all prompts alike; there are no two classes to take the means of")
-    flags = unsafe.tolist()
-    positive = [prompt for prompt, flag in zip(prompts, flags, strict=True) if flag]
-    negative = [prompt for prompt, flag in zip(prompts, flags, strict=True) if not flag]
+    positive, negative = parted(prompts, unsafe.tolist())
     return difference_of_means(checkpoint, positive, negative, block=checkpoint.n_blocks - 1, truncate=truncate)
 
 

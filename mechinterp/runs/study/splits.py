@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mechinterp.data.corpus.attributes import FORGET
+from mechinterp.data.counting import parted
 from mechinterp.data.pair_files import read_pairs
 from mechinterp.data.pairs import AnyPair
 
@@ -51,7 +52,6 @@ def split_corpus(about: Behaviour | None, corpus: Corpus) -> Mapping[str, Sequen
         facts = [fact for fact in corpus.facts if fact.relation in FORGET]
         people = list(dict.fromkeys(fact.subject for fact in facts))
         apart = [people.index(fact.subject) % APART == APART - 1 for fact in facts]
-        pairs = about.pairs(facts)
-        kept, fitted = ([pair for pair, out in zip(pairs, apart, strict=True) if out is of] for of in (False, True))
+        fitted, kept = parted(about.pairs(facts), apart)
         return {"train": kept, "validation": fitted, "test": kept}
     return {name: about.pairs(corpus.topics[place :: len(SPLITS)]) for place, name in enumerate(SPLITS)}
