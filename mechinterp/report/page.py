@@ -39,7 +39,7 @@ from mechinterp.report.glossary import glossary
 from mechinterp.report.manifest import read_manifest, wording_of
 from mechinterp.report.plates import PLATES, draw_figures, figure_bytes, read_tables
 from mechinterp.report.relapse import relapse_control_rows, relapse_group_rows, relapse_rows, relapse_told
-from mechinterp.report.topics import Topic, topics_of
+from mechinterp.report.topics import Topic, topics_told
 from mechinterp.report.words import linking, words_in
 
 _logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def write_report(
     cards = [card_of(method, tables, made=_made(method, manifest)) for method in tuned_methods(last)]
     counted, rested = wording.worded(which_count(last)), wording.worded(rests_on(last))
     notes = [wording.worded(note) for note in direction_notes(tables)]
-    topics = [(topic, [wording.worded(said) for said in topic.sentences(tables)]) for topic in topics_of(tables)]
+    topics = [(topic, [wording.worded(said) for said in told]) for topic, told in topics_told(tables)]
     judged = bool(cards) or "relapse_verdict" in tables
     of_comparison = (not topics and not judged) or any(_of_comparison(name) for name in tables)
     words = words_in([rested, counted, *notes, *(text for card in cards for text in (card.sentence, *card.remarks))])

@@ -7,6 +7,7 @@ run has their title; that of a study which asks them too has a section for each.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pandas as pd
@@ -36,10 +37,6 @@ class Topic:
     about: str
     tables: tuple[str, ...]
     in_words: Callable[..., list[str]]
-
-    def sentences(self, tables: Mapping[str, pd.DataFrame]) -> list[str]:
-        """What a run's tables say of it."""
-        return self.in_words(*(tables[name] for name in self.tables))
 
 
 TOPICS = (
@@ -86,7 +83,7 @@ TOPICS = (
         "edits",
         "What do edits leave of each other?",
         "Two edits one after the other (conflict), or one and its way back (round trip), by each editor: means over "
-        "the records with 95% intervals.",
+        "the records, of what is left the median, with 95% intervals.",
         ("edits_summary",),
         edits_in_words,
     ),
@@ -108,16 +105,12 @@ TOPICS = (
 )
 
 
-def topics_of(tables: Mapping[str, pd.DataFrame]) -> Iterator[Topic]:
-    """Those whose tables a run has, with a row at least and their own columns."""
+def topics_told(tables: Mapping[str, pd.DataFrame]) -> Iterator[tuple[Topic, list[str]]]:
+    """Those of which a run's tables say something, with the sentences."""
     for topic in TOPICS:
-        if all(name in tables and len(tables[name]) for name in topic.tables) and _worded(topic, tables):
-            yield topic
-
-
-def _worded(topic: Topic, tables: Mapping[str, pd.DataFrame]) -> bool:
-    """Whether its sentences can be made: a table made by hand may lack columns."""
-    try:
-        return bool(topic.sentences(tables))
-    except (KeyError, TypeError, ValueError):
-        return False
+        if all(name in tables and len(tables[name]) for name in topic.tables):
+            told: list[str] = []
+            with suppress(KeyError, TypeError, ValueError):  # a table made by hand may lack columns
+                told = topic.in_words(*(tables[name] for name in topic.tables))
+            if told:
+                yield topic, told
