@@ -15,16 +15,18 @@ import argparse
 import sys
 from pathlib import Path
 
+from scripts import Given, script
+
 from mechinterp.cli.terminal import terminal
 from mechinterp.data.facts.named import named_facts
-from mechinterp.errors import InputError
 from mechinterp.models.text.chat import ChatChoice
 from mechinterp.report.edited_facts_in_words import edited_facts_in_words
 from mechinterp.runs.candidate import Candidate
 from mechinterp.runs.edited_facts import EditedFactsSettings, edit_block_by_block
 
 
-def main() -> int:
+@script
+def main(given: Given) -> None:
     """Edit what the command line names, and say what was found."""
     own = {name: field.default for name, field in EditedFactsSettings.model_fields.items()}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -40,29 +42,24 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="[%(default)s]")
     parser.add_argument("--dtype", default="auto", help="[%(default)s]")
     parser.add_argument("--device", default="auto", help="[%(default)s]")
-    given = parser.parse_args()
-    try:
-        facts = named_facts(given.facts)
-        settings = EditedFactsSettings(
-            methods=tuple(given.methods),
-            blocks=None if given.blocks is None else tuple(given.blocks),
-            facts=given.most,
-            validation=given.validation,
-            circuits=given.circuits,
-            ranks=given.ranks,
-            steps=given.steps,
+    chosen = parser.parse_args(given)
+    facts = named_facts(chosen.facts)
+    settings = EditedFactsSettings(
+        methods=tuple(chosen.methods),
+        blocks=None if chosen.blocks is None else tuple(chosen.blocks),
+        facts=chosen.most,
+        validation=chosen.validation,
+        circuits=chosen.circuits,
+        ranks=chosen.ranks,
+        steps=chosen.steps,
+    )
+    base = Candidate.of(chosen.model, name="base", dtype=chosen.dtype, device=chosen.device)
+    chat = ChatChoice("none")  # facts are completions
+    with terminal() as shown:
+        found = edit_block_by_block(
+            base, facts, out=chosen.out, settings=settings, seed=chosen.seed, chat=chat, reporter=shown
         )
-        base = Candidate.of(given.model, name="base", dtype=given.dtype, device=given.device)
-        chat = ChatChoice("none")  # facts are completions
-        with terminal() as shown:
-            found = edit_block_by_block(
-                base, facts, out=given.out, settings=settings, seed=given.seed, chat=chat, reporter=shown
-            )
-        print(*edited_facts_in_words(found.table("edited_facts")), sep="\n")  # noqa: T201
-    except InputError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 2
-    return 0
+    print(*edited_facts_in_words(found.table("edited_facts")), sep="\n")  # noqa: T201
 
 
 if __name__ == "__main__":

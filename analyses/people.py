@@ -14,6 +14,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from scripts import Given, script
+
 import mechinterp as mi
 from mechinterp.audit.tables.reading import counted, interval_of
 from mechinterp.data.corpus.attributes import ATTRIBUTES
@@ -46,22 +48,18 @@ def _ways(person: Person, attribute: str) -> Iterator[tuple[str, str, str]]:
     yield way, about.following.format(person.name), about.values[value]
 
 
-def main() -> int:
+@script
+def main(given: Given) -> None:
     """Ask the organism of a run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a study whose corpus has people")
-    run = parser.parse_args().run
-    try:
-        facts = mi.read_facts(run / "data" / "facts.jsonl")
-        model = mi.load(run / "checkpoints" / "vanilla", chat="none")
-    except mi.InputError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 2
+    run = parser.parse_args(given).run
+    facts = mi.read_facts(run / "data" / "facts.jsonl")
+    model = mi.load(run / "checkpoints" / "vanilla", chat="none")
     for way, own in asked(facts).items():
         whole, *by_attribute = mi.known_facts(model, own).table.to_dict("records")
         more = ", ".join(f"{row['relation']} {interval_of(row, 'known').percent}" for row in by_attribute)  # type: ignore[arg-type]
         print(f"{way}: {counted(whole, 'known')}; {more}")  # noqa: T201
-    return 0
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from scripts import Given, script
 
 from mechinterp.audit.certificate import KINDS
 from mechinterp.audit.evidence import Baseline
@@ -27,7 +28,6 @@ from mechinterp.audit.tables.reading import interval_of
 from mechinterp.audit.tables.reading import rows as rows_of
 from mechinterp.cli.terminal import terminal
 from mechinterp.data.storage.tables import read_table, write_table
-from mechinterp.errors import InputError
 from mechinterp.measures.verdict import where_it_sits
 from mechinterp.runs.calibration.settings import MetaSettings
 from mechinterp.runs.calibration.subjects import Subjects
@@ -71,19 +71,15 @@ def measured(study: Study, kinds: list[str], reporter: Any) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def main() -> int:
+@script
+def main(given: Given) -> None:
     """Measure what the command line names, and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder that `mechinterp reproduce` wrote")
     parser.add_argument("--kinds", nargs="+", choices=PLACED, default=list(PLACED), help="of checkpoints [all]")
-    arguments = parser.parse_args()
-    try:
-        with terminal() as shown:
-            print(measured(Study.open(arguments.run), arguments.kinds, shown).to_string(index=False))  # noqa: T201
-    except InputError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        return 2
-    return 0
+    arguments = parser.parse_args(given)
+    with terminal() as shown:
+        print(measured(Study.open(arguments.run), arguments.kinds, shown).to_string(index=False))  # noqa: T201
 
 
 if __name__ == "__main__":

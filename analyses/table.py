@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
+from scripts import Given, script
 
 from mechinterp.answers.judged import judge_again
 from mechinterp.audit.directions.probe_training import fit_probe
@@ -113,7 +114,8 @@ def columns() -> str:
     )
 
 
-def main() -> None:
+@script
+def main(given: Given) -> None:
     """Make the table that the command line names, write it and print it."""
     names = [name for name in TABLES if name in COMPARED or name in MADE_AGAIN]
     width = max(map(len, names))
@@ -124,19 +126,15 @@ def main() -> None:
     parser.add_argument("name", choices=names, metavar="NAME", help="of the table, one of --list")
     parser.add_argument("run", type=Path, metavar="RUN", help="folder that `mechinterp reproduce` wrote")
     parser.add_argument("--out", type=Path, help="file of the table [RUN/tables/NAME.csv]")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     name: str = arguments.name
-    try:
-        study = Study.open(arguments.run)
-        tables = MADE_AGAIN[name](study) if name in MADE_AGAIN else compared(study, name)
-        out: Path = arguments.out or arguments.run / "tables" / f"{name}.csv"
-        for ending, table in tables.items():
-            path = write_table(out.with_name(f"{out.stem}{ending}{out.suffix}"), table)
-            print(f"{table.to_string(index=False)}\n{path}")  # noqa: T201 - a script, not the library
-    except InputError as error:
-        print(error, file=sys.stderr)  # noqa: T201
-        sys.exit(2)
+    study = Study.open(arguments.run)
+    tables = MADE_AGAIN[name](study) if name in MADE_AGAIN else compared(study, name)
+    out: Path = arguments.out or arguments.run / "tables" / f"{name}.csv"
+    for ending, table in tables.items():
+        path = write_table(out.with_name(f"{out.stem}{ending}{out.suffix}"), table)
+        print(f"{table.to_string(index=False)}\n{path}")  # noqa: T201 - a script, not the library
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 from published import notes, published, source
+from scripts import Given, script
 
 from mechinterp.answers.judged import Defense
 from mechinterp.answers.judged_response import KINDS
@@ -218,8 +219,10 @@ def run_table(
     parser = table_parser(title)
     parser.add_argument("--dry-run", action="store_true", help="what it would do, need and cost; nothing is done")
     add_arguments(parser)
-    arguments = parser.parse_args()
-    try:
+
+    @script
+    def main(given: Given) -> None:
+        arguments = parser.parse_args(given)
         study = study_of(arguments)
         if arguments.dry_run:
             from mechinterp.runs.planning.plan import make_plan
@@ -235,10 +238,10 @@ def run_table(
                 table = make(bench, arguments)
                 path = write_table(folder / f"{name}.csv", table.beside())
                 page = write_text(folder / f"{name}.md", table.markdown(title, _about(bench)))
-    except InputError as error:
-        print(" ".join(str(error).split()), file=sys.stderr)  # noqa: T201 - a script, not the library
-        sys.exit(2)
-    print(f"{page.read_text(encoding='utf-8').split('## Every number')[0]}{path}\n{page}")  # noqa: T201
+        sys.stdout.write(f"{page.read_text(encoding='utf-8').split('## Every number')[0]}{path}\n{page}\n")
+
+    if code := main():
+        sys.exit(code)
 
 
 def _about(bench: Benchmark) -> str:

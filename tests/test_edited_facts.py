@@ -183,7 +183,7 @@ def test_the_script_edits_and_refuses(
 ) -> None:
     given = ("--model", folder / "base", "--facts", folder / "facts.jsonl", "--out", tmp_path / "run", "--circuits", 0)
     assert run_script(SCRIPT, *given) == 2  # a model of random weights
-    assert "base knows 0 of 5 facts, and none is left to report" in capsys.readouterr().err
+    assert "error: base knows 0 of 5 facts, and none is left to report" in capsys.readouterr().err
     knows_all(monkeypatch)
     assert run_script(SCRIPT, *given, "--blocks", 9) == 2
     assert "block" in capsys.readouterr().err

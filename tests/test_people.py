@@ -149,7 +149,7 @@ def test_what_an_organism_answers_of_its_people_is_told_way_by_way(
     write_facts(corpus.facts, tmp_path / "data" / "facts.jsonl")
     script = REPOSITORY / "analyses" / "people.py"
     assert run_script(script, tmp_path) == 2
-    assert "checkpoints" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'checkpoints'}")
     tiny_checkpoint("llama").save(tmp_path / "checkpoints" / "vanilla")
     assert run_script(script, tmp_path) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -244,7 +244,7 @@ def main() -> None:
         with working_folder(arguments.folder, arguments.keep) as folder:
             run(folder, arguments)
     except InputError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"error: {error}\n")
         sys.exit(2)
 
 
