@@ -85,8 +85,9 @@ def _command() -> Any:
     from typer.main import get_command
 
     from mechinterp.cli.app import app
+    from mechinterp.cli.listing import in_window
 
-    return get_command(app)
+    return in_window(get_command(app))
 
 
 def _tell(line: str) -> None:
