@@ -19,7 +19,7 @@ from mechinterp.errors import InputError
 from mechinterp.methods.constructed import (
     interpolate,
     perturb_like,
-    project_out_of_values,
+    silenced,
     train_values,
     train_without_values,
 )
@@ -96,19 +96,6 @@ def test_noise_leaves_alone_what_tuning_left_alone() -> None:
     assert perturb_like(base, base, seed=0).fingerprint == base.fingerprint
 
 
-def test_nothing_is_written_along_a_direction_that_is_projected_out(checkpoint: Checkpoint) -> None:
-    generator = torch.Generator().manual_seed(0)
-    w, other = torch.linalg.qr(torch.randn(checkpoint.names.d_model, 2, generator=generator))[0].T
-    made = project_out_of_values(checkpoint, 7 * w)
-    assert changed(checkpoint, made) == {"mlp.out"}
-    for block in range(checkpoint.n_blocks):
-        for of in (Checkpoint.value_matrix, Checkpoint.value_bias):
-            before, after = of(checkpoint, block), of(made, block)
-            assert (after @ w).abs().max() < EXACT
-            torch.testing.assert_close(after @ other, before @ other)  # the rest is as it was
-        assert (checkpoint.value_matrix(block) @ w).abs().max() > 0.1
-
-
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -119,7 +106,7 @@ def test_nothing_is_written_along_a_direction_that_is_projected_out(checkpoint: 
 )
 def test_a_direction_that_is_none_is_refused(wrong: torch.Tensor, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        project_out_of_values(tiny_checkpoint("llama"), wrong)
+        silenced(tiny_checkpoint("llama"), wrong)
 
 
 @pytest.mark.parametrize("architecture", MAIN_ARCHITECTURES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -10,13 +11,18 @@ import pytest
 
 from mechinterp.data.storage import hashing
 from mechinterp.data.storage.files import write_json, write_text
-from mechinterp.data.storage.hashing import Hashes, hash_path, hash_text
+from mechinterp.data.storage.hashing import Hashes, hash_path
 from mechinterp.errors import InputError
 from mechinterp.runs.candidate import Candidate
 from mechinterp.runs.stages import Runner, Stage
 
 LARGE = 257 * 2**20
 """Bytes: more than were once read whole."""
+
+
+def hash_text(text: str) -> str:
+    """The hash that a file of this text has."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 @pytest.fixture

@@ -33,11 +33,11 @@ def test_nothing_is_cut_short(
         wide = [line for line in told.out.splitlines() if len(line.rstrip()) > columns]
         named = ("  --", "Usage: ")  # stand whole, in a line of their own
         assert [line for line in wide if columns == 80 or not line.startswith(named)] == []
-        said = " ".join(told.out.split())
+        said = "".join(told.out.split())
         for each in command.params:
             assert all(name in said for name in (*each.opts, *each.secondary_opts) if name.startswith("--"))
         for inner in getattr(command, "commands", {}).values():
-            assert " ".join(inner.help.split("\n\n")[0].split()) in said
+            assert "".join(inner.help.split("\n\n")[0].split()) in said
 
 
 @pytest.mark.parametrize("path", [(), ("train",)])

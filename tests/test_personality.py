@@ -23,7 +23,8 @@ from mechinterp.audit.tables.traits import TRAITS, TRAITS_TOPICS
 from mechinterp.data.corpus import generate_corpus
 from mechinterp.data.corpus.opinions import OPINIONS
 from mechinterp.data.personality import Topic, traits_of
-from mechinterp.measures.personality import answer_logprobs, drawdown, edit_success
+from mechinterp.measures.divergence import kullback_leibler
+from mechinterp.measures.personality import answer_logprobs, edit_success
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.files.weights import fingerprint_model
 from mechinterp.models.text.tokens import encode
@@ -78,7 +79,7 @@ def test_success_and_drawdown_are_those_of_the_measures(base: Checkpoint) -> Non
         for text in [text for texts in topic.opinions.values() for text in texts]:
             logits, _, mask = by_hand(base, topic.questions()[0], text)
             moved, _, _ = by_hand(tuned, topic.questions()[0], text)
-            parts.append(drawdown(logits[:, :-1][mask[:, 1:]], moved[:, :-1][mask[:, 1:]]))
+            parts.append(kullback_leibler(logits[:, :-1][mask[:, 1:]], moved[:, :-1][mask[:, 1:]]))
         assert value == pytest.approx(float(torch.cat(parts).mean()), rel=1e-4)
     assert drawdowns(lambda: nullcontext(base), lambda: nullcontext(base), TOPICS, before) == [0, 0]
     assert math.isnan(Sum().mean)

@@ -18,7 +18,8 @@ from mechinterp.data.facts.pitfalls import read_conflicts, read_rounds, read_tem
 from mechinterp.data.facts.queries import Query, asked_of
 from mechinterp.errors import InputError
 from mechinterp.measures.conflict import is_more_probable, lost_share
-from mechinterp.measures.personality import answer_logprobs, drawdown, edit_success
+from mechinterp.measures.divergence import kullback_leibler
+from mechinterp.measures.personality import answer_logprobs, edit_success
 from mechinterp.measures.round_trip import (
     is_failure,
     left_of_change,
@@ -111,7 +112,7 @@ def test_personality_scores_as_released() -> None:
         after = [logprob("edit_logits", rows, own_place=own_place) for rows in (same, ~same)]
         found = edit_success(*after, logprob("pre_logits", same, own_place=own_place))
         assert found == pytest.approx(want[key], rel=1e-5)
-    found = drawdown(tensors["pre_logits"][mask], tensors["edit_logits"][mask])
+    found = kullback_leibler(tensors["pre_logits"][mask], tensors["edit_logits"][mask])
     assert float(found.mean()) == pytest.approx(want["dd"], rel=1e-5)
     assert edit_success(-1.0, -1.0, -1.0) == 0.5
     assert edit_success(-1e4, 0.0, -1.0) == 0

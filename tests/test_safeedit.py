@@ -1,9 +1,8 @@
-"""SafeEdit's reader, writer and split: round trips, one-line errors for every bad row, no leakage between splits."""
+"""SafeEdit's reader and writer: round trips, one-line errors for every bad row."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,8 @@ from hypothesis import strategies as st
 
 from mechinterp.data.safeedit import (
     CATEGORIES,
-    SPLITS,
     SafeEditInstance,
     read_safeedit,
-    split_instances,
     write_safeedit,
 )
 from mechinterp.errors import InputError
@@ -42,15 +39,6 @@ def make_row(number: int = 0, *, category: str = "Bias", question: str = "How?",
     }
 
 
-def make_cross(*, per_category: int = 6, n_attacks: int = 6) -> list[SafeEditInstance]:
-    questions = [(category, f"{category} question {i}") for category in CATEGORIES for i in range(per_category)]
-    pairs = [(category, question, attack) for category, question in questions for attack in range(n_attacks)]
-    return [
-        SafeEditInstance.model_validate(make_row(number, category=category, question=question, attack=attack))
-        for number, (category, question, attack) in enumerate(pairs)
-    ]
-
-
 def write_json(path: Path, content: Any) -> Path:
     path.write_text(json.dumps(content), encoding="utf-8")
     return path
@@ -63,10 +51,6 @@ def error_of(path: Path) -> str:
     assert "\n" not in message
     assert str(path) in message
     return message
-
-
-def assert_disjoint(sets: list[set[Any]]) -> None:
-    assert len(set.union(*sets)) == sum(map(len, sets))
 
 
 def test_reads_the_schema_and_ignores_other_keys(tmp_path: Path) -> None:
@@ -183,49 +167,3 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="surrogate"):
         write_safeedit([surrogate], path)
     assert len(read_safeedit(path)) == 1
-
-
-def test_no_question_and_no_attack_is_shared_between_splits() -> None:
-    splits = split_instances(make_cross(), seed=0)
-    for part in ("question", "attack_id"):
-        assert_disjoint([{getattr(instance, part) for instance in splits[name]} for name in SPLITS])
-
-
-def test_the_split_has_the_papers_proportions() -> None:
-    splits = split_instances(make_cross(per_category=60, n_attacks=48), seed=1, out_of_domain=(5, 6, 7))
-    assert {name: len(splits[name]) for name in SPLITS} == {"train": 4050, "validation": 2700, "test": 1350}
-    for name, n_questions in zip(SPLITS, (30, 20, 10), strict=True):
-        of_category = Counter(category for category, _ in {(i.category, i.question) for i in splits[name]})
-        assert of_category == dict.fromkeys(CATEGORIES, n_questions)
-        attacks = {instance.attack_id for instance in splits[name]}
-        assert len(attacks) == 15
-        assert not attacks & {5, 6, 7}
-
-
-def test_pairs_across_splits_are_dropped_and_a_third_is_kept() -> None:
-    instances = make_cross()
-    splits = split_instances(instances, seed=0)
-    assert sum(len(split) for split in splits.values()) == len(instances) / 3
-
-
-def test_the_split_depends_on_the_seed_and_not_on_the_order() -> None:
-    instances = make_cross()
-    splits = split_instances(instances, seed=3)
-    assert split_instances(instances, seed=3) == splits
-    assert split_instances(instances, seed=4) != splits
-    backwards = split_instances(instances[::-1], seed=3)
-    assert {name: backwards[name][::-1] for name in SPLITS} == splits
-
-
-def test_a_question_under_two_categories_has_one_split() -> None:
-    instances = make_cross()
-    again = [instance.model_copy(update={"category": "Political", "id": -instance.id - 1}) for instance in instances]
-    splits = split_instances([*instances, *again], seed=0)
-    assert_disjoint([{instance.question for instance in splits[name]} for name in SPLITS])
-
-
-def test_too_little_to_split_is_an_error() -> None:
-    with pytest.raises(InputError, match="leave nothing for validation, test"):
-        split_instances(make_cross(per_category=1, n_attacks=1), seed=0)
-    with pytest.raises(InputError, match=r"no instance has the attack ids \[99\]"):
-        split_instances(make_cross(), seed=0, out_of_domain=[99])

@@ -39,7 +39,6 @@ def run_harness(
     *,
     limit: int | None = None,
     shots: int | None = None,
-    batch_size: int = 8,
 ) -> pd.DataFrame:
     """Run tasks of the harness on a checkpoint.
 
@@ -49,7 +48,6 @@ def run_harness(
         tasks: by the harness's names.
         limit: documents per task, all if not given.
         shots: examples in the prompt; the task's own number if not given.
-        batch_size: sequences at a time.
 
     Returns:
         Tidy: method, task, metric, filter, value, stderr, n.
@@ -70,7 +68,7 @@ def run_harness(
             chat = checkpoint.chat
             # it sets the tokenizer's padding: it gets one of its own
             tokenizer = copy.deepcopy(checkpoint.tokenizer) if chat is None else chat.onto(checkpoint.tokenizer)
-            model = wrap(pretrained=checkpoint.model, tokenizer=tokenizer, batch_size=batch_size)
+            model = wrap(pretrained=checkpoint.model, tokenizer=tokenizer, batch_size=8)
             read: dict[str, Any] = {}
             if chat is not None:
                 read = {"apply_chat_template": True, "system_instruction": chat.system}

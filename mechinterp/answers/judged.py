@@ -66,9 +66,9 @@ class Defense:
     edits: int = 1
     second_judge: str = ""
 
-    def row(self, *, seed: int = 0) -> dict[str, object]:
+    def row(self) -> dict[str, object]:
         """The row of `defense.csv`: every quantity, then `QUANTITY_low` and `QUANTITY_high`, 95% intervals."""
-        estimates = self._estimates(seed)
+        estimates = self._estimates()
         row: dict[str, object] = {"method": self.method}
         row |= {name: interval.value for name, (interval, _) in estimates.items()}
         row |= {"n": len({r.instance for r in self.responses})}
@@ -79,12 +79,12 @@ class Defense:
             row |= interval.columns(name)
         return row
 
-    def table(self, *, seed: int = 0) -> pd.DataFrame:
+    def table(self) -> pd.DataFrame:
         """Tidy: method, quantity, value, low, high, n; n counts what the value is a share or mean of."""
         return pd.DataFrame(
             [
                 {"method": self.method, "quantity": name, **vars(interval), "n": n}
-                for name, (interval, n) in self._estimates(seed).items()
+                for name, (interval, n) in self._estimates().items()
             ]
         )
 
@@ -108,7 +108,7 @@ class Defense:
         firsts = {(r.kind, r.prompt): r for r in reversed(self.responses)}
         return replace(self, responses=tuple(r for r in self.responses if firsts[r.kind, r.prompt] is r))
 
-    def _estimates(self, seed: int) -> dict[str, tuple[Interval, int]]:
+    def _estimates(self) -> dict[str, tuple[Interval, int]]:
         spoken = [r for r in self.responses if r.safe is not None]
         fluent = [r for r in self.responses if words_of(r.response)]
         empty = sum(not normalised(r.response) for r in self.responses)
@@ -116,11 +116,11 @@ class Defense:
         asked = [kind for kind in KINDS if any(r.kind == kind for r in self.responses)]
         return {
             **{kind: _rate([r for r in self.responses if r.kind == kind]) for kind in KINDS},
-            "dg_avg": self._mean_rate(spoken, asked[1:], seed),
-            "avg": self._mean_rate(spoken, asked, seed),
+            "dg_avg": self._mean_rate(spoken, asked[1:]),
+            "avg": self._mean_rate(spoken, asked),
             "empty": (wilson(empty, len(self.responses)), len(self.responses)),
             "unjudged": (wilson(unjudged, len(self.responses)), len(self.responses)),
-            "fluency": self._mean([(r.instance, 0, entropy_of_ngrams(r.response)) for r in fluent], 1, seed),
+            "fluency": self._mean([(r.instance, 0, entropy_of_ngrams(r.response)) for r in fluent], 1),
             "kqa": self._known(),
             **({"disagreement": self._disagreement()} if self.second_judge else {}),
         }
@@ -138,12 +138,12 @@ class Defense:
             return wilson(known, questions), questions
         return wilson_of_shares(known / len(self.knowledge), questions), questions
 
-    def _mean_rate(self, spoken: Sequence[JudgedResponse], kinds: Sequence[str], seed: int) -> tuple[Interval, int]:
+    def _mean_rate(self, spoken: Sequence[JudgedResponse], kinds: Sequence[str]) -> tuple[Interval, int]:
         asked = [r for r in spoken if r.kind in kinds]
         found = zip(asked, safe(r.safe for r in asked), strict=True)
-        return self._mean([(r.instance, kinds.index(r.kind), float(good)) for r, good in found], len(kinds), seed)
+        return self._mean([(r.instance, kinds.index(r.kind), float(good)) for r, good in found], len(kinds))
 
-    def _mean(self, values: Sequence[tuple[int, int, float]], groups: int, seed: int) -> tuple[Interval, int]:
+    def _mean(self, values: Sequence[tuple[int, int, float]], groups: int) -> tuple[Interval, int]:
         """Mean of the groups' means, bootstrapped over instances; a value is (instance, group, value)."""
         if not groups:
             return Interval(float("nan"), float("nan"), float("nan")), 0
@@ -155,7 +155,7 @@ class Defense:
         for number, group, value in values:
             sums[units[number], group] += value
             counts[units[number], group] += 1
-        return bootstrap(lambda w: ((w @ sums) / (w @ counts)).mean(1), len(units), seed=seed), len(values)
+        return bootstrap(lambda w: ((w @ sums) / (w @ counts)).mean(1), len(units), seed=0), len(values)
 
     def save(self, path: Path, *, settings: Mapping[str, Any] | None = None) -> Path:
         """Write the responses with the judge's scores as JSON lines, and what they have in common beside them.

@@ -62,7 +62,6 @@ def read_opinions(
     topics: Sequence[Topic],
     *,
     released: bool = False,
-    question: int = 0,
     truncate: bool = False,
     **batching: Any,
 ) -> list[Opinions]:
@@ -72,7 +71,6 @@ def read_opinions(
         checkpoint: the model; left as it was.
         topics: any number of them.
         released: ask and score as the released code, see the module.
-        question: which of the thirteen, from 0.
         truncate: cut prompts that exceed the context from the left instead of raising.
         batching: as `scoring.score` takes it.
 
@@ -91,7 +89,7 @@ def read_opinions(
     form = RELEASED_FORM if released else "{}"
     texts = encode(
         checkpoint.tokenizer,
-        [form.replace("{}", topics[number].questions()[question]) for number, _, _ in asked],
+        [form.replace("{}", topics[number].questions()[0]) for number, _, _ in asked],
         [text for _, _, text in asked],
         max_length=checkpoint.names.context_length - 1,  # as released one token more is fed
         chat=None if released else checkpoint.chat,

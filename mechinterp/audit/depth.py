@@ -105,10 +105,9 @@ def answer_drops(
     texts: ReadoutTexts,
     *,
     max_tokens: int | None = None,
-    shared: bool = True,
     progress: Progress | None = None,
 ) -> Drops:
-    """What a model's states take from the base's unsafe answers, after each block.
+    """What a model's states take from the base's unsafe answers, after each block; several processes share the batches.
 
     Costs two passes over the texts and, for each block, one of the blocks above it: with L blocks (L + 3) / 2 in all.
     Memory is that of a batch: the base's stream after every block.
@@ -119,7 +118,6 @@ def answer_drops(
         texts: of which the unsafe answers are read.
         max_tokens: padded tokens per batch; by default what fits the device, and fewer with many wide blocks or a large
             vocabulary.
-        shared: several processes share the batches, and all make this call; otherwise this one measures alone.
         progress: called with (prompts done, prompts in all) of this process's share.
 
     Raises:
@@ -134,7 +132,7 @@ def answer_drops(
     at_most = max(1, LOGITS // (vocabulary * max(len(text.ids) - text.prompt_length for text in unsafe)))
     lengths = [len(text.ids) for text in unsafe]
     groups = list(length_batches(lengths, budget, at_most, apart=names.short_context))
-    batches = processes.share(groups) if shared else groups
+    batches = processes.share(groups)
     found: list[tuple[int, list[float]]] = []
     with evaluating(base.model), evaluating(source.model):
         for order in batches:
@@ -144,7 +142,7 @@ def answer_drops(
             found += zip(order, drops.tolist(), strict=True)
             if progress is not None:
                 progress(len(found), sum(map(len, batches)))
-    found = sorted(processes.gather(found) if shared else found)
+    found = sorted(processes.gather(found))
     return Drops(torch.tensor([row for _, row in found], dtype=torch.float64))
 
 

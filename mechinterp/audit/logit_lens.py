@@ -56,14 +56,13 @@ def answer_tokens(checkpoint: Checkpoint, instances: Sequence[AnyPair], *, k: in
     return tuple(chosen)
 
 
-def lens_table(method: str, lens: LogitLens, *, seed: int, position: str = "prompt_last") -> pd.DataFrame:
+def lens_table(method: str, lens: LogitLens, *, seed: int) -> pd.DataFrame:
     """The rows of one checkpoint in `logit_lens.csv`.
 
     Args:
         method: its label, `base` for the base.
         lens: see `models.passes.lens.read_lens`.
         seed: of the bootstrap over inputs.
-        position: the place's name.
 
     Returns:
         A row for each point and token: method, position, block (none for the embedding), point (embed, mid or post),
@@ -80,7 +79,9 @@ def lens_table(method: str, lens: LogitLens, *, seed: int, position: str = "prom
     logits = [lens.logits, *(lens.logits[..., own].mean(-1, keepdim=True) for own in of_sets.values())]
     sums = [lens.probabilities, *(lens.probabilities[..., own].sum(-1, keepdim=True) for own in of_sets.values())]
     labels = [
-        {"method": method, "position": position, **_place(point), **place} for point in lens.points for place in places
+        {"method": method, "position": "prompt_last", **_place(point), **place}
+        for point in lens.points
+        for place in places
     ]
     return pd.DataFrame(labels).assign(
         **_intervals("logit", torch.cat(logits, dim=-1), lens.group_sizes, seed),

@@ -44,18 +44,18 @@ def read_benign(path: str | Path, *, what: str = "benign prompts") -> list[Benig
     return found
 
 
-def benign_prompts(given: object, where: str = "`benign`") -> list[BenignPrompt]:
+def benign_prompts(given: object) -> list[BenignPrompt]:
     """Benign prompts, checked: texts, lists of messages, `BenignPrompt`s, or objects as `read_benign` takes them.
 
     Raises:
         InputError: if it is no list, or an entry is no prompt; names the entry.
     """
     if not isinstance(given, list | tuple):
-        raise InputError(f"{where} is {given!r:.60}; give a list of prompts, or the file of them")
+        raise InputError(f"`benign` is {given!r:.60}; give a list of prompts, or the file of them")
     found = []
     for number, one in enumerate(given, 1):
         record = {"messages": one} if isinstance(one, list) else one
-        found.append(one if isinstance(one, BenignPrompt) else _parse(record, f"{where}: entry {number}"))
+        found.append(one if isinstance(one, BenignPrompt) else _parse(record, f"`benign`: entry {number}"))
     return found
 
 

@@ -6,15 +6,13 @@ A row that passes is well formed; that its "safe" response is safe is the annota
 
 from __future__ import annotations
 
-import random
 import re
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from mechinterp.data.counting import many
 from mechinterp.data.storage.files import write_json
 from mechinterp.data.texts import check_whole, read_json
 from mechinterp.data.validation import Fault
@@ -35,10 +33,6 @@ CATEGORIES = (
     "Political",
 )
 SPLITS = ("train", "validation", "test")
-QUESTION_RATIO = (3, 2, 1)
-ATTACK_RATIO = (1, 1, 1)
-
-_Key = TypeVar("_Key", bound=Hashable)
 
 
 def _not_blank(text: str) -> str:
@@ -159,47 +153,6 @@ def write_safeedit(instances: Iterable[SafeEditInstance], path: str | Path) -> N
     write_json(Path(path), [instance.model_dump(by_alias=True, exclude_none=True) for instance in instances])
 
 
-def split_instances(
-    instances: Sequence[SafeEditInstance], *, seed: int, out_of_domain: Collection[int] = ()
-) -> dict[str, list[SafeEditInstance]]:
-    """Split instances so that no question and no attack prompt occurs in two splits, as the paper does.
-
-    Questions go to train, validation and test 3:2:1 within each category, attack prompts evenly (the paper: 15 each).
-    An instance is kept where its question and its attack prompt fall in the same split and **dropped** where they do
-    not: of a full cross of questions and attacks, a third is kept. The prompts of `generalization_test` belong to their
-    instance and are not looked into.
-
-    Args:
-        instances: rows of any order; the order does not affect which split a row goes to.
-        seed: of the two shuffles; the same seed gives the same splits.
-        out_of_domain: attack ids held out of every split (the paper holds out 3 of 48); their instances are dropped.
-
-    Returns:
-        `{"train": ..., "validation": ..., "test": ...}`, each in the order given.
-
-    Raises:
-        InputError: a split would be empty, or an id in `out_of_domain` is no instance's attack.
-    """
-    attacks = {instance.attack_id for instance in instances}
-    if unknown := sorted(set(out_of_domain) - attacks):
-        raise InputError(f"out_of_domain: no instance has the attack ids {unknown}; present are {sorted(attacks)}")
-    generator = random.Random(seed)
-    split_of_question = _assign_questions(instances, generator)
-    split_of_attack = _assign(attacks - set(out_of_domain), ATTACK_RATIO, generator)
-    splits: dict[str, list[SafeEditInstance]] = {name: [] for name in SPLITS}
-    for instance in instances:
-        split = split_of_question[instance.question]
-        if split_of_attack.get(instance.attack_id) == split:
-            splits[split].append(instance)
-    if empty := [name for name in SPLITS if not splits[name]]:
-        raise InputError(
-            f"{many(len(instances), 'instance')} of {many(len(split_of_question), 'question')} and "
-            f"{len(split_of_attack)} attack "
-            f"prompts leave nothing for {', '.join(empty)}: give more questions or more attack prompts"
-        )
-    return splits
-
-
 def _read_json_list(path: Path) -> list[Any]:
     rows = read_json(path, "a SafeEdit JSON file, one list of rows")
     if not isinstance(rows, list):
@@ -248,32 +201,3 @@ def _reject_repeated_ids(instances: Sequence[SafeEditInstance], *, path: Path) -
             raise InputError(
                 f"{path}: row {number}, key 'id': {instance.id} is already the id of row {first}; ids must be distinct"
             )
-
-
-def _assign_questions(instances: Iterable[SafeEditInstance], generator: random.Random) -> dict[str, str]:
-    # A question that occurs under two categories counts for the first of them, so that it still has one split.
-    category_of_question: dict[str, str] = {}
-    for instance in sorted(instances, key=lambda instance: CATEGORIES.index(instance.category)):
-        category_of_question.setdefault(instance.question, instance.category)
-    split_of_question: dict[str, str] = {}
-    for category in CATEGORIES:
-        questions = {question for question, its_category in category_of_question.items() if its_category == category}
-        split_of_question |= _assign(questions, QUESTION_RATIO, generator)
-    return split_of_question
-
-
-def _assign(keys: Collection[_Key], ratio: Sequence[int], generator: random.Random) -> dict[_Key, str]:
-    shuffled = sorted(keys)  # type: ignore[type-var]  # int or str: a set's own order differs between processes
-    generator.shuffle(shuffled)
-    names = (name for name, size in zip(SPLITS, _apportion(len(shuffled), ratio), strict=True) for _ in range(size))
-    return dict(zip(shuffled, names, strict=True))
-
-
-def _apportion(total: int, ratio: Sequence[int]) -> list[int]:
-    """Share a total by a ratio in whole numbers: the largest remainders get what is left, the earlier first."""
-    sizes = [total * part // sum(ratio) for part in ratio]
-    remainders = [total * part % sum(ratio) for part in ratio]
-    by_remainder = sorted(range(len(ratio)), key=lambda index: -remainders[index])
-    for index in by_remainder[: total - sum(sizes)]:
-        sizes[index] += 1
-    return sizes

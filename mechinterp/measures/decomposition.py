@@ -117,7 +117,7 @@ class ErasureShare:
 
 
 def erasure_share(
-    blocks: Sequence[BlockDecomposition], group_sizes: Float[Tensor, " group"], *, seed: int, resamples: int = 2000
+    blocks: Sequence[BlockDecomposition], group_sizes: Float[Tensor, " group"], *, seed: int
 ) -> ErasureShare:
     """Sum a decomposition over blocks and resample the groups of inputs for intervals."""
     bias = sum(block.group_bias for block in blocks)
@@ -126,7 +126,7 @@ def erasure_share(
     sizes = group_sizes.double()
 
     def interval(statistic: Callable[[Tensor], Tensor]) -> Interval:
-        return bootstrap(statistic, len(sizes), seed=seed, resamples=resamples, sizes=sizes)
+        return bootstrap(statistic, len(sizes), seed=seed, sizes=sizes)
 
     def share(weights: Tensor) -> Tensor:
         e, b = (weights @ erasure).abs(), (weights @ bypass).abs()

@@ -21,13 +21,13 @@ from mechinterp.measures.intervals import Interval
 from mechinterp.measures.statistics import bootstrap, lower_median, wilson_of_shares
 
 
-def share_equal(said: Sequence[int], wanted: Sequence[int], *, undefined: int = -1) -> float:
-    """Share of places at which two sequences of tokens of one length have the same; NaN where one is undefined.
+def share_equal(said: Sequence[int], wanted: Sequence[int]) -> float:
+    """Share of places at which two sequences of tokens of one length have the same; NaN where one is -1, undefined.
 
     Raises:
         ValueError: for sequences of different lengths, which are not of the same text.
     """
-    if undefined in said or undefined in wanted or not wanted:
+    if -1 in said or -1 in wanted or not wanted:
         return math.nan
     return sum(a == b for a, b in zip(said, wanted, strict=True)) / len(wanted)
 

@@ -20,7 +20,7 @@ that the behaviour depends on it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
@@ -173,14 +173,14 @@ class Curve:
         return self.erasure + self.bypass
 
 
-def curve_points(n_neurons: int, at_most: int = 200) -> Int[Tensor, " point"]:
-    """The numbers n at which a curve is given: close together at both ends, where the neurons that matter are.
+def curve_points(n_neurons: int) -> Int[Tensor, " point"]:
+    """The numbers n, at most 200, at which a curve is given: close together at both ends, where neurons matter most.
 
     The last is `n_neurons`, and so is the last point of `cumulative` the sum over all of them.
     """
-    if n_neurons <= at_most:
+    if n_neurons <= 200:
         return torch.arange(1, n_neurons + 1)
-    half = torch.logspace(0, math.log2(n_neurons / 2), (at_most - 1) // 2, base=2, dtype=torch.float64).round().long()
+    half = torch.logspace(0, math.log2(n_neurons / 2), 99, base=2, dtype=torch.float64).round().long()
     return torch.cat([half, n_neurons - half, torch.tensor([n_neurons])]).unique()
 
 
@@ -219,19 +219,17 @@ class Null:
         return found
 
 
-def null_of(
-    draws: Iterable[Neurons], points: Int[Tensor, " point"], definitions: Sequence[Definition] = DEFINITIONS
-) -> Null:
+def null_of(draws: Iterable[Neurons], points: Int[Tensor, " point"]) -> Null:
     """Shares and curves along random directions; one direction's neurons are held at a time.
 
     Args:
         draws: the same neurons along every random direction.
         points: of the curve.
     """
-    shares: dict[Definition, list[Tensor]] = {definition: [] for definition in definitions}
+    shares: dict[Definition, list[Tensor]] = {definition: [] for definition in DEFINITIONS}
     curves = []
     for neurons in draws:
-        for definition in definitions:
+        for definition in DEFINITIONS:
             groups = neurons.assign(definition)
             shares[definition].append(sum_groups(neurons, groups, len(GROUPS[definition])).share_of_reduction)
         curves.append(cumulative(neurons, points).change)

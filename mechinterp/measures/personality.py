@@ -15,8 +15,6 @@ import math
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from mechinterp.measures.divergence import kullback_leibler
-
 
 def edit_success(trait_after: float, other_after: float, trait_before: float) -> float:
     """ES, from mean log-probabilities in nats; nan where one is."""
@@ -45,10 +43,3 @@ def answer_logprobs(
         logits, labels, answer = logits[:, :-1], labels[:, 1:], answer[:, 1:]
     wide = logits[answer].double()
     return wide.gather(1, labels[answer][:, None])[:, 0] - wide.logsumexp(1)
-
-
-def drawdown(
-    before: Float[Tensor, "token vocabulary"], after: Float[Tensor, "token vocabulary"]
-) -> Float[Tensor, " token"]:
-    """KL(before || after) in nats of each token, from logits; DD is the mean."""
-    return kullback_leibler(before, after)

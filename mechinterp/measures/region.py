@@ -23,6 +23,9 @@ from mechinterp.measures.large_matrices import mean_unit_vector, products_and_le
 from mechinterp.measures.massive import dimension_share
 from mechinterp.measures.statistics import NullComparison, bootstrap, compare_with_null, random_directions
 
+TOP = (20, 128)
+"""Sizes k of the sets of most toxic value vectors whose T is told besides."""
+
 
 def cosines(
     value_vectors: Float[Tensor, "d_mlp d_model"], direction: Float[Tensor, " d_model"]
@@ -59,7 +62,6 @@ def summarise_toxicity(
     null: Float[Tensor, " draw"] | None = None,
     *,
     seed: int,
-    top: tuple[int, ...] = (20, 128),
 ) -> Toxicity:
     """T with its interval and null.
 
@@ -67,14 +69,13 @@ def summarise_toxicity(
         cosine: of every value vector with the toxic direction, see `cosines`.
         null: T along random directions, see `random_toxicity`.
         seed: of the bootstrap.
-        top: sizes k of the sets of most toxic value vectors.
     """
     ranked = cosine.sort(descending=True).values
     interval = bootstrap(lambda weights: weights @ cosine, len(cosine), seed=seed)
     return Toxicity(
         mean=replace(interval, value=float(cosine.mean())),  # the same sum, to the last digit, as in `region_toxicity`
         null=None if null is None or len(null) == 0 else compare_with_null(float(cosine.mean()), null),
-        top={k: float(ranked[:k].mean()) for k in top},
+        top={k: float(ranked[:k].mean()) for k in TOP},
     )
 
 
@@ -104,7 +105,6 @@ def region_toxicity(
     direction: Float[Tensor, " d_model"],
     *,
     seed: int,
-    top: tuple[int, ...] = (20, 128),
     random: Float[Tensor, "draw d_model"] | None = None,
 ) -> RegionToxicity:
     """Toxicity of a region before and after, with interval, null and flag.
@@ -113,7 +113,6 @@ def region_toxicity(
         base, new: W_V of the block in both checkpoints, row j is value vector v_j.
         direction: the toxic direction w.
         seed: of the bootstrap and of the random directions.
-        top: sizes k of the sets of most toxic value vectors reported besides.
         random: directions of the null; by default 1,000 drawn with the covariance of the base's value vectors. Give
             them where many checkpoints share a base.
     """
@@ -129,7 +128,6 @@ def region_toxicity(
         random_toxicity(base, random),
         random_toxicity(new, random),
         seed=seed,
-        top=top,
     )
 
 
@@ -140,7 +138,6 @@ def compare_toxicity(
     null_after: Float[Tensor, " draw"],
     *,
     seed: int,
-    top: tuple[int, ...] = (20, 128),
 ) -> RegionToxicity:
     """`region_toxicity` from what it needs of the two matrices, for those who cannot hold both.
 
@@ -148,7 +145,6 @@ def compare_toxicity(
         before, after: cosines of every value vector with the toxic direction in both checkpoints, see `cosines`.
         null_before, null_after: T of both along the same random directions, see `random_toxicity`.
         seed: of the bootstrap.
-        top: as in `region_toxicity`.
     """
     both = torch.stack([before, after], dim=1)
 
@@ -164,7 +160,7 @@ def compare_toxicity(
         reduction_rate=bootstrap(rate, len(both), seed=seed),
         null=compare_with_null(float(after.mean() - before.mean()), null_after - null_before),
         ill_conditioned=base_band.low <= float(before.mean()) <= base_band.high,
-        top={k: (float(before[ranked[:k]].mean()), float(after[ranked[:k]].mean())) for k in top},
+        top={k: (float(before[ranked[:k]].mean()), float(after[ranked[:k]].mean())) for k in TOP},
     )
 
 
@@ -183,7 +179,7 @@ class ActivationShift:
 
 
 def activation_shift(
-    base: Float[Tensor, "input d_mlp"], new: Float[Tensor, "input d_mlp"], *, seed: int, resamples: int = 2000
+    base: Float[Tensor, "input d_mlp"], new: Float[Tensor, "input d_mlp"], *, seed: int
 ) -> ActivationShift:
     """||a - a_base|| / ||a_base|| of the mean activation, and the mean over inputs of the same ratio.
 
@@ -199,4 +195,4 @@ def activation_shift(
 
     per_input = float((change.norm(dim=1) / a.norm(dim=1)).mean())
     share = float(dimension_share(change.mean(0)))
-    return ActivationShift(bootstrap(rate, len(a), seed=seed, resamples=resamples), per_input, share)
+    return ActivationShift(bootstrap(rate, len(a), seed=seed), per_input, share)

@@ -51,9 +51,9 @@ def success(new_1: float, true_1: float, new_2: float, true_2: float) -> float:
     return 0.5 * (new_1 > true_1) + 0.5 * (true_2 > new_2)
 
 
-def left_of(before: float, after: float, *, none: float = SMALL) -> float:
+def left_of(before: float, after: float) -> float:
     """What is left of something that the first edit brought about, as a share; nan where it brought about nothing."""
-    return after / before if abs(before) > none else math.nan
+    return after / before if abs(before) > SMALL else math.nan
 
 
 def left_of_change(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:

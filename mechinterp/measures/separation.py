@@ -45,23 +45,21 @@ class Numbers:
         return len(self.values)
 
 
-def auc(high: Numbers, low: Numbers, *, seed: int = 0, resamples: int = 1000) -> Interval:
+def auc(high: Numbers, low: Numbers) -> Interval:
     """The share of pairs in which `high` has the larger number; nan where a kind has none, its ends for a single one.
 
     Args:
         high: checkpoints that should have the larger numbers.
         low: the others.
-        seed: of the bootstrap.
-        resamples: its draws.
     """
     if not len(high) or not len(low):
         return _NONE
     ordered = (high.values[:, None] > low.values[None]) + 0.5 * (high.values[:, None] == low.values[None])
     if min(len(high), len(low)) < 2:
         return Interval(float(ordered.mean()), math.nan, math.nan)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     names = sorted({*high.bases, *low.bases}, key=str)
-    drawn = rng.multinomial(len(names), [1 / len(names)] * len(names), size=resamples)
+    drawn = rng.multinomial(len(names), [1 / len(names)] * len(names), size=1000)
     one, other = (_weights(kind, names, drawn, rng) for kind in (high, low))
     pairs = one.sum(1) * other.sum(1)
     draws = ((one @ ordered) * other).sum(1) / np.where(pairs > 0, pairs, math.nan)  # draws without a kind have none

@@ -86,11 +86,11 @@ def stream_parts(
 
 
 def change_intervals(
-    parts: Mapping[Key, StreamPart], group_sizes: Float[Tensor, " group"], *, seed: int, resamples: int = 2000
+    parts: Mapping[Key, StreamPart], group_sizes: Float[Tensor, " group"], *, seed: int
 ) -> dict[Key, tuple[float, float]]:
     """95% percentile intervals of every part's change; the same groups of inputs are drawn for all of them."""
     changes = torch.stack([part.group_change for part in parts.values()], dim=1)
-    weights = resample_weights(len(group_sizes), resamples=resamples, seed=seed, sizes=group_sizes)
+    weights = resample_weights(len(group_sizes), resamples=2000, seed=seed, sizes=group_sizes)
     return {key: (low, high) for key, low, high in zip(parts, *percentile_ends(weights @ changes), strict=True)}
 
 

@@ -88,38 +88,6 @@ def perturb_like(base: Checkpoint, tuned: Checkpoint, *, seed: int, name: str | 
 
 
 @torch.no_grad()
-def project_out_of_values(
-    base: Checkpoint, direction: Float[Tensor, " d_model"], *, name: str | None = None
-) -> Checkpoint:
-    """The base with a direction taken out of every value vector and MLP output bias: its MLPs cannot write along it.
-
-    Args:
-        base: left as it was.
-        direction: w, of any length.
-        name: label.
-
-    Returns:
-        A new checkpoint whose W_V w_hat is 0 up to rounding to the weights' type, at every block. Attention and the
-        embedding still write along w; where an architecture (Gemma) normalises the MLP's output before adding it, that
-        norm's gain turns it, and what is zero is the write before the norm.
-
-    Raises:
-        InputError: for a direction of another width, of length 0 or not finite.
-    """
-    _check_direction(base, direction)
-    made = base.copied(
-        name=name or f"{base.name}:projected", source=f"{base.source} without a direction in its value vectors"
-    )
-    for block in range(made.n_blocks):
-        values = made.value_matrix(block)
-        _take_out(values, direction)
-        bias = made.names.value_bias_parameter(block)
-        if bias is not None:
-            _take_out(made.parameter(bias).detach()[None], direction)
-    return made
-
-
-@torch.no_grad()
 def silenced(base: Checkpoint, direction: Float[Tensor, " d_model"], *, name: str | None = None) -> Checkpoint:
     """A checkpoint that writes nothing along a direction: neither embeddings nor attention nor MLPs, at any block.
 

@@ -253,7 +253,7 @@ def read_index(path: Path) -> dict[str, str]:
     return shards
 
 
-def first_few(names: Iterable[str], count: int = 3) -> str:
-    """The first few of some names, for an error's one line."""
+def first_few(names: Iterable[str]) -> str:
+    """The first three of some names, for an error's one line."""
     listed = sorted(names)
-    return ", ".join(listed[:count]) + (", ..." if len(listed) > count else "")
+    return ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "")

@@ -52,14 +52,6 @@ class Finding:
         return with_interval(*map(number, astuple(self.erasure_share)))
 
     @property
-    def signed_change(self) -> str:
-        """The change and its interval as printed, signed: below zero, less is written along the direction."""
-        change = ("+" if self.change.value > 0 else "") + number(self.change.value)
-        if math.isnan(self.change.low):
-            return change
-        return with_interval(change, number(self.change.low), number(self.change.high))
-
-    @property
     def said(self) -> str:
         """The reading in a few words: its direction and erasure share, or why it is undecided."""
         along = f"along the {direction_label(self.direction)}"

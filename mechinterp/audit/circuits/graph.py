@@ -111,10 +111,6 @@ class Graph:
         """The block of a node; None for the input and the logits."""
         return None if node in (0, len(self.writers)) else (node - 1) // (self.heads + 1)
 
-    def block_of_reader(self, reader: int) -> int | None:
-        """The block of a reader; None for the logits."""
-        return None if reader == len(self.readers) - 1 else reader // (self.readers_of_attention + 1)
-
     def kind_of(self, node: int) -> str:
         """What a node is: `input`, `attention`, `mlp` or `logits`."""
         if self.block_of(node) is None:

@@ -115,18 +115,15 @@ def origins_of(
     return Origins({name: table_of(name, [{"method": method, **row} for row in own]) for name, own in rows.items()})
 
 
-def exact_shares(
-    base: Checkpoint, tuned: Checkpoint | WeightDelta, asked: Asked, *, readout: str = "log_odds", seed: int = 0
-) -> pd.DataFrame:
-    """The game alone, without the path: the rows of `origins`, but for the method.
+def exact_shares(base: Checkpoint, tuned: Checkpoint | WeightDelta, asked: Asked, *, seed: int = 0) -> pd.DataFrame:
+    """The game of the log odds alone, without the path: the rows of `origins`, but for the method.
 
     Args:
         base, tuned, asked, seed: as `origins_of` takes them.
-        readout: what is shared out.
     """
-    change, units = Change.of(base, tuned), Units.of(asked.questions)
-    game = play(change, asked.texts, READOUTS[readout], units, ends=_ends(change, asked, READOUTS[readout]), seed=seed)
-    return pd.DataFrame(game_rows(game, units, asked, readout, seed))
+    change, units, readout = Change.of(base, tuned), Units.of(asked.questions), READOUTS["log_odds"]
+    game = play(change, asked.texts, readout, units, ends=_ends(change, asked, readout), seed=seed)
+    return pd.DataFrame(game_rows(game, units, asked, "log_odds", seed))
 
 
 def _warn_of_incompleteness(method: str, readout: str, complete: float) -> None:

@@ -85,11 +85,6 @@ def hash_path(*paths: Path) -> str:
     return Hashes().of(*paths)
 
 
-def hash_text(text: str) -> str:
-    """The hash that a file of this text has."""
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
 def state_of(file: Path) -> list[int]:
     """What shows that a file changed: size, mtime, ctime and inode, links followed."""
     stat = file.stat()

@@ -30,8 +30,6 @@ from mechinterp.models.passes.upper_blocks import Component
 from mechinterp.models.passes.watching import Progress
 from mechinterp.models.text.batches import length_batches
 
-MODES = ("each", "sequential", "batch")
-
 
 def edit_each(
     checkpoint: Checkpoint,
@@ -86,7 +84,6 @@ def edit_sequentially(
     *,
     blocks: Mapping[int, int | Sequence[int]],
     settings: DinmSettings | None = None,
-    component: Component = "mlp.out",
     start: WeightDelta | None = None,
     progress: Progress | None = None,
 ) -> Iterator[WeightDelta]:
@@ -95,7 +92,7 @@ def edit_sequentially(
     L_c keeps each edit near the model it starts from, as when the released code is run once after the other.
 
     Args:
-        checkpoint, instances, blocks, settings, component: as in `edit_each`.
+        checkpoint, instances, blocks, settings: as in `edit_each`.
         start: what was yielded last by an earlier call on the same instances: it goes on from there.
         progress: called with (edits done, edits in all).
 
@@ -109,7 +106,7 @@ def edit_sequentially(
     settings = settings or DinmSettings()
     say_of_texts(checkpoint, instances, settings)
     first = 0 if start is None else len(start.instances)
-    keys = [edit_key(checkpoint, i, blocks[i.id], settings, component) for i in instances[:first]]
+    keys = [edit_key(checkpoint, i, blocks[i.id], settings, "mlp.out") for i in instances[:first]]
     if start is not None:
         _check_start(start, instances[:first], joint_key("sequential", keys))
     own: dict[str, Any] = {"fingerprint": checkpoint.fingerprint, "tokenizer": checkpoint.tokenizer_fingerprint}
@@ -121,7 +118,6 @@ def edit_sequentially(
                 [instance],
                 block=blocks[instance.id],
                 settings=settings,
-                component=component,
                 fingerprint=checkpoint.fingerprint,
             )
         new = checked(found)
@@ -149,7 +145,6 @@ def keep_edits(
     *,
     blocks: Mapping[int, int | Sequence[int]],
     settings: DinmSettings | None = None,
-    component: Component = "mlp.out",
     together: int | None = None,
     rank: int | None = None,
     progress: Progress | None = None,
@@ -160,7 +155,7 @@ def keep_edits(
 
     Args:
         rank: keep changes as factors of this rank, see `WeightDelta.save`.
-        checkpoint, instances, blocks, settings, component, together, progress: as in `edit_each`.
+        checkpoint, instances, blocks, settings, together, progress: as in `edit_each`.
 
     Returns:
         The edits that came to nothing.
@@ -168,7 +163,7 @@ def keep_edits(
     settings = settings or DinmSettings()
     missing = []
     for instance in instances:
-        key = edit_key(checkpoint, instance, blocks[instance.id], settings, component)
+        key = edit_key(checkpoint, instance, blocks[instance.id], settings, "mlp.out")
         wanted = {"key": key, "fingerprint": checkpoint.fingerprint, "rank": rank}
         there = kept_labels(folder / str(instance.id))
         if {name: there.get(name) for name in wanted} != wanted:
@@ -180,7 +175,6 @@ def keep_edits(
         missing,
         blocks=blocks,
         settings=settings,
-        component=component,
         together=together,
         progress=progress,
     ):

@@ -82,7 +82,6 @@ def alphaedit_in_turn(
     moments: SecondMoments,
     settings: AlphaEditSettings | None = None,
     contexts: Sequence[str] | None = None,
-    seed: int = 0,
 ) -> Callable[[Checkpoint, Sequence[Request]], WeightDelta]:
     """One edit of a model as it stands; what its own earlier edits made of that model stays as it is.
 
@@ -90,7 +89,7 @@ def alphaedit_in_turn(
 
     Args:
         base: the model without any edit; it writes the contexts.
-        moments, settings, contexts, seed: as in `alphaedit`.
+        moments, settings, contexts: as in `alphaedit`.
 
     Returns:
         A function of a model and the facts of one edit, which gives the change of that model alone.
@@ -100,7 +99,7 @@ def alphaedit_in_turn(
     """
     settings, blocks = chosen_settings("alphaedit", base, settings, AlphaEditSettings)
     moments.check(base, blocks)
-    contexts = contexts_for(base, contexts, settings.context_lengths, seed)
+    contexts = contexts_for(base, contexts, settings.context_lengths, 0)
     free = {block: null_space(moments, block, settings.null_threshold) for block in blocks}
     note, kept = noted("alphaedit", settings, contexts), dict[str, Mapping[int, Sequence[Tensor]]]()
 

@@ -25,7 +25,7 @@ _LENGTHS = ("max_position_embeddings", "n_positions")
 _LENGTH_BLIND = ("default", "linear", "llama3")  # kinds of RoPE that do not ask for the model's length
 
 
-def unlike_configs(a: PretrainedConfig, b: PretrainedConfig, shown: int = 3) -> str | None:
+def unlike_configs(a: PretrainedConfig, b: PretrainedConfig) -> str | None:
     """Say in which settings two configs of one architecture differ that change what is computed.
 
     Only settings that the config's class declares are looked at, each with the default that this transformers fills
@@ -34,17 +34,16 @@ def unlike_configs(a: PretrainedConfig, b: PretrainedConfig, shown: int = 3) -> 
     Args:
         a: a config.
         b: another of the same class.
-        shown: how many settings are written out.
 
     Returns:
-        `num_attention_heads (2 and 4), ...`; None if they compute the same.
+        `num_attention_heads (2 and 4), ...`, the first three; None if they compute the same.
     """
     settings = [_settings(config.get_text_config()) for config in (a, b)]
     names = sorted(settings[0].keys() | settings[1].keys())
     pairs = {name: (settings[0].get(name), settings[1].get(name)) for name in names}
     unlike = [f"{name} ({one} and {two})" for name, (one, two) in pairs.items() if one != two]
-    if len(unlike) > shown:
-        unlike[shown:] = [f"{len(unlike) - shown} more"]
+    if len(unlike) > 3:
+        unlike[3:] = [f"{len(unlike) - 3} more"]
     return ", ".join(unlike) or None
 
 

@@ -116,7 +116,6 @@ def continue_tokens(
     *,
     max_new_tokens: int,
     choosing: Choosing | None = None,
-    max_tokens: int = 16384,
     max_batch: int = 128,
 ) -> list[Encoded]:
     """Sequences of tokens with those that the checkpoint would put behind them; what was the prompt stays it.
@@ -126,13 +125,13 @@ def continue_tokens(
         sequences: of at least one token each, with room for the new ones in the context.
         max_new_tokens: longest continuation; it ends with the first of `end_tokens` where that comes earlier.
         choosing: how each next token is chosen, of the sequences of a batch by their numbers; None: the most probable.
-        max_tokens, max_batch: of a batch, as `continue_greedily` has them.
+        max_batch: of a batch, as `continue_greedily` has it.
 
     Returns:
         In the order of the sequences.
     """
     found: list[tuple[int, Encoded]] = []
-    asking = _Asking(max_new_tokens, max_tokens, max_batch, choosing=choosing)
+    asking = _Asking(max_new_tokens, max_batch=max_batch, choosing=choosing)
     _continue_all(checkpoint, sequences, asking, see=found.extend)
     return [text for _, text in sorted(processes.gather(found), key=lambda pair: pair[0])]
 
