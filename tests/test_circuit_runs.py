@@ -314,9 +314,17 @@ def test_what_the_command_refuses_is_told_in_one_line(folder: Path, capsys: pyte
     assert "nothing to pair" in refused(capsys, *options(folder, *named, "--prompt-column", "ask"))
     given.write_text(json.dumps({**WRITTEN[0], "corrupted": "Tell me"}))
     assert "a circuit needs two of the same number" in refused(capsys, *options(folder, *pairs))
-    tiny_checkpoint("gemma2").save(folder / "gemma")
-    said = refused(capsys, "circuit", "--base", folder / "gemma", "--pairs", given, "--out", folder / "out")
-    assert "no circuits are defined for Gemma2ForCausalLM" in said
+    for shape, name in (("gemma2", "Gemma2"), ("neox", "GPTNeoX")):
+        tiny_checkpoint(shape).save(folder / shape)
+        said = refused(capsys, "circuit", "--base", folder / shape, "--pairs", given, "--out", folder / "out")
+        assert f"no circuits are defined for {name}ForCausalLM" in said
+    facts = ("--facts", folder / "facts.json")
+    fact = {"subject": "Dee", "prompt": "Rome lies in", "ground_truth": "Italy"}
+    (folder / "facts.json").write_text(json.dumps([fact]))
+    assert "the subject 'Dee' is not in its prompt 'Rome lies in'" in refused(capsys, *options(folder, *facts))
+    relation = {"name": "in", "prompt_templates_zs": ["{} is in"], "samples": []}
+    (folder / "facts.json").write_text(json.dumps(relation))
+    assert "facts.json: the relation has no samples" in refused(capsys, *options(folder, *facts))
     write_safeedit(INSTANCES[:1], folder / "one.json")
     assert "as many tokens as one that is not" in refused(capsys, *options(folder, "--pairs", folder / "one.json"))
 

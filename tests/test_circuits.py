@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import byte_tokenizer, tiny_checkpoint
+from conftest import CONFIGS, byte_tokenizer, tiny_checkpoint
 from made_checkpoints import perturbed
 from safetensors.torch import load_file
 from torch import nn
@@ -501,16 +501,32 @@ def test_scores_are_saved_and_opened(gpt2: Checkpoint, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("shape", "said"),
-    [("gemma2", "normalises what attention and MLP write"), ("gemma3", "normalises"), ("neox", "parallel blocks")],
+    [("gemma2", "normalises what attention and MLP write"), ("gemma3", "normalises"), ("neox", "in parallel")],
 )
 def test_architectures_of_another_graph_are_refused(shape: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         find_circuit(tiny_checkpoint(shape), RAGGED)
 
 
+def test_norms_after_the_addition_are_refused() -> None:
+    config = CONFIGS["opt"]()
+    config.do_layer_norm_before = False
+    post_norm = replace(tiny_checkpoint("opt"), model=AutoModelForCausalLM.from_config(config).eval())
+    with pytest.raises(InputError, match="no circuits are defined for OPTForCausalLM: it has no norm after its last"):
+        find_circuit(post_norm, RAGGED)
+
+
+def test_blocks_that_are_parallel_whatever_their_config_says_are_refused() -> None:
+    checkpoint = tiny_checkpoint("neox")
+    checkpoint.model.config.use_parallel_residual = False
+    with pytest.raises(InputError, match="block 0 is not stream"):
+        find_circuit(checkpoint, RAGGED)
+
+
 def test_a_packed_matrix_in_another_order_is_refused() -> None:
     """GPT-NeoX with blocks one after the other packs by head."""
     checkpoint = tiny_checkpoint("neox")
+    checkpoint.model.config.use_parallel_residual = False
     checkpoint.model.config.use_parallel_residual = False
     for block in checkpoint.model.gpt_neox.layers:
         block.use_parallel_residual = False

@@ -201,8 +201,13 @@ def check_architecture(checkpoint: Checkpoint) -> None:
     """Refuse what is known beforehand to be built otherwise; a skeleton will do.
 
     Raises:
-        InputError: for norms on what is written, or attention that is not queries, keys and values of whole heads.
+        InputError: for norms on what is written, or none after the last block, parallel attention and MLP, or attention
+            that is not queries, keys and values of whole heads.
     """
+    if getattr(checkpoint.model.config, "use_parallel_residual", False):  # others have no norm in front of the MLP
+        raise undefined(checkpoint, "its blocks run attention and MLP in parallel")
+    if not checkpoint.names.has("ln_final"):
+        raise undefined(checkpoint, "it has no norm after its last block, but after each addition or none")
     for post in ("ln1_post", "ln2_post"):
         if checkpoint.names.has(f"blocks.0.{post}"):
             raise undefined(checkpoint, "it normalises what attention and MLP write before adding it")
