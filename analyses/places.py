@@ -28,6 +28,7 @@ from mechinterp.audit.tables.reading import interval_of
 from mechinterp.audit.tables.reading import rows as rows_of
 from mechinterp.cli.terminal import terminal
 from mechinterp.data.storage.tables import read_table, write_table
+from mechinterp.errors import InputError
 from mechinterp.measures.verdict import where_it_sits
 from mechinterp.runs.calibration.settings import MetaSettings
 from mechinterp.runs.calibration.subjects import Subjects
@@ -41,7 +42,10 @@ def measured(study: Study, kinds: list[str], reporter: Any) -> pd.DataFrame:
     """A row per checkpoint; those that the file has already are kept."""
     file = study.folder / "places.csv"
     rows: list[dict[str, Any]] = read_table(file).to_dict("records") if file.exists() else []  # type: ignore[assignment]
-    baseline, base = Baseline.load(study.folder / "evidence" / "base"), study.checkpoint("vanilla")
+    recorded = study.folder / "evidence" / "base"
+    if not recorded.is_dir():
+        raise InputError(f"{study.folder}: its base is not recorded yet; finish the study with mechinterp reproduce")
+    baseline, base = Baseline.load(recorded), study.checkpoint("vanilla")
     settings = study.config.origins.model_copy(update={"game": "always", "readouts": ("log_odds",)})
     asked = Asked.of(
         base,

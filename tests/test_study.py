@@ -233,6 +233,15 @@ def test_places_are_found_where_they_were_changed(run: Path, tmp_path: Path) -> 
         assert row["right"] == (row["where"] == row["expected"])
 
 
+def test_places_of_a_study_that_is_not_finished_are_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "begun").mkdir()
+    shutil.copy(run / "manifest.json", tmp_path / "begun")
+    assert run_script(REPOSITORY / "analyses" / "places.py", tmp_path / "begun") == 2
+    assert "its base is not recorded yet; finish the study with mechinterp reproduce" in capsys.readouterr().err
+
+
 def test_what_columns_hold_is_written_down(capsys: pytest.CaptureFixture) -> None:
     assert run_script(REPOSITORY / "analyses" / "table.py", "--columns") == 0
     assert capsys.readouterr().out == (REPOSITORY / "analyses" / "columns.md").read_text(encoding="utf-8")
