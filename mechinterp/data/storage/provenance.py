@@ -105,8 +105,16 @@ def _imports(node: ast.AST) -> Iterator[str]:
         yield from (alias.name for alias in node.names if _is_own(alias.name))
     elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module and _is_own(node.module):
         yield from (_defining(node.module, alias.name) for alias in node.names)
-    for part in ast.iter_child_nodes(node):
-        yield from _imports(part)
+    for _, parts in _blocks(node):
+        for part in parts:
+            yield from _imports(part)
+
+
+def _blocks(node: ast.AST) -> Iterator[tuple[str, list[ast.AST]]]:
+    """The lists of statements below a node, by field: expressions, most of a tree, hold none."""
+    for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+        if isinstance(parts := getattr(node, field, None), list):
+            yield field, parts
 
 
 def _defining(module: str, name: str) -> str:
@@ -153,10 +161,13 @@ def _tree(module: str) -> ast.Module | None:
     if place is None or not place.name.endswith(".py"):
         return None
     tree = ast.parse(place.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        for field in ("body", "orelse", "finalbody"):
-            if isinstance(statements := getattr(node, field, None), list):
-                setattr(node, field, [one for one in statements if not _is_text(one)])
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        for field, parts in _blocks(node):
+            kept = [part for part in parts if not _is_text(part)]
+            setattr(node, field, kept)
+            waiting += kept
     return tree
 
 
