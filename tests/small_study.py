@@ -15,7 +15,16 @@ REPOSITORY = Path(__file__).parent.parent
 
 SMALL = {
     "corpus": {"questions_per_category": 6, "attacks_per_split": 12, "n_documents": 600, "n_comments": 200},
-    "organism": {"n_layers": 3, "d_model": 32, "n_heads": 2, "d_mlp": 72, "vocab_size": 1000, "steps": 160},
+    "organism": {
+        "n_layers": 3,
+        "d_model": 32,
+        "n_heads": 2,
+        "d_mlp": 72,
+        "vocab_size": 1000,
+        "steps": 140,
+        "batch_size": 6,  # few rows and a high rate: a third of the time, and unsafe answers as well as safe ones
+        "learning_rate": 8e-3,
+    },
     "never": True,
     "sft": {"steps": 4, "batch_size": 4, "learning_rate": 1e-3, "max_length": 256},
     "dpo": {"steps": 4, "batch_size": 4, "learning_rate": 1e-3, "max_length": 256},
