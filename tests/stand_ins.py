@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from mechinterp.answers.wording import UNSAFELY, Wording
 from mechinterp.report import plates
 
-_draw_figures = plates.draw_figures
+drawn = plates.draw_figures
+"""The figures themselves."""
 
 
 def _kind(table: pd.DataFrame) -> tuple[object, ...]:
@@ -35,7 +36,7 @@ def drawn_once(tables: Mapping[str, pd.DataFrame], wording: Wording = UNSAFELY) 
         found: list[tuple[str, Figure]] = [(name, Figure())]
         if not note.exists():
             with patch.dict(plates.PLATES, {name: plate}, clear=True):
-                found = list(_draw_figures(tables, wording))
+                found = list(drawn(tables, wording))
             if found:
                 note.touch()
         yield from found

@@ -9,7 +9,7 @@ import ast
 import importlib.util
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import nbformat
@@ -22,17 +22,33 @@ NAMES = ("01_erase_or_bypass", "02_probe_your_checkpoint", "03_neurons_and_relap
 ANEW = """
 %reset -f
 import gc
-import mechinterp.report.picture  # what is shown is rendered
-from mechinterp.report import plates
+import sys
 
+import mechinterp.report.picture  # what is shown is rendered
+from mechinterp.report import page, plates
+
+sys.path.append({tests!r})
+import stand_ins
+
+page.draw_figures = plates.draw_figures = stand_ins.drawn if {whole} else stand_ins.drawn_once
 plates.rendered = getattr(plates, "rendered", plates.figure_bytes)
-plates.figure_bytes = lambda figure, kind="png", render=plates.rendered: (
-    render(figure) if kind in {kinds} else kind.encode()
+plates.figure_bytes = lambda figure, kind="png", whole={whole}, render=plates.rendered: (
+    render(figure) if whole and kind == "png" else kind.encode()
 )
 gc.freeze()  # the libraries are not looked through whenever garbage is collected
 %reset -f
 """
-"""Run before a lesson: it has no name of another, and of the figures that it writes to files only some are rendered."""
+"""Run before a lesson: it has no name of another, and figures in files are stand-ins unless `whole`."""
+FEWER = {
+    "steering_inputs=12, null_draws=10": "max_new_tokens=4, steering_inputs=4, middle_inputs=4, null_draws=2",
+    "steering_inputs=24": "max_new_tokens=4, steering_inputs=4, middle_inputs=4, null_draws=8",
+    "RelapseSettings(prompts=20,": "RelapseSettings(prompts=4,",
+    "CircuitSettings(pairs=16, random=10)": "CircuitSettings(pairs=8, random=2)",
+    '"steps": 60': '"steps": 6',
+    "prompts=24, options": "prompts=4, options",
+    '"steps": [10]': '"steps": [2]',
+}
+"""What the lessons ask for, and how much less is enough to see that they run: they leave the same kinds of outputs."""
 REMARKS = re.compile(
     r"^\d+ of (the )?\d+ .*(they are neutral|each text counts once)$"
     r"|^\w+: the edges out of the input make up .* take more `steps`$",
@@ -43,6 +59,14 @@ REMARKS = re.compile(
 
 def read(name: str) -> NotebookNode:
     return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+
+
+def shortened(lessons: Iterable[NotebookNode]) -> None:
+    """Ask for less in every lesson; each of the texts that are replaced is found once."""
+    cells = [cell for lesson in lessons for cell in code(lesson)]
+    for much, little in FEWER.items():
+        (found,) = (cell for cell in cells if much in cell.source)
+        found.source = found.source.replace(much, little)
 
 
 def executor() -> Callable[..., NotebookNode]:
@@ -115,8 +139,8 @@ def test_lessons_are_written_on_the_face() -> None:
 def executed(small_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, NotebookNode]:
     """The lessons, each run from beginning to end, one after the other in one kernel, which imports the libraries once.
 
-    On a small study that is finished; `make notebooks` runs each on its own, on the default one. The second lesson
-    compares two checkpoints and has every plate of them rendered.
+    On a small study that is finished, with less asked for; `make notebooks` runs each on its own, on the default one.
+    The second lesson compares two checkpoints and has every plate of them rendered.
     """
     folder = tmp_path_factory.mktemp("lessons")
     shutil.copytree(small_runs, folder / "runs")
@@ -126,10 +150,11 @@ def executed(small_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     for config in ("organism", "organism-methods"):
         shutil.copy(small_runs / "small.yaml", folder / "analyses" / "configs" / f"{config}.yaml")
     lessons = {name: read(name) for name in NAMES}
+    shortened(lessons.values())
     whole = new_notebook()
     for name, lesson in lessons.items():
-        kinds_rendered = ["png"] if name == NAMES[1] else []
-        whole.cells += [new_code_cell(ANEW.format(kinds=kinds_rendered)), *lesson.cells]
+        anew = ANEW.format(tests=str(Path(__file__).parent), whole=name == NAMES[1])
+        whole.cells += [new_code_cell(anew), *lesson.cells]
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("IPYTHONDIR", str(folder / "ipython"))
         executor()(whole, folder / "notebooks")  # raises at the first cell that does
