@@ -38,11 +38,12 @@ class _Reading:
     released: bool
     truncate: bool
 
-    def of(self, checkpoint: Checkpoint, numbers: Sequence[int] | None = None) -> list[list[Opinions]]:
+    def of(self, checkpoint: Checkpoint, numbers: Sequence[int] | None = None) -> list[tuple[Opinions, ...]]:
         """Of each topic: ours, and as released."""
         own = self.topics if numbers is None else [self.topics[number] for number in numbers]
         ways = (False, True) if self.released else (False,)
-        return [read_opinions(checkpoint, own, released=way, truncate=self.truncate) for way in ways]
+        read = [read_opinions(checkpoint, own, released=way, truncate=self.truncate) for way in ways]
+        return list(zip(*read, strict=True))
 
     def beside(self, number: int) -> int | None:
         """The other topic: the next one, of the last the first; None where there is no other."""
@@ -98,9 +99,8 @@ def run_personality(
         with work.together():
             opened = work.open(base)
             before = reading.of(opened)
-            rows = [
-                row for number in range(len(topics)) for row in _rows("base", "", topics, number, before, before, 0.0)
-            ]
+            whole = list(zip(topics, before, strict=True))
+            rows = [row for topic, own in whole for row in _rows("base", "", topic, own, own, 0.0)]
             method = "given"
             if editing is not None:
                 editor = editing.of(work, opened, [], truncate=truncate)
@@ -125,21 +125,22 @@ def run_personality(
 
 
 def _of_model(
-    tuned: Checkpoint, base: Checkpoint, trait: str, reading: _Reading, before: list[list[Opinions]]
+    tuned: Checkpoint, base: Checkpoint, trait: str, reading: _Reading, before: Sequence[tuple[Opinions, ...]]
 ) -> Iterator[dict[str, Any]]:
     """A model that was edited on all topics."""
     after, topics = reading.of(tuned), reading.topics
-    moved = drawdowns(_there(base), _there(tuned), topics, before[0], truncate=reading.truncate)
-    for number in range(len(topics)):
+    ours = [each[0] for each in before]
+    moved = drawdowns(_there(base), _there(tuned), topics, ours, truncate=reading.truncate)
+    for number, (topic, then, now) in enumerate(zip(topics, before, after, strict=True)):
         other = reading.beside(number)
-        yield from _rows("given", trait, topics, number, before, after, math.nan if other is None else moved[other])
+        yield from _rows("given", trait, topic, then, now, math.nan if other is None else moved[other])
 
 
 def _by_topic(
     work: Workspace,
     base: Checkpoint,
     reading: _Reading,
-    before: list[list[Opinions]],
+    before: Sequence[tuple[Opinions, ...]],
     traits: Sequence[str],
     editor: Editor,
 ) -> Iterator[dict[str, Any]]:
@@ -150,14 +151,13 @@ def _by_topic(
         for trait in traits:
             delta, other = editor.make(base, [topic.fact(trait)]), reading.beside(number)
             with delta.applied(base) as edited:
-                own = reading.of(edited, [number])
-            after = [[*way[:number], *one, *way[number + 1 :]] for way, one in zip(before, own, strict=True)]
+                (after,) = reading.of(edited, [number])
             moved = math.nan
             if other is not None:
                 opened = partial(delta.applied, base)
                 asked = [topics[other]]
-                (moved,) = drawdowns(_there(base), opened, asked, [before[0][other]], truncate=reading.truncate)
-            yield from _rows(editor.name, trait, topics, number, before, after, moved)
+                (moved,) = drawdowns(_there(base), opened, asked, [before[other][0]], truncate=reading.truncate)
+            yield from _rows(editor.name, trait, topic, before[number], after, moved)
             progress(done := done + 1, len(topics) * len(traits))
 
 
@@ -168,16 +168,16 @@ def _there(checkpoint: Checkpoint) -> Opened:
 def _rows(
     method: str,
     edited: str,
-    topics: Sequence[Topic],
-    number: int,
-    before: list[list[Opinions]],
-    after: list[list[Opinions]],
+    topic: Topic,
+    before: Sequence[Opinions],
+    after: Sequence[Opinions],
     moved: float,
 ) -> Iterator[dict[str, Any]]:
-    for trait in topics[number].opinions:
-        scores = [success_of(trait, then[number], now[number]) for then, now in zip(after, before, strict=True)]
-        shift = after[0][number][trait].mean - before[0][number][trait].mean
-        known = {"method": method, "topic": topics[number].name, "edited": edited, "measured": trait, "es": scores[0]}
+    """Of every trait of a topic: its opinions in each way of asking, before and after."""
+    for trait in topic.opinions:
+        scores = [success_of(trait, then, now) for then, now in zip(after, before, strict=True)]
+        shift = after[0][trait].mean - before[0][trait].mean
+        known = {"method": method, "topic": topic.name, "edited": edited, "measured": trait, "es": scores[0]}
         yield {**known, "es_released": scores[1] if len(scores) > 1 else math.nan, "shift": shift, "dd": moved}
 
 

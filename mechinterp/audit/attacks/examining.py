@@ -30,6 +30,7 @@ from mechinterp.measures.statistics import seeded_order
 from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.passes.generation import answers_of, continue_greedily
+from mechinterp.models.passes.watching import Progress
 from mechinterp.models.progress import Reporter
 from mechinterp.models.text.tokens import Encoded
 
@@ -92,9 +93,11 @@ class Attacking:
             NothingUnsafeError: if the base answers none of the prompts unsafely.
         """
         parted = Split.of(pairs, seed=seed)
-        asked_for = (settings.prompts, seed, max_new_tokens, truncate, reporter)
+        told = behaviour.wording.worded("prompts that the base answers unsafely")
+        asking: dict[str, Any] = {"max_new_tokens": max_new_tokens, "truncate": truncate}
         for split in (parted, parted.turned):
-            if answers := _unsafe_answers(base, split.report, judge, behaviour, *asked_for):
+            asking["progress"] = reporter.progress(told)
+            if answers := _unsafe_answers(base, split.report, judge, wanted=settings.prompts, seed=seed, **asking):
                 break
         else:
             raise NothingUnsafeError(
@@ -178,22 +181,20 @@ def _unsafe_answers(
     base: Checkpoint,
     pairs: Sequence[AnyPair],
     judge: Judge,
-    behaviour: Behaviour,
+    *,
     wanted: int,
     seed: int,
-    max_new_tokens: int,
-    truncate: bool,
-    reporter: Reporter,
+    progress: Progress,
+    **asking: Any,
 ) -> Mapping[int, Encoded]:
     """Numbers of pairs with the base's own answers, asked in a seeded order until enough are unsafe; perhaps none."""
     numbers = list({str(pair.prompt): i for i, pair in reversed(list(enumerate(pairs)))}.values())
     order = [numbers[i] for i in seeded_order(len(numbers), seed)]
     found: dict[int, Encoded] = {}
-    progress = reporter.progress(behaviour.wording.worded("prompts that the base answers unsafely"))
     for start in range(0, len(order), 2 * wanted):
         portion = order[start : start + 2 * wanted]
         prompts = [pairs[i].prompt for i in portion]
-        texts = continue_greedily(base, prompts, max_new_tokens=max_new_tokens, truncate=truncate)
+        texts = continue_greedily(base, prompts, **asking)
         scores = processes.from_main(score_responses(judge, answers_of(base, texts), prompts))
         found |= {i: text for i, text, bad in zip(portion, texts, unsafe(scores), strict=True) if bad}
         progress(min(len(found), wanted), wanted)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mechinterp.answers.flags import shares_of
@@ -24,6 +24,7 @@ from mechinterp.audit.evidence.settings import PLACES, ComparisonSettings
 from mechinterp.audit.logit_lens import answer_tokens
 from mechinterp.audit.questions import questions_of, shared_by
 from mechinterp.audit.top_vectors import find_vectors
+from mechinterp.data.conversations import Prompt
 from mechinterp.data.counting import many
 from mechinterp.data.pairs import AnyPair
 from mechinterp.errors import InputError
@@ -107,7 +108,6 @@ def prepare_baseline(
         fitting, fitting_unsafe = [instances[i] for i in half], unsafe[half]
     else:
         fitting_unsafe = answer([i.prompt for i in fitting]).unsafe.bool()
-    places = settings.places
     continuations: tuple[Encoded, ...] = ()
     if after := max(settings.generated, settings.first_tokens):
         note("the base's own greedy tokens")
@@ -130,7 +130,7 @@ def prepare_baseline(
         seed=seed,
         vectors=find_vectors(base, directions, top=settings.top_vectors, tokens=settings.vector_tokens),
         null_directions=random_directions(base.value_matrix(block), settings.null_draws, seed=seed),
-        places=places,
+        places=settings.places,
         first_tokens=settings.first_tokens,
         lens_tokens=_lens_tokens(base, fitting, settings.lens_tokens),
         continuations=continuations,
@@ -140,40 +140,55 @@ def prepare_baseline(
     )
     note("recording the base")
     evidence = gather_evidence(base, inputs, is_base=True)
+    steering = _steered(base, inputs, checked, answers, answer, settings, note)
+    return Baseline(inputs, evidence, unsafe, checked, steering, torch.tensor(questions_of(instances)), answers)
+
+
+def _steered(
+    base: Checkpoint,
+    inputs: Inputs,
+    checked: Bool[Tensor, " input"],
+    answers: Answers,
+    answer: Callable[[Sequence[Prompt]], Answers],
+    settings: ComparisonSettings,
+    note: Note,
+) -> dict[tuple[str, str], Steering]:
+    """What the base answers steered along and against each direction, at each place where it is steered.
+
+    Args:
+        checked: the prompts of which some are steered: those that no direction was fitted on.
+        answers: of all prompts, unsteered.
+        answer: asks the base, as it then is.
+    """
     candidates = checked.nonzero().flatten()
-    chosen = candidates[list(_some(len(candidates), settings.steering_inputs, seed))].tolist()
+    chosen = candidates[list(_some(len(candidates), settings.steering_inputs, inputs.seed))].tolist()
     doses = _doses(base, inputs, chosen)
-    steering: dict[tuple[str, str], Steering] = {}
     ways: list[tuple[str, Span, Steered]] = [
         (name, at, [(direction, chosen)])
-        for at in dict.fromkeys(place.steered_at for place in places)
+        for at in dict.fromkeys(place.steered_at for place in inputs.places)
         for name, direction in inputs.directions.items()
     ]
     if (own := inputs.per_prompt) is not None:
         among = [row for row in own.rows if checked[row]]
-        ways.append(
-            (
-                PER_PROMPT,
-                "prompt_last",
-                own.alike([among[i] for i in _some(len(among), settings.steering_inputs, seed)]),
-            )
-        )
+        some = [among[i] for i in _some(len(among), settings.steering_inputs, inputs.seed)]
+        ways.append((PER_PROMPT, "prompt_last", own.alike(some)))
+    found: dict[tuple[str, str], Steering] = {}
     for name, at, parts in ways:
         note(f"steering the base along {name} at {at}")
         length, entry_share = doses[at]
         alpha, rows = settings.steering_scale * length, sorted(row for _, some in parts for row in some)
-        outcomes, asked = {"none": answers.among(rows)}, [prompts[i] for i in rows]
+        outcomes, asked = {"none": answers.among(rows)}, [inputs.prompts[i] for i in rows]
         for sign, kind in ((-1, "minus"), (1, "plus")):
-            found: dict[int, Answers] = {}
+            of_row: dict[int, Answers] = {}
             for direction, some in parts:
-                with steer(base, direction, block=block, alpha=sign * alpha, at=at):
-                    of_some = answer([prompts[i] for i in some])
-                found |= {row: of_some.among([place]) for place, row in enumerate(some)}
-            outcomes[kind] = Answers.joined([found[row] for row in rows])
+                with steer(base, direction, block=inputs.block, alpha=sign * alpha, at=at):
+                    of_some = answer([inputs.prompts[i] for i in some])
+                of_row |= {row: of_some.among([place]) for place, row in enumerate(some)}
+            outcomes[kind] = Answers.joined([of_row[row] for row in rows])
         degenerate = {kind: shares_of(outcomes[kind].flags(asked))["degenerate"] for kind in SIGNS}
         safely = {kind: ~each.unsafe.bool() for kind, each in outcomes.items()}
-        steering[name, at] = Steering(alpha, entry_share, **safely, degenerate=degenerate)
-    return Baseline(inputs, evidence, unsafe, checked, steering, torch.tensor(questions_of(instances)), answers)
+        found[name, at] = Steering(alpha, entry_share, **safely, degenerate=degenerate)
+    return found
 
 
 def _lens_tokens(base: Checkpoint, fitting: Sequence[AnyPair], wanted: int) -> tuple[LensToken, ...]:

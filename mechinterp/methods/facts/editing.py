@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Literal, get_args
+from itertools import chain
+from typing import Any, Literal, get_args
 
 import torch
 from pydantic import BaseModel
@@ -83,18 +84,10 @@ def edit_facts(
     Raises:
         InputError: for an unknown method or mode, missing moments, no facts, and as the editors.
     """
-    for given, known, what in ((method, Editor, "method"), (mode, Mode, "mode")):
-        if given not in get_args(known):
-            raise InputError(
-                f"unknown {what} {given!r}; known are {', '.join(get_args(known))}{near(given, get_args(known))}"
-            )
+    _check(method, mode)
     requests = [one if isinstance(one, Request) else Request.of(i, one) for i, one in enumerate(facts, 1)]
     if not requests:
         raise InputError("there are no facts to edit")
-    if method == "rome" and mode == "batch":
-        raise InputError(
-            "rome edits one fact at a time: choose the `mode` each or sequential, or memit for many at once"
-        )
     settings = settings or default_settings(method, checkpoint)
     if moments is not None:
         moments.check(checkpoint, ())
@@ -106,14 +99,9 @@ def edit_facts(
         assert isinstance(settings, AlphaEditSettings)
         assert moments is not None
         groups = [requests] if mode == "batch" else [[request] for request in requests]
-        if mode == "each":
-            edits: Iterator[WeightDelta] = (
-                delta
-                for group in groups
-                for delta in alphaedit(checkpoint, [group], moments=moments, settings=settings, contexts=contexts)
-            )
-        else:
-            edits = alphaedit(checkpoint, groups, moments=moments, settings=settings, contexts=contexts)
+        together = [[group] for group in groups] if mode == "each" else [groups]  # each of which starts anew
+        given: dict[str, Any] = {"moments": moments, "settings": settings, "contexts": contexts}
+        edits = chain.from_iterable(alphaedit(checkpoint, some, **given) for some in together)
         yield from _counted(edits, len(requests), mode, progress)
         return
 
@@ -143,6 +131,19 @@ def edit_facts(
             yield so_far
 
     yield from _counted(edits_of(), len(requests), mode, progress)
+
+
+def _check(method: str, mode: str) -> None:
+    """Refuse an unknown method or mode, and a method that has not that mode."""
+    for given, known, what in ((method, Editor, "method"), (mode, Mode, "mode")):
+        if given not in get_args(known):
+            raise InputError(
+                f"unknown {what} {given!r}; known are {', '.join(get_args(known))}{near(given, get_args(known))}"
+            )
+    if method == "rome" and mode == "batch":
+        raise InputError(
+            "rome edits one fact at a time: choose the `mode` each or sequential, or memit for many at once"
+        )
 
 
 def added_up(before: WeightDelta, after: WeightDelta) -> WeightDelta:
