@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mechinterp.answers.side_effects import OverRefusal
+    from mechinterp.data.benign import BenignPrompt
     from mechinterp.data.pairs import AnyPair
+    from mechinterp.models.checkpoints import Checkpoint
     from mechinterp.models.text.chat import ChatChoice, ChatFormat
 
 commands = typer.Typer()
@@ -91,13 +93,7 @@ def evaluate(
         raise InputError("give --model to ask a checkpoint, or --responses to judge saved responses again")
     if responses is not None:
         given = {"--edit": edit, "--benign": benign, "--against": against, "--harness-task": harness_task}
-        given |= {"--knowledge": knowledge, "--suffix": suffix, "--prefix": prefix}
-        if useless := [name for name, value in given.items() if value]:
-            raise InputError(
-                f"{', '.join(useless)}: nothing is generated with --responses; leave it out or give --model"
-            )
-        if data is None and reading != Reading():
-            raise InputError("options of columns and --safe-log are of --data")
+        _check_saved({**given, "--knowledge": knowledge, "--suffix": suffix, "--prefix": prefix}, data, reading)
         _judge_again(responses, None if data is None else reading.of(data), judging, seed, loading.device, out)
         return
     assert model is not None
@@ -152,10 +148,7 @@ def evaluate(
         asking: dict[str, Any] = {"max_new_tokens": max_new_tokens, "knowledge": questions, **around}
         asking["responses"] = None if out is None else out / "responses.jsonl"
         if edits:
-            if without := [i.id for i in instances if i.id not in edits]:
-                terminal.note(f"no edit for {len(without)} of {len(instances)} instances: {some(without)}")
-            if strange := sorted(set(edits) - {i.id for i in everything}):
-                terminal.note(f"not in {data}: the instances of {many(len(strange), 'edit')}: {some(strange)}")
+            _note_unmatched(edits, instances, everything, data, terminal.note)
             asking["progress"] = terminal.progress("answering, edit by edit")
             result = defend_edits(checkpoint, edits, instances, chosen_judge, method=edit.name, **asking)  # type: ignore[union-attr]
             report(result, chosen_judge, out)
@@ -170,34 +163,13 @@ def evaluate(
         extra: dict[str, pd.DataFrame] = {}
         found: tuple[OverRefusal, ...] = ()
         if prompts:
-            from mechinterp.answers.refusals import refusal_detector
-            from mechinterp.answers.side_effects import measure_side_effects
-            from mechinterp.models.equality import equal_weights, notes_of_equal
-
-            other = None
+            other = checkpoint if delta is not None else None
             if against is not None:
-                other = replace(loading, base=None).of(against, read)
-                if equal_weights(other, checkpoint):
-                    (note,) = notes_of_equal("base", [checkpoint.name], lambda *_: True)
-                    terminal.note(note)
-            elif delta is not None:
-                other = checkpoint
-            detector = refusal_detector(
-                [i.safe for i in everything],
-                [p.answer for p in prompts],
-                seed=seed,
-                asked=[p.prompt for p in prompts],
-            )
-            extra["side_effects"], found = measure_side_effects(
-                evaluated,
-                prompts,
-                detector,
-                open_base=None if other is None else lambda: nullcontext(other),
-                max_new_tokens=max_new_tokens,
-                seed=seed,
-                progress=terminal.progress("benign prompts"),
-                **around,
-            )
+                other = _base(replace(loading, base=None).of(against, read), checkpoint, terminal.note)
+            asking = {"max_new_tokens": max_new_tokens, "seed": seed, **around}
+            asking["progress"] = terminal.progress("benign prompts")
+            safe = [pair.safe for pair in everything]
+            extra["side_effects"], found = _side_effects(evaluated, other, prompts, safe, **asking)
             if out is not None and rank() == 0:
                 for one in found:
                     one.save(out / f"benign-{'tuned' if one is found[-1] else 'base'}.jsonl")
@@ -209,12 +181,58 @@ def evaluate(
     report(result, chosen_judge, out, extra, found)
 
 
+def _base(base: Checkpoint, checkpoint: Checkpoint, note: Callable[[str], None]) -> Checkpoint:
+    """The base that a checkpoint is set against, itself; it is told where the two are the same."""
+    from mechinterp.models.equality import equal_weights, notes_of_equal
+
+    if equal_weights(base, checkpoint):
+        note(*notes_of_equal("base", [checkpoint.name], lambda *_: True))
+    return base
+
+
+def _side_effects(
+    opened: Callable[[], Any],
+    base: Checkpoint | None,
+    benign: Sequence[BenignPrompt],
+    safe: Sequence[str],
+    *,
+    seed: int,
+    **asking: Any,
+) -> tuple[pd.DataFrame, tuple[OverRefusal, ...]]:
+    """What a checkpoint does to harmless prompts; refusals are known by safe answers of pairs."""
+    from mechinterp.answers.refusals import refusal_detector
+    from mechinterp.answers.side_effects import measure_side_effects
+
+    answers, prompts = [one.answer for one in benign], [one.prompt for one in benign]
+    detector = refusal_detector(safe, answers, seed=seed, asked=prompts)
+    open_base = None if base is None else lambda: nullcontext(base)
+    return measure_side_effects(opened, benign, detector, open_base=open_base, seed=seed, **asking)
+
+
 def _note_own_suffix(edit: Path, note: Callable[[str], None]) -> None:
     """Tell where an edit is asked without the suffix that it was made with."""
     from mechinterp.models.deltas import WeightDelta
 
     if own := WeightDelta.load(edit).settings.get("suffix"):
         note(f"the edit was made with a suffix, and the paper asks with it: --suffix {json.dumps(own)}")
+
+
+def _note_unmatched(
+    edits: Collection[int], asked: Sequence[AnyPair], known: Sequence[AnyPair], data: Path, note: Callable[[str], None]
+) -> None:
+    """Tell which instances have no edit, and which edits are of instances that are not there."""
+    if without := [i.id for i in asked if i.id not in edits]:
+        note(f"no edit for {len(without)} of {len(asked)} instances: {some(without)}")
+    if strange := sorted(set(edits) - {i.id for i in known}):
+        note(f"not in {data}: the instances of {many(len(strange), 'edit')}: {some(strange)}")
+
+
+def _check_saved(given: Mapping[str, object], data: Path | None, reading: Reading) -> None:
+    """Refuse options that do nothing where saved responses are judged."""
+    if useless := [name for name, value in given.items() if value]:
+        raise InputError(f"{', '.join(useless)}: nothing is generated with --responses; leave it out or give --model")
+    if data is None and reading != Reading():
+        raise InputError("options of columns and --safe-log are of --data")
 
 
 def _judge_again(

@@ -66,18 +66,7 @@ def write_report(
     run = Path(run)
     check_free((out or run) / "report.html")
     tables, certified, wording = read_tables(run), _certified(), wording_of(run)
-    if drawn is None:
-        pictures = {name: figure_bytes(figure) for name, figure in draw_figures(tables, wording)}
-    else:
-        pictures = {path.stem: path.read_bytes() for path in drawn if path.suffix == ".png"}
-    figures = {name: base64.b64encode(picture).decode() for name, picture in pictures.items()}
-    environment = Environment(
-        loader=PackageLoader("mechinterp.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    figures, environment = _pictures(tables, wording, drawn), _environment()
     last, manifest = last_steps(tables), _read_manifest(run)
     cards = [card_of(method, tables, made=_made(method, manifest)) for method in tuned_methods(last)]
     counted, rested = wording.worded(which_count(last)), wording.worded(rests_on(last))
@@ -127,6 +116,25 @@ def write_report(
         settings=_settings(manifest),
     )
     return write_text((out or run) / "report.html", page)
+
+
+def _pictures(tables: Mapping[str, pd.DataFrame], wording: Wording, drawn: Iterable[Path] | None) -> dict[str, str]:
+    """The figures as the page holds them, in base 64: those that were drawn, else drawn now."""
+    if drawn is None:
+        pictures = {name: figure_bytes(figure) for name, figure in draw_figures(tables, wording)}
+    else:
+        pictures = {path.stem: path.read_bytes() for path in drawn if path.suffix == ".png"}
+    return {name: base64.b64encode(picture).decode() for name, picture in pictures.items()}
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("mechinterp.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 @cache

@@ -122,6 +122,17 @@ def works(config: StudyConfig, methods: Sequence[Method], texts: Texts, shape: S
     }
     if config.never:
         found["never"] = found["vanilla"]
+    found |= _wanted(config, texts, n_blocks)
+    for method in methods:
+        work = method.recipe.work
+        found[method.name] = Work(method.line) if work is None else work(config.settings_of(method.name), texts)
+    return found
+
+
+def _wanted(config: StudyConfig, texts: Texts, n_blocks: int) -> dict[str, Work]:
+    """The work of the stages that a study has where its config asks for them."""
+    n_test, n_tuned, new = texts.test, len(config.studied), config.max_new_tokens
+    questions, found = min(config.knowledge_questions, texts.knowledge), dict[str, Work]()
     if (teach := config.teach) is not None:
         lessons = training_work(teach, texts, texts.safe, unit="conversations", sequences=1, passes=3, references=0)
         each = teach.asked + questions + len(GENERAL_QUESTIONS)
@@ -165,7 +176,4 @@ def works(config: StudyConfig, methods: Sequence[Method], texts: Texts, shape: S
         tried, answered = len(rates.learning_rates), rates.instances + rates.questions
         does = f"{rates.instances:,} edits at each of {tried} learning rates"
         found["rates"] = Work(does, answers=(1 + tried * rates.instances) * answered, new=new)
-    for method in methods:
-        work = method.recipe.work
-        found[method.name] = Work(method.line) if work is None else work(config.settings_of(method.name), texts)
     return found
