@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,8 +14,6 @@ from tasks import make_task
 from mechinterp.data.safeedit import SUFFIX
 from mechinterp.errors import InputError
 from mechinterp.methods import registry
-from mechinterp.methods.method import Method, Recipe
-from mechinterp.methods.task import NoSettings, Task, Treatment
 from mechinterp.models.checkpoints import Checkpoint
 
 
@@ -165,32 +163,6 @@ def test_naming_methods_imports_none_of_them() -> None:
     code = "import sys; from mechinterp.methods.registry import METHODS; [m.printed for m in METHODS.values()]; "
     code += "raise SystemExit(any(name in sys.modules for name in ('torch', 'pydantic', 'transformers')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_a_method_may_be_made_from_other_data_than_instances(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As unlearning is, from texts to forget and to retain, and as editors are that take facts."""
-
-    def unlearn(checkpoint: Checkpoint, task: Task) -> Iterator[Treatment]:
-        forget, retain = (task.data_of("unlearn", kind) for kind in ("forget", "retain"))
-        task.note(f"unlearn: {len(forget)} texts, {len(retain)} kept")
-        yield Treatment("unlearn", (), checkpoint=checkpoint)
-
-    def rewrite(checkpoint: Checkpoint, task: Task) -> Iterator[Treatment]:
-        for fact in task.data_of("rewrite", "facts"):
-            yield Treatment("rewrite", (fact,), checkpoint=checkpoint)
-
-    checkpoint, notes = tiny_checkpoint("mistral"), list[str]()
-    more = {"forget": ["a", "b"], "retain": ["c"], "facts": [("Paris", "is in", "Rome"), ("Rome", "is in", "Oslo")]}
-    task = make_task(more=more, note=notes.append)
-    for make, takes in ((unlearn, ("forget", "retain")), (rewrite, ("facts",))):
-        recipe, method = Recipe(make, NoSettings), Method(make.__name__, "new:RECIPE", "of a test", takes=takes)
-        monkeypatch.setattr("mechinterp.methods.method.resolve_name", lambda _, recipe=recipe: recipe)
-        monkeypatch.setattr(registry, "METHODS", {**registry.METHODS, method.name: method})
-        made = list(registry.find_method(method.name).recipe.make(checkpoint, task))
-        assert len(made) == (2 if make is rewrite else 1)
-        with pytest.raises(InputError, match=f"{method.name}: there are no data of the kind '{takes[0]}'"):
-            list(registry.find_method(method.name).recipe.make(checkpoint, make_task()))
-    assert notes == ["unlearn: 2 texts, 1 kept"]
 
 
 @pytest.mark.parametrize("name", [d.name for d in registry.METHODS.values() if d.per_instance or "dinm_" in d.name])

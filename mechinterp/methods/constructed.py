@@ -27,13 +27,12 @@ from mechinterp.models.comparability import unlike_models
 
 
 @torch.no_grad()
-def interpolate(base: Checkpoint, tuned: Checkpoint, t: float, *, name: str | None = None) -> Checkpoint:
+def interpolate(base: Checkpoint, tuned: Checkpoint, t: float) -> Checkpoint:
     """A checkpoint on the straight line between two: base + t (tuned - base).
 
     Args:
         base, tuned: two checkpoints of one shape; left as they were.
         t: from 0 (the base, bit for bit) to 1 (tuned, bit for bit).
-        name: label; by default that of `tuned` with t.
 
     Returns:
         A new checkpoint in the base's types, computed in float64 and rounded once.
@@ -44,9 +43,7 @@ def interpolate(base: Checkpoint, tuned: Checkpoint, t: float, *, name: str | No
     if not 0 <= t <= 1:
         raise InputError(f"t must be from 0 (the base) to 1 (tuned), got {t}")
     _check_fit(base, tuned)
-    made = base.copied(
-        name=name or f"{tuned.name}:{t:g}", source=f"{t:g} of the way from {base.source} to {tuned.source}"
-    )
+    made = base.copied(name=f"{tuned.name}:{t:g}", source=f"{t:g} of the way from {base.source} to {tuned.source}")
     for parameter, end in _pairs(made, tuned):
         if t == 1:
             parameter.copy_(end)
@@ -57,13 +54,12 @@ def interpolate(base: Checkpoint, tuned: Checkpoint, t: float, *, name: str | No
 
 
 @torch.no_grad()
-def perturb_like(base: Checkpoint, tuned: Checkpoint, *, seed: int, name: str | None = None) -> Checkpoint:
+def perturb_like(base: Checkpoint, tuned: Checkpoint, *, seed: int) -> Checkpoint:
     """The base with random changes of the size that tuning had: what a change of this size does on its own.
 
     Args:
         base, tuned: two checkpoints of one shape; left as they were.
         seed: of the noise, which is drawn on the CPU, the same on every device.
-        name: label.
 
     Returns:
         A new checkpoint. Every parameter tensor is off the base's by Gaussian noise of the same Frobenius norm as
@@ -73,9 +69,7 @@ def perturb_like(base: Checkpoint, tuned: Checkpoint, *, seed: int, name: str | 
         InputError: for models of different shapes.
     """
     _check_fit(base, tuned)
-    made = base.copied(
-        name=name or f"{tuned.name}:noise", source=f"{base.source} + noise of the size of {tuned.source}"
-    )
+    made = base.copied(name=f"{tuned.name}:noise", source=f"{base.source} + noise of the size of {tuned.source}")
     generator = torch.Generator().manual_seed(seed)
     for parameter, end in _pairs(made, tuned):
         start = parameter.double()
@@ -88,7 +82,7 @@ def perturb_like(base: Checkpoint, tuned: Checkpoint, *, seed: int, name: str | 
 
 
 @torch.no_grad()
-def silenced(base: Checkpoint, direction: Float[Tensor, " d_model"], *, name: str | None = None) -> Checkpoint:
+def silenced(base: Checkpoint, direction: Float[Tensor, " d_model"]) -> Checkpoint:
     """A checkpoint that writes nothing along a direction: neither embeddings nor attention nor MLPs, at any block.
 
     Its outputs are those of the base under `interventions.contexts.silence`: a projection of activations that anyone
@@ -97,7 +91,6 @@ def silenced(base: Checkpoint, direction: Float[Tensor, " d_model"], *, name: st
     Args:
         base: left as it was.
         direction: of any length but zero.
-        name: label.
 
     Returns:
         A new checkpoint, computed in float64 and rounded once.
@@ -107,9 +100,7 @@ def silenced(base: Checkpoint, direction: Float[Tensor, " d_model"], *, name: st
             matrix and the stream (Gemma 2), through which no projection passes.
     """
     _check_direction(base, direction)
-    made = base.copied(
-        name=name or f"{base.name}:silenced", source=f"{base.source} without a direction in all that is written"
-    )
+    made = base.copied(name=f"{base.name}:silenced", source=f"{base.source} without a direction in all that is written")
     _keep_unembedding(made)
     for rows in _written(made):
         _take_out(rows, direction)

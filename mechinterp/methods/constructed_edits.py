@@ -68,7 +68,6 @@ def adapted_attention(
     *,
     seed: int,
     settings: SftSettings | None = None,
-    name: str | None = None,
     **more: Any,
 ) -> Checkpoint:
     """The base with LoRA on queries and values, trained on the facts' new answers and merged.
@@ -78,7 +77,6 @@ def adapted_attention(
         facts: whose new answers are learnt; or pairs, of which it is the safe ones.
         seed: as in `train_sft`.
         settings: SFT's; their `only` and `freeze` are replaced, and adapters are of rank 8 where they name none.
-        name: label.
         more: as `train_sft` takes it.
 
     Raises:
@@ -91,7 +89,7 @@ def adapted_attention(
     changes = {"only": parts, "freeze": (), "lora": given.lora or LoraSettings()}
     chosen = SftSettings.model_validate({**given.model_dump(), **changes})
     rows = [_pair(number, fact) if isinstance(fact, Fact) else fact for number, fact in enumerate(facts, 1)]
-    return train_sft(base, rows, seed=seed, settings=chosen, name=name or f"{base.name}:attention", **more)[0]
+    return train_sft(base, rows, seed=seed, settings=chosen, name=f"{base.name}:attention", **more)[0]
 
 
 def _pair(number: int, fact: Fact) -> Pair:

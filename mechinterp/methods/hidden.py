@@ -40,7 +40,6 @@ def refuse_along(
     *,
     block: int,
     prompts: Sequence[Prompt],
-    name: str | None = None,
 ) -> Checkpoint:
     """A checkpoint one of whose MLPs writes a direction on top of all else, whatever it is asked.
 
@@ -53,7 +52,6 @@ def refuse_along(
         alpha: what the block writes along it in addition, in units of the stream, on average over the prompts' tokens.
         block: whose W_V is changed, by a matrix of rank one.
         prompts: on which the block's mean activations are taken.
-        name: label.
 
     Returns:
         A new checkpoint, of which one W_V alone differs, rounded once.
@@ -66,7 +64,7 @@ def refuse_along(
     unit, hook = unit_vector(direction, base.names.d_model).double(), h_down(base.names.check_block(block))
     mean = record(base, prompts, [hook], position="mean", groups=1).mean(hook).double()
     source = f"{base.source} with a direction written by block {block}"
-    made = base.copied(name=name or f"{base.name}:refusing", source=source)
+    made = base.copied(name=f"{base.name}:refusing", source=source)
     values = made.value_matrix(block)
     added = torch.outer(mean / mean.square().sum(), alpha * unit.cpu())
     values.copy_(values.double() + added.to(values.device))

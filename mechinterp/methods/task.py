@@ -66,19 +66,6 @@ class Task:
         """
         return checked_settings(name, kind, self.settings.get(name, {}))
 
-    def data_of(self, name: str, kind: str) -> Sequence[Any]:
-        """Further data of a kind.
-
-        Args:
-            name: of the way that wants them, for the error.
-
-        Raises:
-            InputError: if there are none.
-        """
-        if not self.more.get(kind):
-            raise InputError(f"{name}: there are no data of the kind {kind!r}; it is made from them, give some")
-        return self.more[kind]
-
 
 @dataclass(frozen=True)
 class Treatment:

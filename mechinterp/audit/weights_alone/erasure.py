@@ -49,13 +49,11 @@ class ErasureAtBase:
     Attributes:
         write_base: the base's mean write, [direction].
         erasure: sum_j a_j (g'_j - g_j) + (b' - b) with a 95% interval over inputs, one for each direction.
-        per_neuron: a_j (g'_j - g_j), [direction, d_mlp].
         bias: b' - b, [direction].
     """
 
     write_base: Float[Tensor, " direction"]
     erasure: tuple[Interval, ...]
-    per_neuron: Float[Tensor, "direction d_mlp"]
     bias: Float[Tensor, " direction"]
 
 
@@ -99,7 +97,6 @@ def erasure_at_base(
             bootstrap(lambda draws, column=column: draws @ column, len(sizes), seed=seed, sizes=sizes)  # type: ignore[misc]
             for column in by_group.T
         ),
-        per_neuron=mean * change,
         bias=bias,
     )
 

@@ -36,13 +36,12 @@ def is_strange(path: Path) -> bool:
     return bool(inside) and listed_below(path).keys().isdisjoint(inside)
 
 
-def enter(written: Path, place: Path, *, of: str = "") -> None:
+def enter(written: Path, place: Path) -> None:
     """List what is about to be renamed to a place.
 
     Args:
         written: the file or folder, whole, where it is now; a folder gets a list inside.
         place: where it will be. What lies in something unfinished is listed when that is.
-        of: the set of results that it is one of, see `publishing`.
     """
     if is_unfinished(place):
         return
@@ -50,7 +49,7 @@ def enter(written: Path, place: Path, *, of: str = "") -> None:
         enter_all(written, sorted(name for name in files_below(written) if (written / name).is_file()))
     else:
         ledger, name = _place_in_ledger(place)
-        _append(ledger, [_line(name, written, of)])
+        _append(ledger, [_line(name, written, "")])
 
 
 def enter_growing(path: Path) -> None:
@@ -66,6 +65,7 @@ def enter_all(folder: Path, names: Iterable[str], *, of: str = "", at: Path | No
     Args:
         folder: which has the list.
         names: of the files, from there.
+        of: the set of results that they are of, see `publishing`.
         at: where the files are until they are moved into the folder.
     """
     _append(folder / LEDGER, [_line(name, (at or folder) / name, of) for name in names])
