@@ -20,6 +20,8 @@ from mechinterp.errors import InputError
 
 if TYPE_CHECKING:
     from mechinterp.data.pairs import AnyPair
+    from mechinterp.models.checkpoints import Checkpoint
+    from mechinterp.models.deltas import WeightDelta
     from mechinterp.models.text.chat import ChatChoice
 
 commands = typer.Typer()
@@ -124,10 +126,10 @@ def edit(
     own |= {"without_constraint": without_constraint, "optimiser": optimiser, "kl_direction": kl_direction}
     own |= {"norm_bound": norm_bound, "stop_at_accuracy": stop_at_accuracy, "together": together, "data": data}
     facts.check({**own, "reuse_first_layer": reuse_first_layer})
+    descent: dict[str, Any] = {"learning_rate": learning_rate, "steps": steps, "weight_decay": weight_decay}
+    descent |= {"stop_below": stop_below, "entry_bound": entry_bound}
+    descent |= {"max_input_tokens": max_input_tokens, "max_output_tokens": max_output_tokens}
     if facts.method is not MethodName.dinm:
-        given: dict[str, Any] = {"learning_rate": learning_rate, "steps": steps, "weight_decay": weight_decay}
-        given |= {"stop_below": stop_below, "entry_bound": entry_bound, "blocks": _layers(layer)}
-        given |= {"max_input_tokens": max_input_tokens, "max_output_tokens": max_output_tokens}
         chosen_facts = facts.chosen(instance, every)
         several = mode is Mode.each and len(chosen_facts) > 1
         _check_kept(mode, merged, rank, several=several)
@@ -135,10 +137,9 @@ def edit(
         kept: dict[str, Any] = {"mode": mode.value, "out": out, "rank": rank}
         with reporting(goes_on=several) as terminal:
             checkpoint = loading.of(model, chat)
-            settings = facts.settings(checkpoint, given)
+            settings = facts.settings(checkpoint, {**descent, "blocks": _layers(layer)})
             edit, what = edit_chosen(checkpoint, chosen_facts, facts, settings, terminal, **kept)
-            if merged is not None and is_main():
-                edit.merged(checkpoint, name=merged.name).save(merged)
+            _save_merged(edit, checkpoint, merged)
         say(what)
         _say_merged(merged)
         return
@@ -148,20 +149,14 @@ def edit(
     if not without_constraint:
         check_constraints(chosen)
     dinm = {
+        **descent,
         "constraint": constraint.value,
-        "learning_rate": learning_rate,
-        "steps": steps,
         "c_edit": c_edit,
         "use_constraint": False if without_constraint else None,
         "optimiser": optimiser and optimiser.value,
-        "weight_decay": weight_decay,
         "kl_direction": kl_direction and kl_direction.value,
         "norm_bound": norm_bound,
-        "entry_bound": entry_bound,
-        "stop_below": stop_below,
         "stop_at_accuracy": stop_at_accuracy,
-        "max_input_tokens": max_input_tokens,
-        "max_output_tokens": max_output_tokens,
     }
     dinm_settings = settings_of(DinmSettings, dinm)
     if suffix is not None:
@@ -187,10 +182,15 @@ def edit(
             found = edits.sequential(out, start)
         else:
             found = edits.batch(out) if mode is Mode.batch else edits.one(out)
-        if merged is not None and is_main():
-            found.merged(checkpoint, name=merged.name).save(merged)
+        _save_merged(found, checkpoint, merged)
     say(told(found, out))
     _say_merged(merged)
+
+
+def _save_merged(edit: WeightDelta, checkpoint: Checkpoint, merged: Path | None) -> None:
+    """Save the whole edited model, if that is asked for."""
+    if merged is not None and is_main():
+        edit.merged(checkpoint, name=merged.name).save(merged)
 
 
 def _say_merged(merged: Path | None) -> None:
