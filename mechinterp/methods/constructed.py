@@ -2,8 +2,7 @@
 
     interpolate             theta_t = theta_base + t (theta_tuned - theta_base), every parameter
     perturb_like            theta_base + noise, of every parameter tensor as long as what tuning changed in it
-    project_out_of_values   v_j - (v_j . w_hat) w_hat for every value vector v_j of every block: no MLP writes along w
-    silenced                the same of all that is written into the stream: by embeddings, attentions and MLPs
+    silenced                without a direction in all that embeddings, attentions and MLPs write into the stream
     train_without_values    SFT with every W_V frozen: value vectors are bit for bit the base's
     train_values            SFT of W_V alone, in some blocks or in all
 
