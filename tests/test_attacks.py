@@ -296,10 +296,6 @@ def test_too_few_samples_are_refused_in_a_line() -> None:
 # -- one loop for all of them ---
 
 
-def points_of(one: Examined) -> dict[tuple[str, Point], Measured]:
-    return {(found.attack, found.point): found for found in one.found}
-
-
 def run(folder: Path | None, base: Checkpoint, tuned: Checkpoint, *, judge=None, **options):
     below = Candidate.of(base, name="base")
     tuned_ones = [Candidate.of(tuned, name="tuned", base=below)]

@@ -21,7 +21,7 @@ from mechinterp.audit.weights_alone.difference import Difference
 from mechinterp.errors import InputError
 from mechinterp.measures import change as change_module
 from mechinterp.measures.change import measure, screen
-from mechinterp.measures.rank import EXACT, PROBE, SKETCH, RankSketch, numerical_rank, unit_roundoff
+from mechinterp.measures.rank import EXACT, PROBE, SKETCH, RankEstimate, RankSketch, unit_roundoff
 from mechinterp.models.files.weights import LazyWeights
 from mechinterp.models.names import HookNames
 
@@ -36,6 +36,12 @@ def matrix(shape: tuple[int, int], seed: int = 0, scale: float = 0.02) -> torch.
 
 def low_rank(shape: tuple[int, int], rank: int, seed: int = 1) -> torch.Tensor:
     return 0.004 * matrix((shape[0], rank), seed, 1.0) @ matrix((rank, shape[1]), seed + 1, 1.0) / rank**0.5
+
+
+def rank_of(before: torch.Tensor, after: torch.Tensor, seed: int = 0) -> RankEstimate:
+    found = measure(before, after, seed=seed).rank
+    assert found is not None
+    return found
 
 
 # -- rank ---------------------------------------------------------------------------------------------------------
@@ -83,11 +89,11 @@ def test_sparse_changes_have_their_rank(shape: tuple[int, int], dtype: torch.dty
     for place, rank in (((7, 9), 1), ((7,), 1), ((slice(None), 5), 1), (([3, 90, shape[0] - 1],), 3)):
         after = before.clone()
         after[place] += (0.05 * matrix(shape, 3, 1.0)[place]).to(dtype)
-        found = numerical_rank(before, after)
+        found = rank_of(before, after)
         assert (found.rank, found.at_least) == (rank, False)
     after = before.clone()
     after.diagonal().add_(0.05)
-    found = numerical_rank(before, after)
+    found = rank_of(before, after)
     assert found.rank == min(shape) if min(shape) <= EXACT else (found.rank, found.at_least) == (SKETCH, True)
 
 
@@ -95,7 +101,7 @@ def test_exact_and_sketched_ranks_agree_with_the_singular_values() -> None:
     for shape in SHAPES:
         before = matrix(shape)
         after = before + low_rank(shape, 8) * torch.linspace(1, 0.1, shape[1])
-        found = numerical_rank(before, after)
+        found = rank_of(before, after)
         values = torch.linalg.svdvals((after - before).double())
         assert found.rank == int((values > found.tolerance).sum()) == 8
         assert found.largest == pytest.approx(float(values[0]), rel=1e-3)
@@ -112,10 +118,10 @@ def test_exact_and_sketched_ranks_agree_with_the_singular_values() -> None:
 def test_a_rank_never_exceeds_the_planted_one(rows: int, columns: int, rank: int, seed: int) -> None:
     before = matrix((rows, columns), seed)
     after = before + low_rank((rows, columns), rank, seed + 1) if rank else before
-    found = numerical_rank(before, after, seed=seed)
+    found = rank_of(before, after, seed=seed)
     assert found.rank <= min(rank, rows, columns)
     assert not found.at_least
-    assert numerical_rank(before, after, seed=seed) == found
+    assert rank_of(before, after, seed=seed) == found
 
 
 def test_a_sketch_misled_by_its_first_rows_is_made_again() -> None:

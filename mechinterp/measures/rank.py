@@ -211,30 +211,6 @@ class RankSketch:
         return torch.linalg.eigvalsh(projected).clamp_min(0).sqrt().flip(0)
 
 
-def numerical_rank(before: Float[Tensor, "m n"], after: Float[Tensor, "m n"], *, seed: int = 0) -> RankEstimate:
-    """Numerical rank of the change between two matrices in memory, in the types they are stored in.
-
-    Args:
-        before: A.
-        after: B; both finite.
-        seed: of the sketch, used above `EXACT` rows and columns.
-
-    Returns:
-        The estimate; see the module's text for the tolerance.
-    """
-    rows, columns = before.shape
-    roundoff = unit_roundoff(before.dtype, after.dtype)
-    sketch = RankSketch(rows, columns, roundoff=roundoff, seed=seed, narrowing=False)
-    step = max(1, 2**17 // columns)  # short sums: float32 holds them to 1e-6
-    for start in range(0, rows, step):
-        weights = before[start : start + step].float()
-        change = after[start : start + step].float() - weights
-        sketch.update(start, change, weights * (change != 0), float(change.square().sum()))
-    estimate = sketch.result()
-    assert estimate is not None  # only a narrowed sketch may be undecided
-    return estimate
-
-
 def _gram(tall: Float[Tensor, "rows columns"]) -> Float[Tensor, "columns columns"]:
     """Columns' products in float64, a slice of rows at a time."""
     gram = torch.zeros(tall.shape[1], tall.shape[1], dtype=torch.float64)
