@@ -286,7 +286,6 @@ def test_edits_are_redone_where_what_they_are_made_of_differs(tmp_path: Path, mo
     assert redone([instances[0], instances[1].model_copy(update={"unsafe_generation": "not read"})]) == []
     assert redone(instances, rank=2) == [10, 11]
     assert redone(instances, rank=2) == []
-    assert redone(instances, component="mlp") == [10, 11]
     assert redone(instances) == [10, 11]
     assert redone(instances, blocks={10: 1, 11: 2}) == [11]
     monkeypatch.setattr(edit_keys, "code_of", lambda *_: "of another version")
