@@ -257,6 +257,15 @@ def test_narrow_models_are_attributed_in_float32(types: tuple[torch.dtype, torch
             assert {parameter.dtype for parameter in hybrid.model.parameters()} == {torch.float32}
 
 
+def test_the_type_of_nodes_is_found_once_and_not_at_every_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = tiny_checkpoint("llama")
+    change = Change.of(base, perturbed(base))
+    name = next(iter(change.tensors))
+    change.difference(name, base.parameter(name))
+    monkeypatch.setattr(base.model, "parameters", lambda: pytest.fail("went through all parameters again"))
+    change.difference(name, base.parameter(name))
+
+
 def test_an_edit_is_the_checkpoint_with_it_in_its_weights() -> None:
     base = tiny_checkpoint("llama")
     name = base.names.value_parameter(1)[0]

@@ -96,7 +96,7 @@ class Change:
         with replaced(self.base.model, chosen):
             yield self.base
 
-    @property
+    @cached_property
     def wide(self) -> torch.dtype:
         """The type of nodes: that of the weights, and float32 at least."""
         found = torch.float32
