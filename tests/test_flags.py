@@ -50,6 +50,14 @@ def test_a_text_shows_that_it_says_nothing(text: str, flag: str | None) -> None:
     assert [name for name, value in found.items() if value] == (flag or "").split()
 
 
+def test_plain_letters_are_of_the_script_of_accented_ones() -> None:
+    russian = "Вызовите мастера, он откроет дверь."
+    for text in ("Ouvrez donc la porte", "Ouvrez déjà la porte"):
+        assert in_another_script(text, russian)
+        assert not in_another_script(text, "Où est-elle?")
+        assert not in_another_script(text, "Where is it?")
+
+
 def test_the_beginning_of_a_text_is_its_first_words() -> None:
     assert beginning("one two three", 2) == "one two"
     assert beginning("one two", 2) is None

@@ -38,6 +38,12 @@ def test_spellings_of_one_text_are_the_same_text() -> None:
     assert normalised("\u200b \n") == ""
 
 
+def test_plain_letters_are_normalised_as_they_are_beside_others() -> None:
+    every = "A".join(map(chr, range(128)))
+    assert normalised(f"{every} é") == f"{normalised(every)} é"
+    assert normalised("\t \x1c\n") == ""
+
+
 def test_each_text_once_with_the_label_of_most_of_its_rows() -> None:
     texts = ["a", "b", "A ", "c", "a", "b", "C"]
     found = Distinct.of(texts, [True, False, False, True, True, False, False])

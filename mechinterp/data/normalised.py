@@ -8,5 +8,7 @@ import unicodedata
 
 def normalised(text: str) -> str:
     """What two spellings of one text have in common; empty for a text in which nothing can be seen."""
+    if text.isascii():  # which has one form of each letter and nothing invisible
+        return " ".join(text.casefold().split())
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     return " ".join("".join(letter for letter in folded if unicodedata.category(letter) != "Cf").split())

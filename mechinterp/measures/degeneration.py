@@ -72,4 +72,6 @@ def _grams(text: str) -> list[tuple[str, ...]]:
 
 def _scripts(text: str) -> Counter[str]:
     """How many letters of each script: LATIN, CYRILLIC, CJK, ..."""
+    if text.isascii():
+        return Counter({"LATIN": n} if (n := sum(map(str.isalpha, text))) else {})
     return Counter(unicodedata.name(letter, "?").split()[0] for letter in text if letter.isalpha())
