@@ -416,6 +416,15 @@ def test_five_steps_are_seven_forward_passes_of_a_pair(gpt2: Checkpoint, monkeyp
     torch.testing.assert_close(together.scores, apart.scores, rtol=1e-4, atol=1e-7)
 
 
+def test_only_the_tuned_models_scores_are_warned_of_beside_a_base(
+    gpt2: Checkpoint, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EdgeScores, "complete", False)
+    split_circuit(gpt2, replace(perturbed(gpt2), name="mine"), PAIRS[:1], steps=1)
+    (warned,) = [record.getMessage() for record in caplog.records if "out of the input" in record.getMessage()]
+    assert warned.startswith("mine: ")
+
+
 def test_models_are_left_as_they_were(gpt2: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     model = gpt2.model
     before = {name: value.clone() for name, value in model.state_dict().items()}

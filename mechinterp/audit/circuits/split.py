@@ -62,7 +62,7 @@ def split_circuit(
         pairs: a clean and a corrupted prompt of the same number of tokens each.
         steps: of the integration.
         max_tokens: padded tokens of a batch; twice the writes of one model are held.
-        quiet: warn of no scores that are not complete.
+        quiet: warn of no scores that are not complete; of the base's it is warned where it is scored by itself.
         progress: called with (pairs done, pairs in all) of this process's share.
 
     Raises:
@@ -92,7 +92,7 @@ def split_circuit(
     products = products / len(pairs)
     (own, of_tuned_writes), (by_tuned_reads, both) = products
     scores = [
-        edge_scores(model, place, values, processes.gather(of_model), steps, quiet=quiet)
+        edge_scores(model, place, values, processes.gather(of_model), steps, quiet=quiet or model is base)
         for model, place, values, of_model in zip(models, places, (own, both), metrics, strict=True)
     ]
     written = (of_tuned_writes - own + (both - by_tuned_reads)) / 2
