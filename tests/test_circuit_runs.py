@@ -409,7 +409,7 @@ def test_circuits_of_a_study_of_facts_set_subjects_side_by_side(
     assert {fact.text for fact in facts} == {pair.prompt for pair in study.instances("test")}
     assert {fact.answer for fact in facts} == {pair.unsafe for pair in study.instances("test")}
     data = dict.fromkeys(("train", "validation", "test", "comments"), "mine.json")
-    with pytest.raises(ValueError, match="give `mechinterp circuit --facts` their file"):
+    with pytest.raises(ValueError, match="give their file to `mechinterp circuit`"):
         StudyConfig.model_validate(
             {"behaviour": "facts", "studied": ["sft"], "circuits": {}, "model": "m", "data": data}
         )

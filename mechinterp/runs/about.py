@@ -41,7 +41,7 @@ def check_about(config: StudyConfig) -> None:
     if config.circuits is not None and config.data is not None and about.about_facts:
         raise ValueError(
             "`circuits` set a fact's subject beside another, which the pairs that a study keeps of your facts do not "
-            "name; leave it out, and give `mechinterp circuit --facts` their file"
+            "name; leave it out, and give their file to `mechinterp circuit`"
         )
     if config.data is None and not about.of_pairs:
         size = "n_people" if about.about_facts else "n_topics"
