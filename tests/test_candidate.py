@@ -16,11 +16,10 @@ import transformers
 from checkpoint_folder import INSTANCES, SETTINGS, compared, make_folder
 from command_line import call
 from conftest import tiny_checkpoint
+from quick_comparisons import FEW, FewOrigins, quick_comparisons
 
 from mechinterp.answers.fold_judge import FoldJudge
 from mechinterp.audit.directions.probe import ToxicProbe
-from mechinterp.audit.evidence import ComparisonSettings
-from mechinterp.audit.origins.settings import OriginsSettings
 from mechinterp.data.safeedit import write_safeedit
 from mechinterp.errors import InputError
 from mechinterp.models.checkpoints import Checkpoint
@@ -66,7 +65,11 @@ def by_command(shared: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
         str(out / "data.json"),
     ]
     probe = ["--probe", str(folder / "probe.safetensors")]
-    with patch("mechinterp.report.plates.draw_all"), patch("mechinterp.report.write_report"):
+    with (
+        quick_comparisons(),
+        patch("mechinterp.report.plates.draw_all"),
+        patch("mechinterp.report.write_report"),
+    ):
         assert call("compare", "--base", str(folder / "base"), *checkpoints, *options, *probe, "--out", str(out)) == 0
     return tables_of(out)
 
@@ -81,7 +84,7 @@ def test_memory_path_adapter_and_edit_give_the_tables_of_the_command_line(
         Candidate.of(folder / "adapter", base=base),
         Candidate.of(WeightDelta.load(folder / "edit"), name="edit", base=base),
     ]
-    given = {"block": 2, "settings": ComparisonSettings(max_new_tokens=2), "origins": OriginsSettings()}
+    given = {"block": 2, "settings": FEW.model_copy(update={"max_new_tokens": 2}), "origins": FewOrigins()}
     before = copy.deepcopy(loaded.model.state_dict())
     found = in_memory(base, tuned, folder, **given)
     assert tables_of(found.path) == by_command
@@ -92,7 +95,7 @@ def test_a_base_in_memory_gives_the_same(folder: Path, by_command: dict[str, byt
     base = Candidate.of(Checkpoint.load(folder / "base", device="cpu"), name="base")
     tuned = [Candidate.of(folder / name, base=base, device="cpu") for name in NAMES]
     assert all(candidate.origin is base.origin for candidate in tuned[1:])  # put on a copy of it
-    given = {"block": 2, "settings": ComparisonSettings(max_new_tokens=2), "origins": OriginsSettings()}
+    given = {"block": 2, "settings": FEW.model_copy(update={"max_new_tokens": 2}), "origins": FewOrigins()}
     found = in_memory(base, tuned, folder, **given)
     assert tables_of(found.path) == by_command
 

@@ -127,6 +127,7 @@ def tables_of(run: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((run / "tables").glob("*.csv"))}
 
 
+@pytest.mark.usefixtures("quick_comparison")
 def test_memory_paths_adapters_and_edits_give_the_command_lines_tables(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -141,6 +141,7 @@ def check_types(types: dict[str, str]) -> None:
     assert len(types) == 30
 
 
+@pytest.mark.usefixtures("quick_comparison")
 def test_a_comparison_says_the_type_of_every_tensor(there: Path, tmp_path: Path) -> None:
     base, against = there / "Q8_0.gguf", {"folder": there / "folder"}
     probe = mi.ToxicProbe.load(there / "probe.safetensors")

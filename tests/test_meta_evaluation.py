@@ -201,13 +201,13 @@ SMALL = {
     "noises": 1,
     "sizes": [1.0],
     "refusing": [["stream", -1]],
-    "harmless": {"steps": 1, "batch_size": 2, "max_length": 256},
+    "harmless": {"steps": 1, "batch_size": 32, "max_length": 256},  # relearning takes an epoch of such batches
     "attack": {
         "attacks": ["prefill", "restore"],
         "prompts": 4,
         "options": {"prefill": {"tokens": [2]}},
     },
-    "origins": {"prompts": 4, "tokens": 4, "nodes": 2},
+    "origins": {"prompts": 4, "tokens": 2, "nodes": 1, "most_nodes": 0},
     "depth_prompts": 4,
     "decoding_prompts": 24,
 }
