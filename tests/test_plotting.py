@@ -40,6 +40,8 @@ from mechinterp.report.plotting.toxic_layer import DISTANCES, plot_toxic_layer
 from mechinterp.report.plotting.trajectory import plot_trajectory
 from mechinterp.report.plotting.value_vectors import plot_value_vectors
 
+ODD = ("<b>a$b$c_^</b> %s{x}", "Ωmega-a-checkpoint-name-that-goes-on-and-on-and-on")
+"""Names of checkpoints as users may give them."""
 GROUPS = ["toxic_down", "anti_toxic_up", "toxic_up", "anti_toxic_down"]
 DRAW = Path(__file__).parents[1] / "figures" / "draw.py"
 
@@ -72,8 +74,9 @@ class Rendered:
 
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
-    """Once for all that is asked of them."""
-    run, figures, save, before = make_run(tmp_path_factory.mktemp("rendered") / "run"), {}, plates.save_figure, rc()
+    """Once for all that is asked of them: of checkpoints with names of the user's, and one of the paper's."""
+    run = make_run(tmp_path_factory.mktemp("rendered") / "run", make_tables((*ODD, TUNED[-1])))
+    figures, save, before = {}, plates.save_figure, rc()
 
     def kept(figure: Figure, folder: Path, name: str) -> list[Path]:
         figures[name] = figure
@@ -568,10 +571,12 @@ def test_a_method_has_the_same_colour_in_every_figure(tables: dict[str, pd.DataF
         assert plotting.METHOD_COLOURS["dpo"].lower() in {to_hex(bar.get_facecolor()) for bar in axes.patches}
 
 
-@pytest.mark.parametrize("name", plates.PLATES)
-def test_names_from_the_user_are_text_not_mathematics(name: str) -> None:
-    odd = ("<b>a$b$c_^</b> %s{x}", "Ωmega-a-checkpoint-name-that-goes-on-and-on-and-on")
-    all_drawn(plates.draw_figure(name, make_tables(odd)))  # what cannot be read as mathematics would raise
+def test_names_from_the_user_are_text_not_mathematics(rendered: Rendered) -> None:
+    """What cannot be read as mathematics would have raised."""
+    assert set(rendered.figures) == set(plates.PLATES)
+    labels = panels(rendered.figures["defense"])[0].get_yticklabels()
+    written = {"".join(label.get_text().split()) for label in labels}  # long names are broken into lines
+    assert "".join(ODD[0].split()) in written
 
 
 @pytest.mark.parametrize("name", plates.PLATES)
