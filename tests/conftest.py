@@ -185,11 +185,13 @@ def make_instance(number: int = 0, **changes: object) -> SafeEditInstance:
     return SafeEditInstance.model_validate({**fields, **changes})
 
 
-LONGEST = ("test_study", "test_killed", "test_plotting", "test_processes", "test_notebooks", "test_face_readme")
-LONGEST += ("test_origins", "test_taught", "test_comparing", "test_comparison", "test_tables", "test_relapse")
-LONGEST += ("test_benchmarks", "test_candidate", "test_meta_evaluation", "test_fuzz_readers", "test_wheel")
-LONGEST += ("test_interventions", "test_users_files", "test_gguf", "test_stage_dependencies", "test_fuzz_models")
-LONGEST += ("test_face", "test_report", "test_circuit_runs", "test_chat_study", "test_chat_commands")
+LONGEST = ("test_study", "test_plotting", "test_notebooks", "test_killed", "test_processes", "test_relapse")
+LONGEST += ("test_meta_evaluation", "test_stage_dependencies", "test_tables", "test_comparing", "test_taught")
+LONGEST += ("test_comparison", "test_report", "test_interventions", "test_benchmarks", "test_face_readme")
+LONGEST += ("test_origins", "test_candidate", "test_wheel", "test_users_files", "test_location", "test_editing")
+LONGEST += ("test_loading", "test_per_prompt", "test_fuzz_readers", "test_face", "test_gguf", "test_terminal")
+LONGEST += ("test_behaviour", "test_planning", "test_neurons", "test_cli", "test_defense", "test_recording")
+LONGEST += ("test_directions", "test_replacing")
 """Started first, so that no process ends with a long file while the others have nothing left to do."""
 
 
@@ -247,7 +249,7 @@ def own_runs(small_runs: Path, tmp_path: Path) -> Path:
     return shutil.copytree(small_runs, tmp_path / "runs")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def undrawn() -> Iterator[None]:
     """Figures are not rendered, and drawn once for each kind of tables: test_plotting draws and renders them all."""
     from stand_ins import stand_ins
