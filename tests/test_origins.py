@@ -266,6 +266,14 @@ def test_the_type_of_nodes_is_found_once_and_not_at_every_gradient(monkeypatch: 
     change.difference(name, base.parameter(name))
 
 
+def test_contributions_are_summed_in_pieces_to_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = tiny_checkpoint("llama")
+    change, texts = Change.of(base, perturbed(base)), ReadoutTexts.of(base, PAIRS, tokens=6)
+    whole = attribute(change, texts, log_odds, ONE).phi
+    monkeypatch.setattr("mechinterp.audit.origins.path._PIECE", 100)
+    assert torch.allclose(attribute(change, texts, log_odds, ONE).phi, whole, rtol=1e-12, atol=0)
+
+
 def test_an_edit_is_the_checkpoint_with_it_in_its_weights() -> None:
     base = tiny_checkpoint("llama")
     name = base.names.value_parameter(1)[0]

@@ -125,7 +125,11 @@ class Change:
     @torch.no_grad()
     def difference(self, name: str, own: Tensor) -> Tensor:
         """T - B of one parameter that differs, given the base's own, in the type of nodes."""
-        return self.tensors[name].to(own.device, self.wide) - own.detach().to(self.wide)
+        return self.between(self.tensors[name], own.detach())
+
+    def between(self, after: Tensor, before: Tensor) -> Tensor:
+        """The difference of weights, or of as many of them, in the type of nodes, where the base's are."""
+        return after.to(before.device, self.wide) - before.to(self.wide)
 
     @torch.no_grad()
     def _between(self, name: str, own: nn.Parameter, t: float) -> Tensor:
