@@ -37,7 +37,7 @@ SMALL: dict[str, Any] = {
     "relapse": {"prompts": 4},
 }
 """What the shrunken config has instead of the real one's sizes."""
-ORIGINS = {"prompts": 4, "tokens": 4, "nodes": 2}
+ORIGINS = {"prompts": 4, "tokens": 4, "nodes": 2, "most_nodes": 0}
 """Likewise, of what the real one leaves to the default."""
 
 

@@ -70,7 +70,7 @@ SMALL = {
         "vector_tokens": 2,
     },
     "relapse": {"prompts": 2, "draws": 0, "blocks": "all", "treatments": ["activations", "values", "both"]},
-    "origins": {"prompts": 2, "tokens": 2, "nodes": 1},
+    "origins": {"prompts": 2, "tokens": 2, "nodes": 1, "most_nodes": 0},
 }
 MINE = ("notes.txt", ".download.partial", "thesis/chapter.tex", "tables/mine.csv", "figures/mine.svg")
 """The user's files, from the folder and from the one around it."""
