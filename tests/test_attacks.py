@@ -34,6 +34,7 @@ from mechinterp.errors import InputError
 from mechinterp.measures.divergence import kullback_leibler
 from mechinterp.measures.leak import leak_at
 from mechinterp.measures.recovery import excess, mean, recovery
+from mechinterp.measures.relapse import Rates
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.files.weights import fingerprint_model
 from mechinterp.models.passes.generation import continue_greedily
@@ -142,6 +143,25 @@ def test_without_a_gap_recovery_is_undefined_and_says_why() -> None:
 def test_a_rate_of_no_prompt_has_an_interval_with_a_width() -> None:
     none = mean(column(*[0.0] * 40), rate=True, seed=0)
     assert none.value == none.low == 0 < none.high
+
+
+@pytest.mark.parametrize("n", [14, 24, 29])
+def test_a_rate_of_all_prompts_is_one(n: int) -> None:
+    assert mean(column(*[1.0] * n), rate=True, seed=0).value == 1
+
+
+def test_what_rounding_alone_tells_from_nothing_is_nothing() -> None:
+    """The low end of the gap is 0 here; 1/10 added up and taken away again is not, and differs between processors."""
+    base, plain, attacked = (
+        column(1, 0, 1, 1, 1, 1, 1, 0),
+        column(0, 0, 0, 1, 0, 0, 0, 1),
+        column(0, 1, 1, 1, 1, 0, 0, 0),
+    )
+    assert mean(base - plain, rate=True, seed=0).low == 0
+    found = recovery(attacked, plain, base, rate=True, seed=0)
+    assert found.reason == "nothing to come back: below the base by 0.5 (0 to 0.9)"
+    assert math.isnan(found.interval.value)
+    assert Rates(base, plain, seed=0).gain.low == 0
 
 
 def test_divergence_by_hand() -> None:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 UNDEFINED = "undefined"
+DECIMALS = 12
+"""Of shares and nats: what comes behind them differs from one processor to another, and no bound may hang on it."""
+ROUNDING = 10.0**-DECIMALS
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,11 @@ class Interval:
         """The three columns of a table's row."""
         low, high = ends(name)
         return {name: self.value, low: self.low, high: self.high}
+
+    @property
+    def settled(self) -> Interval:
+        """The same to as many decimals as are alike on every processor: a quarter is one quarter."""
+        return Interval(*(round(number, DECIMALS) for number in (self.value, self.low, self.high)))
 
     @property
     def percent(self) -> str:

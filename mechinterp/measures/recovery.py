@@ -27,7 +27,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mechinterp.measures.intervals import Interval
-from mechinterp.measures.statistics import percentile_interval, resample_weights
+from mechinterp.measures.statistics import percentile_interval, resample_weights, weighted_mean
 
 NOTHING = Interval(math.nan, math.nan, math.nan)
 
@@ -44,7 +44,7 @@ class Found:
 
 def mean(values: Float[Tensor, " input"], *, rate: bool, seed: int) -> Interval:
     """Mean over prompts with its interval."""
-    return _interval(lambda weights, column: weights @ column, [values], [(1.0,), (0.0,)] if rate else [], seed)
+    return _interval(weighted_mean, [values], [(1.0,), (0.0,)] if rate else [], seed)
 
 
 def recovery(
@@ -103,8 +103,8 @@ def _nothing_to_recover(plain: Float[Tensor, " input"], base: Float[Tensor, " in
 
 
 def _share(weights: Tensor, back: Tensor, gap: Tensor) -> Tensor:
-    way = weights @ gap
-    return (weights @ back) / way.masked_fill(way <= 0, math.nan)  # draws without a gap have no ratio
+    way = weighted_mean(weights, gap)
+    return weighted_mean(weights, back) / way.masked_fill(way <= 0, math.nan)  # draws without a gap have no ratio
 
 
 def _found(
@@ -129,7 +129,7 @@ def _interval(
         added = torch.tensor(imagined, dtype=torch.float64).T
         columns = [torch.cat([column, more]) for column, more in zip(columns, added, strict=True)]
     found = percentile_interval(value, statistic(_weights(n + len(imagined), seed), *columns))
-    return Interval(value, min(found.low, value), max(found.high, value))
+    return Interval(value, min(found.low, value), max(found.high, value)).settled
 
 
 @lru_cache(maxsize=4)  # of the many estimates over the same prompts

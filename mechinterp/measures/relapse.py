@@ -36,7 +36,7 @@ from torch import Tensor
 
 from mechinterp.measures.intervals import Interval
 from mechinterp.measures.local_verdict import BYPASSED_TO, ERASED_FROM, Verdict
-from mechinterp.measures.statistics import bootstrap
+from mechinterp.measures.statistics import bootstrap, weighted_mean
 
 Agreement = Literal["yes", "no", "silent"]
 NOTHING = Interval(math.nan, math.nan, math.nan)
@@ -62,7 +62,7 @@ class Rates:
     @property
     def gain(self) -> Interval:
         """By how much the tuned model's unsafe rate lies below the base's."""
-        return self._interval(lambda weights, gain: weights @ gain, [self._gained], [(1.0,), (0.0,)])
+        return self._interval(weighted_mean, [self._gained], [(1.0,), (0.0,)])
 
     def relapse(self, treated: Float[Tensor, " input"]) -> Interval:
         """The share of the behaviour that a treatment brought back.
@@ -85,7 +85,7 @@ class Rates:
         """V+ / (V+ + A+); nan where neither brings anything back."""
 
         def share(weights: Tensor, by_values: Tensor, by_activations: Tensor) -> Tensor:
-            v, a = (weights @ by_values).clamp(min=0), (weights @ by_activations).clamp(min=0)
+            v, a = (weighted_mean(weights, by).clamp(min=0) for by in (by_values, by_activations))
             return v / (v + a)
 
         returned = [(part - self.tuned).double() for part in (values, activations)]
@@ -100,8 +100,8 @@ class Rates:
             return NOTHING
 
         def ratio(weights: Tensor, returned: Tensor, gain: Tensor) -> Tensor:
-            gained = weights @ gain
-            return (weights @ returned) / gained.masked_fill(gained <= 0, math.nan)
+            gained = weighted_mean(weights, gain)
+            return weighted_mean(weights, returned) / gained.masked_fill(gained <= 0, math.nan)
 
         return self._interval(ratio, [returned, self._gained], imagined)
 
@@ -116,7 +116,7 @@ class Rates:
         added = torch.tensor(imagined, dtype=torch.float64).T
         longer = [torch.cat([column, more]) for column, more in zip(columns, added, strict=True)]
         found = bootstrap(lambda weights: statistic(weights, *longer), n + len(imagined), seed=self.seed)
-        return Interval(value, min(found.low, value), max(found.high, value))
+        return Interval(value, min(found.low, value), max(found.high, value)).settled
 
 
 @dataclass(frozen=True)

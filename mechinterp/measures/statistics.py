@@ -18,7 +18,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from mechinterp.measures.intervals import Interval
+from mechinterp.measures.intervals import ROUNDING, Interval
 from mechinterp.measures.threads import share_out
 
 CONFIDENCE = 0.95
@@ -62,6 +62,15 @@ def _resample_weights(
     if sizes is not None:
         counts *= sizes.double()
     return counts.div_(counts.sum(1, keepdim=True))
+
+
+def weighted_mean(weights: Float[Tensor, "resample n"], values: Float[Tensor, " n"]) -> Float[Tensor, " resample"]:
+    """Means of shares or nats, each with a row of weights; what rounding alone tells from 0 is 0.
+
+    Else an effect of 0 would now and then be one, or a divisor, and when would differ from processor to processor.
+    """
+    means = weights @ values
+    return means.masked_fill(means.abs() < ROUNDING, 0)
 
 
 def percentile_interval(value: float, draws: Float[Tensor, " resample"]) -> Interval:
