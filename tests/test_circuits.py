@@ -416,6 +416,17 @@ def test_five_steps_are_seven_forward_passes_of_a_pair(gpt2: Checkpoint, monkeyp
     torch.testing.assert_close(together.scores, apart.scores, rtol=1e-4, atol=1e-7)
 
 
+def test_steps_share_a_pass_as_far_as_what_it_keeps_has_room(gpt2: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = Places.of(gpt2).graph
+    (batch,) = pair_batches(gpt2, graph, PAIRS[:1])
+    kept = 24 * gpt2.n_blocks * 4 * gpt2.names.d_model * len(PAIRS[0].clean)
+    for times in (1, 3):
+        monkeypatch.setattr(scoring, "room", lambda _, times=times: times * kept // 2)
+        assert scoring.points_at_once(gpt2, graph, batch) == times
+    monkeypatch.setattr(scoring, "room", lambda _: 1)
+    assert scoring.points_at_once(gpt2, graph, batch) == 1
+
+
 def test_only_the_tuned_models_scores_are_warned_of_beside_a_base(
     gpt2: Checkpoint, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -468,14 +479,14 @@ def test_faithfulness_divides_means_and_has_random_circuits_beside_it(gpt2: Chec
     scores = find_circuit(gpt2, PAIRS)
     circuits = {"full": Circuit.full(scores.graph), "few": scores.top(10), "empty": Circuit.empty(scores.graph)}
     table = faithfulness(gpt2, circuits, PAIRS, random=3, seed=0).set_index("circuit")
-    assert table.loc["full", "recovered"] == pytest.approx(1)
-    assert table.loc["empty", "recovered"] == pytest.approx(0, abs=1e-5)
+    assert table.loc["full", "recovered"] == pytest.approx(1, rel=1e-4)  # float32
+    assert table.loc["empty", "recovered"] == pytest.approx(0, abs=1e-4)
     few = table.loc["few"]
     alone = CASES["circuits_from_eap_ig5_bs1"]["topn10"]["logit_diff"]
     gap = sum(CASES["baseline_clean"]) - sum(CASES["baseline_corrupted"])
     assert few["recovered"] == pytest.approx((sum(alone) - sum(CASES["baseline_corrupted"])) / gap, rel=1e-4)
     assert few["random_least"] <= few["random"] <= few["random_most"]
-    assert table.loc["full", "random"] == pytest.approx(1)  # all edges, however they are drawn
+    assert table.loc["full", "random"] == pytest.approx(1, rel=1e-4)  # all edges, however they are drawn
     assert (few["edges"], few["nodes"], few["n"]) == (10, int(scores.top(10).in_circuit.sum()), 2)
 
 

@@ -95,15 +95,15 @@ def main() -> None:
     n_pairs, repeats = (2, 1) if arguments.tiny else (arguments.pairs, arguments.repeats)
     dtype = torch.bfloat16 if arguments.device == "cuda" else torch.float32
     base = random_checkpoint(shape, device=arguments.device, dtype=dtype)
-    tuned = base.copied(name="tuned")
-    with torch.no_grad():
-        for parameter in tuned.model.parameters():
-            parameter.mul_(1.01)
     pairs = random_pairs(uniform_lengths(n_pairs, 16, 48), shape.vocab_size)
     places = Places.of(base)
     reset_peak_memory(arguments.device)
     circuit = find_circuit(base, pairs).share(0.05)
     peak = peak_bytes(arguments.device)
+    tuned = base.copied(name="tuned")
+    with torch.no_grad():
+        for parameter in tuned.model.parameters():
+            parameter.mul_(1.01)
     organism = random_checkpoint(TINY if arguments.tiny else ORGANISM, device=arguments.device)
     of_organism = random_pairs([24] * (2 if arguments.tiny else 32), organism.model.config.vocab_size)
     contexts = ("{}", *(f"{text} {{}}" for text in random_prompts(shape, [5] * 10 + [10] * 10)))

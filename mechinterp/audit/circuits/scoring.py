@@ -167,9 +167,11 @@ def score_batch(
 def points_at_once(checkpoint: Checkpoint, graph: Graph, batch: PairBatch) -> int:
     """How many points of the integration share a pass: as fit the device, one at least."""
     pairs, width = batch.shape
-    tokens = pairs * width
-    held = 4 * graph.readers_of_attention * checkpoint.names.d_model * tokens  # the gradients of one block's readers
-    return max(1, min(token_budget(checkpoint.device) // tokens, room(checkpoint.device) // held))
+    numbers = 4 * checkpoint.names.d_model * pairs * width
+    readers = graph.readers_of_attention * numbers  # the gradients of one block's readers
+    kept = 24 * checkpoint.n_blocks * numbers  # by a pass for its gradients, about
+    most = room(checkpoint.device)
+    return max(1, min(token_budget(checkpoint.device) // (pairs * width), most // readers, 2 * most // kept))
 
 
 def reader_gradients(
