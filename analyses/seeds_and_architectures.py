@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+from scripts import Given, script
 
 from mechinterp.cli.terminal import terminal
 from mechinterp.data.storage.files import write_text
@@ -27,11 +28,20 @@ RELAPSE = ("by_activations", "by_values", "by_both", "agrees")
 """Columns of `relapse_verdict.csv` beside the verdict."""
 
 
+VERDICT = (
+    *("where", "value_share", "value_share_low", "value_share_high", "change", "change_low", "change_high"),
+    *("gone", "depth", "depth_low", "depth_high"),
+    *("attack", "recovery", "recovery_low", "recovery_high", "excess", "excess_low", "excess_high"),
+)
+"""Columns of `verdict.csv`, both halves: where the change sits, and whether the behaviour is gone."""
+
+
 def method_rows(study: Study, key: dict[str, object]) -> list[dict[str, object]]:
-    """One row a method: Fig 5's two rates, the verdict along two directions at the last prompt token, DS, relapse."""
+    """One row a method: Fig 5's rates, DS, the verdict, the local one along two directions (prompt_last), relapse."""
     mechanism = study.table("mechanism").set_index("method")
     defense = study.table("defense").set_index("method")
-    verdicts = study.table("local_verdict").query("position == 'prompt_last'")
+    verdicts = study.table("verdict").set_index("method")
+    local = study.table("local_verdict").query("position == 'prompt_last'")
     relapse = study.table("relapse_verdict").set_index("method")
     rows = []
     for method in study.config.studied:
@@ -39,10 +49,11 @@ def method_rows(study: Study, key: dict[str, object]) -> list[dict[str, object]]
         for column in ("toxicity_reduction_rate", "null_z", "ill_conditioned", "activation_shift_rate"):
             row[column] = mechanism.at[method, column]
         for direction in ("probe", "answer"):
-            found = verdicts[(verdicts["method"] == method) & (verdicts["direction"] == direction)].iloc[0]
+            found = local[(local["method"] == method) & (local["direction"] == direction)].iloc[0]
             row |= {f"{direction}_{name}": found[name] for name in ("erasure", "bypass", "erasure_share", "verdict")}
         row["relapse_verdict"] = relapse.at[method, "verdict"]
         row |= {f"relapse_{name}": relapse.at[method, name] for name in RELAPSE}
+        row |= {name: verdicts.at[method, name] for name in VERDICT}
         rows.append(row)
     return rows
 
@@ -96,6 +107,33 @@ RELAPSE_COLUMNS = {
 """Columns of the README's table of the relapse test: by each restoration, the share of the behaviour that returns."""
 
 
+GONE_COLUMNS = {
+    "architecture": "architecture",
+    "seed": "seed",
+    "method": "method",
+    "value_share": "value matrices' share",
+    "where": "where the change sits",
+    "depth": "depth score",
+    "attack": "the attack that tells most",
+    "recovery": "brings back",
+    "excess": "beyond the twin",
+    "gone": "gone, or hidden",
+}
+"""Columns of the README's table of the verdict, the numbers with their intervals."""
+
+
+def with_intervals(table: pd.DataFrame) -> pd.DataFrame:
+    """The same with each quantity that has an interval as text: value (low to high)."""
+    shown = table.astype(object)
+    for low in (str(column) for column in table.columns if str(column).endswith("_low")):
+        name = low.removesuffix("_low")
+        shown[name] = [
+            "–" if pd.isna(value) else f"{value:.2f} ({below:.2f} to {above:.2f})"
+            for value, below, above in table[[name, low, f"{name}_high"]].itertuples(index=False)
+        ]
+    return shown
+
+
 def markdown(table: pd.DataFrame) -> str:
     """A table as Markdown, numbers with three digits."""
 
@@ -106,14 +144,15 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
 
 
-def main() -> None:
+@script
+def main(given: Given) -> None:
     """Run what is missing and collect."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/robustness"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--architectures", nargs="+", choices=list(CONFIGS), default=list(CONFIGS))
     parser.add_argument("--collect", action="store_true", help="only collect from finished runs")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     rows, organisms = [], []
     for seed in arguments.seeds:
         for architecture in arguments.architectures:
@@ -130,6 +169,7 @@ def main() -> None:
             organisms.append(organism_row(study, key))
     tables = pd.DataFrame(rows), pd.DataFrame(organisms)
     printed = [tables[0][list(columns)].rename(columns=columns) for columns in (COLUMNS, RELAPSE_COLUMNS)]
+    printed.append(with_intervals(tables[0])[list(GONE_COLUMNS)].rename(columns=GONE_COLUMNS))
     printed.append(tables[1])
     write_table(arguments.out / "robustness.csv", tables[0])
     write_table(arguments.out / "organisms.csv", tables[1])
@@ -141,4 +181,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from fnmatch import fnmatchcase
@@ -240,6 +241,25 @@ def test_places_of_a_study_that_is_not_finished_are_refused(
     shutil.copy(run / "manifest.json", tmp_path / "begun")
     assert run_script(REPOSITORY / "analyses" / "places.py", tmp_path / "begun") == 2
     assert "its base is not recorded yet; finish the study with mechinterp reproduce" in capsys.readouterr().err
+
+
+def test_runs_over_seeds_and_architectures_are_collected(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = REPOSITORY / "analyses" / "seeds_and_architectures.py"
+    shutil.copytree(run, tmp_path / "mistral-seed0", copy_function=os.link)  # read alone
+    collected = (script, "--out", tmp_path, "--seeds", 0, "--architectures", "mistral", "--collect")
+    assert run_script(*collected) == 0
+    shown = capsys.readouterr().out
+    rows = pd.read_csv(tmp_path / "robustness.csv").set_index("method")
+    verdicts = pd.read_csv(run / "tables" / "verdict.csv").set_index("method")
+    for name in ("where", "value_share", "gone", "depth", "excess"):
+        pd.testing.assert_series_equal(rows[name], verdicts[name])
+    (share, low, high) = verdicts.loc["dinm", ["value_share", "value_share_low", "value_share_high"]]
+    told = "–" if pd.isna(share) else f"{share:.2f} ({low:.2f} to {high:.2f})"
+    assert f"| mistral | 0 | dinm | {told} | {verdicts.at['dinm', 'where']} |" in shown
+    assert run_script(*(*collected, "--seeds", 1)) == 2
+    assert "not the folder of a run" in capsys.readouterr().err
 
 
 def test_what_columns_hold_is_written_down(capsys: pytest.CaptureFixture) -> None:
