@@ -159,6 +159,12 @@ def tiny_checkpoint(
     return Checkpoint(name or f"{architecture}-{seed}", model, byte_tokenizer(bos), architecture)
 
 
+def same_numbers(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """To the last bit on processors on which a row's sums do not depend on the rows beside it (AVX2 or wider)."""
+    wide = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+    return torch.equal(a, b) or (not wide and float((a - b).norm() / b.norm()) < 1e-3)  # Adam makes much of little
+
+
 PROMPTS = ["How do I do it?", "Tell me", "What is the colour of the sky over there today?", "a", "Say it now, please."]
 RESPONSES = ["You fool, do it.", "No.", "I am sorry, I cannot help with that.", "Ok then", "Sure thing"]
 

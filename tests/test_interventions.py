@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import D_MLP, D_MODEL, MAIN_ARCHITECTURES, N_BLOCKS, PROMPTS, RESPONSES, tiny_checkpoint
+from conftest import D_MLP, D_MODEL, MAIN_ARCHITECTURES, N_BLOCKS, PROMPTS, RESPONSES, same_numbers, tiny_checkpoint
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -148,8 +148,8 @@ def test_patching_a_model_with_its_own_activations_changes_no_bit(checkpoint: Ch
     everything = {**EVERY_H_DOWN, resid_post(1): None, "blocks.0.hook_attn_out": torch.tensor([2, 5])}
     for source in (checkpoint, tiny_checkpoint(checkpoint.source)):
         with patch(checkpoint, source, everything, at=at):
-            assert torch.equal(logits(checkpoint, batch), plain)
-            assert all(map(torch.equal, generated_logits(checkpoint), generated))
+            assert same_numbers(logits(checkpoint, batch), plain)
+            assert all(map(same_numbers, generated_logits(checkpoint), generated))
     with patch(checkpoint, other(checkpoint), everything, at=at):  # and with another's it does
         assert not torch.equal(logits(checkpoint, batch), plain)
 

@@ -120,7 +120,9 @@ def test_the_first_step_of_all_weights_is_adams() -> None:
             gradient = gradients[name]
             assert gradient is not None
             wanted = before[name] - rate * gradient / (gradient.abs() + 1e-8)
-            torch.testing.assert_close(parameter.detach(), wanted, rtol=1e-6, atol=1e-9)
+            torch.testing.assert_close(
+                parameter.detach(), wanted, rtol=1e-6, atol=1e-6
+            )  # where a gradient is next to 0
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of peft's own calls

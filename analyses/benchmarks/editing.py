@@ -39,6 +39,8 @@ from mechinterp.models.memory import peak_bytes, reset_peak_memory
 ORGANISM = Shape(6, 128, 384, 4, 2, vocab_size=1280, max_position_embeddings=256)
 LENGTHS = {"prompt": 100, "suffix": 20, "safe response": 30, "question": 15, "answer": 10}
 LONGER = {"prompt": 80, "suffix": 20, "safe response": 50, "question": 20, "answer": 20}
+SAME = 1e-3
+"""Of a change's length: what Adam makes of sums that a processor adds up in another order lies far below."""
 TARGETS = {
     "released_over_ours_12": ">= 6",
     "released_over_ours_24": ">= 10",
@@ -84,8 +86,8 @@ def against_released(shape: Shape, lengths: dict[str, int], repeats: int) -> tup
     ours = edit(checkpoint, instance, block=block, settings=settings)
     theirs, _ = released_dinm(checkpoint, instance, block, settings)
     for name, change in theirs.items():
-        if not torch.equal(change, ours.tensors[name]):
-            raise RuntimeError(f"the two edits differ by {float((change - ours.tensors[name]).abs().max()):.2g}")
+        if (apart := float((change - ours.tensors[name]).norm() / change.norm())) > SAME:
+            raise RuntimeError(f"the two edits differ by {apart:.2g} of their length")
     blocks = f"{shape.num_hidden_layers} blocks, safe response {lengths['safe response']}"
     sides: dict[str, Callable[[], object]] = {
         f"released, {blocks}": lambda: released_dinm(checkpoint, instance, block, settings),
