@@ -185,7 +185,7 @@ def test_an_adapters_region_is_that_of_plain_gradients() -> None:
         sums.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
     both = [Agreement.of(*(each[name].reshape(1, -1) for each in sums)) for name in found.table["name"]]
     for column, values in (("cosine", [b.cosine for b in both]), ("magnitude", [b.magnitude for b in both])):
-        torch.testing.assert_close(torch.tensor(found.table[column]), torch.cat(values), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(torch.tensor(found.table[column]), torch.cat(values), rtol=1e-3, atol=1e-4)
 
 
 # -- identities ---------------------------------------------------------------------------------------------------
