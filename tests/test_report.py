@@ -388,7 +388,7 @@ def test_any_table_may_be_missing(present: tuple[str, ...], page_of: Callable[..
         (
             ("circuits", "circuit_faithfulness", "circuit_edges", "circuit_overlap"),
             "Which edges carry the answer, and what flows through them?",
-            "base: the metric falls by",
+            "Base: the metric falls by",
         ),
         (("decodability",), "What can still be read off the states?", "after the last block"),
         (("edited_facts",), "Facts edited at one block after the other: what became of them?", "new answer"),
@@ -431,7 +431,8 @@ def test_a_run_that_judges_one_half_has_no_empty_sections(
 
 def test_a_study_that_asks_of_circuits_has_a_section_of_them(full_page: Page) -> None:
     (circuits,) = re.findall(r'<section id="circuits">.*?</section>', full_page.source, re.DOTALL)
-    assert "through the base’s circuit flows" in circuits
+    assert "SFT: through the base’s circuit flows" in circuits  # as pictures and cards call it
+    assert "sft:" not in circuits
     assert '<a href="#circuits">Circuits</a>' in full_page.source
 
 

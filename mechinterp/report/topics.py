@@ -6,6 +6,7 @@ run has their title; that of a study which asks them too has a section for each.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from mechinterp.report.decodability_in_words import decodability_in_words
 from mechinterp.report.edited_facts_in_words import edited_facts_in_words
 from mechinterp.report.edits_in_words import edits_in_words, in_turn_in_words
 from mechinterp.report.facts_in_words import facts_in_words
+from mechinterp.report.plotting.style import method_label
 from mechinterp.report.traits_in_words import traits_in_words
 
 
@@ -105,6 +107,12 @@ TOPICS = (
 )
 
 
+def labelled(sentence: str) -> str:
+    """The same, its checkpoint as pictures and cards call it: what stands before the first colon, comma or "at"."""
+    name = next(iter(re.findall(r"^\w+(?=[:,]| at )", sentence)), "")
+    return method_label(name) + sentence.removeprefix(name)
+
+
 def topics_told(tables: Mapping[str, pd.DataFrame]) -> Iterator[tuple[Topic, list[str]]]:
     """Those of which a run's tables say something, with the sentences."""
     for topic in TOPICS:
@@ -113,4 +121,4 @@ def topics_told(tables: Mapping[str, pd.DataFrame]) -> Iterator[tuple[Topic, lis
             with suppress(KeyError, TypeError, ValueError):  # a table made by hand may lack columns
                 told = topic.in_words(*(tables[name] for name in topic.tables))
             if told:
-                yield topic, told
+                yield topic, list(map(labelled, told))
