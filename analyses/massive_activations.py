@@ -8,9 +8,11 @@ A pair is a clean and a toxic comment of the file, in its order: real texts in t
 from __future__ import annotations
 
 import argparse
+import sys
 from itertools import islice
 
 import pandas as pd
+from scripts import Given, script
 
 from mechinterp.audit.location import histogram, locate, sinks_in_words
 from mechinterp.data.comments import read_comments
@@ -53,7 +55,8 @@ def summary(located: pd.DataFrame, n_blocks: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def main() -> None:
+@script
+def main(given: Given) -> None:
     """Locate twice and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="checkpoint: a folder or file")
@@ -61,7 +64,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=30, help="pairs of comments (default: %(default)s)")
     parser.add_argument("--text-column", help="of the comments' text")
     parser.add_argument("--label-column", help="of their labels")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     columns = {"text_column": arguments.text_column, "label_column": arguments.label_column}
     checkpoint, comments = Checkpoint.load(arguments.model), read_comments(arguments.comments, **columns)
     sides = ([comment.text for comment in comments if comment.toxic is toxic] for toxic in (False, True))
@@ -74,4 +77,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

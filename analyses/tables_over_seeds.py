@@ -14,10 +14,12 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+from scripts import Given, script
 from tables import QUANTITIES, number, pipes
 
 from mechinterp.data.storage.files import write_text
 from mechinterp.data.storage.tables import read_table, write_table
+from mechinterp.errors import InputError
 from mechinterp.runs.config import default_folder
 
 TABLES = {
@@ -28,13 +30,14 @@ TABLES = {
 }
 
 
-def main() -> None:
+@script
+def main(given: Given) -> None:
     """Run, collect, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the run folders")
     parser.add_argument("--config", type=Path, help="YAML of a study; the embedded organism if not given")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     parts, pages = [], [f"# The tables over the seeds {', '.join(map(str, arguments.seeds))}"]
     for name, (keys, shown) in TABLES.items():
         found = []
@@ -49,7 +52,8 @@ def main() -> None:
                 str(run),
             ]
             command += ["--config", str(arguments.config)] if arguments.config else []
-            subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+            if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
+                raise InputError(f"{name} stopped at seed {seed}: what it says stands above")
             found.append(_read(run / "benchmark" / f"{name}.csv").assign(seed=seed))
         every = pd.concat(found)
         groups = every.groupby([*keys, "quantity"], sort=False)["value"]
@@ -83,4 +87,4 @@ def _short(table: pd.DataFrame, key: str, shown: tuple[str, ...]) -> pd.DataFram
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from command_line import call
+from command_line import call, run_script
 from safetensors.torch import load_file, save_file
 from small_study import SMALL
 
@@ -448,3 +448,12 @@ def test_settings_of_a_way_are_checked_in_the_config(tmp_path: Path) -> None:
         path.write_text(yaml.safe_dump(changed))
         with pytest.raises(InputError, match=message):
             load_config(path)
+
+
+def test_a_mistake_in_one_of_the_tables_over_seeds_is_a_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    settings = tmp_path / "mine.yaml"
+    settings.write_text("extends: elsewhere.yaml\n")
+    assert run_script(ANALYSES / "tables_over_seeds.py", "--config", settings, "--seeds", 0, "--runs", tmp_path) == 2
+    said = capfd.readouterr().err
+    assert "Traceback" not in said
+    assert said.endswith("error: table1_methods stopped at seed 0: what it says stands above\n")
