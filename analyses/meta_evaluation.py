@@ -23,9 +23,11 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-from scripts import Given, script
+from pydantic import ValidationError
+from scripts import Given, mapping_of, script
 from seeds_and_architectures import markdown
 
 from mechinterp.audit.certificate import (
@@ -74,6 +76,19 @@ def study_of(config: StudyConfig, run: str, out: Path) -> Study:
     organism = config.organism.model_copy(update={"n_layers": int(blocks)})
     folder = out / f"blocks{blocks}-seed{seed}"
     return Study(config.model_copy(update={"organism": organism}), int(seed), folder)
+
+
+def settings_of(given: dict[str, Any]) -> MetaSettings:
+    """What is made, and how it is measured.
+
+    Raises:
+        InputError: for a setting that is not known, or a value that it cannot have.
+    """
+    try:
+        return MetaSettings.model_validate(given)
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise InputError(f"--settings: `{where}`: {error.errors()[0]['msg']}") from error
 
 
 def collected(out: Path, name: str = "certificate") -> pd.DataFrame:
@@ -128,13 +143,20 @@ def main(given: Given) -> None:
     parser.add_argument("--config", type=Path, default=CONFIG, help="of the organism; its depth is set here")
     parser.add_argument("--runs", nargs="+", default=list(RUNS), metavar="DEPTH:SEED")
     parser.add_argument("--twins", type=int, default=1, help="further models that never learnt, of each run")
+    parser.add_argument(
+        "--settings",
+        type=lambda text: mapping_of(text, "--settings"),
+        default={},
+        metavar="MAPPING",
+        help="what is made and how it is measured (`MetaSettings`), as '{kinds: [refusing], depth_prompts: 12}'",
+    )
     parser.add_argument("--perturbed", action="store_true", help="measure again what is rounded, and what relearns")
     parser.add_argument("--collect", action="store_true", help="only collect from what is there")
     parser.add_argument("--add", action="store_true", help="the package's rows of other bases, too")
     parser.add_argument("--write-certificate", action="store_true", help="into the package")
     arguments = parser.parse_args(given)
     config = load_config(arguments.config)
-    settings = MetaSettings(twins=arguments.twins, perturbed=arguments.perturbed)
+    settings = settings_of({"twins": arguments.twins, "perturbed": arguments.perturbed, **arguments.settings})
     studies = [study_of(config, run, arguments.out) for run in arguments.runs]
     for study in () if arguments.collect else studies:
         with terminal() as shown:

@@ -6,6 +6,9 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from mechinterp.data.storage.files import write_text
 from mechinterp.errors import InputError
@@ -27,6 +30,21 @@ def script(main: Callable[[Given], None]) -> Callable[..., int]:
         return 0
 
     return run
+
+
+def mapping_of(text: str, option: str) -> dict[str, Any]:
+    """Settings that were typed as a mapping of YAML.
+
+    Raises:
+        InputError: if it is no mapping.
+    """
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError:
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(f"{option} {text!r:.60} is no mapping of settings; write it as '{{learning_rate: 1.0e-5}}'")
+    return found
 
 
 def tell(path: Path, title: str, *parts: str) -> None:

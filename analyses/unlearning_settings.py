@@ -19,15 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
-from scripts import Given, script
+from scripts import Given, mapping_of, script
 from tables import pipes
 
 from mechinterp.answers.unlearned import ask_scopes, summary_rows
 from mechinterp.cli.terminal import terminal
 from mechinterp.data.scopes import Scopes
 from mechinterp.data.storage.tables import write_table
-from mechinterp.errors import InputError
 from mechinterp.measures.statistics import seeded_order
 from mechinterp.methods.registry import find_unlearning, settings_for
 from mechinterp.methods.task import Task
@@ -74,21 +72,6 @@ def _asked(study: Study, checkpoint: Checkpoint, scopes: Scopes) -> dict[str, fl
     return {**asked, "mean": (asked["forgotten"] + asked["kept"]) / 2}
 
 
-def choice_of(text: str) -> dict[str, Any]:
-    """A --try.
-
-    Raises:
-        InputError: if it is no mapping.
-    """
-    try:
-        found = yaml.safe_load(text)
-    except yaml.YAMLError:
-        found = None
-    if not isinstance(found, dict):
-        raise InputError(f"--try {text!r:.60} is no mapping of settings; write it as '{{learning_rate: 1.0e-5}}'")
-    return found
-
-
 @script
 def main(given: Given) -> None:
     """Train, ask, and tell."""
@@ -99,7 +82,7 @@ def main(given: Given) -> None:
     parser.add_argument("--instances", type=int, default=24, help="validation instances that are asked, at most")
     parser.add_argument("--out", type=Path, default=Path("runs/chosen"))
     arguments = parser.parse_args(given)
-    choices = [choice_of(text) for text in arguments.choices]
+    choices = [mapping_of(text, "--try") for text in arguments.choices]
     with terminal() as shown:
         rows = tried(Study.open(arguments.run), arguments.method, choices, arguments.instances, shown)
         table = pd.DataFrame(list(rows))

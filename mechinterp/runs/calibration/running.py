@@ -35,7 +35,8 @@ def meta_evaluate(
     With `settings.perturbed` also `tables/perturbed.csv`, see `perturbing`.
 
     Args:
-        study: of an organism, with `never`; the stages that it lacks are run.
+        study: with `never` and SFT, of an organism or a taught model (this without further twins); the stages that it
+            lacks are run.
         settings: see `MetaSettings`.
         reporter: told what is being done.
 
