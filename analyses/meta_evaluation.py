@@ -145,8 +145,7 @@ def main(given: Given) -> None:
     parser.add_argument("--twins", type=int, default=1, help="further models that never learnt, of each run")
     parser.add_argument(
         "--settings",
-        type=lambda text: mapping_of(text, "--settings"),
-        default={},
+        default="{}",
         metavar="MAPPING",
         help="what is made and how it is measured (`MetaSettings`), as '{kinds: [refusing], depth_prompts: 12}'",
     )
@@ -156,7 +155,9 @@ def main(given: Given) -> None:
     parser.add_argument("--write-certificate", action="store_true", help="into the package")
     arguments = parser.parse_args(given)
     config = load_config(arguments.config)
-    settings = settings_of({"twins": arguments.twins, "perturbed": arguments.perturbed, **arguments.settings})
+    settings = settings_of(
+        {"twins": arguments.twins, "perturbed": arguments.perturbed, **mapping_of(arguments.settings, "--settings")}
+    )
     studies = [study_of(config, run, arguments.out) for run in arguments.runs]
     for study in () if arguments.collect else studies:
         with terminal() as shown:

@@ -287,3 +287,6 @@ def test_the_script_collects_what_is_there(
     assert "leave --collect out" in capsys.readouterr().err
     assert run_script(SCRIPT, "--out", tmp_path, "--runs", "six") == 2
     assert "DEPTH:SEED" in capsys.readouterr().err
+    for settings, said in (("[gate]", "is no mapping of settings"), ("{depth_prompts: none}", "`depth_prompts`: ")):
+        assert run_script(SCRIPT, "--out", tmp_path, "--settings", settings) == 2
+        assert said in capsys.readouterr().err
