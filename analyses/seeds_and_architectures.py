@@ -18,6 +18,7 @@ from scripts import Given, script
 from mechinterp.cli.terminal import terminal
 from mechinterp.data.storage.files import write_text
 from mechinterp.data.storage.tables import write_table
+from mechinterp.errors import InputError
 from mechinterp.runs.config import load_config
 from mechinterp.runs.study import Study
 
@@ -159,6 +160,8 @@ def main(given: Given) -> None:
             config = load_config(Path(__file__).parent / "configs" / CONFIGS[architecture])
             study = Study(config, seed, arguments.out / f"{architecture}-seed{seed}")
             if arguments.collect:
+                if not study.place_of("verdict").is_file():
+                    continue
                 study = Study.open(study.folder)
             else:
                 with terminal() as shown:
@@ -167,6 +170,8 @@ def main(given: Given) -> None:
             key: dict[str, object] = {"architecture": architecture, "seed": seed}
             rows += method_rows(study, key)
             organisms.append(organism_row(study, key))
+    if not rows:
+        raise InputError(f"{arguments.out}: no run there is finished; leave --collect out")
     tables = pd.DataFrame(rows), pd.DataFrame(organisms)
     printed = [tables[0][list(columns)].rename(columns=columns) for columns in (COLUMNS, RELAPSE_COLUMNS)]
     printed.append(with_intervals(tables[0])[list(GONE_COLUMNS)].rename(columns=GONE_COLUMNS))
