@@ -123,6 +123,14 @@ def test_the_plate_has_a_panel_for_each_architecture() -> None:
     assert alone.get_title() == ""
 
 
+def test_the_axis_label_of_few_methods_is_within_the_figure() -> None:
+    figure = plot_all_methods(make_methods().iloc[:4])
+    figure.draw_without_rendering()
+    label = figure.axes[0].yaxis.label.get_window_extent()
+    assert label.y0 >= 0
+    assert label.y1 <= figure.bbox.height
+
+
 def test_bands_of_many_curves_are_left_out() -> None:
     rows = pd.DataFrame({"value": [0.1, 0.2], "value_low": [0.0, 0.1], "value_high": [0.2, 0.3]})
     for beside, bands in ((BANDS, 1), (BANDS + 1, 0)):

@@ -56,7 +56,7 @@ def plot_all_methods(all_methods: pd.DataFrame) -> Figure:
                 _draw(axes, row, colours[row.method], (place + 0.5) / len(rows))
             axes.set_ylim(-0.06, 1.06)
             axes.set_xlim(100 * max(0.0, low) - 3, 103)
-            apart = " " if len(panels) == 1 else "\n"
+            apart = " " if min(heights) > 2.2 else "\n"  # as long as the axis, or in two lines
             axes.set_ylabel(f"depth score: 0 as the base,{apart}1 as if never learnt")
             if len(panels) > 1:
                 axes.set_title(name)
