@@ -429,6 +429,14 @@ def test_a_run_that_judges_one_half_has_no_empty_sections(
     assert {"certificate", "limits"} <= {*there}
 
 
+def test_the_limits_tell_of_checkpoints_beyond_the_model_that_never_learnt(
+    full_page: Page, page_of: Callable[..., Page]
+) -> None:
+    said = "driven further from the base than the model that never learnt"
+    assert said in full_page.text
+    assert said not in page_of({"depth": make_tables()["depth"]}).text
+
+
 def test_a_study_that_asks_of_circuits_has_a_section_of_them(full_page: Page) -> None:
     (circuits,) = re.findall(r'<section id="circuits">.*?</section>', full_page.source, re.DOTALL)
     assert "SFT: through the base’s circuit flows" in circuits  # as pictures and cards call it
