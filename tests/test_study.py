@@ -202,6 +202,27 @@ def compared_once(*given: Any, **options: Any) -> MechanismComparison:
     return _COMPARED[0]
 
 
+def test_a_finished_study_called_again_says_what_it_found(
+    own_runs: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """As `make reproduce` ends: a sentence for each checkpoint, what would decide it, and the page."""
+    config, run = own_runs / "small.yaml", own_runs / "seed0"
+    before = tables(run)
+    assert call("reproduce", "--config", config, "--out", run) == 0
+    said = capsys.readouterr().out
+    for method, sentence in pd.read_csv(run / "tables" / "verdict.csv").set_index("method")["sentence"].items():
+        assert f"{method}: {sentence}" in said
+    assert said.splitlines()[-1] == f"report: {run / 'report.html'}"
+    assert call("organism", "--config", config, "--out", run) == 0
+    assert f"model: {run / 'checkpoints' / 'vanilla'}" in capsys.readouterr().out
+    assert tables(run) == before
+    (tmp_path / "own.yaml").write_text(
+        "model: mine\ndata: {train: a.json, validation: b.json, test: c.json, comments: d.csv}\n"
+    )
+    assert call("organism", "--config", tmp_path / "own.yaml", "--out", tmp_path / "out") == 2
+    assert "there is no organism to train" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", [*COMPARED, "toxic_layer", "probe", "defense", "relapse", "verdict"])
 def test_every_analysis_gives_the_table_of_the_run(
     run: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
