@@ -31,6 +31,7 @@ from mechinterp.models.unembedding import with_scale_of
 from mechinterp.report.circuits_in_words import circuits_in_words
 from mechinterp.report.plotting.circuits import plot_circuit_ranks
 from mechinterp.runs import circuits as runs
+from mechinterp.runs.candidate import Candidate
 from mechinterp.runs.config import StudyConfig
 from mechinterp.runs.stages import Runner, Stage
 from mechinterp.runs.study import Study
@@ -231,6 +232,20 @@ def test_a_base_shows_beneath_what_lies_upon_it() -> None:
 
 
 # -- the command and the face -----------------------------------------------------------------------------------------
+
+
+def test_scores_that_are_kept_of_another_name_have_the_name_that_is_asked_for(folder: Path) -> None:
+    pairs = read_prompt_pairs(folder / "pairs.jsonl")
+    for name in ("first", "second"):
+        runs.find_circuits(
+            Candidate.of(folder / "base", name="base"),
+            [Candidate.of(folder / "tuned", name=name)],
+            pairs,
+            out=folder / "out",
+            settings=FEW,
+        )
+        assert EdgeScores.load(folder / "out" / "circuits" / name).checkpoint == name
+        assert EdgeScores.load(folder / "out" / "circuits" / "base").checkpoint == "base"
 
 
 def test_the_command_leaves_tables_scores_and_sentences(

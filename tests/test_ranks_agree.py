@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import tiny_checkpoint
 
 from mechinterp.answers import responses
 from mechinterp.answers.responses import ResponseLog
+from mechinterp.audit.circuits.acdc import acdc
+from mechinterp.audit.circuits.batches import TokenPair
+from mechinterp.audit.circuits.edited import carried_by_subject
+from mechinterp.audit.circuits.faithfulness import run_alone
 from mechinterp.audit.relapse import testing
 from mechinterp.audit.store import Store
 from mechinterp.data.storage.provenance import digest
@@ -43,6 +48,10 @@ def together(monkeypatch: pytest.MonkeyPatch) -> Callable[[Work], list[Any]]:
     monkeypatch.setattr(processes, "rank", lambda: here.rank)
     monkeypatch.setattr(processes, "gather", lambda items: [item for part in exchange(items) for item in part])
     monkeypatch.setattr(processes, "from_main", lambda value: exchange(value)[0])
+    monkeypatch.setattr(processes, "share", lambda items: items[here.rank :: 2])
+    monkeypatch.setattr(
+        processes, "add_up", lambda tensors: [each.copy_(sum(exchange(each.clone()))) for each in tensors]
+    )
     monkeypatch.setattr(processes, "wait", lambda: exchange(None))
 
     def run(work: Work) -> list[Any]:
@@ -170,6 +179,39 @@ def test_how_many_prompts_are_asked_does_not_hang_on_one_process(
     assert first == second
     assert len(first) == 2
     assert asked == [[4], [4]]
+
+
+@pytest.mark.parametrize("n", [4, 1])
+def test_acdc_cuts_the_same_edges_in_all_processes(together: Callable[[Work], list[Any]], n: int) -> None:
+    """Four pairs in a batch each; of one pair the second process has none."""
+    pairs = [TokenPair((5, 6), (5, 9), (40,)), TokenPair((8, 9, 11), (8, 7, 11), (42,))]
+    pairs += [TokenPair((1, 2, 3, 4), (1, 2, 9, 4), (30,)), TokenPair((20,), (22,), (12,))]
+    models = [tiny_checkpoint("gpt2") for _ in range(2)]  # threads would share the seed's draws
+
+    def work(rank: int) -> tuple[tuple[str, ...], float, list[float]]:
+        gpt2 = models[rank]
+        found = acdc(gpt2, pairs[:n], least=0.01, max_tokens=1)
+        return found.circuit.names, found.metric, run_alone(gpt2, pairs[:n], [found.circuit]).alone[0].tolist()
+
+    first, second = together(work)
+    assert first == second
+    with pytest.MonkeyPatch.context() as alone:
+        alone.setattr(processes, "share", lambda items: items)
+        alone.setattr(processes, "add_up", lambda tensors: None)
+        alone.setattr(processes, "gather", lambda items: items)
+        names, metric, values = work(0)
+    assert first[0] == names
+    assert (first[1], first[2]) == (pytest.approx(metric, rel=1e-5), pytest.approx(values, rel=1e-5))
+
+
+def test_what_the_subject_carries_is_of_all_pairs_in_every_process(together: Callable[[Work], list[Any]]) -> None:
+    pairs = [TokenPair((5, 6, 7), (5, 9, 7), (40,), (50,), (1,)), TokenPair((8, 9), (8, 7), (42,), (50,), (1,))]
+    models = [tiny_checkpoint("llama") for _ in range(2)]
+
+    def work(rank: int) -> list[float]:
+        return carried_by_subject(models[rank], pairs, models[rank].n_blocks - 1)
+
+    assert together(work) == [pytest.approx([0, 1])] * 2
 
 
 def test_a_study_is_not_for_several_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from mechinterp.audit.circuits.places import Places, projection_paths
 from mechinterp.audit.circuits.running import Replaced, Replacement, run_circuit
 from mechinterp.audit.circuits.writes import Ends, last_logits
 from mechinterp.errors import InputError
+from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.names import HookSite
 from mechinterp.models.passes.watching import evaluating, watching
@@ -41,7 +42,7 @@ class Kept:
         direct: queries, keys and values that are their own still, by name; all where they were not tried.
         effects: by how much the metric rose when a kept edge was tried, by its name.
         metric: of the circuit.
-        runs: forward passes of a batch.
+        runs: forward passes of a batch, of this process.
     """
 
     circuit: Circuit
@@ -84,7 +85,8 @@ def acdc(
         raise InputError(NO_MEAN)
     places = Places.of(checkpoint)
     batches = list(pair_batches(checkpoint, places.graph, pairs, max_tokens))
-    search = _Search(checkpoint, places, batches, replace, released)
+    scale = 1 / len(pairs) / (max(len(pair.clean) for pair in pairs) if released else 1)
+    search = _Search(checkpoint, places, batches, replace, released, scale)
     graph = places.graph
     search.writers_of(len(graph.readers) - 1, least, heads_ascending)
     for block in range(graph.blocks - 1, -1, -1):
@@ -104,13 +106,14 @@ def acdc(
 
 @dataclass
 class _Search:
-    """The circuit so far."""
+    """The circuit so far; the same in every process, whose batches are its share."""
 
     checkpoint: Checkpoint
     places: Places
     batches: list[PairBatch]
     replace: Replacement
     released: bool
+    scale: float
     effects: dict[str, float] = field(default_factory=dict)
     runs: int = 0
 
@@ -123,8 +126,6 @@ class _Search:
             ends = Ends.of(self.checkpoint, self.places, batch)
             self.replaced.append(Replaced.of(self.places, batch, ends, self.replace))
             self.others.append(self._projected(batch) if self.released else {})
-        longest = max(batch.shape[1] for batch in self.batches)
-        self.scale = 1 / sum(len(batch.pairs) for batch in self.batches) / (longest if self.released else 1)
         self.whole, self.now = 0.0, 0.0
         self.whole = self._metric()
 
@@ -175,15 +176,16 @@ class _Search:
 
     @torch.no_grad()
     def _metric(self) -> float:
-        circuit, total = Circuit(self.graph, self.edges), 0.0
+        circuit, total = Circuit(self.graph, self.edges), torch.zeros(1, dtype=torch.float64)
         for batch, replaced, others in zip(self.batches, self.replaced, self.others, strict=True):
             silenced = [(reader, others[reader]) for reader in self.silent]
             logits = run_circuit(self.checkpoint, self.places, batch, circuit, replaced, silenced=silenced)
             right = torch.tensor([pair.right[0] for pair in batch.pairs], device=logits.device)
             logprobs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
-            total -= float(logprobs.gather(1, right[:, None]).double().sum())
+            total -= logprobs.gather(1, right[:, None]).double().sum().cpu()
             self.runs += 1
-        return total * self.scale - self.whole
+        processes.add_up([total])
+        return total.item() * self.scale - self.whole
 
     @torch.no_grad()
     def _projected(self, batch: PairBatch) -> dict[int, Tensor]:

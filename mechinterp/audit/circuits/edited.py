@@ -32,6 +32,7 @@ from mechinterp.audit.circuits.scores import EdgeScores
 from mechinterp.audit.circuits.split import EdgeSplit, split_circuit
 from mechinterp.audit.circuits.writes import last_logits
 from mechinterp.data.facts.fact import Fact
+from mechinterp.models import processes
 from mechinterp.models.checkpoints import Checkpoint
 from mechinterp.models.interventions.changing import changing
 from mechinterp.models.names import resid_post
@@ -163,7 +164,7 @@ def carried_by_subject(checkpoint: Checkpoint, pairs: Sequence[TokenPair], block
                 swapped = batch.metric(last_logits(checkpoint, batch.both)[:n])
         clean, corrupted = batch.metric(whole[:n]), batch.metric(whole[n:])
         found |= zip(batch.numbers, ((clean - swapped) / (clean - corrupted)).tolist(), strict=True)
-    return [found[number] for number in range(len(pairs))]
+    return [value for _, value in sorted(processes.gather(list(found.items())))]
 
 
 def turned(scores: EdgeScores) -> EdgeScores:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -106,7 +106,9 @@ class Finding:
             return circuit_of_tuned(self.base, opened(), measured, self.settings, **how)
 
         own = [self.key, identity, opened is None]
-        return self.store.keep("circuits", own, load=CheckpointCircuit.load, make=make)
+        kept = self.store.keep("circuits", own, load=CheckpointCircuit.load, make=make)
+        own_name = self.base.name if opened is None else name
+        return replace(kept, scores=replace(kept.scores, checkpoint=own_name))  # it may be kept of another name
 
     def tables(self, found: Mapping[str, CheckpointCircuit]) -> dict[str, pd.DataFrame]:
         """The tables of all circuits, by the checkpoints' names; see `circuit_tables`."""
