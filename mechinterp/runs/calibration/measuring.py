@@ -28,6 +28,7 @@ from mechinterp.audit.tables.mechanism import mechanism
 from mechinterp.audit.tables.reading import interval_of
 from mechinterp.audit.tables.validity import check_directions
 from mechinterp.audit.tables.verdicts import READOUT, verdict_table
+from mechinterp.data.storage.hashing import hash_path
 from mechinterp.data.storage.provenance import library_versions
 from mechinterp.measures.relapse import Rates, judge_relapse
 from mechinterp.models.checkpoints import Checkpoint
@@ -38,6 +39,10 @@ from mechinterp.runs.study.checkpoints import checkpoint_of
 from mechinterp.runs.study.instances import instances_of
 from mechinterp.runs.study.questions import benign_of
 from mechinterp.runs.study.run import Run
+from mechinterp.runs.workspace import fingerprint_of_judge
+
+DATA = ("train.json", "validation.json", "test.json", "benign.jsonl")
+"""What of a study's data checkpoints are made with and asked."""
 
 
 class Instrument:
@@ -50,12 +55,16 @@ class Instrument:
         settings: how things are measured.
         store: where points of attacks are kept.
         reporter: told what is being done.
+
+    Attributes:
+        given: what decides who is asked and judges, JSON-serialisable: the judge and the study's data.
     """
 
     def __init__(
         self, run: Run, baseline: Baseline, judge: Judge, settings: MetaSettings, store: Store, reporter: Reporter
     ) -> None:
         self.run, self.settings, self.reporter = run, settings, reporter
+        self.given = [fingerprint_of_judge(judge), hash_path(*(run.folder / "data" / name for name in DATA))]
         self.base, never = checkpoint_of(run, "vanilla"), checkpoint_of(run, "never")
         self.seed, pairs = run.seed, instances_of(run, "test")
         self.baseline, self.checks = baseline, check_directions(baseline)
@@ -80,7 +89,7 @@ class Instrument:
             judge,
             settings=settings.attack,
             store=store,
-            key=[library_versions(), judge.name, getattr(judge, "fingerprint", ""), self.base.fingerprint],
+            key=[library_versions(), self.given, self.base.fingerprint],
             reporter=reporter,
             max_new_tokens=run.config.max_new_tokens,
             benign=benign_of(run),

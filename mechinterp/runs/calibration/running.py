@@ -62,7 +62,7 @@ def _measured(study: Study, settings: MetaSettings, reporter: Reporter) -> pd.Da
     known = {name: checkpoint_of(study, name).fingerprint for name in ("vanilla", "never", "sft")}
     key = {"blocks": instrument.base.n_blocks, "seed": study.seed}
     made_with = [
-        *(code_of(__name__), library_versions(), known, study.seed, baseline.inputs.fingerprint),
+        *(code_of(__name__), library_versions(), known, study.seed, baseline.inputs.fingerprint, instrument.given),
         settings.model_dump(mode="json", include={"attack", "origins", "depth_prompts", "decoding_prompts"}),
         study.config.model_dump(mode="json", include={"sft", "max_new_tokens"}),
     ]
